@@ -1,0 +1,149 @@
+"""The one bridge for callers that cannot await.
+
+One background thread runs one event loop for the whole process; a sync caller hands it a coroutine
+and waits. It works from any thread, inside a running event loop as well (which then waits like the
+rest of its thread), and never nests loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class _Background:
+    """A daemon thread with a running event loop, started when first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.thread: threading.Thread | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self.thread = threading.Thread(
+                    target=self._loop.run_forever, name="langswarm-blocking", daemon=True
+                )
+                self.thread.start()
+            return self._loop
+
+
+_background = _Background()
+
+
+def _forget_after_fork() -> None:
+    global _background
+    _background = _Background()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end and return what it returns, from sync code.
+
+    Context variables are those of the caller, and what the coroutine sets is set for the caller
+    afterwards, as if it had been awaited. Interrupting the wait cancels the coroutine.
+
+    Args:
+        coroutine: What to run.
+
+    Raises:
+        BaseException: Whatever the coroutine raises.
+    """
+    if threading.current_thread() is _background.thread:
+        # Sync code that a middleware or hook calls on the background loop: that loop is waiting
+        # for it and cannot run anything, so this once another does.
+        return _run_elsewhere(coroutine)
+    context = contextvars.copy_context()
+    task = start(coroutine, context)
+    try:
+        return task.result()
+    except BaseException:
+        # Only an interrupt (KeyboardInterrupt, SystemExit) leaves it running.
+        task.cancel()
+        raise
+    finally:
+        _take_over(context)
+
+
+def start(
+    coroutine: Coroutine[Any, Any, T], context: contextvars.Context | None = None
+) -> Future[T]:
+    """Start a coroutine on the background loop without waiting for it.
+
+    Args:
+        coroutine: What to run.
+        context: The context to run it in; a copy of the caller's when None.
+
+    Returns:
+        A future of its outcome; cancelling that cancels the coroutine.
+    """
+    loop = _background.loop()
+    outcome: Future[T] = Future()
+    context = context or contextvars.copy_context()
+    tasks: list[asyncio.Task[T]] = []
+
+    def begin() -> None:
+        task = loop.create_task(coroutine, context=context)
+        tasks.append(task)
+        task.add_done_callback(finish)
+        if outcome.cancelled():
+            task.cancel()
+
+    def finish(task: asyncio.Task[T]) -> None:
+        if outcome.cancelled():
+            return
+        if task.cancelled():
+            outcome.cancel()
+        elif (error := task.exception()) is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(task.result())
+
+    def cancel(done: Future[T]) -> None:
+        if done.cancelled() and tasks:
+            loop.call_soon_threadsafe(tasks[0].cancel)
+
+    outcome.add_done_callback(cancel)
+    loop.call_soon_threadsafe(begin)
+    return outcome
+
+
+def _run_elsewhere(coroutine: Coroutine[Any, Any, T]) -> T:
+    outcome: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            outcome.set_result(context.run(asyncio.run, coroutine))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work, name="langswarm-blocking-nested", daemon=True)
+    thread.start()
+    try:
+        return outcome.result()
+    finally:
+        _take_over(context)
+
+
+def _take_over(context: contextvars.Context) -> None:
+    """Set for the caller what was set in the context."""
+    for variable, value in context.items():
+        try:
+            if variable.get() is value:
+                continue
+        except LookupError:
+            pass
+        variable.set(value)

@@ -1,0 +1,103 @@
+"""What is checked of a caller's arguments before anything is done with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from langswarm_session.blocks import Block
+from langswarm_session.errors import InvalidInputError
+from langswarm_session.models import MessageRole, SessionMessage
+
+MAX_ID_LENGTH = 512
+"""How many characters a session's or user's id may have."""
+
+MAX_LIMIT = 2**31 - 1
+"""How many entries may be asked for at once."""
+
+
+def check_id(value: object, name: str) -> str:
+    """A session's or user's id, as it is. Quotes and any printable text are fine.
+
+    Raises:
+        InvalidInputError: If it is not a string, empty, too long, or has control characters.
+    """
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{name} must be a string, not {type(value).__name__}")
+    if not value.strip():
+        raise InvalidInputError(f"{name} is empty; give a name that tells it from others")
+    if len(value) > MAX_ID_LENGTH:
+        raise InvalidInputError(
+            f"{name} has {len(value)} characters, and {MAX_ID_LENGTH} are allowed: {value[:40]!r}..."
+        )
+    # What is not printable (NUL, newlines, lone surrogates) breaks logs, headers or databases.
+    bad = next((char for char in value if not (char.isprintable() or char == " ")), None)
+    if bad is not None:
+        raise InvalidInputError(f"{name} {value[:80]!r} has the unprintable character {bad!r}")
+    return value
+
+
+def check_limit(value: object, *, optional: bool = True) -> int | None:
+    """How many entries are asked for at most.
+
+    Raises:
+        InvalidInputError: If it is not a whole number from 0 on.
+    """
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidInputError(f"limit must be a whole number from 0 on, not {value!r}")
+    return min(value, MAX_LIMIT)
+
+
+def check_name(value: object, name: str) -> str:
+    """A provider's or model's name.
+
+    Raises:
+        InvalidInputError: If it is not a printable string or is empty.
+    """
+    return check_id(value, name)
+
+
+def make_message(
+    content: str | list[Block] | SessionMessage,
+    role: MessageRole | str,
+    *,
+    session_id: str,
+    metadata: dict[str, Any] | None = None,
+) -> SessionMessage:
+    """A message from what a caller sends.
+
+    Raises:
+        InvalidInputError: If it is no message, or holds what cannot be stored as JSON.
+    """
+    if isinstance(content, SessionMessage):
+        return content if metadata is None else with_metadata(content, metadata, session_id)
+    try:
+        return SessionMessage(role=role, content=content, metadata=metadata or {})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise InvalidInputError(describe(error), session_id=session_id) from error
+
+
+def with_metadata(
+    message: SessionMessage, metadata: dict[str, Any], session_id: str
+) -> SessionMessage:
+    """The message with more metadata.
+
+    Raises:
+        InvalidInputError: If the metadata cannot be stored as JSON.
+    """
+    try:
+        return message.replaced(metadata={**message.metadata, **metadata})
+    except ValidationError as error:
+        raise InvalidInputError(describe(error), session_id=session_id) from error
+
+
+def describe(error: ValidationError) -> str:
+    """A validation error in one line: where and what, never the value, which may be a secret."""
+    parts = []
+    for detail in error.errors(include_url=False, include_input=False)[:3]:
+        place = ".".join(str(part) for part in detail["loc"])
+        parts.append(f"{place}: {detail['msg']}" if place else detail["msg"])
+    return "; ".join(dict.fromkeys(parts))

@@ -1,0 +1,222 @@
+"""Every error this package raises, in one tree.
+
+::
+
+    SessionError                        the root: carries ``session_id`` where there is one
+    ├── InvalidInputError               an argument that cannot be used (also a ValueError)
+    ├── SessionNotFoundError            no such session, or not one of this user
+    ├── SessionExistsError              the id is taken
+    ├── SessionInactiveError            archived, paused or completed: takes no new turn
+    ├── SessionBusyError                another turn is running and the time to wait is over
+    │   └── NestedTurnError             a turn inside a turn of the same session would wait for itself
+    ├── TurnLostError                   the turn was taken over, so its result was not stored
+    ├── RevisionConflictError           the session moved on since the revision the caller named
+    ├── MessageConflictError            this message id is stored already, with other content
+    ├── IdempotencyConflictError        this idempotency key was used for another message
+    ├── MessageRefusedError             a middleware refused the message
+    ├── MiddlewareError                 a middleware failed
+    ├── ManagerClosedError              the manager was closed
+    ├── MissingDependencyError          an optional package is not installed (also an ImportError)
+    ├── ProviderSessionError            the provider failed: carries ``provider`` and ``retriable``
+    │   ├── UnknownProviderError        no provider goes by this name
+    │   ├── ProviderCapabilityError     the provider cannot do what was asked
+    │   ├── ProviderRateLimitError      too many requests: carries ``retry_after``, in seconds
+    │   ├── ProviderTimeoutError        no answer in time
+    │   ├── ProviderUnavailableError    the provider is down or cannot be reached
+    │   └── ProviderStreamError         the stream broke off before the reply was complete
+    └── SessionStorageError             the storage failed
+        ├── UnknownStorageError         no storage goes by this name
+        ├── StorageClosedError          the storage was closed
+        ├── StorageBusyError            another process held the database for too long
+        ├── StorageFullError            the disk is full: nothing of this write was kept
+        ├── StorageUnavailableError     the file or server cannot be opened or written
+        ├── StorageCorruptError         the database is damaged or is not one of ours
+        └── StorageVersionError         the database was written by a newer version
+"""
+
+from __future__ import annotations
+
+
+class SessionError(Exception):
+    """The root of all errors of this package.
+
+    Args:
+        message: What went wrong and what to do about it.
+        session_id: The session it went wrong in, if any.
+    """
+
+    def __init__(self, message: str, *, session_id: str | None = None) -> None:
+        super().__init__(message if session_id is None else f"session {session_id!r}: {message}")
+        self.session_id = session_id
+
+
+class InvalidInputError(SessionError, ValueError):
+    """An argument cannot be used as it is; the message says which and why."""
+
+
+class SessionNotFoundError(SessionError):
+    """There is no such session, or it is not one of the user who asked."""
+
+
+class SessionExistsError(SessionError):
+    """A session with this id exists already."""
+
+
+class SessionInactiveError(SessionError):
+    """The session is archived, paused or completed and takes no new turn."""
+
+
+class SessionBusyError(SessionError):
+    """Another turn of the session is running, and the time to wait for it is over.
+
+    Args:
+        holder: The token of the running turn's lease, where it is known.
+        owner: The process that holds the lease, as `langswarm_session.owner` writes it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        session_id: str | None = None,
+        holder: str | None = None,
+        owner: str | None = None,
+    ) -> None:
+        super().__init__(message, session_id=session_id)
+        self.holder = holder
+        self.owner = owner
+
+
+class NestedTurnError(SessionBusyError):
+    """A turn was asked for inside a turn of the same session; waiting would never end."""
+
+
+class TurnLostError(SessionError):
+    """The turn's lease was lost to another process, so the reply was not stored."""
+
+
+class RevisionConflictError(SessionError):
+    """The session's revision is not the one the caller expected; read it again and retry."""
+
+
+class MessageConflictError(SessionError):
+    """A message with this id is stored already, and its content differs."""
+
+
+class IdempotencyConflictError(SessionError):
+    """The idempotency key was used before, for another message."""
+
+
+class MessageRefusedError(SessionError):
+    """A middleware refused the message. Raise it from a middleware to refuse one."""
+
+
+class MiddlewareError(SessionError):
+    """A middleware raised; its own exception is the cause."""
+
+
+class ManagerClosedError(SessionError):
+    """The manager was closed and cannot be used any more."""
+
+
+class MissingDependencyError(SessionError, ImportError):
+    """An optional package is missing; the message says which extra to install."""
+
+
+class ProviderSessionError(SessionError):
+    """The provider failed.
+
+    Args:
+        provider: The provider's name.
+        retriable: Whether the same request may succeed later.
+    """
+
+    retriable_by_default = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        session_id: str | None = None,
+        provider: str | None = None,
+        retriable: bool | None = None,
+    ) -> None:
+        super().__init__(message, session_id=session_id)
+        self.provider = provider
+        self.retriable = self.retriable_by_default if retriable is None else retriable
+
+
+class UnknownProviderError(ProviderSessionError):
+    """No provider goes by this name."""
+
+
+class ProviderCapabilityError(ProviderSessionError):
+    """The provider does not support what was asked of it."""
+
+
+class ProviderRateLimitError(ProviderSessionError):
+    """The provider takes no more requests for now; ``retry_after`` is in seconds."""
+
+    retriable_by_default = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        session_id: str | None = None,
+        provider: str | None = None,
+        retriable: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, session_id=session_id, provider=provider, retriable=retriable)
+        self.retry_after = retry_after
+
+
+class ProviderTimeoutError(ProviderSessionError):
+    """The provider gave no answer in time."""
+
+    retriable_by_default = True
+
+
+class ProviderUnavailableError(ProviderSessionError):
+    """The provider is down or cannot be reached."""
+
+    retriable_by_default = True
+
+
+class ProviderStreamError(ProviderSessionError):
+    """The provider's stream broke off before the reply was complete."""
+
+    retriable_by_default = True
+
+
+class SessionStorageError(SessionError):
+    """The storage failed; what was acknowledged before is unharmed."""
+
+
+class UnknownStorageError(SessionStorageError):
+    """No storage goes by this name."""
+
+
+class StorageClosedError(SessionStorageError):
+    """The storage was closed and cannot be used any more."""
+
+
+class StorageBusyError(SessionStorageError):
+    """Another process held the database for longer than the time to wait."""
+
+
+class StorageFullError(SessionStorageError):
+    """There is no space left; nothing of the failed write was kept."""
+
+
+class StorageUnavailableError(SessionStorageError):
+    """The database cannot be opened, read or written where it is."""
+
+
+class StorageCorruptError(SessionStorageError):
+    """The database is damaged, or the file is not a database of this package."""
+
+
+class StorageVersionError(SessionStorageError):
+    """The database has a newer schema than this version of the package knows."""

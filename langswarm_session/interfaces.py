@@ -1,0 +1,477 @@
+"""The seams that others implement: storages, providers, middleware and hooks.
+
+Everything is asynchronous. A storage must be usable from any thread and any event loop; providers,
+middleware and hooks run on the loop of whoever calls the session.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from langswarm_session.models import (
+    MessageRole,
+    SessionBackend,
+    SessionContext,
+    SessionMessage,
+    SessionMetrics,
+    SessionStatus,
+    Turn,
+)
+from langswarm_session.records import (
+    Appended,
+    IdempotencyKey,
+    Lease,
+    NewSession,
+    ProviderReply,
+    ProviderRequest,
+    SessionChanges,
+    SessionPage,
+    SessionRecord,
+    StorageHealth,
+    StreamEvent,
+    TurnEnd,
+    TurnStart,
+)
+
+if TYPE_CHECKING:
+    from langswarm_session.blocks import Block
+
+
+class ISession(ABC):
+    """One conversation of one user."""
+
+    @property
+    @abstractmethod
+    def session_id(self) -> str:
+        """The session's id."""
+
+    @property
+    @abstractmethod
+    def user_id(self) -> str:
+        """Whose session it is."""
+
+    @property
+    @abstractmethod
+    def status(self) -> SessionStatus:
+        """The status, as of the last call."""
+
+    @property
+    @abstractmethod
+    def context(self) -> SessionContext:
+        """The context, as of the last call."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> SessionMetrics:
+        """The figures, as of the last call."""
+
+    @abstractmethod
+    async def send_message(
+        self,
+        content: str | list[Block] | SessionMessage,
+        role: MessageRole = MessageRole.USER,
+        **options: Any,
+    ) -> SessionMessage:
+        """Send a message and return the reply."""
+
+    @abstractmethod
+    def stream_message(
+        self,
+        content: str | list[Block] | SessionMessage,
+        role: MessageRole = MessageRole.USER,
+        **options: Any,
+    ) -> AsyncIterator[StreamEvent]:
+        """Send a message and yield the reply in pieces."""
+
+    @abstractmethod
+    async def record(
+        self, messages: SessionMessage | Sequence[SessionMessage]
+    ) -> list[SessionMessage]:
+        """Store messages that were made elsewhere."""
+
+    @abstractmethod
+    async def get_messages(self, limit: int | None = None) -> list[SessionMessage]:
+        """The newest ``limit`` messages, or all, oldest first."""
+
+    @abstractmethod
+    async def add_system_message(self, content: str) -> SessionMessage:
+        """Store a system message."""
+
+    @abstractmethod
+    async def clear_messages(self) -> None:
+        """Remove all messages."""
+
+    @abstractmethod
+    async def update_context(self, **changes: Any) -> SessionContext:
+        """Change keys of the context."""
+
+    @abstractmethod
+    async def archive(self) -> None:
+        """Archive the session: it can be read, and takes no new turn."""
+
+
+class ISessionManager(ABC):
+    """Creates, finds, lists and removes sessions."""
+
+    @abstractmethod
+    async def create_session(
+        self,
+        user_id: str,
+        provider: str,
+        model: str,
+        backend: SessionBackend = SessionBackend.PROVIDER_NATIVE,
+        session_id: str | None = None,
+        **context: Any,
+    ) -> ISession:
+        """Create a session."""
+
+    @abstractmethod
+    async def get_session(self, session_id: str, *, user_id: str | None = None) -> ISession:
+        """Find a session."""
+
+    @abstractmethod
+    async def list_user_sessions(self, user_id: str, limit: int = 100) -> Sequence[ISession]:
+        """A user's sessions, newest activity first."""
+
+    @abstractmethod
+    async def archive_session(self, session_id: str) -> None:
+        """Archive a session."""
+
+    @abstractmethod
+    async def delete_session(self, session_id: str) -> None:
+        """Remove a session and all it holds."""
+
+
+class ISessionStorage(ABC):
+    """Where sessions live.
+
+    Every method raises `SessionStorageError` when the storage itself fails, and those that name a
+    session raise `SessionNotFoundError` when there is none. A write has happened for good when its
+    method returns. A method that raises has changed nothing.
+
+    Turns: ``begin_turn`` takes a session's one lease and stores the turn's first messages in the
+    same transaction; ``append`` with the lease's token adds to the turn; ``end_turn`` stores the
+    rest, the status and the provider's state, and gives the lease back, again in one transaction.
+    ``append`` without a token is a complete turn of its own. Whoever finds the lease held gets
+    `SessionBusyError`; whoever finds it expired ends that turn as failed and goes on.
+
+    `langswarm_session.testing.StorageConformance` holds an implementation to all this.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    async def create_session(self, session: NewSession) -> SessionRecord:
+        """Create a session.
+
+        Raises:
+            SessionExistsError: If the id is taken.
+        """
+
+    @abstractmethod
+    async def get_session(self, session_id: str) -> SessionRecord:
+        """The session as it is now."""
+
+    @abstractmethod
+    async def list_sessions(
+        self,
+        *,
+        user_id: str | None = None,
+        status: SessionStatus | None = None,
+        inactive_since: int | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """Sessions, newest activity first.
+
+        Args:
+            user_id: Only this user's; None for all users.
+            status: Only those with this status.
+            inactive_since: Only those last written to before this time (microseconds since 1970).
+            limit: How many at most.
+            cursor: Where the page before ended.
+
+        Raises:
+            InvalidInputError: If the cursor is not one of this storage.
+        """
+
+    @abstractmethod
+    async def update_session(
+        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """Change a session.
+
+        Raises:
+            RevisionConflictError: If its revision is not the expected one.
+        """
+
+    @abstractmethod
+    async def delete_session(self, session_id: str) -> None:
+        """Remove the session and all it holds for good."""
+
+    @abstractmethod
+    async def append(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        *,
+        token: str | None = None,
+        expected_revision: int | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Appended:
+        """Add messages to the log: to the open turn whose token is given, or as a turn of their own.
+
+        Messages whose id is stored already are left out; the result has the stored ones.
+
+        Args:
+            key: For a turn of their own: if the key is known, its turn's messages are returned.
+
+        Raises:
+            SessionBusyError: If another turn is open.
+            SessionInactiveError: If the session takes no new turn.
+            TurnLostError: If the token's lease is not held any more.
+            RevisionConflictError: If the revision is not the expected one.
+            MessageConflictError: If a message id is stored with other content.
+            IdempotencyConflictError: If the key was used for other messages.
+        """
+
+    @abstractmethod
+    async def begin_turn(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        lease: Lease,
+        *,
+        key: IdempotencyKey | None = None,
+        expected_revision: int | None = None,
+    ) -> TurnStart:
+        """Take the session's lease and store the messages that begin the turn.
+
+        With a key that is known, or a first message whose id is stored: a complete turn is
+        returned as ``replayed``; an open one is busy; a cancelled or failed one is opened again
+        if nothing followed it, keeping what came before its first reply, and a key's turn is begun
+        anew otherwise.
+
+        Raises:
+            As `append` does.
+        """
+
+    @abstractmethod
+    async def end_turn(
+        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+    ) -> Appended:
+        """Store the rest of the turn and its status, and give the lease back.
+
+        Raises:
+            TurnLostError: If the lease is not held any more.
+            MessageConflictError: If a message id is stored with other content.
+        """
+
+    @abstractmethod
+    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+        """Extend leases.
+
+        Args:
+            tokens: Session ids by lease token.
+            seconds: How long the leases hold from now.
+
+        Returns:
+            The tokens of the leases that are still held.
+        """
+
+    @abstractmethod
+    async def get_messages(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        answered_only: bool = False,
+        system_only: bool = False,
+    ) -> list[SessionMessage]:
+        """The newest ``limit`` messages, or all, oldest first.
+
+        Args:
+            before: Only those with a smaller sequence number.
+            after: Only those with a larger one; then the limit takes the oldest.
+            answered_only: Leave out the turns that failed or were cancelled before any reply.
+            system_only: Only system messages.
+        """
+
+    @abstractmethod
+    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+        """The newest turns, oldest first."""
+
+    @abstractmethod
+    async def clear_messages(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """Remove all messages and turns; sequence numbers go on.
+
+        Raises:
+            SessionBusyError: If a turn is open.
+            RevisionConflictError: If the revision is not the expected one.
+        """
+
+    @abstractmethod
+    async def fork_session(
+        self, session_id: str, session: NewSession, *, at: int | None = None
+    ) -> SessionRecord:
+        """Create a session that begins with a copy of another's log.
+
+        Args:
+            session_id: The one to copy from.
+            session: The one to create.
+            at: The last sequence number to copy; None for all.
+
+        Raises:
+            SessionExistsError: If the new id is taken.
+        """
+
+    @abstractmethod
+    async def health(self) -> StorageHealth:
+        """How the storage is doing; does not raise when it is doing badly."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was accepted and let go of everything. May be called twice."""
+
+
+class ProviderCapability(str, Enum):
+    """What a provider can do."""
+
+    NATIVE = "native"
+    """Keeps conversations itself."""
+    STREAMING = "streaming"
+    """Yields a reply in pieces as it is generated."""
+    TOOLS = "tools"
+    """Can be given tools to call."""
+
+
+class IProviderSession(ABC):
+    """Generates replies, and keeps conversations where it can."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset()
+
+    @abstractmethod
+    async def send_message(self, request: ProviderRequest) -> ProviderReply:
+        """Generate the reply to a window.
+
+        Raises:
+            ProviderSessionError: If there is no reply; the finer class says why.
+        """
+
+    async def stream_message(
+        self, request: ProviderRequest
+    ) -> AsyncIterator[StreamEvent | ProviderReply]:
+        """Generate the reply in pieces; the last thing yielded is the whole reply.
+
+        A provider that cannot stream yields the text at once, as here.
+
+        Raises:
+            ProviderSessionError: If the reply breaks off.
+        """
+        reply = await self.send_message(request)
+        for message in reply.messages:
+            yield StreamEvent(text=message.text)
+        yield reply
+
+    async def create_provider_session(self, user_id: str, **options: Any) -> str:
+        """Create a conversation at the provider and return its id.
+
+        Raises:
+            ProviderCapabilityError: If the provider keeps no conversations.
+        """
+        raise self._keeps_nothing("create_provider_session")
+
+    async def get_provider_session(self, provider_session_id: str) -> dict[str, Any]:
+        """What the provider says of a conversation.
+
+        Raises:
+            ProviderCapabilityError: If the provider keeps no conversations.
+        """
+        raise self._keeps_nothing("get_provider_session")
+
+    async def get_messages(
+        self, provider_session_id: str, limit: int | None = None
+    ) -> list[SessionMessage]:
+        """The provider's own copy of a conversation: its newest messages, oldest first.
+
+        Raises:
+            ProviderCapabilityError: If the provider keeps no conversations.
+        """
+        raise self._keeps_nothing("get_messages")
+
+    async def delete_provider_session(self, provider_session_id: str) -> None:
+        """Remove a conversation at the provider, with all it holds.
+
+        Raises:
+            ProviderCapabilityError: If the provider keeps no conversations.
+        """
+        raise self._keeps_nothing("delete_provider_session")
+
+    async def close(self) -> None:  # noqa: B027 - most providers have nothing to let go of
+        """Let go of connections. May be called twice."""
+
+    def _keeps_nothing(self, operation: str) -> Exception:
+        from langswarm_session.errors import ProviderCapabilityError
+
+        return ProviderCapabilityError(
+            f"{operation}: the provider {self.name!r} keeps no conversations; "
+            "the record is the local one",
+            provider=self.name,
+        )
+
+
+class ISessionMiddleware:
+    """Sees every message on its way; may change, replace or refuse it.
+
+    The methods return the message to go on with: the one they got, or another. To refuse one, raise
+    `MessageRefusedError`. Outgoing messages (to the provider: user, system, tool) pass the
+    middleware in order, incoming ones (assistant) in reverse order.
+
+    Attributes:
+        holds_stream: Set it where nothing may reach the reader before `process_incoming_message`
+            has seen the whole reply; a streamed reply then comes in one piece.
+    """
+
+    holds_stream: bool = False
+
+    async def process_outgoing_message(
+        self, session: ISession, message: SessionMessage
+    ) -> SessionMessage:
+        """Process a message before it is stored and sent."""
+        return message
+
+    async def process_incoming_message(
+        self, session: ISession, message: SessionMessage
+    ) -> SessionMessage:
+        """Process a reply before it is stored and returned."""
+        return message
+
+
+class ISessionLifecycleHook:
+    """Observes; an exception it raises is logged and changes nothing."""
+
+    async def on_session_created(self, session: ISession) -> None:
+        """A session was created."""
+
+    async def on_message_sent(self, session: ISession, message: SessionMessage) -> None:
+        """A message to the provider was stored."""
+
+    async def on_message_received(self, session: ISession, message: SessionMessage) -> None:
+        """A reply was stored."""
+
+    async def on_session_archived(self, session: ISession) -> None:
+        """A session was archived."""
+
+    async def on_session_deleted(self, session: ISession) -> None:
+        """A session was deleted."""
+
+    async def on_error(self, session: ISession, error: BaseException) -> None:
+        """A turn failed or was cancelled."""

@@ -1,0 +1,71 @@
+"""Keeps the leases of open turns from running out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from concurrent.futures import Future
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from langswarm_session import blocking
+from langswarm_session.errors import SessionError
+
+if TYPE_CHECKING:
+    from langswarm_session.interfaces import ISessionStorage
+    from langswarm_session.turns import OpenTurn
+
+logger = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """Renews the leases of this process's open turns, on the background loop, so that code which
+    blocks the caller's loop does not lose them.
+
+    Args:
+        storage: Where the leases are.
+        seconds: How long a lease holds.
+    """
+
+    def __init__(self, storage: ISessionStorage, seconds: float) -> None:
+        self.seconds = seconds
+        self._storage = storage
+        # Weak, so that a turn that was dropped without an end is not kept alive by its lease.
+        self._turns: weakref.WeakValueDictionary[str, OpenTurn] = weakref.WeakValueDictionary()
+        self._task: Future[None] | None = None
+        self._lock = Lock()
+
+    def add(self, turn: OpenTurn) -> None:
+        """Renew this turn's lease from now on."""
+        with self._lock:
+            self._turns[turn.token] = turn
+            if self._task is None or self._task.done():
+                self._task = blocking.start(self._renew())
+
+    def remove(self, token: str) -> None:
+        """Renew it no more."""
+        with self._lock:
+            self._turns.pop(token, None)
+
+    def close(self) -> None:
+        """Renew nothing any more."""
+        with self._lock:
+            if self._task is not None:
+                self._task.cancel()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self.seconds / 3)
+            with self._lock:
+                tokens = {token: turn.session_id for token, turn in self._turns.items()}
+                if not tokens:
+                    self._task = None
+                    return
+            try:
+                held = await self._storage.renew_turns(tokens, self.seconds)
+            except SessionError:
+                logger.warning("leases could not be renewed; trying again", exc_info=True)
+                continue
+            for token in tokens.keys() - held:
+                self.remove(token)

@@ -1,0 +1,475 @@
+"""The manager: creates, finds, lists, archives and removes sessions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from langswarm_session.checks import check_id, check_limit, check_name
+from langswarm_session.errors import (
+    InvalidInputError,
+    ManagerClosedError,
+    SessionExistsError,
+    SessionNotFoundError,
+    UnknownProviderError,
+)
+from langswarm_session.interfaces import (
+    IProviderSession,
+    ISessionLifecycleHook,
+    ISessionManager,
+    ISessionMiddleware,
+    ISessionStorage,
+)
+from langswarm_session.models import SessionBackend, SessionStatus, new_id
+from langswarm_session.pipeline import Pipeline
+from langswarm_session.providers.factory import ProviderSessionFactory
+from langswarm_session.records import NewSession, SessionRecord, StorageHealth
+from langswarm_session.session import BaseSession, check_context
+from langswarm_session.storage.factory import StorageFactory
+from langswarm_session.storage.rules import not_found
+from langswarm_session.turns import Runtime
+
+ProviderOptions = str | Mapping[str, Any] | IProviderSession
+"""A provider's key, its options, or the provider itself."""
+
+
+class SessionList(list[BaseSession]):
+    """Some sessions, newest activity first.
+
+    Attributes:
+        next_cursor: What to pass as ``cursor`` to get those that follow; None if none do.
+    """
+
+    def __init__(self, sessions: Sequence[BaseSession], next_cursor: str | None) -> None:
+        super().__init__(sessions)
+        self.next_cursor = next_cursor
+
+
+class SessionManager(ISessionManager):
+    """Creates, finds, lists, archives and removes sessions. Does no I/O until it is used.
+
+    May be used from any thread and event loop, and as an async context manager. A manager that is
+    never closed keeps nothing from the interpreter's exit and loses nothing.
+
+    Args:
+        storage: A storage, the name of one, or a URL. A storage made here is closed with the
+            manager; one that was given is left to its owner.
+        providers: By name: a key, options, or a provider. Those not named here are made when they
+            are first needed, with what the environment holds.
+        fallback: The provider to use where the named one is not configured. None: that is an
+            error.
+        lease_seconds: How long after the death of a machine its turns may be taken over, at the
+            most. (A dead process on the same machine is found at once.)
+        turn_wait: How long a turn waits for the one before it in the same session, in seconds;
+            0: not at all, None: for ever.
+
+    Raises:
+        UnknownStorageError: If there is no such storage.
+        UnknownProviderError: If one of the providers is unknown.
+        InvalidInputError: If an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        storage: str | ISessionStorage = "sqlite",
+        providers: Mapping[str, ProviderOptions] | None = None,
+        *,
+        storage_config: Mapping[str, Any] | None = None,
+        fallback: str | None = None,
+        lease_seconds: float = 30.0,
+        turn_wait: float | None = 60.0,
+    ) -> None:
+        if not lease_seconds > 0:
+            raise InvalidInputError(f"lease_seconds must be above 0, not {lease_seconds!r}")
+        if turn_wait is not None and not turn_wait >= 0:
+            raise InvalidInputError(f"turn_wait must be at least 0 or None, not {turn_wait!r}")
+        self._owns_storage = isinstance(storage, str)
+        if isinstance(storage, str):
+            storage = StorageFactory.create_storage(storage, **(storage_config or {}))
+        elif storage_config:
+            raise InvalidInputError("storage_config goes with a storage's name, not with a storage")
+        self._storage = storage
+        self._providers: dict[str, IProviderSession] = {}
+        self._options: dict[str, str | Mapping[str, Any]] = {}
+        for name, options in (providers or {}).items():
+            if isinstance(options, IProviderSession):
+                self._providers[name] = options
+            else:
+                ProviderSessionFactory.check_known(name)
+                self._options[name] = options
+        if fallback is not None:
+            ProviderSessionFactory.check_known(fallback)
+        self._fallback = fallback
+        self._pipeline = Pipeline()
+        self._runtime = Runtime(storage, lease_seconds=lease_seconds, turn_wait=turn_wait)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        names = sorted({*self._providers, *self._options})
+        return f"<{type(self).__name__} on {self._storage!r}, providers: {', '.join(names) or '-'}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def storage(self) -> ISessionStorage:
+        """Where the sessions live."""
+        return self._storage
+
+    async def create_session(
+        self,
+        user_id: str,
+        provider: str,
+        model: str,
+        backend: SessionBackend | str = SessionBackend.PROVIDER_NATIVE,
+        session_id: str | None = None,
+        **context: Any,
+    ) -> BaseSession:
+        """Create a session.
+
+        Args:
+            user_id: Whose it is.
+            provider: Who generates replies.
+            model: The model's name.
+            backend: Where the conversation's state is sought.
+            session_id: Its id; made up when None.
+            **context: Keys of the `SessionContext`, and any others to keep with it.
+
+        Raises:
+            InvalidInputError: If an argument cannot be used.
+            UnknownProviderError: If there is no such provider.
+            SessionExistsError: If the id is taken.
+            SessionStorageError: If the storage fails.
+        """
+        self._check_open()
+        self._check_provider(check_name(provider, "provider"))
+        return await self._create(user_id, provider, model, backend, session_id, context)
+
+    async def get_or_create_session(
+        self,
+        session_id: str,
+        user_id: str | None = None,
+        *,
+        provider: str = "none",
+        model: str = "none",
+        **context: Any,
+    ) -> BaseSession:
+        """The session, created if there is none: what a framework's door calls at its first write.
+
+        Args:
+            session_id: Its id.
+            user_id: Whose it is. A session that exists must be this user's; with None any user's
+                is found, and a new one is the user ``default``'s.
+            provider: For a new one: who generates replies. A door puts its own name here.
+            model: For a new one: the model's name.
+            **context: For a new one: see `create_session`.
+
+        Raises:
+            SessionNotFoundError: If the session exists and is another user's.
+        """
+        try:
+            return await self.get_session(session_id, user_id=user_id)
+        except SessionNotFoundError:
+            backend = SessionBackend.LOCAL_SQLITE
+            owner = "default" if user_id is None else user_id
+            try:
+                return await self._create(owner, provider, model, backend, session_id, context)
+            except SessionExistsError:  # another caller was quicker, or it is another user's
+                return await self.get_session(session_id, user_id=user_id)
+
+    async def get_session(self, session_id: str, *, user_id: str | None = None) -> BaseSession:
+        """Find a session.
+
+        Args:
+            session_id: Its id.
+            user_id: Whose it must be; another user's is refused as if it did not exist.
+
+        Raises:
+            SessionNotFoundError: If there is none.
+        """
+        self._check_open()
+        check_id(session_id, "session_id")
+        if user_id is not None:
+            check_id(user_id, "user_id")
+        record = await self._storage.get_session(session_id)
+        if user_id is not None and record.user_id != user_id:
+            raise not_found(session_id)
+        return BaseSession(self, record)
+
+    async def list_user_sessions(
+        self,
+        user_id: str,
+        limit: int = 100,
+        *,
+        status: SessionStatus | str | None = None,
+        cursor: str | None = None,
+    ) -> SessionList:
+        """A user's sessions, newest activity first.
+
+        Args:
+            user_id: The user.
+            limit: How many at most.
+            status: Only those with this status.
+            cursor: The ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidInputError: If an argument cannot be used.
+        """
+        return await self._list(check_id(user_id, "user_id"), limit, status, cursor)
+
+    async def list_sessions(
+        self,
+        limit: int = 100,
+        *,
+        status: SessionStatus | str | None = None,
+        cursor: str | None = None,
+    ) -> SessionList:
+        """All users' sessions, newest activity first; the arguments are `list_user_sessions`'s."""
+        return await self._list(None, limit, status, cursor)
+
+    async def archive_session(self, session_id: str, *, user_id: str | None = None) -> None:
+        """Archive a session: it can be read, and takes no new turn.
+
+        Raises:
+            SessionNotFoundError: If there is none.
+        """
+        await (await self.get_session(session_id, user_id=user_id)).archive()
+
+    async def delete_session(self, session_id: str, *, user_id: str | None = None) -> None:
+        """Remove a session and all it holds for good, at the provider too if it keeps any of it.
+
+        Raises:
+            SessionNotFoundError: If there is none.
+            ProviderSessionError: If the provider could not; then nothing was removed here either.
+        """
+        session = await self.get_session(session_id, user_id=user_id)
+        native = session.context.provider_session_id
+        if native is not None:
+            provider = self._provider(session.context.provider, session_id)
+            await provider.delete_provider_session(native)
+        await self._storage.delete_session(session_id)
+        await self._pipeline.deleted(session)
+
+    async def cleanup_inactive_sessions(self, max_inactive_hours: float = 24) -> int:
+        """Archive the active sessions that nobody has written to for a while.
+
+        Sessions whose context has ``auto_archive=False`` are left alone.
+
+        Args:
+            max_inactive_hours: For how long, in hours.
+
+        Returns:
+            How many were archived.
+        """
+        self._check_open()
+        if isinstance(max_inactive_hours, bool) or not max_inactive_hours >= 0:
+            raise InvalidInputError(
+                f"max_inactive_hours must be at least 0, not {max_inactive_hours!r}"
+            )
+        since = time.time_ns() // 1000 - int(max_inactive_hours * 3_600_000_000)
+        archived, cursor = 0, None
+        while True:
+            page = await self._storage.list_sessions(
+                status=SessionStatus.ACTIVE, inactive_since=since, cursor=cursor
+            )
+            for record in page.records:
+                session = BaseSession(self, record)
+                if session.context.auto_archive:
+                    await session.archive()
+                    archived += 1
+            if page.next_cursor is None:
+                return archived
+            cursor = page.next_cursor
+
+    def for_user(self, user_id: str) -> UserSessions:
+        """A view in which only this user's sessions exist."""
+        return UserSessions(self, check_id(user_id, "user_id"))
+
+    def add_provider_session(self, provider: str, provider_session: IProviderSession) -> None:
+        """Use this provider for the sessions that name it.
+
+        Raises:
+            InvalidInputError: If it is not a provider.
+        """
+        check_name(provider, "provider")
+        if not isinstance(provider_session, IProviderSession):
+            raise InvalidInputError(
+                f"expected an IProviderSession, not {type(provider_session).__name__}"
+            )
+        self._providers[provider] = provider_session
+
+    def add_global_middleware(self, middleware: ISessionMiddleware) -> None:
+        """Let a middleware see the messages of all sessions that are got from now on."""
+        self._pipeline.middleware.append(middleware)
+
+    def add_global_hook(self, hook: ISessionLifecycleHook) -> None:
+        """Let a hook observe all sessions that are got from now on."""
+        self._pipeline.hooks.append(hook)
+
+    async def health(self) -> StorageHealth:
+        """How the storage is doing; does not raise when it is doing badly."""
+        self._check_open()
+        return await self._storage.health()
+
+    async def close(self) -> None:
+        """Finish what was accepted and let go of everything. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._runtime.keeper.close()
+        for provider in self._providers.values():
+            await provider.close()
+        if self._owns_storage:
+            await self._storage.close()
+
+    async def _create(
+        self,
+        user_id: str,
+        provider: str,
+        model: str,
+        backend: SessionBackend | str,
+        session_id: str | None,
+        context: Mapping[str, Any],
+    ) -> BaseSession:
+        self._check_open()
+        new = {
+            "session_id": check_id(new_id() if session_id is None else session_id, "session_id"),
+            "user_id": check_id(user_id, "user_id"),
+            "provider": check_name(provider, "provider"),
+            "model": check_name(model, "model"),
+            "backend": backend,
+        }
+        checked = check_context(new, dict(context), new["session_id"])
+        values = checked.model_dump(mode="json")
+        record = await self._storage.create_session(
+            NewSession(
+                session_id=checked.session_id,
+                user_id=checked.user_id,
+                provider=checked.provider,
+                model=checked.model,
+                backend=checked.backend,
+                context={name: value for name, value in values.items() if name in context},
+            )
+        )
+        return await self._created(record)
+
+    async def _created(self, record: SessionRecord) -> BaseSession:
+        session = BaseSession(self, record)
+        await self._pipeline.created(session)
+        return session
+
+    async def _list(
+        self,
+        user_id: str | None,
+        limit: int,
+        status: SessionStatus | str | None,
+        cursor: str | None,
+    ) -> SessionList:
+        self._check_open()
+        checked = check_limit(limit, optional=False)
+        try:
+            wanted = None if status is None else SessionStatus(status)
+        except ValueError as error:
+            raise InvalidInputError(str(error)) from error
+        if not checked:
+            return SessionList([], cursor)
+        page = await self._storage.list_sessions(
+            user_id=user_id, status=wanted, limit=checked, cursor=cursor
+        )
+        return SessionList([BaseSession(self, each) for each in page.records], page.next_cursor)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ManagerClosedError("the manager was closed; make a new one")
+
+    def _check_provider(self, name: str) -> None:
+        """Raises UnknownProviderError unless a session's provider can be found."""
+        if name not in self._providers and self._fallback is None:
+            ProviderSessionFactory.check_known(name)
+
+    def _provider(self, name: str, session_id: str) -> IProviderSession:
+        provider = self._providers.get(name)
+        if provider is not None:
+            return provider
+        if name not in self._options and self._fallback is not None:
+            if name != self._fallback:
+                return self._provider(self._fallback, session_id)
+        elif not ProviderSessionFactory.is_known(name):
+            raise UnknownProviderError(
+                f"nobody answers in this session: its provider {name!r} is none of ours. It was "
+                "written to by a framework; give it a provider with "
+                "update_context(provider=..., model=...)",
+                session_id=session_id,
+                provider=name,
+            )
+        options = self._options.get(name, {})
+        key, others = (options, {}) if isinstance(options, str) else (None, dict(options))
+        others.setdefault("api_key", key)
+        provider = ProviderSessionFactory.create_provider_session(name, **others)
+        self._providers[name] = provider
+        return provider
+
+
+class UserSessions:
+    """A manager as one user sees it: no other user's sessions exist in it.
+
+    Made by `SessionManager.for_user`; the methods are the manager's without the user.
+    """
+
+    def __init__(self, manager: SessionManager, user_id: str) -> None:
+        self.manager = manager
+        self.user_id = user_id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.user_id!r} in {self.manager!r}>"
+
+    async def create_session(
+        self,
+        provider: str,
+        model: str,
+        backend: SessionBackend | str = SessionBackend.PROVIDER_NATIVE,
+        session_id: str | None = None,
+        **context: Any,
+    ) -> BaseSession:
+        """See `SessionManager.create_session`."""
+        return await self.manager.create_session(
+            self.user_id, provider, model, backend, session_id, **context
+        )
+
+    async def get_or_create_session(self, session_id: str, **context: Any) -> BaseSession:
+        """See `SessionManager.get_or_create_session`."""
+        return await self.manager.get_or_create_session(session_id, self.user_id, **context)
+
+    async def get_session(self, session_id: str) -> BaseSession:
+        """See `SessionManager.get_session`."""
+        return await self.manager.get_session(session_id, user_id=self.user_id)
+
+    async def list_sessions(
+        self,
+        limit: int = 100,
+        *,
+        status: SessionStatus | str | None = None,
+        cursor: str | None = None,
+    ) -> SessionList:
+        """See `SessionManager.list_user_sessions`."""
+        return await self.manager.list_user_sessions(
+            self.user_id, limit, status=status, cursor=cursor
+        )
+
+    async def archive_session(self, session_id: str) -> None:
+        """See `SessionManager.archive_session`."""
+        await self.manager.archive_session(session_id, user_id=self.user_id)
+
+    async def delete_session(self, session_id: str) -> None:
+        """See `SessionManager.delete_session`."""
+        await self.manager.delete_session(session_id, user_id=self.user_id)

@@ -1,0 +1,60 @@
+"""Who holds a lease, and whether that process is known to be dead.
+
+A lease ends by itself when it is not renewed. Where the dead owner was a process of this machine,
+nobody needs to wait that long.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+
+def this_process() -> str:
+    """This process, as ``machine:pid:start``; the machine is empty where it cannot be told."""
+    return _process(os.getpid())
+
+
+def is_dead(owner: str | None) -> bool:
+    """Whether the owner certainly runs no more; False where that cannot be known.
+
+    Args:
+        owner: What `this_process` gave in the owner's process.
+    """
+    if owner is None:
+        return False
+    machine, _, process = owner.partition(":")
+    pid, _, started = process.partition(":")
+    if not machine or machine != _machine() or not pid.isdigit():
+        return False
+    return _started(int(pid)) != started
+
+
+@lru_cache(maxsize=1)
+def _process(pid: int) -> str:
+    return f"{_machine()}:{pid}:{_started(pid)}"
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """This boot of this machine and its pid namespace: pids mean nothing outside of them."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.readlink("/proc/self/ns/pid").removeprefix("pid:")
+    except OSError:  # not Linux: only the lease's end tells
+        return ""
+    return f"{boot}/{namespace}"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in clock ticks since the boot; empty when there is none.
+
+    Told apart from a later process with the same pid; see proc(5), field 22 of ``stat``.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]

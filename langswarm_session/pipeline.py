@@ -1,0 +1,118 @@
+"""The middleware and hooks that every message passes, whichever door it comes through."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from langswarm_session.errors import MiddlewareError, SessionError
+from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
+from langswarm_session.models import MessageRole, SessionMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+logger = logging.getLogger(__name__)
+
+
+def in_session(error: SessionError, session_id: str) -> SessionError:
+    """The same error, naming the session it happened in."""
+    if error.session_id is None:
+        error.session_id = session_id
+        error.args = (f"session {session_id!r}: {error}", *error.args[1:])
+    return error
+
+
+class Pipeline:
+    """Middleware and hooks in the order they were added.
+
+    Attributes:
+        middleware: Changes, replaces or refuses messages.
+        hooks: Observe.
+    """
+
+    def __init__(
+        self,
+        middleware: Sequence[ISessionMiddleware] = (),
+        hooks: Sequence[ISessionLifecycleHook] = (),
+    ) -> None:
+        self.middleware = list(middleware)
+        self.hooks = list(hooks)
+
+    @property
+    def holds_stream(self) -> bool:
+        """Whether some middleware must see a whole reply before the reader sees any of it."""
+        return any(middleware.holds_stream for middleware in self.middleware)
+
+    async def process(
+        self, session: ISession, messages: Sequence[SessionMessage]
+    ) -> list[SessionMessage]:
+        """Pass messages through the middleware: replies in reverse order, all others in order.
+
+        Raises:
+            MessageRefusedError: If a middleware refuses one.
+            MiddlewareError: If a middleware fails.
+        """
+        if not self.middleware:
+            return list(messages)
+        return [await self._process_one(session, message) for message in messages]
+
+    async def _process_one(self, session: ISession, message: SessionMessage) -> SessionMessage:
+        incoming = message.role is MessageRole.ASSISTANT
+        for middleware in reversed(self.middleware) if incoming else self.middleware:
+            try:
+                if incoming:
+                    message = await middleware.process_incoming_message(session, message)
+                else:
+                    message = await middleware.process_outgoing_message(session, message)
+            except SessionError as error:
+                raise in_session(error, session.session_id) from error.__cause__
+            except Exception as error:
+                raise MiddlewareError(
+                    f"{type(middleware).__name__} failed: {error}", session_id=session.session_id
+                ) from error
+            if not isinstance(message, SessionMessage):
+                raise MiddlewareError(
+                    f"{type(middleware).__name__} returned {type(message).__name__}, not a "
+                    "SessionMessage; to refuse a message raise MessageRefusedError",
+                    session_id=session.session_id,
+                )
+        return message
+
+    async def stored(self, session: ISession, messages: Sequence[SessionMessage]) -> None:
+        """Tell the hooks of messages that were stored."""
+        for hook in self.hooks:
+            for message in messages:
+                if message.role is MessageRole.ASSISTANT:
+                    await _observe(hook.on_message_received, session, message)
+                else:
+                    await _observe(hook.on_message_sent, session, message)
+
+    async def created(self, session: ISession) -> None:
+        """Tell the hooks of a new session."""
+        for hook in self.hooks:
+            await _observe(hook.on_session_created, session)
+
+    async def archived(self, session: ISession) -> None:
+        """Tell the hooks that a session was archived."""
+        for hook in self.hooks:
+            await _observe(hook.on_session_archived, session)
+
+    async def deleted(self, session: ISession) -> None:
+        """Tell the hooks that a session was deleted."""
+        for hook in self.hooks:
+            await _observe(hook.on_session_deleted, session)
+
+    async def failed(self, session: ISession, error: BaseException) -> None:
+        """Tell the hooks of a turn that failed or was cancelled."""
+        for hook in self.hooks:
+            await _observe(hook.on_error, session, error)
+
+
+async def _observe(call: Callable[..., Awaitable[None]], *args: object) -> None:
+    try:
+        await call(*args)
+    except Exception:
+        name = getattr(call, "__qualname__", repr(call))
+        logger.exception("the hook %s raised; the turn goes on without it", name)

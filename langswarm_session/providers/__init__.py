@@ -1,0 +1,1 @@
+"""Who generates replies: the offline mock, and whatever is plugged in."""

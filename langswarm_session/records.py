@@ -1,0 +1,294 @@
+"""What the manager, a storage and a provider hand to each other: small, immutable, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic_core import from_json
+
+from langswarm_session.blocks import Block
+from langswarm_session.models import (
+    SessionContext,
+    SessionMessage,
+    SessionMetrics,
+    SessionStatus,
+    TurnStatus,
+    from_micros,
+)
+
+if TYPE_CHECKING:
+    from langswarm_session.models import SessionBackend
+
+
+class SessionRecord(NamedTuple):
+    """A session as its storage keeps it, with the lease of its open turn. Times in microseconds.
+
+    Attributes:
+        context: The context's other keys, a JSON object.
+        provider_state: `provider_session_id` and `provider_context`, a JSON object, or None.
+        revision: Moves with each write to the session.
+        last_seq: The sequence number given last; numbers are never given twice.
+        turn_id: The turn begun last with a lease, or None.
+        turn_token: The token of the lease on it; None once it has ended.
+        turn_owner: The process that holds the lease.
+        turn_expires: When the lease ends unless it is renewed.
+    """
+
+    session_id: str
+    user_id: str
+    provider: str
+    model: str
+    backend: str
+    status: str
+    context: str
+    provider_state: str | None
+    created_at: int
+    last_activity: int
+    revision: int
+    last_seq: int
+    message_count: int
+    turn_count: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    errors: int
+    turn_id: int | None = None
+    turn_token: str | None = None
+    turn_owner: str | None = None
+    turn_expires: int | None = None
+
+    def to_context(self) -> SessionContext:
+        """The session's context."""
+        state = from_json(self.provider_state) if self.provider_state else {}
+        return SessionContext.model_validate(
+            {
+                **from_json(self.context),
+                **state,
+                "session_id": self.session_id,
+                "user_id": self.user_id,
+                "provider": self.provider,
+                "model": self.model,
+                "backend": self.backend,
+            }
+        )
+
+    def to_metrics(self) -> SessionMetrics:
+        """The session's figures."""
+        return SessionMetrics(
+            message_count=self.message_count,
+            turn_count=self.turn_count,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cached_tokens=self.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            errors=self.errors,
+            created_at=from_micros(self.created_at),
+            last_activity=from_micros(self.last_activity),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session to create.
+
+    Attributes:
+        context: The context's keys beyond the fields here.
+    """
+
+    session_id: str
+    user_id: str
+    provider: str
+    model: str
+    backend: SessionBackend
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChanges:
+    """What to change of a session; None leaves a field as it is.
+
+    Attributes:
+        context: Keys to set in the context; the others stay.
+        provider_state: The whole new provider state (an empty one removes it).
+    """
+
+    status: SessionStatus | None = None
+    provider: str | None = None
+    model: str | None = None
+    backend: SessionBackend | None = None
+    context: Mapping[str, Any] | None = None
+    provider_state: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """One page of a listing.
+
+    Attributes:
+        records: The sessions, newest activity first.
+        next_cursor: What to pass to get the next page; None on the last.
+    """
+
+    records: list[SessionRecord]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run a session's one turn.
+
+    Attributes:
+        token: Unique to this turn; every later write of the turn is checked against it.
+        owner: The process that asks.
+        seconds: How long the lease holds unless it is renewed.
+    """
+
+    token: str
+    owner: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A caller's key for a turn, and a digest of what the turn was asked.
+
+    A second turn with the same key is the same turn; with another digest it is a mistake.
+    """
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What a write left behind.
+
+    Attributes:
+        record: The session after the write.
+        messages: The messages as stored, with their places in the log.
+    """
+
+    record: SessionRecord
+    messages: list[SessionMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStart:
+    """What beginning a turn came to.
+
+    Attributes:
+        record: The session after the write.
+        messages: The turn's messages as stored: those given, or, when the key was known, all of
+            the turn that it stands for.
+        replayed: Whether the turn was complete already; then nothing was written.
+    """
+
+    record: SessionRecord
+    messages: list[SessionMessage]
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """How a turn ends.
+
+    Attributes:
+        token: The lease's token.
+        status: Complete, cancelled or failed.
+        error: Why it was cancelled or failed.
+        provider_state: The provider's new state, if it changed.
+        keyed: Whether the turn was begun with an idempotency key.
+    """
+
+    token: str
+    status: TurnStatus
+    error: str | None = None
+    provider_state: Mapping[str, Any] | None = None
+    keyed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StorageHealth:
+    """How a storage is doing.
+
+    Attributes:
+        ok: Whether it can be read and written.
+        backend: The storage's name.
+        sessions: How many sessions it holds.
+        messages: How many messages it holds.
+        size_bytes: What it takes on disk or in memory; None where unknown.
+        latency_seconds: How long a small read took.
+        schema_version: The version of its schema; None where it has none.
+        detail: What is wrong, where something is.
+    """
+
+    ok: bool
+    backend: str
+    sessions: int = 0
+    messages: int = 0
+    size_bytes: int | None = None
+    latency_seconds: float = 0.0
+    schema_version: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRequest:
+    """What a provider is asked to answer.
+
+    Attributes:
+        session_id: The session.
+        context: Its context, with the provider's own state from the turns before.
+        messages: The window: what of the record is to be sent, oldest first, the new ones last.
+        new_count: How many of them, from the end, the provider has not seen.
+        options: The caller's own keywords for this call (``temperature``, ``tools``...).
+    """
+
+    session_id: str
+    context: SessionContext
+    messages: Sequence[SessionMessage]
+    new_count: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def new_messages(self) -> Sequence[SessionMessage]:
+        """The messages that the provider has not seen."""
+        return self.messages[len(self.messages) - self.new_count :]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReply:
+    """A provider's answer.
+
+    Attributes:
+        messages: The reply; nearly always one message.
+        provider_session_id: The provider's id of the conversation, where it keeps one.
+        provider_context: What the provider needs to go on with it next time.
+    """
+
+    messages: list[SessionMessage]
+    provider_session_id: str | None = None
+    provider_context: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """A piece of a reply on its way.
+
+    Attributes:
+        text: New text, to be put after what came before.
+        reasoning: New reasoning text.
+        block: A block that is complete, such as a tool call.
+        message: The whole reply as it was stored: with the last event only.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    block: Block | None = None
+    message: SessionMessage | None = None
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,1 @@
+"""Where sessions live: in memory, in a SQLite file, or wherever a plug-in puts them."""

@@ -1,0 +1,97 @@
+"""Storages by name, by address, and by plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+from langswarm_session.errors import InvalidInputError, UnknownStorageError
+from langswarm_session.interfaces import ISessionStorage
+
+ENTRY_POINT_GROUP = "langswarm_session.storages"
+"""The entry-point group in which a plug-in names its storage class."""
+
+
+def _memory(**config: Any) -> ISessionStorage:
+    from langswarm_session.storage.memory import InMemorySessionStorage
+
+    return InMemorySessionStorage(**config)
+
+
+def _sqlite(**config: Any) -> ISessionStorage:
+    from langswarm_session.storage.sqlite import SQLiteSessionStorage
+
+    if "url" in config:
+        config["db_path"] = _sqlite_path(config.pop("url"))
+    return SQLiteSessionStorage(**config)
+
+
+def _sqlite_path(url: str) -> str:
+    """The file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db`` (as SQLAlchemy has it)."""
+    parts = urlsplit(url)
+    path = unquote(parts.path).removeprefix("/")
+    if parts.netloc or not path:
+        raise InvalidInputError(
+            f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute/path.db"
+        )
+    return path
+
+
+class StorageFactory:
+    """Makes storages by name. Others are added by `register` or by an entry point."""
+
+    _makers: ClassVar[dict[str, Callable[..., ISessionStorage]]] = {
+        "memory": _memory,
+        "sqlite": _sqlite,
+    }
+
+    @classmethod
+    def register(cls, name: str, maker: Callable[..., ISessionStorage]) -> None:
+        """Add a storage, or replace one.
+
+        Args:
+            name: What `create_storage` and the scheme of a URL will know it by.
+            maker: Makes it from the configuration; given a URL, it gets ``url=...``.
+        """
+        cls._makers[name] = maker
+
+    @classmethod
+    def create_storage(cls, name: str, **config: Any) -> ISessionStorage:
+        """Make a storage. Does no I/O: the first use opens it.
+
+        Args:
+            name: ``memory``, ``sqlite``, the name of a plug-in, or a URL whose scheme is one of
+                them (``sqlite:///sessions.db``).
+            **config: What the storage takes; for SQLite ``db_path`` and the other arguments of
+                `SQLiteSessionStorage`.
+
+        Raises:
+            UnknownStorageError: If there is no storage of that name.
+            InvalidInputError: If the configuration does not fit it.
+        """
+        scheme, separator, _ = name.partition("://")
+        if separator:
+            config = {"url": name, **config}
+        maker = cls._makers.get(scheme) or cls._plugged_in(scheme)
+        if maker is None:
+            known = ", ".join(sorted({*cls._makers, *cls._plug_ins()}))
+            raise UnknownStorageError(f"there is no storage {scheme!r}; there are: {known}")
+        try:
+            return maker(**config)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"storage {scheme!r} cannot be made from this: {error}"
+            ) from error
+
+    @classmethod
+    def _plug_ins(cls) -> list[str]:
+        return [entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)]
+
+    @classmethod
+    def _plugged_in(cls, name: str) -> Callable[..., ISessionStorage] | None:
+        for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+            maker: Callable[..., ISessionStorage] = entry.load()
+            return maker
+        return None

@@ -1,0 +1,533 @@
+"""Sessions in this process's memory: for development and tests, gone when the process is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, ClassVar
+
+from pydantic_core import from_json
+
+from langswarm_session.errors import SessionError, StorageClosedError
+from langswarm_session.interfaces import ISessionStorage
+from langswarm_session.models import (
+    MessageRole,
+    SessionMessage,
+    SessionStatus,
+    Turn,
+    TurnStatus,
+    from_micros,
+    to_micros,
+)
+from langswarm_session.records import (
+    Appended,
+    IdempotencyKey,
+    Lease,
+    NewSession,
+    SessionChanges,
+    SessionPage,
+    SessionRecord,
+    StorageHealth,
+    TurnEnd,
+    TurnStart,
+)
+from langswarm_session.storage import rules
+from langswarm_session.storage.rows import dump_json
+
+
+@dataclass(slots=True)
+class _TurnNote:
+    """What is known of a turn that is more than complete."""
+
+    status: TurnStatus
+    answered: bool = True
+    key: str | None = None
+    digest: str | None = None
+    error: str | None = None
+    finished_at: int | None = None
+
+
+@dataclass(slots=True)
+class _Log:
+    """A session: its row, its messages in order, and notes on its turns."""
+
+    record: SessionRecord
+    order: int
+    messages: list[SessionMessage] = field(default_factory=list)
+    by_id: dict[str, SessionMessage] = field(default_factory=dict)
+    turns: dict[int, _TurnNote] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
+
+    def move(self, new: Sequence[SessionMessage] = (), **changes: Any) -> SessionRecord:
+        """Count what is about to be added and change the row."""
+        record = self.record
+        added = rules.usage_sums(new)
+        self.record = record._replace(
+            revision=record.revision + 1,
+            last_activity=max(record.last_activity, _now()),
+            last_seq=record.last_seq + len(new),
+            message_count=record.message_count + len(new),
+            input_tokens=record.input_tokens + added[0],
+            output_tokens=record.output_tokens + added[1],
+            cached_tokens=record.cached_tokens + added[2],
+            reasoning_tokens=record.reasoning_tokens + added[3],
+            **changes,
+        )
+        return self.record
+
+    def put(self, new: Sequence[SessionMessage], turn: int) -> None:
+        """Add messages whose numbers the row has counted already."""
+        first = self.record.last_seq - len(new) + 1
+        for seq, message in enumerate(new, first):
+            placed = _own(message._placed(seq, turn))
+            self.messages.append(placed)
+            self.by_id[placed.id] = placed
+
+    def of_turn(self, turn: int) -> list[SessionMessage]:
+        """A turn's messages."""
+        return [_own(message) for message in self.since(turn) if message.turn_id == turn]
+
+    def since(self, seq: int) -> list[SessionMessage]:
+        """The messages from a sequence number on."""
+        return self.messages[self.index(seq) :]
+
+    def index(self, seq: int) -> int:
+        """Where the first message with at least this number stands."""
+        low, high = 0, len(self.messages)
+        while low < high:
+            middle = (low + high) // 2
+            if (self.messages[middle].seq or 0) < seq:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def note(self, turn: int, status: TurnStatus, error: str | None = None) -> None:
+        """Note how a turn stands."""
+        note = self.turns.setdefault(turn, _TurnNote(status))
+        note.status, note.error, note.finished_at = status, error, _now()
+        note.answered = rules.answered(self.of_turn(turn))
+
+    def save_key(self, turn: int, status: TurnStatus, key: IdempotencyKey) -> None:
+        """Note a turn's key, which no other turn has from now on."""
+        former = self.keys.get(key.key)
+        if former is not None:
+            self.turns[former].key = self.turns[former].digest = None
+        self.turns[turn] = _TurnNote(status, key=key.key, digest=key.digest)
+        self.keys[key.key] = turn
+
+    def known_turn(
+        self, first: SessionMessage | None, key: IdempotencyKey | None
+    ) -> rules.KnownTurn | None:
+        """The turn that the key, or else the id of the first message, was used in before."""
+        turn = None if key is None else self.keys.get(key.key)
+        if turn is None and first is not None and first.id in self.by_id:
+            turn = self.by_id[first.id].turn_id
+        if turn is None:
+            return None
+        note = self.turns.get(turn) or _TurnNote(TurnStatus.COMPLETE)
+        last = self.of_turn(turn)[-1].seq or 0
+        return rules.KnownTurn(turn, last, note.status, note.digest)
+
+    def make_free(self, expected_revision: int | None) -> None:
+        """Raise if the session cannot be written to; end a turn whose lease ran out."""
+        rules.check_writable(self.record)
+        rules.check_revision(self.record, expected_revision)
+        if rules.check_free(self.record, _now()):
+            turn = self.record.turn_id
+            assert turn is not None, "a session with a lease has a turn"
+            self.note(turn, TurnStatus.FAILED, rules.LOST_OWNER)
+            self.move(errors=self.record.errors + 1, **_NO_LEASE)
+
+    def drop_replies(self, turn: int) -> None:
+        """Remove what an unfinished turn has from its first reply on."""
+        kept = []
+        replied = False
+        for message in self.since(turn):
+            replied = replied or (message.turn_id == turn and message.role is MessageRole.ASSISTANT)
+            if replied and message.turn_id == turn:
+                del self.by_id[message.id]
+            else:
+                kept.append(message)
+        self.messages[self.index(turn) :] = kept
+        self.record = self.record._replace(message_count=len(self.messages))
+
+
+def _own(message: SessionMessage) -> SessionMessage:
+    """A copy that shares nothing that can be changed, as a database would give it."""
+    if isinstance(message.content, str) and not (message.metadata or message.native):
+        return message._trusted({**message.__dict__, "metadata": {}})
+    return message.model_copy(deep=True)
+
+
+_NO_LEASE: dict[str, None] = {"turn_token": None, "turn_owner": None, "turn_expires": None}
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+class InMemorySessionStorage(ISessionStorage):
+    """Sessions in this process's memory, for development and tests.
+
+    Keeps all promises but the one that needs a disk: what it holds is gone with the process.
+    """
+
+    name: ClassVar[str] = "memory"
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._logs: dict[str, _Log] = {}
+        self._created = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._logs)} sessions)"
+
+    async def create_session(self, session: NewSession) -> SessionRecord:
+        """See `ISessionStorage.create_session`."""
+        with self._lock:
+            return self._create(session).record
+
+    async def get_session(self, session_id: str) -> SessionRecord:
+        """See `ISessionStorage.get_session`."""
+        with self._lock:
+            return self._log(session_id).record
+
+    async def list_sessions(
+        self,
+        *,
+        user_id: str | None = None,
+        status: SessionStatus | None = None,
+        inactive_since: int | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """See `ISessionStorage.list_sessions`."""
+        before = None if cursor is None else rules.parse_cursor(cursor)
+        with self._lock:
+            self._refuse_if_closed()
+            found = sorted(
+                (
+                    (log.record.last_activity, log.order, log.record)
+                    for log in self._logs.values()
+                    if (user_id is None or log.record.user_id == user_id)
+                    and (status is None or log.record.status == status.value)
+                    and (inactive_since is None or log.record.last_activity < inactive_since)
+                ),
+                key=lambda entry: entry[:2],
+                reverse=True,
+            )
+        if before is not None:
+            found = [entry for entry in found if entry[:2] < before]
+        page = found[:limit]
+        more = len(found) > limit
+        next_cursor = f"{page[-1][0]}.{page[-1][1]}" if more else None
+        return SessionPage([record for _, _, record in page], next_cursor)
+
+    async def update_session(
+        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.update_session`."""
+        with self._lock:
+            log = self._log(session_id)
+            record = log.record
+            rules.check_revision(record, expected_revision)
+            values: dict[str, Any] = {"revision": record.revision + 1}
+            if changes.status is not None:
+                values["status"] = changes.status.value
+            if changes.provider is not None:
+                values["provider"] = changes.provider
+            if changes.model is not None:
+                values["model"] = changes.model
+            if changes.backend is not None:
+                values["backend"] = changes.backend.value
+            if changes.provider_state is not None:
+                values["provider_state"] = dump_json(dict(changes.provider_state))
+            if changes.context is not None:
+                values["context"] = dump_json({**from_json(record.context), **changes.context})
+            log.record = record._replace(**values)
+            return log.record
+
+    async def delete_session(self, session_id: str) -> None:
+        """See `ISessionStorage.delete_session`."""
+        with self._lock:
+            self._log(session_id)
+            del self._logs[session_id]
+
+    async def append(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        *,
+        token: str | None = None,
+        expected_revision: int | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Appended:
+        """See `ISessionStorage.append`."""
+        with self._lock:
+            log = self._log(session_id)
+            fresh = rules.new_messages(session_id, messages, _stored(log, messages))
+            if messages and not fresh:
+                return Appended(log.record, _as_stored(log, messages))
+            if token is not None:
+                turn = _held(log, token)
+                rules.check_revision(log.record, expected_revision)
+                log.move(fresh)
+            else:
+                known = None if key is None else log.known_turn(None, key)
+                if known is not None and rules.check_known(known, key, log.record) == "replay":
+                    return Appended(log.record, log.of_turn(known.turn))
+                log.make_free(expected_revision)
+                turn = log.record.last_seq + 1
+                log.move(fresh, turn_count=log.record.turn_count + 1)
+                if key is not None:
+                    log.save_key(turn, TurnStatus.COMPLETE, key)
+            log.put(fresh, turn)
+            return Appended(log.record, _as_stored(log, messages))
+
+    async def begin_turn(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        lease: Lease,
+        *,
+        key: IdempotencyKey | None = None,
+        expected_revision: int | None = None,
+    ) -> TurnStart:
+        """See `ISessionStorage.begin_turn`."""
+        with self._lock:
+            log = self._log(session_id)
+            fresh = rules.new_messages(session_id, messages, _stored(log, messages))
+            first = messages[0] if messages else None
+            known = log.known_turn(first, key)
+            if known is not None and log.record.turn_token is not None:
+                log.make_free(expected_revision)
+                known = log.known_turn(first, key)
+            outcome = None if known is None else rules.check_known(known, key, log.record)
+            if known is not None and outcome == "replay":
+                return TurnStart(log.record, log.of_turn(known.turn), replayed=True)
+            log.make_free(expected_revision)
+            held = {
+                "turn_token": lease.token,
+                "turn_owner": lease.owner,
+                "turn_expires": _now() + int(lease.seconds * 1_000_000),
+            }
+            if known is not None and outcome == "resume":
+                log.drop_replies(known.turn)
+                log.move(turn_id=known.turn, **held)
+                log.note(known.turn, TurnStatus.OPEN)
+                return TurnStart(log.record, log.of_turn(known.turn))
+            turn = log.record.last_seq + 1
+            log.move(fresh, turn_id=turn, turn_count=log.record.turn_count + 1, **held)
+            if key is not None:
+                log.save_key(turn, TurnStatus.OPEN, key)
+            log.put(fresh, turn)
+            return TurnStart(log.record, _as_stored(log, messages))
+
+    async def end_turn(
+        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+    ) -> Appended:
+        """See `ISessionStorage.end_turn`."""
+        changes: dict[str, Any] = dict(_NO_LEASE)
+        if end.provider_state is not None:
+            changes["provider_state"] = dump_json(dict(end.provider_state))
+        with self._lock:
+            log = self._log(session_id)
+            turn = _held(log, end.token)
+            fresh = rules.new_messages(session_id, messages, _stored(log, messages))
+            failed = int(end.status is TurnStatus.FAILED)
+            log.move(fresh, errors=log.record.errors + failed, **changes)
+            log.put(fresh, turn)
+            if turn in log.turns or end.status is not TurnStatus.COMPLETE:
+                log.note(turn, end.status, end.error)
+            return Appended(log.record, _as_stored(log, messages))
+
+    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+        """See `ISessionStorage.renew_turns`."""
+        expires = _now() + int(seconds * 1_000_000)
+        held = set()
+        with self._lock:
+            for token, session_id in tokens.items():
+                log = self._logs.get(session_id)
+                if log is not None and log.record.turn_token == token:
+                    log.record = log.record._replace(turn_expires=expires)
+                    held.add(token)
+        return held
+
+    async def get_messages(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        answered_only: bool = False,
+        system_only: bool = False,
+    ) -> list[SessionMessage]:
+        """See `ISessionStorage.get_messages`."""
+        with self._lock:
+            log = self._log(session_id)
+            start = 0 if after is None else log.index(after + 1)
+            stop = len(log.messages) if before is None else log.index(before)
+            if not (system_only or (answered_only and log.turns)):
+                if limit is not None and after is None:
+                    start = max(start, stop - limit)
+                elif limit is not None:
+                    stop = min(stop, start + limit)
+                return [_own(message) for message in log.messages[start:stop]]
+            unanswered = {turn for turn, note in log.turns.items() if not note.answered}
+            found = [
+                _own(message)
+                for message in log.messages[start:stop]
+                if not (answered_only and message.turn_id in unanswered)
+                and not (system_only and message.role is not MessageRole.SYSTEM)
+            ]
+        if limit is None:
+            return found
+        return found[:limit] if after is not None else found[max(0, len(found) - limit) :]
+
+    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+        """See `ISessionStorage.get_turns`."""
+        with self._lock:
+            log = self._log(session_id)
+            spans: dict[int, list[SessionMessage]] = {}
+            for message in reversed(log.messages):
+                turn = message.turn_id or 0
+                if turn not in spans and len(spans) == limit:
+                    break
+                spans.setdefault(turn, []).insert(0, message)
+            return [_turn(log, turn, spans[turn]) for turn in sorted(spans)]
+
+    async def clear_messages(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.clear_messages`."""
+        with self._lock:
+            log = self._log(session_id)
+            log.make_free(expected_revision)
+            log.messages, log.by_id, log.turns, log.keys = [], {}, {}, {}
+            log.record = log.record._replace(message_count=0, revision=log.record.revision + 1)
+            return log.record
+
+    async def fork_session(
+        self, session_id: str, session: NewSession, *, at: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.fork_session`."""
+        with self._lock:
+            source = self._log(session_id)
+            last = source.record.last_seq if at is None else at
+            if source.record.turn_token is not None and source.record.turn_id is not None:
+                last = min(last, source.record.turn_id - 1)
+            target = self._create(session)
+            target.messages = source.messages[: source.index(last + 1)]
+            target.by_id = {message.id: message for message in target.messages}
+            target.turns = {
+                turn: _TurnNote(
+                    note.status, note.answered, None, None, note.error, note.finished_at
+                )
+                for turn, note in source.turns.items()
+                if turn <= last
+            }
+            target.record = target.record._replace(
+                last_seq=(target.messages[-1].seq or 0) if target.messages else 0,
+                message_count=len(target.messages),
+                turn_count=len({message.turn_id for message in target.messages}),
+            )
+            return target.record
+
+    async def health(self) -> StorageHealth:
+        """See `ISessionStorage.health`."""
+        started = time.perf_counter()
+        try:
+            with self._lock:
+                self._refuse_if_closed()
+                sessions = len(self._logs)
+                messages = sum(len(log.messages) for log in self._logs.values())
+        except SessionError as error:
+            return StorageHealth(ok=False, backend=self.name, detail=str(error))
+        latency = time.perf_counter() - started
+        return StorageHealth(True, self.name, sessions, messages, latency_seconds=latency)
+
+    async def close(self) -> None:
+        """See `ISessionStorage.close`."""
+        self._closed = True
+
+    def _create(self, session: NewSession) -> _Log:
+        self._refuse_if_closed()
+        if session.session_id in self._logs:
+            raise rules.exists(session.session_id)
+        moment = _now()
+        record = SessionRecord(
+            session_id=session.session_id,
+            user_id=session.user_id,
+            provider=session.provider,
+            model=session.model,
+            backend=session.backend.value,
+            status=SessionStatus.ACTIVE.value,
+            context=dump_json(dict(session.context)),
+            provider_state=None,
+            created_at=moment,
+            last_activity=moment,
+            **dict.fromkeys(_COUNTERS, 0),
+        )
+        self._created += 1
+        log = self._logs[session.session_id] = _Log(record, self._created)
+        return log
+
+    def _log(self, session_id: str) -> _Log:
+        self._refuse_if_closed()
+        try:
+            return self._logs[session_id]
+        except KeyError:
+            raise rules.not_found(session_id) from None
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StorageClosedError("the storage was closed")
+
+
+_COUNTERS = (
+    "revision",
+    "last_seq",
+    "message_count",
+    "turn_count",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "errors",
+)
+
+
+def _held(log: _Log, token: str) -> int:
+    if log.record.turn_token != token or log.record.turn_id is None:
+        raise rules.lost(log.record.session_id)
+    return log.record.turn_id
+
+
+def _stored(log: _Log, messages: Sequence[SessionMessage]) -> Mapping[str, SessionMessage]:
+    return {m.id: log.by_id[m.id] for m in messages if m.id in log.by_id}
+
+
+def _as_stored(log: _Log, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
+    return [_own(log.by_id[message_id]) for message_id in dict.fromkeys(m.id for m in messages)]
+
+
+def _turn(log: _Log, turn: int, messages: list[SessionMessage]) -> Turn:
+    note = log.turns.get(turn) or _TurnNote(TurnStatus.COMPLETE)
+    is_open = log.record.turn_token is not None and log.record.turn_id == turn
+    finished = note.finished_at or to_micros(messages[-1].timestamp)
+    return Turn(
+        id=turn,
+        session_id=log.record.session_id,
+        status=TurnStatus.OPEN if is_open else note.status,
+        first_seq=messages[0].seq or 0,
+        last_seq=messages[-1].seq or 0,
+        started_at=messages[0].timestamp,
+        finished_at=None if is_open else from_micros(finished),
+        idempotency_key=note.key,
+        error=note.error,
+    )

@@ -1,0 +1,155 @@
+"""A message as a database row, and back.
+
+A plain text message takes its columns and no JSON at all; whatever else a message carries goes into
+one JSON object in ``extra``. Ids of our own making take 16 bytes in place of 32.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from langswarm_session.blocks import blocks_adapter
+from langswarm_session.errors import InvalidInputError
+from langswarm_session.models import (
+    MessageRole,
+    SessionMessage,
+    TokenUsage,
+    from_micros,
+    to_micros,
+)
+
+MESSAGE_COLUMNS = "seq, role, content, timestamp, id, turn, extra"
+"""The columns of a message, in the order of the rows here, after the session's key."""
+
+ROLES = list(MessageRole)
+"""A role is stored as its place in this list, which may only grow at its end."""
+
+_ROLE_CODES = {role: code for code, role in enumerate(ROLES)}
+ASSISTANT = _ROLE_CODES[MessageRole.ASSISTANT]
+SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
+
+MessageRow = tuple[int, str | None, int, bytes | str, str | None]
+"""What of a row the message itself decides: role, content, timestamp, id, extra."""
+
+
+def encode_id(message_id: str) -> bytes | str:
+    """A message id as it is stored: 16 bytes for 32 lower-case hex digits, else the text."""
+    if len(message_id) == 32:
+        try:
+            packed = bytes.fromhex(message_id)
+        except ValueError:
+            return message_id
+        if packed.hex() == message_id:
+            return packed
+    return message_id
+
+
+def encode_message(message: SessionMessage) -> MessageRow:
+    """The columns of a message.
+
+    Raises:
+        InvalidInputError: If it holds what cannot be stored as JSON.
+    """
+    content = message.content
+    extra: dict[str, Any] = {}
+    if not isinstance(content, str):
+        extra["blocks"] = blocks_adapter.dump_python(content, mode="json", exclude_none=True)
+        content = None  # type: ignore[assignment]
+    if message.name is not None:
+        extra["name"] = message.name
+    if message.metadata:
+        extra["metadata"] = message.metadata
+    if message.provider_message_id is not None:
+        extra["provider_message_id"] = message.provider_message_id
+    if message.usage is not None:
+        extra["usage"] = message.usage.model_dump(exclude_defaults=True)
+    if message.finish_reason is not None:
+        extra["finish_reason"] = message.finish_reason
+    if message.native:
+        extra["native"] = message.native
+    return (
+        _ROLE_CODES[message.role],
+        content,
+        to_micros(message.timestamp),
+        encode_id(message.id),
+        dump_json(extra) if extra else None,
+    )
+
+
+def dump_json(value: object) -> str:
+    """JSON text of plain data.
+
+    Raises:
+        InvalidInputError: If the value holds what JSON cannot.
+    """
+    try:
+        return to_json(value, inf_nan_mode="constants").decode()
+    except (PydanticSerializationError, ValueError) as error:
+        raise InvalidInputError(f"this cannot be stored as JSON: {error}") from error
+
+
+def decode_message(
+    row: tuple[int, int, str | None, int, bytes | str, int, str | None],
+) -> SessionMessage:
+    """The message of a row with the `MESSAGE_COLUMNS`."""
+    seq, role, content, timestamp, message_id, turn, extra = row
+    values: dict[str, Any] = {
+        "id": message_id.hex() if isinstance(message_id, bytes) else message_id,
+        "role": ROLES[role],
+        "content": content,
+        "timestamp": from_micros(timestamp),
+        "name": None,
+        "metadata": {},
+        "provider_message_id": None,
+        "usage": None,
+        "finish_reason": None,
+        "turn_id": turn,
+        "seq": seq,
+        "native": None,
+    }
+    if extra is not None:
+        fields = from_json(extra)
+        blocks = fields.pop("blocks", None)
+        if blocks is not None:
+            values["content"] = blocks_adapter.validate_python(blocks)
+        usage = fields.get("usage")
+        if usage is not None:
+            fields["usage"] = TokenUsage.model_validate(usage)
+        values.update(fields)
+    return SessionMessage._trusted(values)
+
+
+def decode_messages(rows: Iterable[Any]) -> list[SessionMessage]:
+    """The messages of many rows, without a pause of the garbage collector in between."""
+    with _collector_paused():
+        return [decode_message(row) for row in rows]
+
+
+_pause_lock = Lock()
+_pauses = 0
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Building many objects that all survive makes the cyclic collector scan them again and again
+    for nothing, which doubles the time; so it waits, for all threads, until the last is done."""
+    global _pauses
+    with _pause_lock:
+        pausing = _pauses > 0 or gc.isenabled()
+        if pausing:
+            _pauses += 1
+            gc.disable()
+    try:
+        yield
+    finally:
+        if pausing:
+            with _pause_lock:
+                _pauses -= 1
+                if not _pauses:
+                    gc.enable()

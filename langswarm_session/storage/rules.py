@@ -1,0 +1,188 @@
+"""The decisions that every storage takes alike. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from langswarm_session.errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    MessageConflictError,
+    RevisionConflictError,
+    SessionBusyError,
+    SessionExistsError,
+    SessionInactiveError,
+    SessionNotFoundError,
+    TurnLostError,
+)
+from langswarm_session.models import MessageRole, SessionMessage, SessionStatus, TurnStatus
+from langswarm_session.records import IdempotencyKey, SessionRecord
+
+WRITABLE = (SessionStatus.ACTIVE.value, SessionStatus.ERROR.value)
+"""The statuses in which a session takes new turns."""
+
+LOST_OWNER = "the process that ran the turn ended before the turn did"
+"""The error of a turn that was taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTurn:
+    """A turn that an idempotency key or a message id led to."""
+
+    turn: int
+    last_seq: int
+    status: TurnStatus
+    digest: str | None
+
+
+def not_found(session_id: str) -> SessionNotFoundError:
+    """There is no such session."""
+    return SessionNotFoundError(
+        "there is no such session; create it with create_session()", session_id=session_id
+    )
+
+
+def exists(session_id: str) -> SessionExistsError:
+    """The id is taken."""
+    return SessionExistsError(
+        "the id is taken; get the session with get_session(), or leave the id to be made up",
+        session_id=session_id,
+    )
+
+
+def lost(session_id: str) -> TurnLostError:
+    """The turn's lease is not held any more."""
+    return TurnLostError(
+        "the turn was taken over or its session changed hands, so nothing more was stored of it; "
+        "read the session again",
+        session_id=session_id,
+    )
+
+
+def check_revision(record: SessionRecord, expected: int | None) -> None:
+    """Raises RevisionConflictError unless the revision is the expected one, if one is."""
+    if expected is not None and record.revision != expected:
+        raise RevisionConflictError(
+            f"expected revision {expected}, but it is at {record.revision}; "
+            "read it again and retry",
+            session_id=record.session_id,
+        )
+
+
+def check_writable(record: SessionRecord) -> None:
+    """Raises SessionInactiveError unless the session takes new turns."""
+    if record.status not in WRITABLE:
+        raise SessionInactiveError(
+            f"it is {record.status} and takes no new turn; make it active with "
+            "set_status(), or fork it",
+            session_id=record.session_id,
+        )
+
+
+def check_free(record: SessionRecord, now: int) -> bool:
+    """Whether an open turn must be ended first, as its lease has run out.
+
+    Raises:
+        SessionBusyError: If a turn is open and its lease holds.
+    """
+    if record.turn_token is None:
+        return False
+    if record.turn_expires is None or record.turn_expires <= now:
+        return True
+    raise SessionBusyError(
+        "another turn is running; wait for it, or raise the time to wait (turn_wait)",
+        session_id=record.session_id,
+        holder=record.turn_token,
+        owner=record.turn_owner,
+    )
+
+
+def check_known(
+    known: KnownTurn, key: IdempotencyKey | None, record: SessionRecord
+) -> Literal["replay", "resume", "anew"]:
+    """What to do about a turn that was begun before.
+
+    Returns:
+        ``replay`` if it is complete, ``resume`` if it ended early and nothing followed it, else
+        ``anew``.
+
+    Raises:
+        IdempotencyConflictError: If the key was used for another message.
+        MessageConflictError: If only the message's id led to the turn, and others followed it.
+    """
+    if key is not None and known.digest is not None and known.digest != key.digest:
+        raise IdempotencyConflictError(
+            f"the idempotency key {key.key!r} was used for another message; use a new key",
+            session_id=record.session_id,
+        )
+    if known.status is TurnStatus.COMPLETE:
+        return "replay"
+    if known.last_seq == record.last_seq:
+        return "resume"
+    if key is None or known.digest is None:
+        raise MessageConflictError(
+            f"the message is stored already, in turn {known.turn}, and others followed; "
+            "send it under a new id",
+            session_id=record.session_id,
+        )
+    return "anew"
+
+
+def new_messages(
+    session_id: str,
+    messages: Sequence[SessionMessage],
+    stored: Mapping[str, SessionMessage],
+) -> list[SessionMessage]:
+    """Those of the messages that are not stored yet, each id once.
+
+    Raises:
+        MessageConflictError: If an id comes with another role or content than before.
+    """
+    seen = dict(stored)
+    fresh = []
+    for message in messages:
+        known = seen.setdefault(message.id, message)
+        if (known.role, known.content) != (message.role, message.content):
+            raise MessageConflictError(
+                f"the message id {message.id!r} is stored already, with other content; "
+                "give a changed message a new id",
+                session_id=session_id,
+            )
+        if known is message and message.id not in stored and not any(m is message for m in fresh):
+            fresh.append(message)
+    return fresh
+
+
+def answered(messages: Iterable[SessionMessage]) -> bool:
+    """Whether any of the messages is a reply."""
+    return any(message.role is MessageRole.ASSISTANT for message in messages)
+
+
+def usage_sums(messages: Iterable[SessionMessage]) -> tuple[int, int, int, int]:
+    """Input, output, cached and reasoning tokens of the messages."""
+    sums = [0, 0, 0, 0]
+    for message in messages:
+        usage = message.usage
+        if usage is not None:
+            sums[0] += usage.input_tokens
+            sums[1] += usage.output_tokens
+            sums[2] += usage.cached_tokens
+            sums[3] += usage.reasoning_tokens
+    return (sums[0], sums[1], sums[2], sums[3])
+
+
+def parse_cursor(cursor: str) -> tuple[int, int]:
+    """The two numbers of a listing's cursor.
+
+    Raises:
+        InvalidInputError: If it is not a cursor.
+    """
+    first, _, second = cursor.partition(".")
+    try:
+        return int(first), int(second)
+    except ValueError:
+        raise InvalidInputError(
+            f"{cursor!r} is not a cursor; pass the next_cursor of the page before"
+        ) from None

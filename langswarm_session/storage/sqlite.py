@@ -1,0 +1,428 @@
+"""Sessions in one SQLite file: durable, embedded, shared by any number of processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from pydantic_core import from_json
+
+from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.interfaces import ISessionStorage
+from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
+from langswarm_session.records import (
+    Appended,
+    IdempotencyKey,
+    Lease,
+    NewSession,
+    SessionChanges,
+    SessionPage,
+    SessionRecord,
+    StorageHealth,
+    TurnEnd,
+    TurnStart,
+)
+from langswarm_session.storage import rules
+from langswarm_session.storage import sqlite_log as log
+from langswarm_session.storage.rows import SYSTEM, dump_json
+from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous
+from langswarm_session.storage.sqlite_schema import MIGRATIONS
+
+T = TypeVar("T")
+
+_ANSWERED = (
+    "AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.session = messages.session "
+    "AND turns.turn = messages.turn AND NOT turns.answered) "
+)
+
+
+class SQLiteSessionStorage(ISessionStorage):
+    """Sessions in one SQLite file.
+
+    The first use opens the file and creates what is missing. Any number of storages, threads, event
+    loops and processes of one machine may use one file; it must not lie on a network drive
+    (https://www.sqlite.org/wal.html).
+
+    Args:
+        db_path: The file; its folder is created if need be.
+        synchronous: ``FULL``: what was acknowledged survives a power cut. ``NORMAL``: it survives a
+            killed process, and a power cut may take the last moments. NORMAL is faster.
+        busy_timeout: How long to wait for another process's write, in seconds.
+        max_readers: How many reads may go on at once.
+
+    Raises:
+        InvalidInputError: If an argument cannot be used.
+    """
+
+    name: ClassVar[str] = "sqlite"
+
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str] = "langswarm_sessions.db",
+        *,
+        synchronous: Synchronous = "FULL",
+        busy_timeout: float = 30.0,
+        max_readers: int = 4,
+    ) -> None:
+        path = os.fspath(db_path)
+        if not path or "\0" in path or path == ":memory:":
+            raise InvalidInputError(
+                f"db_path {path!r} names no file; for sessions in memory use storage='memory'"
+            )
+        if synchronous not in ("FULL", "NORMAL"):
+            raise InvalidInputError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
+        if busy_timeout < 0 or max_readers < 1:
+            raise InvalidInputError("busy_timeout must be at least 0 and max_readers at least 1")
+        self.db_path = path
+        self._engine = SQLiteEngine(
+            path, synchronous=synchronous, busy_timeout=busy_timeout, max_readers=max_readers
+        )
+        # Also at the interpreter's exit, so that a forgotten close() loses nothing.
+        weakref.finalize(self, self._engine.close)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(db_path={self.db_path!r})"
+
+    async def create_session(self, session: NewSession) -> SessionRecord:
+        """See `ISessionStorage.create_session`."""
+        context = dump_json(dict(session.context))
+        return await self._engine.write(
+            lambda connection: log.create(connection, session, context)[0]
+        )
+
+    async def get_session(self, session_id: str) -> SessionRecord:
+        """See `ISessionStorage.get_session`."""
+        return await self._engine.read(lambda connection: log.load(connection, session_id)[0])
+
+    async def list_sessions(
+        self,
+        *,
+        user_id: str | None = None,
+        status: SessionStatus | None = None,
+        inactive_since: int | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """See `ISessionStorage.list_sessions`."""
+        filters: list[tuple[str, tuple[Any, ...]]] = []
+        if user_id is not None:
+            filters.append(("user_id = ?", (user_id,)))
+        if status is not None:
+            filters.append(("status = ?", (status.value,)))
+        if inactive_since is not None:
+            filters.append(("last_activity < ?", (inactive_since,)))
+        if cursor is not None:
+            filters.append(("(last_activity, key) < (?, ?)", rules.parse_cursor(cursor)))
+        where = " AND ".join(condition for condition, _ in filters) or "true"
+        values = [value for _, given in filters for value in given]
+        query = (
+            f"SELECT {log.FIELDS}, key FROM sessions WHERE {where} "
+            "ORDER BY last_activity DESC, key DESC LIMIT ?"
+        )
+
+        def job(connection: sqlite3.Connection) -> SessionPage:
+            rows = connection.execute(query, (*values, limit + 1)).fetchall()
+            records = [SessionRecord._make(row[:-1]) for row in rows[:limit]]
+            if len(rows) <= limit:
+                return SessionPage(records, None)
+            return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][-1]}")
+
+        return await self._engine.read(job)
+
+    async def update_session(
+        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.update_session`."""
+        columns: dict[str, Any] = {
+            "status": None if changes.status is None else changes.status.value,
+            "provider": changes.provider,
+            "model": changes.model,
+            "backend": None if changes.backend is None else changes.backend.value,
+            "provider_state": None
+            if changes.provider_state is None
+            else dump_json(dict(changes.provider_state)),
+        }
+        columns = {name: value for name, value in columns.items() if value is not None}
+        context = None if changes.context is None else dict(changes.context)
+        dump_json(context)
+
+        def job(connection: sqlite3.Connection) -> SessionRecord:
+            record, place = log.load(connection, session_id)
+            rules.check_revision(record, expected_revision)
+            values = dict(columns)
+            if context is not None:
+                values["context"] = dump_json({**from_json(record.context), **context})
+            sets = "".join(f", {name} = ?" for name in values)
+            connection.execute(
+                f"UPDATE sessions SET revision = revision + 1{sets} WHERE key = ?",
+                (*values.values(), place),
+            )
+            return log.load(connection, session_id)[0]
+
+        return await self._engine.write(job)
+
+    async def delete_session(self, session_id: str) -> None:
+        """See `ISessionStorage.delete_session`."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            place = log.place_of(connection, session_id)
+            connection.execute("DELETE FROM messages WHERE session = ?", (place,))
+            connection.execute("DELETE FROM turns WHERE session = ?", (place,))
+            connection.execute("DELETE FROM sessions WHERE key = ?", (place,))
+
+        await self._engine.write(job)
+
+    async def append(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        *,
+        token: str | None = None,
+        expected_revision: int | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Appended:
+        """See `ISessionStorage.append`."""
+
+        def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
+            if batch.stored and not batch.messages:
+                return Appended(log.load(connection, session_id)[0], batch.merged([]))
+            if token is not None:
+                record, place = log.update_held(
+                    connection, log.ADD, batch.counted(), session_id, token, expected_revision
+                )
+                turn = record.turn_id or 0
+                stored = log.insert(connection, place, record.last_seq, turn, batch)
+                return Appended(record, stored)
+            if key is not None:
+                record, place = log.load(connection, session_id)
+                known = log.known_turn(connection, place, batch, key)
+                if known is not None and rules.check_known(known, key, record) == "replay":
+                    return Appended(record, log.select_turn(connection, place, known.turn))
+            record, place = log.update_free(
+                connection, log.APPEND, batch.counted(), session_id, expected_revision
+            )
+            turn = record.last_seq - len(batch.messages) + 1
+            if key is not None:
+                log.save_key(connection, place, turn, TurnStatus.COMPLETE, key)
+            return Appended(record, log.insert(connection, place, record.last_seq, turn, batch))
+
+        return await self._store(session_id, messages, job)
+
+    async def begin_turn(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        lease: Lease,
+        *,
+        key: IdempotencyKey | None = None,
+        expected_revision: int | None = None,
+    ) -> TurnStart:
+        """See `ISessionStorage.begin_turn`."""
+
+        def job(connection: sqlite3.Connection, batch: log.Batch) -> TurnStart:
+            held = (lease.token, lease.owner, log.now() + int(lease.seconds * 1_000_000))
+            if key is not None or batch.stored:
+                start = resumed(connection, batch, held)
+                if start is not None:
+                    return start
+            values = (*batch.counted(), *held)
+            record, place = log.update_free(
+                connection, log.BEGIN, values, session_id, expected_revision
+            )
+            turn = record.turn_id or 0
+            if key is not None:
+                log.save_key(connection, place, turn, TurnStatus.OPEN, key)
+            return TurnStart(record, log.insert(connection, place, record.last_seq, turn, batch))
+
+        def resumed(
+            connection: sqlite3.Connection, batch: log.Batch, held: tuple[Any, ...]
+        ) -> TurnStart | None:
+            record, place = log.load(connection, session_id)
+            known = log.known_turn(connection, place, batch, key)
+            if known is None:
+                return None
+            if record.turn_token is not None:
+                log.make_free(connection, record, place, expected_revision)
+                record, place = log.load(connection, session_id)
+                known = log.known_turn(connection, place, batch, key)
+                assert known is not None, "ending a turn does not remove it"
+            outcome = rules.check_known(known, key, record)
+            if outcome == "replay":
+                messages = log.select_turn(connection, place, known.turn)
+                return TurnStart(record, messages, replayed=True)
+            if outcome == "anew":
+                return None
+            log.make_free(connection, record, place, expected_revision)
+            dropped = log.drop_replies(connection, place, known.turn)
+            counted = (log.now(), 0, -dropped, 0, 0, 0, 0)
+            values = (*counted, known.turn, *held)
+            record, place = log.update_free(connection, log.RESUME, values, session_id, None)
+            log.save_status(connection, place, known.turn, TurnStatus.OPEN)
+            return TurnStart(record, log.select_turn(connection, place, known.turn))
+
+        return await self._store(session_id, messages, job)
+
+    async def end_turn(
+        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+    ) -> Appended:
+        """See `ISessionStorage.end_turn`."""
+        state = None if end.provider_state is None else dump_json(dict(end.provider_state))
+        errors = int(end.status is TurnStatus.FAILED)
+
+        def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
+            values = (*batch.counted(), errors, state)
+            record, place = log.update_held(connection, log.END, values, session_id, end.token)
+            turn = record.turn_id or 0
+            stored = log.insert(connection, place, record.last_seq, turn, batch)
+            if end.keyed or end.status is not TurnStatus.COMPLETE:
+                log.save_status(connection, place, turn, end.status, end.error)
+            return Appended(record, stored)
+
+        return await self._store(session_id, messages, job)
+
+    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+        """See `ISessionStorage.renew_turns`."""
+
+        def job(connection: sqlite3.Connection) -> set[str]:
+            expires = log.now() + int(seconds * 1_000_000)
+            return {
+                token
+                for token, session_id in tokens.items()
+                if connection.execute(
+                    "UPDATE sessions SET turn_expires = ? WHERE session_id = ? AND turn_token = ?",
+                    (expires, session_id, token),
+                ).rowcount
+            }
+
+        return await self._engine.write(job)
+
+    async def get_messages(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        answered_only: bool = False,
+        system_only: bool = False,
+    ) -> list[SessionMessage]:
+        """See `ISessionStorage.get_messages`."""
+        condition = _ANSWERED if answered_only else ""
+        values: list[int] = []
+        if system_only:
+            condition += f"AND role = {SYSTEM} "
+        if before is not None:
+            condition += "AND seq < ? "
+            values.append(before)
+        if after is not None:
+            condition += "AND seq > ? "
+            values.append(after)
+        newest = limit is not None and after is None
+        condition += "ORDER BY seq DESC" if newest else "ORDER BY seq"
+        if limit is not None:
+            condition += " LIMIT ?"
+            values.append(limit)
+
+        def job(connection: sqlite3.Connection) -> list[SessionMessage]:
+            place = log.place_of(connection, session_id)
+            messages = log.select(connection, place, condition, tuple(values))
+            if newest:
+                messages.reverse()
+            return messages
+
+        return await self._engine.read(job)
+
+    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+        """See `ISessionStorage.get_turns`."""
+
+        def job(connection: sqlite3.Connection) -> list[Turn]:
+            return log.select_turns(connection, *log.load(connection, session_id), limit)
+
+        return await self._engine.read(job)
+
+    async def clear_messages(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.clear_messages`."""
+
+        def job(connection: sqlite3.Connection) -> SessionRecord:
+            record, place = log.load(connection, session_id)
+            log.make_free(connection, record, place, expected_revision)
+            connection.execute("DELETE FROM messages WHERE session = ?", (place,))
+            connection.execute("DELETE FROM turns WHERE session = ?", (place,))
+            connection.execute(
+                "UPDATE sessions SET message_count = 0, revision = revision + 1 WHERE key = ?",
+                (place,),
+            )
+            return log.load(connection, session_id)[0]
+
+        return await self._engine.write(job)
+
+    async def fork_session(
+        self, session_id: str, session: NewSession, *, at: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.fork_session`."""
+        context = dump_json(dict(session.context))
+
+        def job(connection: sqlite3.Connection) -> SessionRecord:
+            source, origin = log.load(connection, session_id)
+            _, target = log.create(connection, session, context)
+            log.copy_log(connection, source, origin, target, at)
+            return log.load(connection, session.session_id)[0]
+
+        return await self._engine.write(job)
+
+    async def health(self) -> StorageHealth:
+        """See `ISessionStorage.health`."""
+
+        def job(connection: sqlite3.Connection) -> tuple[int, int, int]:
+            sessions, messages = connection.execute(
+                "SELECT count(*), ifnull(sum(message_count), 0) FROM sessions"
+            ).fetchone()
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            return sessions, messages, pages * connection.execute("PRAGMA page_size").fetchone()[0]
+
+        started = time.perf_counter()
+        try:
+            sessions, messages, size = await self._engine.read(job)
+        except SessionError as error:
+            return StorageHealth(ok=False, backend=self.name, detail=str(error))
+        return StorageHealth(
+            ok=True,
+            backend=self.name,
+            sessions=sessions,
+            messages=messages,
+            size_bytes=size,
+            latency_seconds=time.perf_counter() - started,
+            schema_version=len(MIGRATIONS),
+        )
+
+    async def close(self) -> None:
+        """See `ISessionStorage.close`."""
+        await asyncio.to_thread(self._engine.close)
+
+    async def _store(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        job: Callable[[sqlite3.Connection, log.Batch], T],
+    ) -> T:
+        """Run a job that stores messages; if an id is stored already, again without that message."""
+        batch = log.Batch(messages)
+        try:
+            return await self._engine.write(lambda connection: job(connection, batch))
+        except sqlite3.IntegrityError:
+            pass
+
+        def careful(connection: sqlite3.Connection) -> T:
+            place = log.place_of(connection, session_id)
+            stored = log.select_stored(connection, place, messages)
+            fresh = rules.new_messages(session_id, messages, stored)
+            return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))
+
+        return await self._engine.write(careful)

@@ -1,0 +1,422 @@
+"""The SQL of the SQLite storage: what is done inside one transaction, given its connection.
+
+Each write moves the session's row with one statement that checks at once whether it may; only when
+no row fits is the reason looked for. Nothing is written before the last check has passed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langswarm_session.models import SessionMessage, Turn, TurnStatus, from_micros
+from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord
+from langswarm_session.storage import rules
+from langswarm_session.storage.rows import (
+    ASSISTANT,
+    MESSAGE_COLUMNS,
+    MessageRow,
+    decode_messages,
+    encode_id,
+    encode_message,
+)
+
+FIELDS = ", ".join(SessionRecord._fields)
+_COUNTED = (
+    "revision = revision + 1, last_activity = max(last_activity, ?), last_seq = last_seq + ?, "
+    "message_count = message_count + ?, input_tokens = input_tokens + ?, "
+    "output_tokens = output_tokens + ?, cached_tokens = cached_tokens + ?, "
+    "reasoning_tokens = reasoning_tokens + ?"
+)
+_LEASED = "turn_token = ?, turn_owner = ?, turn_expires = ?"
+_FREE = (
+    f"WHERE session_id = ? AND status IN {rules.WRITABLE!r} AND turn_token IS NULL "
+    f"AND revision = ifnull(?, revision) RETURNING {FIELDS}, key"
+)
+_HELD = (
+    "WHERE session_id = ? AND turn_token = ? AND revision = ifnull(?, revision) "
+    f"RETURNING {FIELDS}, key"
+)
+
+APPEND = f"UPDATE sessions SET {_COUNTED}, turn_count = turn_count + 1 {_FREE}"
+BEGIN = (
+    f"UPDATE sessions SET {_COUNTED}, turn_count = turn_count + 1, turn_id = last_seq + 1, "
+    f"{_LEASED} {_FREE}"
+)
+RESUME = f"UPDATE sessions SET {_COUNTED}, turn_id = ?, {_LEASED} {_FREE}"
+ADD = f"UPDATE sessions SET {_COUNTED} {_HELD}"
+END = (
+    f"UPDATE sessions SET {_COUNTED}, errors = errors + ?, provider_state = ifnull(?, "
+    f"provider_state), turn_token = NULL, turn_owner = NULL, turn_expires = NULL {_HELD}"
+)
+_INSERT = f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_CREATE = (
+    "INSERT INTO sessions (session_id, user_id, provider, model, backend, status, context, "
+    "created_at, last_activity) VALUES (?, ?, ?, ?, ?, 'active', ?, ?, ?) "
+    f"ON CONFLICT (session_id) DO NOTHING RETURNING {FIELDS}, key"
+)
+_SAVE_KEY = (
+    "INSERT INTO turns (session, turn, status, answered, key, digest) VALUES (?, ?, ?, 1, ?, ?)"
+)
+_SAVE_STATUS = (
+    "INSERT INTO turns (session, turn, status, answered, error, finished_at) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (session, turn) DO UPDATE "
+    "SET status = ?3, answered = ?4, error = ?5, finished_at = ?6"
+)
+
+Place = int
+"""A session's key: what its messages and turns refer to."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Messages to store, with their rows made beforehand, outside the transaction.
+
+    Attributes:
+        messages: Those that are new.
+        stored: Those whose id turned out to be stored already, as they are stored.
+        order: The ids of all, as they were given.
+    """
+
+    messages: Sequence[SessionMessage]
+    stored: dict[str, SessionMessage] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    rows: list[MessageRow] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = [encode_message(message) for message in self.messages]
+
+    def counted(self) -> tuple[int, ...]:
+        """The values of the columns that every write moves."""
+        size = len(self.messages)
+        return (now(), size, size, *rules.usage_sums(self.messages))
+
+    def merged(self, placed: list[SessionMessage]) -> list[SessionMessage]:
+        """All messages as stored, in the order they were given."""
+        if not self.stored:
+            return placed
+        known = {**self.stored, **{message.id: message for message in placed}}
+        return [known[message_id] for message_id in dict.fromkeys(self.order)]
+
+
+def now() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def load(connection: sqlite3.Connection, session_id: str) -> tuple[SessionRecord, Place]:
+    """The session's row.
+
+    Raises:
+        SessionNotFoundError: If there is none.
+    """
+    row = connection.execute(
+        f"SELECT {FIELDS}, key FROM sessions WHERE session_id = ?", (session_id,)
+    ).fetchone()
+    if row is None:
+        raise rules.not_found(session_id)
+    return split(row)
+
+
+def place_of(connection: sqlite3.Connection, session_id: str) -> Place:
+    """The session's key.
+
+    Raises:
+        SessionNotFoundError: If there is no such session.
+    """
+    row = connection.execute(
+        "SELECT key FROM sessions WHERE session_id = ?", (session_id,)
+    ).fetchone()
+    if row is None:
+        raise rules.not_found(session_id)
+    return int(row[0])
+
+
+def split(row: tuple[Any, ...]) -> tuple[SessionRecord, Place]:
+    """A row of the session's fields and its key, taken apart."""
+    return SessionRecord._make(row[:-1]), row[-1]
+
+
+def create(
+    connection: sqlite3.Connection, session: NewSession, context: str
+) -> tuple[SessionRecord, Place]:
+    """Insert a session.
+
+    Raises:
+        SessionExistsError: If the id is taken.
+    """
+    moment = now()
+    values = (
+        session.session_id,
+        session.user_id,
+        session.provider,
+        session.model,
+        session.backend.value,
+        context,
+        moment,
+        moment,
+    )
+    row = connection.execute(_CREATE, values).fetchone()
+    if row is None:
+        raise rules.exists(session.session_id)
+    return split(row)
+
+
+def update_free(
+    connection: sqlite3.Connection,
+    statement: str,
+    values: tuple[Any, ...],
+    session_id: str,
+    expected_revision: int | None,
+) -> tuple[SessionRecord, Place]:
+    """Move the row of a session that no turn holds; a turn whose lease ran out is ended.
+
+    Raises:
+        SessionNotFoundError, SessionInactiveError, RevisionConflictError, SessionBusyError
+    """
+    row = connection.execute(statement, (*values, session_id, expected_revision)).fetchone()
+    if row is None:
+        make_free(connection, *load(connection, session_id), expected_revision)
+        row = connection.execute(statement, (*values, session_id, None)).fetchone()
+    return split(row)
+
+
+def make_free(
+    connection: sqlite3.Connection,
+    record: SessionRecord,
+    place: Place,
+    expected_revision: int | None,
+) -> None:
+    """Say why a session cannot be written to, or end the turn whose lease ran out.
+
+    Raises:
+        SessionInactiveError, RevisionConflictError, SessionBusyError
+    """
+    rules.check_writable(record)
+    rules.check_revision(record, expected_revision)
+    if rules.check_free(record, now()):
+        turn = record.turn_id
+        assert turn is not None, "a session with a lease has a turn"
+        save_status(connection, place, turn, TurnStatus.FAILED, rules.LOST_OWNER)
+        connection.execute(
+            "UPDATE sessions SET turn_token = NULL, turn_owner = NULL, turn_expires = NULL, "
+            "errors = errors + 1, revision = revision + 1 WHERE key = ?",
+            (place,),
+        )
+
+
+def update_held(
+    connection: sqlite3.Connection,
+    statement: str,
+    values: tuple[Any, ...],
+    session_id: str,
+    token: str,
+    expected_revision: int | None = None,
+) -> tuple[SessionRecord, Place]:
+    """Move the row of a session whose lease is held.
+
+    Raises:
+        SessionNotFoundError, TurnLostError, RevisionConflictError
+    """
+    values = (*values, session_id, token, expected_revision)
+    row = connection.execute(statement, values).fetchone()
+    if row is None:
+        record, _ = load(connection, session_id)
+        if record.turn_token == token:
+            rules.check_revision(record, expected_revision)
+        raise rules.lost(session_id)
+    return split(row)
+
+
+def insert(
+    connection: sqlite3.Connection, place: Place, last_seq: int, turn: int, batch: Batch
+) -> list[SessionMessage]:
+    """Insert messages whose last one is to have the number ``last_seq``; returns them all as stored.
+
+    Raises:
+        sqlite3.IntegrityError: If an id is stored already.
+    """
+    first = last_seq - len(batch.messages) + 1
+    connection.executemany(
+        _INSERT,
+        [
+            (place, seq, role, content, timestamp, message_id, turn, extra)
+            for seq, (role, content, timestamp, message_id, extra) in enumerate(batch.rows, first)
+        ],
+    )
+    return batch.merged(
+        [message._placed(seq, turn) for seq, message in enumerate(batch.messages, first)]
+    )
+
+
+def select(
+    connection: sqlite3.Connection, place: Place, condition: str = "", values: tuple[Any, ...] = ()
+) -> list[SessionMessage]:
+    """A session's messages, in the order the condition asks for."""
+    return decode_messages(
+        connection.execute(
+            f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE session = ? {condition}",
+            (place, *values),
+        )
+    )
+
+
+def select_turn(connection: sqlite3.Connection, place: Place, turn: int) -> list[SessionMessage]:
+    """A turn's messages, oldest first."""
+    # A turn's messages never have a smaller number than the turn, which spares the index a scan.
+    return select(connection, place, "AND seq >= ? AND turn = ? ORDER BY seq", (turn, turn))
+
+
+def select_stored(
+    connection: sqlite3.Connection, place: Place, messages: Sequence[SessionMessage]
+) -> dict[str, SessionMessage]:
+    """Those of the messages whose ids are stored, as they are stored."""
+    stored: dict[str, SessionMessage] = {}
+    for message in messages:
+        found = select(connection, place, "AND id = ?", (encode_id(message.id),))
+        stored.update((known.id, known) for known in found)
+    return stored
+
+
+def known_turn(
+    connection: sqlite3.Connection, place: Place, batch: Batch, key: IdempotencyKey | None
+) -> rules.KnownTurn | None:
+    """The turn that the key, or else the id of the first message, was used in before."""
+    turn: int | None = None
+    if key is not None:
+        row = connection.execute(
+            "SELECT turn FROM turns WHERE session = ? AND key = ?", (place, key.key)
+        ).fetchone()
+        turn = None if row is None else row[0]
+    if turn is None and batch.stored and batch.order[0] in batch.stored:
+        turn = batch.stored[batch.order[0]].turn_id
+    if turn is None:
+        return None
+    row = connection.execute(
+        "SELECT status, digest FROM turns WHERE session = ? AND turn = ?", (place, turn)
+    ).fetchone()
+    last_seq = connection.execute(
+        "SELECT max(seq) FROM messages WHERE session = ? AND seq >= ? AND turn = ?",
+        (place, turn, turn),
+    ).fetchone()[0]
+    status, digest = row or (TurnStatus.COMPLETE.value, None)
+    return rules.KnownTurn(turn, last_seq, TurnStatus(status), digest)
+
+
+def drop_replies(connection: sqlite3.Connection, place: Place, turn: int) -> int:
+    """Remove what an unfinished turn has from its first reply on; returns how many messages."""
+    return connection.execute(
+        "DELETE FROM messages WHERE session = ?1 AND turn = ?2 AND seq >= ("
+        "SELECT min(seq) FROM messages WHERE session = ?1 AND seq >= ?2 AND turn = ?2 "
+        f"AND role = {ASSISTANT})",
+        (place, turn),
+    ).rowcount
+
+
+def save_key(
+    connection: sqlite3.Connection,
+    place: Place,
+    turn: int,
+    status: TurnStatus,
+    key: IdempotencyKey,
+) -> None:
+    """Note a turn's key, which no other turn has from now on."""
+    connection.execute(
+        "UPDATE turns SET key = NULL, digest = NULL WHERE session = ? AND key = ?",
+        (place, key.key),
+    )
+    connection.execute(_SAVE_KEY, (place, turn, status.value, key.key, key.digest))
+
+
+def save_status(
+    connection: sqlite3.Connection,
+    place: Place,
+    turn: int,
+    status: TurnStatus,
+    error: str | None = None,
+) -> None:
+    """Note how a turn ended, and whether anything in it answers the user."""
+    answered = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM messages WHERE session = ? AND seq >= ? AND turn = ? "
+        f"AND role = {ASSISTANT})",
+        (place, turn, turn),
+    ).fetchone()[0]
+    connection.execute(_SAVE_STATUS, (place, turn, status.value, answered, error, now()))
+
+
+def select_turns(
+    connection: sqlite3.Connection, record: SessionRecord, place: Place, limit: int
+) -> list[Turn]:
+    """The newest turns, oldest first; reads no more messages than they have."""
+    spans: dict[int, list[tuple[int, int]]] = {}
+    rows = connection.execute(
+        "SELECT turn, seq, timestamp FROM messages WHERE session = ? ORDER BY seq DESC", (place,)
+    )
+    for turn, seq, timestamp in rows:
+        if turn not in spans and len(spans) == limit:
+            break
+        spans.setdefault(turn, []).append((seq, timestamp))
+    oldest = min(spans, default=0)
+    known = {
+        row[0]: row[1:]
+        for row in connection.execute(
+            "SELECT turn, status, key, error, finished_at FROM turns "
+            "WHERE session = ? AND turn >= ?",
+            (place, oldest),
+        )
+    }
+    turns = []
+    for turn in sorted(spans):
+        status, key, error, finished = known.get(
+            turn, (TurnStatus.COMPLETE.value, None, None, None)
+        )
+        if record.turn_token is not None and record.turn_id == turn:
+            status = TurnStatus.OPEN.value
+        elif finished is None:
+            finished = spans[turn][0][1]
+        turns.append(
+            Turn(
+                id=turn,
+                session_id=record.session_id,
+                status=TurnStatus(status),
+                first_seq=spans[turn][-1][0],
+                last_seq=spans[turn][0][0],
+                started_at=from_micros(spans[turn][-1][1]),
+                finished_at=None if finished is None else from_micros(finished),
+                idempotency_key=key,
+                error=error,
+            )
+        )
+    return turns
+
+
+def copy_log(
+    connection: sqlite3.Connection,
+    source: SessionRecord,
+    origin: Place,
+    target: Place,
+    at: int | None,
+) -> None:
+    """Copy a log up to a sequence number, without a turn that is still open."""
+    last = source.last_seq if at is None else at
+    if source.turn_token is not None and source.turn_id is not None:
+        last = min(last, source.turn_id - 1)
+    connection.execute(
+        f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) SELECT ?, {MESSAGE_COLUMNS} "
+        "FROM messages WHERE session = ? AND seq <= ?",
+        (target, origin, last),
+    )
+    connection.execute(
+        "INSERT INTO turns (session, turn, status, answered, error, finished_at) "
+        "SELECT ?, turn, status, answered, error, finished_at FROM turns "
+        "WHERE session = ? AND turn <= ?",
+        (target, origin, last),
+    )
+    connection.execute(
+        "UPDATE sessions SET (last_seq, message_count, turn_count) = (SELECT ifnull(max(seq), 0), "
+        "count(*), count(DISTINCT turn) FROM messages WHERE session = ?1) WHERE key = ?1",
+        (target,),
+    )

@@ -1,0 +1,390 @@
+"""A turn from its first message to its end, and how it gets the session to itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from langswarm_session import owner
+from langswarm_session.errors import (
+    NestedTurnError,
+    SessionBusyError,
+    SessionError,
+    SessionNotFoundError,
+    TurnLostError,
+)
+from langswarm_session.leases import LeaseKeeper
+from langswarm_session.models import MessageRole, SessionMessage, TurnStatus, new_id
+from langswarm_session.records import (
+    IdempotencyKey,
+    Lease,
+    ProviderReply,
+    SessionRecord,
+    TurnEnd,
+)
+from langswarm_session.storage.rules import LOST_OWNER
+from langswarm_session.turn_queue import TurnQueue
+
+if TYPE_CHECKING:
+    from langswarm_session.interfaces import ISessionStorage
+    from langswarm_session.session import BaseSession
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FIRST_DELAY, LAST_DELAY = 0.002, 0.1
+"""How long to wait between two looks at another process's lease, in seconds."""
+
+_open_turns: ContextVar[tuple[OpenTurn, ...]] = ContextVar("langswarm_open_turns", default=())
+
+
+class OpenTurn:
+    """A turn that has begun: what it began with is stored, and the session is its own.
+
+    Made by `BaseSession.begin_turn`. It ends by `complete`, `cancel` or `fail`, or as a context
+    manager: by `cancel` when the block is cancelled and by `fail` when it raises.
+
+    Attributes:
+        session_id: The session.
+        token: The lease's token.
+        id: The turn's id: the sequence number of its first message.
+        messages: The turn's messages as stored so far, after the middleware.
+        replayed: Whether the same turn was complete already (a known idempotency key or message
+            id): `messages` then is all of it, and there is nothing to do.
+    """
+
+    def __init__(self, session: BaseSession, token: str, keyed: bool) -> None:
+        self.session_id = session.session_id
+        self.token = token
+        self.id = 0
+        self.messages: list[SessionMessage] = []
+        self.replayed = False
+        self._session = session
+        self._keyed = keyed
+        self._open = False
+        self._first_revision = 0
+        self._partial: list[str] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the turn goes on."""
+        return self._open
+
+    @property
+    def reply(self) -> SessionMessage:
+        """The turn's last message: the stored answer, in a turn that is complete."""
+        return self.messages[-1]
+
+    async def history(self) -> list[SessionMessage]:
+        """The window before this turn: what a provider or a chain is to know of it all.
+
+        Raises:
+            SessionStorageError: If it cannot be read.
+        """
+        return await self._session._history(self)
+
+    async def add(self, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
+        """Store more of the turn, after the middleware.
+
+        Returns:
+            The messages as stored.
+
+        Raises:
+            TurnLostError: If the lease was lost.
+            MessageRefusedError: If a middleware refuses one.
+        """
+        session = self._session
+        messages = await session._pipeline.process(session, messages)
+        appended = await session._storage.append(self.session_id, messages, token=self.token)
+        self._moved(appended.record, appended.messages)
+        await session._pipeline.stored(session, appended.messages)
+        return appended.messages
+
+    async def complete(
+        self, messages: Sequence[SessionMessage] | ProviderReply = ()
+    ) -> list[SessionMessage]:
+        """Store the rest of the turn, after the middleware, and end it.
+
+        Args:
+            messages: The reply, or what a provider replied.
+
+        Returns:
+            The messages as stored.
+
+        Raises:
+            TurnLostError: If the lease was lost; nothing was stored.
+            MessageRefusedError: If a middleware refuses one; the turn is still open then.
+        """
+        state = None
+        if isinstance(messages, ProviderReply):
+            if messages.provider_session_id is not None or messages.provider_context is not None:
+                state = {
+                    "provider_session_id": messages.provider_session_id,
+                    "provider_context": dict(messages.provider_context or {}),
+                }
+            messages = messages.messages
+        messages = await self._session._pipeline.process(self._session, messages)
+        end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=state, keyed=self._keyed)
+        stored = await self._end(end, messages)
+        await self._session._pipeline.stored(self._session, stored)
+        return stored
+
+    async def cancel(self, messages: Sequence[SessionMessage] = (), reason: str = "") -> None:
+        """End the turn as cancelled, keeping what there is of the reply.
+
+        Args:
+            messages: What there is of the reply.
+            reason: Why.
+        """
+        await self._end_early(
+            TurnStatus.CANCELLED, messages, asyncio.CancelledError(reason or "cancelled")
+        )
+
+    async def fail(self, error: BaseException, messages: Sequence[SessionMessage] = ()) -> None:
+        """End the turn as failed, keeping what there is of the reply.
+
+        Args:
+            error: Why.
+            messages: What there is of the reply.
+        """
+        await self._end_early(TurnStatus.FAILED, messages, error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._open:
+            return
+        if error is None:
+            await self.complete()
+        elif isinstance(error, Exception):
+            await self.fail(error)
+        else:  # CancelledError, GeneratorExit, KeyboardInterrupt
+            await self.cancel(reason=type(error).__name__)
+
+    def __del__(self) -> None:
+        if self._open:
+            logger.warning("session %r: a turn was dropped before its end", self.session_id)
+            self._session._runtime.queue.release(self.session_id)
+
+    def _begun(self, record: SessionRecord, messages: list[SessionMessage]) -> None:
+        self.id = record.turn_id or 0
+        self.messages = messages
+        self._first_revision = record.revision
+        self._open = True
+        self._session._runtime.keeper.add(self)
+        # Also drops those whose end another context saw.
+        _open_turns.set((*(turn for turn in _open_turns.get() if turn.is_open), self))
+
+    def _moved(self, record: SessionRecord, messages: list[SessionMessage]) -> None:
+        self.messages = [*self.messages, *messages]
+        self._session._moved(record)
+
+    def _received(self, text: str) -> None:
+        """Text of a reply that has been shown already, to be kept if it goes no further."""
+        self._partial.append(text)
+
+    async def _end_early(
+        self, status: TurnStatus, messages: Sequence[SessionMessage], error: BaseException
+    ) -> None:
+        if not self._open:
+            return
+        # Nothing may keep the lease from being given back, least of all another cancellation.
+        await asyncio.shield(self._end_with(status, messages, error))
+
+    async def _end_with(
+        self, status: TurnStatus, messages: Sequence[SessionMessage], error: BaseException
+    ) -> None:
+        session = self._session
+        if not messages and self._partial:
+            messages = [
+                SessionMessage(
+                    role=MessageRole.ASSISTANT,
+                    content="".join(self._partial),
+                    finish_reason=status.value,
+                )
+            ]
+        try:
+            messages = await session._pipeline.process(session, messages)
+        except SessionError:
+            logger.warning("session %r: what there was of a reply was refused", self.session_id)
+            messages = []
+        reason = f"{type(error).__name__}: {error}"[:500]
+        try:
+            stored = await self._end(TurnEnd(self.token, status, error=reason), messages)
+            await session._pipeline.stored(session, stored)
+        except (TurnLostError, SessionNotFoundError):
+            logger.info("session %r: the turn had ended already", self.session_id)
+        except SessionError:
+            # The error that ended the turn is the one to be raised; the lease ends by itself.
+            logger.warning(
+                "session %r: the turn's end was not stored", self.session_id, exc_info=True
+            )
+        finally:
+            self._close()
+        await session._pipeline.failed(session, error)
+
+    async def _end(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
+        session = self._session
+        try:
+            appended = await session._storage.end_turn(self.session_id, end, messages)
+        except (TurnLostError, SessionNotFoundError):
+            self._close()
+            raise
+        self._moved(appended.record, appended.messages)
+        session._remember(self, end.status)
+        self._close()
+        return appended.messages
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            runtime = self._session._runtime
+            runtime.keeper.remove(self.token)
+            runtime.queue.release(self.session_id)
+            _open_turns.set(tuple(turn for turn in _open_turns.get() if turn is not self))
+
+
+class Runtime:
+    """What all sessions of a manager share.
+
+    Args:
+        storage: Where the sessions live.
+        lease_seconds: How long a turn's lease holds without being renewed.
+        turn_wait: How long a turn waits for the one before it, in seconds; None: for ever.
+    """
+
+    def __init__(
+        self, storage: ISessionStorage, *, lease_seconds: float, turn_wait: float | None
+    ) -> None:
+        self.storage = storage
+        self.queue = TurnQueue()
+        self.keeper = LeaseKeeper(storage, lease_seconds)
+        self.turn_wait = turn_wait
+
+    def open_turn(self, session_id: str) -> OpenTurn | None:
+        """The turn of this session in which the caller runs, if it does."""
+        for turn in _open_turns.get():
+            if (
+                turn.is_open
+                and turn.session_id == session_id
+                and turn._session._runtime.storage is self.storage
+            ):
+                return turn
+        return None
+
+    async def begin(
+        self,
+        session: BaseSession,
+        messages: Sequence[SessionMessage],
+        key: IdempotencyKey | None,
+        wait: float | None,
+    ) -> OpenTurn:
+        """Begin a turn, when the session is free.
+
+        Args:
+            session: The session.
+            messages: What the turn begins with.
+            key: The caller's idempotency key.
+            wait: How long to wait for the session, in seconds; None for as long as it takes.
+
+        Raises:
+            NestedTurnError: If the caller runs in a turn of this session.
+            SessionBusyError: If it is not free in time.
+            SessionError: Whatever else `ISessionStorage.begin_turn` raises.
+        """
+        session_id = session.session_id
+        turn = OpenTurn(session, new_id(), key is not None)
+
+        async def attempt() -> None:
+            lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
+            try:
+                start = await self.storage.begin_turn(session_id, messages, lease, key=key)
+            except asyncio.CancelledError:
+                # It may or may not have happened.
+                end = TurnEnd(turn.token, TurnStatus.CANCELLED, error="cancelled as it began")
+                await asyncio.shield(self._end_by_token(session_id, end))
+                raise
+            session._moved(start.record)
+            if start.replayed:
+                turn.messages, turn.replayed = start.messages, True
+            else:
+                turn._begun(start.record, start.messages)
+
+        deadline = _deadline(wait)
+        await self._reserve(session_id, deadline)
+        try:
+            await self._when_free(session_id, attempt, deadline)
+        finally:
+            if not turn.is_open:
+                self.queue.release(session_id)
+        return turn
+
+    async def alone(
+        self, session_id: str, operation: Callable[[], Awaitable[T]], wait: float | None
+    ) -> T:
+        """Do something that needs the session to be free, when it is.
+
+        Raises:
+            NestedTurnError: If the caller runs in a turn of this session.
+            SessionBusyError: If it is not free in time.
+        """
+        deadline = _deadline(wait)
+        await self._reserve(session_id, deadline)
+        try:
+            return await self._when_free(session_id, operation, deadline)
+        finally:
+            self.queue.release(session_id)
+
+    async def _reserve(self, session_id: str, deadline: float | None) -> None:
+        """Wait for the session within this process."""
+        if self.open_turn(session_id) is not None:
+            raise NestedTurnError(
+                "this runs inside a turn of the same session, which would wait for itself; "
+                "use another session for the inner one, or add to the turn that is open",
+                session_id=session_id,
+            )
+        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+        await self.queue.acquire(session_id, wait)
+
+    async def _when_free(
+        self, session_id: str, attempt: Callable[[], Awaitable[T]], deadline: float | None
+    ) -> T:
+        """Try until no other process has the session; take it from one that is dead."""
+        delay = FIRST_DELAY
+        while True:
+            try:
+                return await attempt()
+            except SessionBusyError as busy:
+                if busy.holder is not None and owner.is_dead(busy.owner):
+                    await self._end_by_token(
+                        session_id, TurnEnd(busy.holder, TurnStatus.FAILED, error=LOST_OWNER)
+                    )
+                    continue
+                if deadline is not None and time.monotonic() + delay > deadline:
+                    raise
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(delay * 2, LAST_DELAY)
+
+    async def _end_by_token(self, session_id: str, end: TurnEnd) -> None:
+        """End a turn that may have been ended, or may never have begun."""
+        try:
+            await self.storage.end_turn(session_id, end, ())
+        except (TurnLostError, SessionNotFoundError):
+            logger.debug("session %r: there was no such turn to end", session_id)
+
+
+def _deadline(wait: float | None) -> float | None:
+    return None if wait is None else time.monotonic() + wait
