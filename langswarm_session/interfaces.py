@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from langswarm_session.models import (
@@ -341,7 +341,7 @@ class ISessionStorage(ABC):
         """Finish what was accepted and let go of everything. May be called twice."""
 
 
-class ProviderCapability(str, Enum):
+class ProviderCapability(StrEnum):
     """What a provider can do."""
 
     NATIVE = "native"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from datetime import UTC, datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from langswarm_session.blocks import Block, JsonObject, Model, text_of
 
 
-class SessionStatus(str, Enum):
+class SessionStatus(StrEnum):
     """What may be done with a session: only an active one takes new turns."""
 
     ACTIVE = "active"
@@ -23,7 +23,7 @@ class SessionStatus(str, Enum):
     ERROR = "error"
 
 
-class MessageRole(str, Enum):
+class MessageRole(StrEnum):
     """Who speaks."""
 
     USER = "user"
@@ -33,7 +33,7 @@ class MessageRole(str, Enum):
     TOOL = "tool"
 
 
-class SessionBackend(str, Enum):
+class SessionBackend(StrEnum):
     """Where the conversation's state is sought.
 
     The local record is always the source of truth. With `PROVIDER_NATIVE` and `HYBRID` a provider
@@ -48,7 +48,7 @@ class SessionBackend(str, Enum):
     HYBRID = "hybrid"
 
 
-class TurnStatus(str, Enum):
+class TurnStatus(StrEnum):
     """How a turn stands: open while it is being answered, then one of the others for good."""
 
     OPEN = "open"

@@ -78,6 +78,16 @@ class OpenTurn:
         return self._open
 
     @property
+    def keyed(self) -> bool:
+        """Whether it was begun with an idempotency key."""
+        return self._keyed
+
+    @property
+    def holds_stream(self) -> bool:
+        """Whether a middleware must see the whole reply before the reader sees any of it."""
+        return self._session._pipeline.holds_stream
+
+    @property
     def reply(self) -> SessionMessage:
         """The turn's last message: the stored answer, in a turn that is complete."""
         return self.messages[-1]

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from enum import Enum
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from langswarm_session.blocks import Block, RefusalBlock, TextBlock, ToolCallBlock
@@ -27,7 +27,7 @@ from langswarm_session.models import MessageRole, SessionMessage, TokenUsage, ne
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 
 
-class MockFailure(str, Enum):
+class MockFailure(StrEnum):
     """What can go wrong on demand."""
 
     RATE_LIMIT = "rate_limit"

@@ -6,15 +6,13 @@ one JSON object in ``extra``. Ids of our own making take 16 bytes in place of 32
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from langswarm_session.blocks import blocks_adapter
+from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import (
     MessageRole,
@@ -126,30 +124,6 @@ def decode_message(
 
 
 def decode_messages(rows: Iterable[Any]) -> list[SessionMessage]:
-    """The messages of many rows, without a pause of the garbage collector in between."""
-    with _collector_paused():
+    """The messages of many rows."""
+    with collector_paused():
         return [decode_message(row) for row in rows]
-
-
-_pause_lock = Lock()
-_pauses = 0
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Building many objects that all survive makes the cyclic collector scan them again and again
-    for nothing, which doubles the time; so it waits, for all threads, until the last is done."""
-    global _pauses
-    with _pause_lock:
-        pausing = _pauses > 0 or gc.isenabled()
-        if pausing:
-            _pauses += 1
-            gc.disable()
-    try:
-        yield
-    finally:
-        if pausing:
-            with _pause_lock:
-                _pauses -= 1
-                if not _pauses:
-                    gc.enable()

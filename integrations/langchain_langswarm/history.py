@@ -1,0 +1,103 @@
+"""LangChain's chat message history on a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_core.chat_history import BaseChatMessageHistory
+from langchain_core.messages import BaseMessage
+from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain
+
+from langswarm_session.blocking import run
+from langswarm_session.bulk import collector_paused
+from langswarm_session.errors import SessionNotFoundError
+from langswarm_session.manager import SessionManager
+from langswarm_session.presets import get_session_manager
+from langswarm_session.session import BaseSession
+
+
+class SessionChatMessageHistory(BaseChatMessageHistory):
+    """The messages of a session as LangChain's chat message history.
+
+    The session is created at the first write. All message classes come back equal, with their ids;
+    chunks are stored as whole messages. Messages added in one call are one turn, and a message
+    whose id is stored already is not stored again.
+
+    Args:
+        session_id: The session.
+        manager: Where it lives; the program's shared manager when None.
+        user_id: Whose it is: another user's session is refused. None: whoever's it is; a new one
+            is the user ``default``'s.
+    """
+
+    def __init__(
+        self, session_id: str, manager: SessionManager | None = None, *, user_id: str | None = None
+    ) -> None:
+        super().__init__()
+        self.session_id = session_id
+        self.manager = get_session_manager() if manager is None else manager
+        self.user_id = user_id
+        self._session: BaseSession | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.session_id!r}, {self.manager!r})"
+
+    @property
+    def messages(self) -> list[BaseMessage]:
+        """All messages, oldest first. Blocks; see `aget_messages`."""
+        return run(self.aget_messages())
+
+    async def aget_messages(self) -> list[BaseMessage]:
+        """All messages, oldest first; none where there is no such session.
+
+        Raises:
+            SessionStorageError: If they cannot be read.
+        """
+        try:
+            session = self._session or await self.manager.get_session(
+                self.session_id, user_id=self.user_id
+            )
+            messages = await session.get_messages()
+        except SessionNotFoundError:
+            self._session = None
+            return []
+        self._session = session
+        with collector_paused():
+            return [to_langchain(message) for message in messages]
+
+    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Store messages, durably. Blocks; see `aadd_messages`."""
+        run(self.aadd_messages(messages))
+
+    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Store messages, durably, as one turn.
+
+        Raises:
+            InvalidInputError: If one cannot be stored; then none was.
+            SessionNotFoundError: If the session is another user's.
+            SessionError: Whatever else `BaseSession.record` raises.
+        """
+        converted = [from_langchain(message) for message in messages]
+        if self._session is not None:
+            try:
+                await self._session.record(converted)
+            except SessionNotFoundError:  # deleted since: begin anew
+                self._session = None
+            else:
+                return
+        self._session = await self.manager.get_or_create_session(
+            self.session_id, self.user_id, provider=FORMAT
+        )
+        await self._session.record(converted)
+
+    def clear(self) -> None:
+        """Remove all messages for good. Blocks; see `aclear`."""
+        run(self.aclear())
+
+    async def aclear(self) -> None:
+        """Remove all messages for good; the session stays."""
+        try:
+            session = await self.manager.get_session(self.session_id, user_id=self.user_id)
+        except SessionNotFoundError:
+            return
+        await session.clear_messages()

@@ -1,0 +1,60 @@
+"""Python values as JSON values, and back, exactly: what a message's free-form fields may hold.
+
+JSON has no tuples, bytes, or keys that are not strings; those, and LangChain's documents (which
+retriever tools leave as artifacts), are written as an object with one key that begins with ``$``.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from langchain_core.documents import Document
+
+from langswarm_session.errors import InvalidInputError
+
+
+def encode(value: Any) -> Any:
+    """The value as JSON values.
+
+    Raises:
+        InvalidInputError: If it holds an object that could not be given back.
+    """
+    kind = type(value)
+    if value is None or kind in (str, int, float, bool):
+        return value
+    if kind is list:
+        return [encode(item) for item in value]
+    if kind is dict:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: encode(item) for key, item in value.items()}
+        return {"$dict": [[encode(key), encode(item)] for key, item in value.items()]}
+    if kind is tuple:
+        return {"$tuple": [encode(item) for item in value]}
+    if kind is bytes:
+        return {"$bytes": base64.b64encode(value).decode()}
+    if kind is Document:
+        return {"$document": encode(dict(value))}
+    raise InvalidInputError(
+        f"a {kind.__module__}.{kind.__qualname__} in a message cannot be stored; give the message "
+        "JSON values (numbers, text, lists, dicts), tuples, bytes or LangChain documents"
+    )
+
+
+def decode(value: Any) -> Any:
+    """The value that `encode` was given."""
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((key, inner),) = value.items()
+        if key == "$dict":
+            return {decode(name): decode(item) for name, item in inner}
+        if key == "$tuple":
+            return tuple(decode(item) for item in inner)
+        if key == "$bytes":
+            return base64.b64decode(inner)
+        if key == "$document":
+            return Document(**decode(inner))
+    return {key: decode(item) for key, item in value.items()}

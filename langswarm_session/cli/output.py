@@ -1,0 +1,58 @@
+"""What is written to the terminal or the pipe, and in which form.
+
+Messages hold text that anybody may have written, so nothing of it reaches a terminal as markup or
+as a control sequence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+from rich.console import Console
+
+_PIPE_WIDTH = 10_000
+"""Lines that go to another program are not wrapped and not cut."""
+
+# Control characters but for tab and newline, what reorders text, and halves of surrogate pairs.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that takes text as it is: no markup, no emoji codes, no highlighting."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+def printable(text: str) -> str:
+    """The text with everything that could steer a terminal written out, as in ``\\x1b``."""
+    return _UNSAFE.sub(
+        lambda match: match[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n")
+    )
+
+
+def clipped(text: str, length: int) -> str:
+    """The printable text in one line, cut to a length."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= length else f"{line[: length - 3]}..."
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """The value as JSON that is safe to print: what `printable` writes out is escaped."""
+    readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not readable, indent=indent)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def write_line(line: str) -> None:
+    """Write a line to standard output as it is."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
