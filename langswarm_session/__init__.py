@@ -11,47 +11,125 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from langswarm_session.blocks import (
         AudioBlock as AudioBlock,
+    )
+    from langswarm_session.blocks import (
         Block as Block,
+    )
+    from langswarm_session.blocks import (
         FileBlock as FileBlock,
+    )
+    from langswarm_session.blocks import (
         ImageBlock as ImageBlock,
+    )
+    from langswarm_session.blocks import (
         OtherBlock as OtherBlock,
+    )
+    from langswarm_session.blocks import (
         ReasoningBlock as ReasoningBlock,
+    )
+    from langswarm_session.blocks import (
         RefusalBlock as RefusalBlock,
+    )
+    from langswarm_session.blocks import (
         TextBlock as TextBlock,
+    )
+    from langswarm_session.blocks import (
         ToolCallBlock as ToolCallBlock,
+    )
+    from langswarm_session.blocks import (
         ToolResultBlock as ToolResultBlock,
+    )
+    from langswarm_session.blocks import (
         VideoBlock as VideoBlock,
     )
     from langswarm_session.errors import (
         IdempotencyConflictError as IdempotencyConflictError,
+    )
+    from langswarm_session.errors import (
         InvalidInputError as InvalidInputError,
+    )
+    from langswarm_session.errors import (
         ManagerClosedError as ManagerClosedError,
+    )
+    from langswarm_session.errors import (
         MessageConflictError as MessageConflictError,
+    )
+    from langswarm_session.errors import (
         MessageRefusedError as MessageRefusedError,
+    )
+    from langswarm_session.errors import (
         MiddlewareError as MiddlewareError,
+    )
+    from langswarm_session.errors import (
         MissingDependencyError as MissingDependencyError,
+    )
+    from langswarm_session.errors import (
         NestedTurnError as NestedTurnError,
+    )
+    from langswarm_session.errors import (
         ProviderCapabilityError as ProviderCapabilityError,
+    )
+    from langswarm_session.errors import (
         ProviderRateLimitError as ProviderRateLimitError,
+    )
+    from langswarm_session.errors import (
         ProviderSessionError as ProviderSessionError,
+    )
+    from langswarm_session.errors import (
         ProviderStreamError as ProviderStreamError,
+    )
+    from langswarm_session.errors import (
         ProviderTimeoutError as ProviderTimeoutError,
+    )
+    from langswarm_session.errors import (
         ProviderUnavailableError as ProviderUnavailableError,
+    )
+    from langswarm_session.errors import (
         RevisionConflictError as RevisionConflictError,
+    )
+    from langswarm_session.errors import (
         SessionBusyError as SessionBusyError,
+    )
+    from langswarm_session.errors import (
         SessionError as SessionError,
+    )
+    from langswarm_session.errors import (
         SessionExistsError as SessionExistsError,
+    )
+    from langswarm_session.errors import (
         SessionInactiveError as SessionInactiveError,
+    )
+    from langswarm_session.errors import (
         SessionNotFoundError as SessionNotFoundError,
+    )
+    from langswarm_session.errors import (
         SessionStorageError as SessionStorageError,
+    )
+    from langswarm_session.errors import (
         StorageBusyError as StorageBusyError,
+    )
+    from langswarm_session.errors import (
         StorageClosedError as StorageClosedError,
+    )
+    from langswarm_session.errors import (
         StorageCorruptError as StorageCorruptError,
+    )
+    from langswarm_session.errors import (
         StorageFullError as StorageFullError,
+    )
+    from langswarm_session.errors import (
         StorageUnavailableError as StorageUnavailableError,
+    )
+    from langswarm_session.errors import (
         StorageVersionError as StorageVersionError,
+    )
+    from langswarm_session.errors import (
         TurnLostError as TurnLostError,
+    )
+    from langswarm_session.errors import (
         UnknownProviderError as UnknownProviderError,
+    )
+    from langswarm_session.errors import (
         UnknownStorageError as UnknownStorageError,
     )
     from langswarm_session.hooks.logging import (
@@ -62,16 +140,32 @@ if TYPE_CHECKING:
     )
     from langswarm_session.interfaces import (
         IProviderSession as IProviderSession,
+    )
+    from langswarm_session.interfaces import (
         ISession as ISession,
+    )
+    from langswarm_session.interfaces import (
         ISessionLifecycleHook as ISessionLifecycleHook,
+    )
+    from langswarm_session.interfaces import (
         ISessionManager as ISessionManager,
+    )
+    from langswarm_session.interfaces import (
         ISessionMiddleware as ISessionMiddleware,
+    )
+    from langswarm_session.interfaces import (
         ISessionStorage as ISessionStorage,
+    )
+    from langswarm_session.interfaces import (
         ProviderCapability as ProviderCapability,
     )
     from langswarm_session.manager import (
         SessionList as SessionList,
+    )
+    from langswarm_session.manager import (
         SessionManager as SessionManager,
+    )
+    from langswarm_session.manager import (
         UserSessions as UserSessions,
     )
     from langswarm_session.middleware.logging import (
@@ -79,25 +173,59 @@ if TYPE_CHECKING:
     )
     from langswarm_session.models import (
         MessageRole as MessageRole,
+    )
+    from langswarm_session.models import (
         SessionBackend as SessionBackend,
+    )
+    from langswarm_session.models import (
         SessionContext as SessionContext,
+    )
+    from langswarm_session.models import (
         SessionMessage as SessionMessage,
+    )
+    from langswarm_session.models import (
         SessionMetrics as SessionMetrics,
+    )
+    from langswarm_session.models import (
         SessionStatus as SessionStatus,
+    )
+    from langswarm_session.models import (
         TokenUsage as TokenUsage,
+    )
+    from langswarm_session.models import (
         Turn as Turn,
+    )
+    from langswarm_session.models import (
         TurnStatus as TurnStatus,
     )
     from langswarm_session.presets import (
         configure_development_sessions as configure_development_sessions,
+    )
+    from langswarm_session.presets import (
         configure_production_sessions as configure_production_sessions,
+    )
+    from langswarm_session.presets import (
         create_provider_session as create_provider_session,
+    )
+    from langswarm_session.presets import (
         create_session_manager as create_session_manager,
+    )
+    from langswarm_session.presets import (
         create_simple_session as create_simple_session,
+    )
+    from langswarm_session.presets import (
         get_default_storage as get_default_storage,
+    )
+    from langswarm_session.presets import (
         get_session_manager as get_session_manager,
+    )
+    from langswarm_session.presets import (
         session_context as session_context,
+    )
+    from langswarm_session.presets import (
         set_default_storage as set_default_storage,
+    )
+    from langswarm_session.presets import (
         set_session_manager as set_session_manager,
     )
     from langswarm_session.providers.factory import (
@@ -105,12 +233,20 @@ if TYPE_CHECKING:
     )
     from langswarm_session.providers.mock import (
         MockFailure as MockFailure,
+    )
+    from langswarm_session.providers.mock import (
         MockProviderSession as MockProviderSession,
     )
     from langswarm_session.records import (
         ProviderReply as ProviderReply,
+    )
+    from langswarm_session.records import (
         ProviderRequest as ProviderRequest,
+    )
+    from langswarm_session.records import (
         StorageHealth as StorageHealth,
+    )
+    from langswarm_session.records import (
         StreamEvent as StreamEvent,
     )
     from langswarm_session.session import (
@@ -234,7 +370,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - a third list of the names would only go stale
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,10 @@ class _Background:
     """A daemon thread with a running event loop, started when first needed."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin without a thread, as a forked child does."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.thread: threading.Thread | None = None
@@ -39,14 +43,7 @@ class _Background:
 
 
 _background = _Background()
-
-
-def _forget_after_fork() -> None:
-    global _background
-    _background = _Background()
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)
+os.register_at_fork(after_in_child=_background.forget)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -127,7 +124,7 @@ def _run_elsewhere(coroutine: Coroutine[Any, Any, T]) -> T:
     def work() -> None:
         try:
             outcome.set_result(context.run(asyncio.run, coroutine))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             outcome.set_exception(error)
 
     thread = threading.Thread(target=work, name="langswarm-blocking-nested", daemon=True)

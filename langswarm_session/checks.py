@@ -29,7 +29,7 @@ def check_id(value: object, name: str) -> str:
         raise InvalidInputError(f"{name} is empty; give a name that tells it from others")
     if len(value) > MAX_ID_LENGTH:
         raise InvalidInputError(
-            f"{name} has {len(value)} characters, and {MAX_ID_LENGTH} are allowed: {value[:40]!r}..."
+            f"{name} has {len(value)} characters, {MAX_ID_LENGTH} are allowed: {value[:40]!r}..."
         )
     # What is not printable (NUL, newlines, lone surrogates) breaks logs, headers or databases.
     bad = next((char for char in value if not (char.isprintable() or char == " ")), None)
@@ -75,7 +75,7 @@ def make_message(
     if isinstance(content, SessionMessage):
         return content if metadata is None else with_metadata(content, metadata, session_id)
     try:
-        return SessionMessage(role=role, content=content, metadata=metadata or {})  # type: ignore[arg-type]
+        return SessionMessage(role=role, content=content, metadata=metadata or {})
     except ValidationError as error:
         raise InvalidInputError(describe(error), session_id=session_id) from error
 

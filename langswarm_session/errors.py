@@ -8,7 +8,7 @@
     ├── SessionExistsError              the id is taken
     ├── SessionInactiveError            archived, paused or completed: takes no new turn
     ├── SessionBusyError                another turn is running and the time to wait is over
-    │   └── NestedTurnError             a turn inside a turn of the same session would wait for itself
+    │   └── NestedTurnError             a turn inside a turn of its session would wait for itself
     ├── TurnLostError                   the turn was taken over, so its result was not stored
     ├── RevisionConflictError           the session moved on since the revision the caller named
     ├── MessageConflictError            this message id is stored already, with other content
@@ -20,7 +20,7 @@
     ├── ProviderSessionError            the provider failed: carries ``provider`` and ``retriable``
     │   ├── UnknownProviderError        no provider goes by this name
     │   ├── ProviderCapabilityError     the provider cannot do what was asked
-    │   ├── ProviderRateLimitError      too many requests: carries ``retry_after``, in seconds
+    │   ├── ProviderRateLimitError      too many requests: carries ``retry_after`` (seconds)
     │   ├── ProviderTimeoutError        no answer in time
     │   ├── ProviderUnavailableError    the provider is down or cannot be reached
     │   └── ProviderStreamError         the stream broke off before the reply was complete

@@ -7,7 +7,7 @@ middleware and hooks run on the loop of whoever calls the session.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -83,7 +83,7 @@ class ISession(ABC):
         content: str | list[Block] | SessionMessage,
         role: MessageRole = MessageRole.USER,
         **options: Any,
-    ) -> AsyncIterator[StreamEvent]:
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Send a message and yield the reply in pieces."""
 
     @abstractmethod
@@ -222,7 +222,7 @@ class ISessionStorage(ABC):
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> Appended:
-        """Add messages to the log: to the open turn whose token is given, or as a turn of their own.
+        """Add messages to the log: to the turn whose token is given, or as a turn of their own.
 
         Messages whose id is stored already are left out; the result has the stored ones.
 
@@ -368,7 +368,7 @@ class IProviderSession(ABC):
 
     async def stream_message(
         self, request: ProviderRequest
-    ) -> AsyncIterator[StreamEvent | ProviderReply]:
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """Generate the reply in pieces; the last thing yielded is the whole reply.
 
         A provider that cannot stream yields the text at once, as here.

@@ -41,7 +41,7 @@ def _machine() -> str:
     """This boot of this machine and its pid namespace: pids mean nothing outside of them."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.readlink("/proc/self/ns/pid").removeprefix("pid:")
+        namespace = str(Path("/proc/self/ns/pid").readlink()).removeprefix("pid:")
     except OSError:  # not Linux: only the lease's end tells
         return ""
     return f"{boot}/{namespace}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -200,10 +200,11 @@ class BaseSession(ISession):
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
         **options: Any,
-    ) -> AsyncIterator[StreamEvent]:
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Send a message and yield the reply in pieces.
 
-        When the reader stops early the turn is cancelled, and what was yielded by then is kept.
+        When the reader stops early the turn is cancelled, and what was yielded by then is kept:
+        use ``async with contextlib.aclosing(...)`` where it must have happened when the block ends.
         Middleware sees the whole reply before it is stored; the pieces are the provider's, unless
         a middleware has ``holds_stream`` set: then there is one piece, after the middleware.
 
@@ -479,12 +480,12 @@ class BaseSession(ISession):
         # While a turn holds the lease nobody else changes the log, so the revision it began at
         # tells whether the window is the one kept from the turn before.
         before = turn._first_revision - 1
-        if self._window_revision != before:
+        room = max(0, self.context.max_messages - len(turn.messages))
+        if self._window_revision == before:
+            self._window = window.cut(self._window, room)
+        else:
             self._window = await window.load(
-                self._storage,
-                self.session_id,
-                before=turn.id,
-                max_messages=self.context.max_messages,
+                self._storage, self.session_id, before=turn.id, max_messages=room
             )
             self._window_revision = before
         return self._window
@@ -493,7 +494,7 @@ class BaseSession(ISession):
         """Keep the window for the next turn."""
         known = self._window_revision == turn._first_revision - 1
         if known and status is TurnStatus.COMPLETE:
-            self._window = window.cut([*self._window, *turn.messages], self.context.max_messages)
+            self._window = [*self._window, *turn.messages]
             self._window_revision = self._record.revision
         else:
             self._window_revision = -1
@@ -535,8 +536,7 @@ class BaseSession(ISession):
             raise
 
     async def _request(self, turn: OpenTurn, options: dict[str, Any]) -> ProviderRequest:
-        history = await turn.history()
-        messages = window.cut([*history, *turn.messages], self.context.max_messages)
+        messages = [*await turn.history(), *turn.messages]
         return ProviderRequest(
             session_id=self.session_id,
             context=self.context,
@@ -598,10 +598,11 @@ class BaseSession(ISession):
 
     async def _events(
         self, provider: IProviderSession, request: ProviderRequest
-    ) -> AsyncIterator[StreamEvent | ProviderReply]:
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         try:
-            async for event in provider.stream_message(request):
-                yield event
+            async with aclosing(provider.stream_message(request)) as events:
+                async for event in events:
+                    yield event
         except Exception as error:
             raise self._provider_error(error, provider) from error
 

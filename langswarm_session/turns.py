@@ -385,7 +385,7 @@ class Runtime:
                     continue
                 if deadline is not None and time.monotonic() + delay > deadline:
                     raise
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, LAST_DELAY)
 
     async def _end_by_token(self, session_id: str, end: TurnEnd) -> None:

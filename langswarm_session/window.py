@@ -28,9 +28,11 @@ async def load(
     )
     if len(newest) < max_messages:
         return newest
-    first = newest[0].seq or 0
     system = await storage.get_messages(
-        session_id, before=first, answered_only=True, system_only=True
+        session_id,
+        before=newest[0].seq if newest else before,
+        answered_only=True,
+        system_only=True,
     )
     return cut([*system, *newest], max_messages)
 
@@ -38,17 +40,21 @@ async def load(
 def cut(messages: Sequence[SessionMessage], max_messages: int) -> list[SessionMessage]:
     """The newest messages, and all system messages.
 
-    A tool's result is only in the window when its call is: results at the very beginning, whose
-    call was cut off, are left out.
+    A tool's result is only in the window when its call is: where the cut falls between them, the
+    results are left out as well.
 
     Args:
         messages: Oldest first.
         max_messages: How many to keep, system messages aside.
     """
-    others = [message for message in messages if message.role is not MessageRole.SYSTEM]
-    kept = others[max(0, len(others) - max_messages) :]
-    first = next((i for i, message in enumerate(kept) if message.role not in _RESULTS), len(kept))
-    keep = {id(message) for message in kept[first:]}
-    return [
-        message for message in messages if message.role is MessageRole.SYSTEM or id(message) in keep
-    ]
+    start = len(messages)
+    room = max_messages
+    while start and (room or messages[start - 1].role is MessageRole.SYSTEM):
+        start -= 1
+        room -= messages[start].role is not MessageRole.SYSTEM
+    if not start:
+        return list(messages)
+    system = [message for message in messages[:start] if message.role is MessageRole.SYSTEM]
+    while start < len(messages) and messages[start].role in _RESULTS:
+        start += 1
+    return [*system, *messages[start:]]

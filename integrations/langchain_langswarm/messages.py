@@ -93,7 +93,8 @@ def from_langchain(message: BaseMessage) -> SessionMessage:
     try:
         neutral = _neutral(message, kind)
         kept = _kept(message, kind, neutral)
-        return neutral.replaced(native={FORMAT: kept}) if kept else neutral
+        # What encode() made is JSON already and needs no second look.
+        return neutral.model_copy(update={"native": {FORMAT: kept}}) if kept else neutral
     except ValidationError as error:
         raise InvalidInputError(
             f"a message of the type {kind!r} holds what cannot be stored: {error.errors()[0]['msg']}"
@@ -111,9 +112,10 @@ def to_langchain(message: SessionMessage) -> BaseMessage:
     kept = message.native.get(FORMAT) if message.native else None
     if kept is None:
         return _CLASSES[kind](**values)
-    values.update(decode(kept))
-    made = _CLASSES[values.pop("$type", kind)](**values)
-    for name, value in values.items():
+    kept = decode(kept)
+    kind = kept.pop("$type", kind)
+    made = _CLASSES[kind](**{**values, **kept})
+    for name, value in kept.items():
         # Some constructors derive a field from others; what was stored is what it was.
         if getattr(made, name) != value:
             setattr(made, name, value)
@@ -154,11 +156,14 @@ def _kept(message: BaseMessage, kind: str, neutral: SessionMessage) -> dict[str,
     back_kind, back = _values(neutral)
     fields = {**message.__dict__, **(message.__pydantic_extra__ or {})}
     del fields["type"]
+    expected = {**_DEFAULTS, **back}
+    if message.additional_kwargs:
+        # An AIMessage would derive these from the others unless it is told.
+        del expected["tool_calls"], expected["invalid_tool_calls"]
     kept = {
         name: encode(value)
         for name, value in fields.items()
-        if name not in back and (name not in _DEFAULTS or value != _DEFAULTS[name])
-        or name in back and value != back[name]
+        if name not in expected or value != expected[name]
     }
     if back_kind != kind:
         kept["$type"] = kind

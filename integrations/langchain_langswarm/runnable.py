@@ -170,7 +170,9 @@ class RunnableWithSession(Runnable[Any, Any]):
             await self._end_early(call, error)
             raise
 
-    def _stream(self, inputs: Iterator[Any], config: RunnableConfig, **kwargs: Any) -> Iterator[Any]:
+    def _stream(
+        self, inputs: Iterator[Any], config: RunnableConfig, **kwargs: Any
+    ) -> Iterator[Any]:
         call = run(self._begin(_joined(list(inputs)), config))
         if call.turn.replayed:
             yield self._replay(call.turn)
@@ -277,9 +279,7 @@ class RunnableWithSession(Runnable[Any, Any]):
             return value
         return value[_key(value, self.input_messages_key, "input")]
 
-    def _inner_input(
-        self, value: Any, history: list[BaseMessage], new: list[BaseMessage]
-    ) -> Any:
+    def _inner_input(self, value: Any, history: list[BaseMessage], new: list[BaseMessage]) -> Any:
         """What the wrapped runnable is given."""
         if self.history_messages_key is not None:
             given = self._new_part(value)

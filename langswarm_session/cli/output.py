@@ -7,8 +7,10 @@ as a control sequence.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 from rich.console import Console
@@ -32,8 +34,22 @@ def console(*, stderr: bool = False) -> Console:
     return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
 
+def prepare_streams() -> None:
+    """Make the standard streams take any text, and be there where the caller closed them."""
+    for name, mode, errors in (
+        ("stdin", "r", "replace"),
+        ("stdout", "w", "backslashreplace"),
+        ("stderr", "w", "backslashreplace"),
+    ):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
 def printable(text: str) -> str:
-    """The text with everything that could steer a terminal written out, as in ``\\x1b``."""
+    """The text, with what could steer a terminal written out as an escape such as ``x1b``."""
     return _UNSAFE.sub(
         lambda match: match[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n")
     )

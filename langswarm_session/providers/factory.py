@@ -13,7 +13,7 @@ ENTRY_POINT_GROUP = "langswarm_session.providers"
 """The entry-point group in which a plug-in names its provider class."""
 
 
-def _mock(api_key: str | None = None, **options: Any) -> IProviderSession:
+def _mock(*, api_key: str | None = None, **options: Any) -> IProviderSession:  # noqa: ARG001
     from langswarm_session.providers.mock import MockProviderSession
 
     return MockProviderSession(**options)

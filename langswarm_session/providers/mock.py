@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -118,7 +118,7 @@ class MockProviderSession(IProviderSession):
 
     async def stream_message(
         self, request: ProviderRequest
-    ) -> AsyncIterator[StreamEvent | ProviderReply]:
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """See `IProviderSession.stream_message`; text comes a word at a time."""
         answer = self._next(request)
         if self._delay:
@@ -179,9 +179,9 @@ class MockProviderSession(IProviderSession):
         message = _message(answer)
         if message.usage is None:
             # A quarter of the characters: a usual estimate for English text.
-            sent = sum(len(each.text) for each in request.messages)
+            sent = sum(map(_size, request.messages))
             usage = TokenUsage(
-                input_tokens=(sent + 3) // 4, output_tokens=(len(message.text) + 3) // 4
+                input_tokens=(sent + 3) // 4, output_tokens=(_size(message) + 3) // 4
             )
             message = message.model_copy(update={"usage": usage})
         native = request.context.provider_session_id
@@ -212,6 +212,11 @@ def _message(answer: Answer) -> SessionMessage:
         finish_reason=reason,
         provider_message_id=f"mock_{new_id()}",
     )
+
+
+def _size(message: SessionMessage) -> int:
+    content = message.content
+    return len(content) if isinstance(content, str) else len(message.text)
 
 
 def _raised(answer: Answer) -> Answer:

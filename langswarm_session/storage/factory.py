@@ -29,7 +29,7 @@ def _sqlite(**config: Any) -> ISessionStorage:
 
 
 def _sqlite_path(url: str) -> str:
-    """The file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db`` (as SQLAlchemy has it)."""
+    """The file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, as in SQLAlchemy."""
     parts = urlsplit(url)
     path = unquote(parts.path).removeprefix("/")
     if parts.netloc or not path:

@@ -162,7 +162,7 @@ def _own(message: SessionMessage) -> SessionMessage:
     return message.model_copy(deep=True)
 
 
-_NO_LEASE: dict[str, None] = {"turn_token": None, "turn_owner": None, "turn_expires": None}
+_NO_LEASE: dict[str, Any] = {"turn_token": None, "turn_owner": None, "turn_expires": None}
 
 
 def _now() -> int:
@@ -310,7 +310,7 @@ class InMemorySessionStorage(ISessionStorage):
             if known is not None and outcome == "replay":
                 return TurnStart(log.record, log.of_turn(known.turn), replayed=True)
             log.make_free(expected_revision)
-            held = {
+            held: dict[str, Any] = {
                 "turn_token": lease.token,
                 "turn_owner": lease.owner,
                 "turn_expires": _now() + int(lease.seconds * 1_000_000),
@@ -350,6 +350,7 @@ class InMemorySessionStorage(ISessionStorage):
         expires = _now() + int(seconds * 1_000_000)
         held = set()
         with self._lock:
+            self._refuse_if_closed()
             for token, session_id in tokens.items():
                 log = self._logs.get(session_id)
                 if log is not None and log.record.turn_token == token:
@@ -449,7 +450,13 @@ class InMemorySessionStorage(ISessionStorage):
         except SessionError as error:
             return StorageHealth(ok=False, backend=self.name, detail=str(error))
         latency = time.perf_counter() - started
-        return StorageHealth(True, self.name, sessions, messages, latency_seconds=latency)
+        return StorageHealth(
+            ok=True,
+            backend=self.name,
+            sessions=sessions,
+            messages=messages,
+            latency_seconds=latency,
+        )
 
     async def close(self) -> None:
         """See `ISessionStorage.close`."""
@@ -471,7 +478,15 @@ class InMemorySessionStorage(ISessionStorage):
             provider_state=None,
             created_at=moment,
             last_activity=moment,
-            **dict.fromkeys(_COUNTERS, 0),
+            revision=0,
+            last_seq=0,
+            message_count=0,
+            turn_count=0,
+            input_tokens=0,
+            output_tokens=0,
+            cached_tokens=0,
+            reasoning_tokens=0,
+            errors=0,
         )
         self._created += 1
         log = self._logs[session.session_id] = _Log(record, self._created)
@@ -487,19 +502,6 @@ class InMemorySessionStorage(ISessionStorage):
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise StorageClosedError("the storage was closed")
-
-
-_COUNTERS = (
-    "revision",
-    "last_seq",
-    "message_count",
-    "turn_count",
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "errors",
-)
 
 
 def _held(log: _Log, token: str) -> int:

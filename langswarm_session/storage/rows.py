@@ -54,11 +54,14 @@ def encode_message(message: SessionMessage) -> MessageRow:
     Raises:
         InvalidInputError: If it holds what cannot be stored as JSON.
     """
-    content = message.content
     extra: dict[str, Any] = {}
-    if not isinstance(content, str):
-        extra["blocks"] = blocks_adapter.dump_python(content, mode="json", exclude_none=True)
-        content = None  # type: ignore[assignment]
+    content: str | None = None
+    if isinstance(message.content, str):
+        content = message.content
+    else:
+        extra["blocks"] = blocks_adapter.dump_python(
+            message.content, mode="json", exclude_none=True
+        )
     if message.name is not None:
         extra["name"] = message.name
     if message.metadata:

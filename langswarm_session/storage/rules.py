@@ -141,7 +141,7 @@ def new_messages(
         MessageConflictError: If an id comes with another role or content than before.
     """
     seen = dict(stored)
-    fresh = []
+    fresh: list[SessionMessage] = []
     for message in messages:
         known = seen.setdefault(message.id, message)
         if (known.role, known.content) != (message.role, message.content):

@@ -412,7 +412,7 @@ class SQLiteSessionStorage(ISessionStorage):
         messages: Sequence[SessionMessage],
         job: Callable[[sqlite3.Connection, log.Batch], T],
     ) -> T:
-        """Run a job that stores messages; if an id is stored already, again without that message."""
+        """Run a job that stores messages; if an id is known, again without that message."""
         batch = log.Batch(messages)
         try:
             return await self._engine.write(lambda connection: job(connection, batch))

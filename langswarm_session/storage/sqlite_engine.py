@@ -95,13 +95,13 @@ class SQLiteEngine:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._max_readers = max_readers
+        self._closed = False
         self._start_afresh()
         _engines.add(self)
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        self._closed = False
-        self._opened = False
+        self._file: tuple[int, int] | None = None
         self._writes: SimpleQueue[_Call | None] = SimpleQueue()
         self._reads: SimpleQueue[_Call | None] = SimpleQueue()
         self._writer: threading.Thread | None = None
@@ -120,7 +120,7 @@ class SQLiteEngine:
 
     async def read(self, job: Job[T]) -> T:
         """Run a job on a reader's connection and return its result."""
-        if not self._opened:
+        if self._file is None:
             await self.write(_nothing)
         call = _Call(job, asyncio.get_running_loop())
         with self._lock:
@@ -141,8 +141,9 @@ class SQLiteEngine:
             for _ in self._readers:
                 self._reads.put(None)
             self._writes.put(None)
-        # The garbage collector may close from the writer's own thread, which cannot wait for itself.
-        if self._writer is not None and self._writer is not threading.current_thread():
+        # The garbage collector may close from one of these threads, which cannot wait for itself.
+        inside = threading.current_thread() in (self._writer, *self._readers)
+        if self._writer is not None and not inside:
             self._writer.join()
 
     def _submit(self, call: _Call) -> None:
@@ -169,15 +170,15 @@ class SQLiteEngine:
         more = True
         while more:
             calls, more = self._next_batch()
-            try:
-                if calls and connection is None:
-                    connection = self._open()
-                    self._opened = True
-            except Exception as error:
-                for call in calls:
-                    call.error = typed_error(error, self.path)
-            else:
-                if calls and connection is not None:
+            if calls:
+                try:
+                    connection = self._current(connection)
+                except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                    connection = None
+                    self._file = None
+                    for call in calls:
+                        call.error = typed_error(error, self.path)
+                else:
                     self._commit(connection, calls)
             _deliver(calls)
         for thread in self._readers:
@@ -215,7 +216,7 @@ class SQLiteEngine:
                 except SessionError as error:
                     call.error = error
             connection.execute("COMMIT")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if len(calls) > 1:
@@ -225,6 +226,27 @@ class SQLiteEngine:
                 calls[0].error = error  # for the job's owner, who knows what it means
             else:
                 calls[0].error = typed_error(error, self.path)
+
+    def _current(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+        """The connection, opened if need be, to the file that is at the path now."""
+        if connection is None:
+            connection = self._open()
+            self._file = self._identity()
+        elif self._identity() != self._file:
+            # What is written to a file that has no name any more is lost with the process.
+            connection.close()
+            raise StorageUnavailableError(
+                f"{self.path}: the database was removed or replaced while it was in use; nothing "
+                "of this write was kept, and the next one uses the file that is there then"
+            )
+        return connection
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = Path(self.path).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _open(self) -> sqlite3.Connection:
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
@@ -257,13 +279,18 @@ class SQLiteEngine:
 
     def _read_forever(self) -> None:
         connection: sqlite3.Connection | None = None
+        file: tuple[int, int] | None = None
         while (call := self._reads.get()) is not None:
             try:
+                if connection is not None and file != self._file:
+                    connection.close()
+                    connection = None
                 if connection is None:
+                    file = self._file
                     address = Path(self.path).absolute().as_uri() + "?mode=ro"
                     connection = self._connect(address, uri=True)
                 call.result = call.job(connection)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits gets it
                 call.error = typed_error(error, self.path)
             with self._lock:
                 self._idle_readers += 1
@@ -281,7 +308,7 @@ class SQLiteEngine:
         )
 
 
-def _nothing(connection: sqlite3.Connection) -> None:
+def _nothing(_: sqlite3.Connection) -> None:
     return None
 
 
@@ -312,8 +339,11 @@ _engines: weakref.WeakSet[SQLiteEngine] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """A forked child has neither the parent's threads nor the right to its connections (they stay
-    in the frames of those threads, never to be closed here): it starts afresh."""
+    """Start afresh in a forked child.
+
+    It has neither the parent's threads nor the right to its connections, which stay in the frames
+    of those threads, never to be closed here.
+    """
     for engine in list(_engines):
         engine._start_afresh()
 

@@ -234,7 +234,7 @@ def update_held(
 def insert(
     connection: sqlite3.Connection, place: Place, last_seq: int, turn: int, batch: Batch
 ) -> list[SessionMessage]:
-    """Insert messages whose last one is to have the number ``last_seq``; returns them all as stored.
+    """Insert messages, the last with the number ``last_seq``; returns them all as stored.
 
     Raises:
         sqlite3.IntegrityError: If an id is stored already.

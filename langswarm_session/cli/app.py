@@ -1,0 +1,221 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from langswarm_session import __version__
+from langswarm_session.cli import outcome
+from langswarm_session.cli.chat import Wanted
+from langswarm_session.cli.chat import chat as hold_chat
+from langswarm_session.cli.listing import list_sessions
+from langswarm_session.cli.outcome import EXIT_CODES, ExitCode, reported
+from langswarm_session.cli.output import prepare_streams
+from langswarm_session.cli.show import show as show_session
+from langswarm_session.errors import InvalidInputError, StorageUnavailableError
+from langswarm_session.manager import SessionManager
+from langswarm_session.models import SessionStatus
+from langswarm_session.storage.sqlite import SQLiteSessionStorage
+
+DEFAULT_DB = "langswarm_sessions.db"
+
+app = typer.Typer(
+    name="langswarm-session",
+    help="Hold conversations that are still there the next time, and look at them.",
+    epilog=EXIT_CODES,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the sessions are: a file, or any storage by its URL."""
+
+    db: str | None
+    storage: str | None
+
+    def manager(self, *, must_exist: bool) -> SessionManager:
+        """A manager on it.
+
+        Args:
+            must_exist: A file that is not there is an error, rather than a new database.
+
+        Raises:
+            InvalidInputError: If both a file and a storage are named.
+            StorageUnavailableError: If the file has to be there and is not.
+            UnknownStorageError: If there is no such storage.
+        """
+        if self.storage is not None:
+            if self.db is not None:
+                raise InvalidInputError("name the sessions by --db or by --storage, not by both")
+            manager = SessionManager(self.storage)
+        else:
+            manager = SessionManager("sqlite", storage_config={"db_path": self.db or DEFAULT_DB})
+        storage = manager.storage
+        if must_exist and isinstance(storage, SQLiteSessionStorage):
+            path = storage.db_path
+            if not Path(path).exists():
+                raise StorageUnavailableError(
+                    f"there is no database {path!r}; name another with --db, or make it with `chat`"
+                )
+        return manager
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"langswarm-session {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            envvar="LANGSWARM_SESSION_DB",
+            help="The SQLite file.",
+            show_default=DEFAULT_DB,
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Any storage, such as sqlite:///chat.db or a plug-in's."),
+    ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback does it all
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """What goes before the command."""
+    given = context.get_parameter_source("db")
+    if storage is not None and given is not None and given.name == "ENVIRONMENT":
+        db = None
+    context.obj = Place(db, storage)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(ExitCode.USAGE)
+
+
+@app.command(epilog=EXIT_CODES)
+def chat(
+    context: typer.Context,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="The session; it goes on if it exists.", show_default="a new one"
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Whose session it is.", show_default="of a new one: default"),
+    ] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(help="Who answers.", show_default="in a new one: mock"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model. The mock's are recall and echo.", show_default="the mock's: recall"
+        ),
+    ] = None,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Say something by itself if standard input is empty."),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Talk. From a pipe: a line is a message, and the replies go to standard output.
+
+    Ctrl-C stops a reply and Ctrl-D ends the chat. From a pipe Ctrl-C ends it
+    too, and the exit code is 1 if any message got no reply.
+    """
+    with reported(as_json=as_json):
+        place: Place = context.obj
+        manager = place.manager(must_exist=False)
+        code = hold_chat(
+            manager, Wanted(session, user, provider, model), demo=demo, as_json=as_json
+        )
+        if code:
+            raise typer.Exit(code)
+
+
+@app.command("list", epilog=EXIT_CODES)
+def list_(
+    context: typer.Context,
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    status: Annotated[SessionStatus | None, typer.Option(help="Only with this status.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
+    cursor: Annotated[
+        str | None, typer.Option(help="Go on where the page before ended (its next_cursor).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List sessions, newest activity first; all users' unless one is named."""
+    with reported(as_json=as_json):
+        place: Place = context.obj
+        manager = place.manager(must_exist=True)
+        listing = list_sessions(
+            manager, user=user, status=status, limit=limit, cursor=cursor, as_json=as_json
+        )
+        asyncio.run(_closing(manager, listing))
+
+
+@app.command(epilog=EXIT_CODES)
+def show(
+    context: typer.Context,
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Only so many of the newest messages.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print a session with its messages."""
+    with reported(as_json=as_json):
+        place: Place = context.obj
+        manager = place.manager(must_exist=True)
+        showing = show_session(manager, session, limit=limit, as_json=as_json)
+        asyncio.run(_closing(manager, showing))
+
+
+async def _closing(manager: SessionManager, work: Coroutine[Any, Any, None]) -> None:
+    async with manager:
+        await work
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; see `langswarm_session.cli.main`."""
+    # An error is one line, whatever the package also logs about it.
+    logging.getLogger("langswarm_session").addHandler(logging.NullHandler())
+    prepare_streams()
+    try:
+        code = app(list(arguments), prog_name="langswarm-session", standalone_mode=False)
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        # What typer raises for a command line it does not understand has a different name in
+        # each of its versions; all have this method.
+        describe = getattr(error, "format_message", None)
+        if describe is None:
+            raise
+        outcome.report(
+            f"{describe()} (--help explains the options)",
+            "UsageError",
+            ExitCode.USAGE,
+            as_json="--json" in arguments,
+        )
+        return ExitCode.USAGE
+    return int(code or 0)
