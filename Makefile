@@ -12,7 +12,7 @@ DB ?= langswarm_sessions.db
 .PHONY: run test check format bench notebooks clean
 
 run: $(VENV)/.run
-	@$(BIN)/langswarm-session --db $(DB) chat --session demo
+	@$(BIN)/langswarm-session --db $(DB) chat --session demo --demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto

@@ -22,7 +22,12 @@ class Model(BaseModel):
     """What all data models here share: immutable, strict about names, exact in JSON."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True
+        frozen=True,
+        extra="forbid",
+        ser_json_inf_nan="constants",
+        defer_build=True,
+        # What was refused may be a secret.
+        hide_input_in_errors=True,
     )
 
 

@@ -13,6 +13,9 @@ from langswarm_session.models import MessageRole, SessionMessage
 MAX_ID_LENGTH = 512
 """How many characters a session's or user's id may have."""
 
+MAX_SECONDS = 1e9
+"""The longest time that may be named: some thirty years."""
+
 MAX_LIMIT = 2**31 - 1
 """How many entries may be asked for at once."""
 
@@ -51,6 +54,25 @@ def check_limit(value: object, *, optional: bool = True) -> int | None:
     return min(value, MAX_LIMIT)
 
 
+def check_seconds(value: object, name: str, *, above: float | None = None) -> float:
+    """A length of time.
+
+    Args:
+        value: How long.
+        name: What it is called.
+        above: What it must be more than; from 0 on when None.
+
+    Raises:
+        InvalidInputError: If it is not a number in that range.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        enough = value >= 0 if above is None else value > above
+        if enough and value <= MAX_SECONDS:
+            return float(value)
+    least = "from 0 on" if above is None else f"above {above:g}"
+    raise InvalidInputError(f"{name} must be a number {least}, not {value!r}")
+
+
 def check_name(value: object, name: str) -> str:
     """A provider's or model's name.
 
@@ -77,7 +99,24 @@ def make_message(
     try:
         return SessionMessage(role=role, content=content, metadata=metadata or {})
     except ValidationError as error:
-        raise InvalidInputError(describe(error), session_id=session_id) from error
+        raise InvalidInputError(describe(error), session_id=session_id) from None
+
+
+def as_messages(messages: object, session_id: str) -> list[SessionMessage]:
+    """One message or several, as a list.
+
+    Raises:
+        InvalidInputError: If there is anything else among them.
+    """
+    given = [messages] if isinstance(messages, SessionMessage) else messages
+    if not isinstance(given, list | tuple):
+        given = [given]
+    for message in given:
+        if not isinstance(message, SessionMessage):
+            raise InvalidInputError(
+                f"expected a SessionMessage, not {type(message).__name__}", session_id=session_id
+            )
+    return list(given)
 
 
 def with_metadata(
@@ -91,7 +130,7 @@ def with_metadata(
     try:
         return message.replaced(metadata={**message.metadata, **metadata})
     except ValidationError as error:
-        raise InvalidInputError(describe(error), session_id=session_id) from error
+        raise InvalidInputError(describe(error), session_id=session_id) from None
 
 
 def describe(error: ValidationError) -> str:

@@ -224,7 +224,8 @@ class ISessionStorage(ABC):
     ) -> Appended:
         """Add messages to the log: to the turn whose token is given, or as a turn of their own.
 
-        Messages whose id is stored already are left out; the result has the stored ones.
+        Messages whose id is stored already are left out; the result has the stored ones. With
+        nothing to add nothing is written.
 
         Args:
             key: For a turn of their own: if the key is known, its turn's messages are returned.
@@ -256,7 +257,8 @@ class ISessionStorage(ABC):
         anew otherwise.
 
         Raises:
-            As `append` does.
+            InvalidInputError: If there is no message.
+            SessionError: As `append` does.
         """
 
     @abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from langswarm_session.checks import check_id, check_limit, check_name
+from langswarm_session.checks import check_id, check_limit, check_name, check_seconds
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
@@ -81,24 +81,34 @@ class SessionManager(ISessionManager):
         lease_seconds: float = 30.0,
         turn_wait: float | None = 60.0,
     ) -> None:
-        if not lease_seconds > 0:
-            raise InvalidInputError(f"lease_seconds must be above 0, not {lease_seconds!r}")
-        if turn_wait is not None and not turn_wait >= 0:
-            raise InvalidInputError(f"turn_wait must be at least 0 or None, not {turn_wait!r}")
+        lease_seconds = check_seconds(lease_seconds, "lease_seconds", above=0)
+        if turn_wait is not None:
+            turn_wait = check_seconds(turn_wait, "turn_wait")
         self._owns_storage = isinstance(storage, str)
         if isinstance(storage, str):
             storage = StorageFactory.create_storage(storage, **(storage_config or {}))
+        elif not isinstance(storage, ISessionStorage):
+            raise InvalidInputError(
+                f"storage is a name, a URL or an ISessionStorage, not {type(storage).__name__}"
+            )
         elif storage_config:
             raise InvalidInputError("storage_config goes with a storage's name, not with a storage")
         self._storage = storage
         self._providers: dict[str, IProviderSession] = {}
         self._options: dict[str, str | Mapping[str, Any]] = {}
+        if providers is not None and not isinstance(providers, Mapping):
+            raise InvalidInputError("providers are given by name: {'openai': key, ...}")
         for name, options in (providers or {}).items():
             if isinstance(options, IProviderSession):
                 self._providers[name] = options
-            else:
+            elif isinstance(options, str | Mapping):
                 ProviderSessionFactory.check_known(name)
                 self._options[name] = options
+            else:
+                raise InvalidInputError(
+                    f"the provider {name!r} is given by a key, options or an IProviderSession, "
+                    f"not by {type(options).__name__}"
+                )
         if fallback is not None:
             ProviderSessionFactory.check_known(fallback)
         self._fallback = fallback
@@ -162,6 +172,7 @@ class SessionManager(ISessionManager):
         *,
         provider: str = "none",
         model: str = "none",
+        backend: SessionBackend | str = SessionBackend.PROVIDER_NATIVE,
         **context: Any,
     ) -> BaseSession:
         """The session, created if there is none: what a framework's door calls at its first write.
@@ -172,6 +183,7 @@ class SessionManager(ISessionManager):
                 is found, and a new one is the user ``default``'s.
             provider: For a new one: who generates replies. A door puts its own name here.
             model: For a new one: the model's name.
+            backend: For a new one: where the conversation's state is sought.
             **context: For a new one: see `create_session`.
 
         Raises:
@@ -180,7 +192,6 @@ class SessionManager(ISessionManager):
         try:
             return await self.get_session(session_id, user_id=user_id)
         except SessionNotFoundError:
-            backend = SessionBackend.LOCAL_SQLITE
             owner = "default" if user_id is None else user_id
             try:
                 return await self._create(owner, provider, model, backend, session_id, context)
@@ -272,11 +283,8 @@ class SessionManager(ISessionManager):
             How many were archived.
         """
         self._check_open()
-        if isinstance(max_inactive_hours, bool) or not max_inactive_hours >= 0:
-            raise InvalidInputError(
-                f"max_inactive_hours must be at least 0, not {max_inactive_hours!r}"
-            )
-        since = time.time_ns() // 1000 - int(max_inactive_hours * 3_600_000_000)
+        hours = check_seconds(max_inactive_hours, "max_inactive_hours")
+        since = time.time_ns() // 1000 - int(hours * 3_600_000_000)
         archived, cursor = 0, None
         while True:
             page = await self._storage.list_sessions(
@@ -310,11 +318,11 @@ class SessionManager(ISessionManager):
 
     def add_global_middleware(self, middleware: ISessionMiddleware) -> None:
         """Let a middleware see the messages of all sessions that are got from now on."""
-        self._pipeline.middleware.append(middleware)
+        self._pipeline.add_middleware(middleware)
 
     def add_global_hook(self, hook: ISessionLifecycleHook) -> None:
         """Let a hook observe all sessions that are got from now on."""
-        self._pipeline.hooks.append(hook)
+        self._pipeline.add_hook(hook)
 
     async def health(self) -> StorageHealth:
         """How the storage is doing; does not raise when it is doing badly."""

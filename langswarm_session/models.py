@@ -229,7 +229,13 @@ class SessionContext(BaseModel):
         provider_context: What else the provider needs to go on with it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        ser_json_inf_nan="constants",
+        defer_build=True,
+        hide_input_in_errors=True,
+    )
     __pydantic_extra__: JsonObject
 
     session_id: str

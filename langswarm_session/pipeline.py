@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from langswarm_session.errors import MiddlewareError, SessionError
+from langswarm_session.errors import InvalidInputError, MiddlewareError, SessionError
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.models import MessageRole, SessionMessage
 
@@ -39,6 +39,28 @@ class Pipeline:
     ) -> None:
         self.middleware = list(middleware)
         self.hooks = list(hooks)
+
+    def add_middleware(self, middleware: ISessionMiddleware) -> None:
+        """Add one behind the others.
+
+        Raises:
+            InvalidInputError: If it is none.
+        """
+        if not isinstance(middleware, ISessionMiddleware):
+            raise InvalidInputError(
+                f"expected an ISessionMiddleware, not {type(middleware).__name__}"
+            )
+        self.middleware.append(middleware)
+
+    def add_hook(self, hook: ISessionLifecycleHook) -> None:
+        """Add one behind the others.
+
+        Raises:
+            InvalidInputError: If it is none.
+        """
+        if not isinstance(hook, ISessionLifecycleHook):
+            raise InvalidInputError(f"expected an ISessionLifecycleHook, not {type(hook).__name__}")
+        self.hooks.append(hook)
 
     @property
     def holds_stream(self) -> bool:

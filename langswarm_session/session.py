@@ -12,7 +12,15 @@ from pydantic_core import from_json
 
 from langswarm_session import window
 from langswarm_session.blocks import Block, blocks_adapter
-from langswarm_session.checks import check_id, check_limit, check_name, describe, make_message
+from langswarm_session.checks import (
+    as_messages,
+    check_id,
+    check_limit,
+    check_name,
+    check_seconds,
+    describe,
+    make_message,
+)
 from langswarm_session.errors import (
     InvalidInputError,
     ProviderCapabilityError,
@@ -127,11 +135,11 @@ class BaseSession(ISession):
 
     def add_middleware(self, middleware: ISessionMiddleware) -> None:
         """Let a middleware see this session's messages, through this object."""
-        self._pipeline.middleware.append(middleware)
+        self._pipeline.add_middleware(middleware)
 
     def add_lifecycle_hook(self, hook: ISessionLifecycleHook) -> None:
         """Let a hook observe this session, through this object."""
-        self._pipeline.hooks.append(hook)
+        self._pipeline.add_hook(hook)
 
     async def refresh(self) -> None:
         """Read the properties anew.
@@ -550,14 +558,7 @@ class BaseSession(ISession):
     ) -> list[SessionMessage]:
         if isinstance(messages, str):
             messages = make_message(messages, MessageRole.USER, session_id=self.session_id)
-        given = [messages] if isinstance(messages, SessionMessage) else list(messages)
-        for message in given:
-            if not isinstance(message, SessionMessage):
-                raise InvalidInputError(
-                    f"expected a SessionMessage, not {type(message).__name__}",
-                    session_id=self.session_id,
-                )
-        return given
+        return as_messages(messages, self.session_id)
 
     def _key(
         self, idempotency_key: str | None, messages: Sequence[SessionMessage]
@@ -576,12 +577,7 @@ class BaseSession(ISession):
     def _wait(self, wait: float | None) -> float | None:
         if wait is _UNSET:
             return self._runtime.turn_wait
-        if wait is not None and (isinstance(wait, bool) or not wait >= 0):
-            raise InvalidInputError(
-                f"wait is a number of seconds from 0 on, or None, not {wait!r}",
-                session_id=self.session_id,
-            )
-        return wait
+        return None if wait is None else check_seconds(wait, "wait")
 
     # What providers need
 
@@ -642,7 +638,7 @@ def check_context(
     try:
         return SessionContext.model_validate({**values, **changes})
     except ValidationError as error:
-        raise InvalidInputError(describe(error), session_id=session_id) from error
+        raise InvalidInputError(describe(error), session_id=session_id) from None
 
 
 def _same_context(one: SessionRecord, other: SessionRecord) -> bool:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from langswarm_session import owner
+from langswarm_session.checks import as_messages
 from langswarm_session.errors import (
     NestedTurnError,
     SessionBusyError,
@@ -111,6 +112,7 @@ class OpenTurn:
             MessageRefusedError: If a middleware refuses one.
         """
         session = self._session
+        messages = as_messages(messages, self.session_id)
         messages = await session._pipeline.process(session, messages)
         appended = await session._storage.append(self.session_id, messages, token=self.token)
         self._moved(appended.record, appended.messages)
@@ -140,6 +142,7 @@ class OpenTurn:
                     "provider_context": dict(messages.provider_context or {}),
                 }
             messages = messages.messages
+        messages = as_messages(messages, self.session_id)
         messages = await self._session._pipeline.process(self._session, messages)
         end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=state, keyed=self._keyed)
         stored = await self._end(end, messages)
@@ -154,7 +157,7 @@ class OpenTurn:
             reason: Why.
         """
         await self._end_early(
-            TurnStatus.CANCELLED, messages, asyncio.CancelledError(reason or "cancelled")
+            TurnStatus.CANCELLED, messages, asyncio.CancelledError(reason), reason or "cancelled"
         )
 
     async def fail(self, error: BaseException, messages: Sequence[SessionMessage] = ()) -> None:
@@ -164,7 +167,8 @@ class OpenTurn:
             error: Why.
             messages: What there is of the reply.
         """
-        await self._end_early(TurnStatus.FAILED, messages, error)
+        reason = f"{type(error).__name__}: {error}"
+        await self._end_early(TurnStatus.FAILED, messages, error, reason[:500])
 
     async def __aenter__(self) -> Self:
         return self
@@ -182,7 +186,7 @@ class OpenTurn:
         elif isinstance(error, Exception):
             await self.fail(error)
         else:  # CancelledError, GeneratorExit, KeyboardInterrupt
-            await self.cancel(reason=type(error).__name__)
+            await self.cancel()
 
     def __del__(self) -> None:
         if self._open:
@@ -207,15 +211,22 @@ class OpenTurn:
         self._partial.append(text)
 
     async def _end_early(
-        self, status: TurnStatus, messages: Sequence[SessionMessage], error: BaseException
+        self,
+        status: TurnStatus,
+        messages: Sequence[SessionMessage],
+        error: BaseException,
+        reason: str,
     ) -> None:
         if not self._open:
             return
+        given = as_messages(messages, self.session_id)
         # Nothing may keep the lease from being given back, least of all another cancellation.
-        await asyncio.shield(self._end_with(status, messages, error))
+        await asyncio.shield(
+            self._end_with(TurnEnd(self.token, status, error=reason), given, error)
+        )
 
     async def _end_with(
-        self, status: TurnStatus, messages: Sequence[SessionMessage], error: BaseException
+        self, end: TurnEnd, messages: list[SessionMessage], error: BaseException
     ) -> None:
         session = self._session
         if not messages and self._partial:
@@ -223,7 +234,7 @@ class OpenTurn:
                 SessionMessage(
                     role=MessageRole.ASSISTANT,
                     content="".join(self._partial),
-                    finish_reason=status.value,
+                    finish_reason=end.status.value,
                 )
             ]
         try:
@@ -231,9 +242,8 @@ class OpenTurn:
         except SessionError:
             logger.warning("session %r: what there was of a reply was refused", self.session_id)
             messages = []
-        reason = f"{type(error).__name__}: {error}"[:500]
         try:
-            stored = await self._end(TurnEnd(self.token, status, error=reason), messages)
+            stored = await self._end(end, messages)
             await session._pipeline.stored(session, stored)
         except (TurnLostError, SessionNotFoundError):
             logger.info("session %r: the turn had ended already", self.session_id)

@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(f"{__name__}.{home}")
     except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("langchain_core"):
+        if error.name != "langchain_core":
             raise
         from langswarm_session.errors import MissingDependencyError
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
-from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain
 
+from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain
 from langswarm_session.blocking import run
 from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import SessionNotFoundError
@@ -43,7 +43,7 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
         return f"{type(self).__name__}({self.session_id!r}, {self.manager!r})"
 
     @property
-    def messages(self) -> list[BaseMessage]:
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # as LangChain's own do
         """All messages, oldest first. Blocks; see `aget_messages`."""
         return run(self.aget_messages())
 
@@ -54,7 +54,7 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
             SessionStorageError: If they cannot be read.
         """
         try:
-            session = self._session or await self.manager.get_session(
+            session = self._known or await self.manager.get_session(
                 self.session_id, user_id=self.user_id
             )
             messages = await session.get_messages()
@@ -78,17 +78,21 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
             SessionError: Whatever else `BaseSession.record` raises.
         """
         converted = [from_langchain(message) for message in messages]
-        if self._session is not None:
+        if not converted:
+            return
+        session = self._known
+        if session is not None:
             try:
-                await self._session.record(converted)
+                await session.record(converted)
             except SessionNotFoundError:  # deleted since: begin anew
                 self._session = None
             else:
                 return
-        self._session = await self.manager.get_or_create_session(
+        session = await self.manager.get_or_create_session(
             self.session_id, self.user_id, provider=FORMAT
         )
-        await self._session.record(converted)
+        await session.record(converted)
+        self._session = session
 
     def clear(self) -> None:
         """Remove all messages for good. Blocks; see `aclear`."""
@@ -101,3 +105,8 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
         except SessionNotFoundError:
             return
         await session.clear_messages()
+
+    @property
+    def _known(self) -> BaseSession | None:
+        """The session found before; not where it must be a user's, as it may have changed hands."""
+        return self._session if self.user_id is None else None

@@ -6,6 +6,7 @@ give back is kept beside them, in ``native["langchain"]``.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langchain_core.messages import (
@@ -20,9 +21,9 @@ from langchain_core.messages import (
     ToolMessage,
     message_chunk_to_message,
 )
-from langchain_langswarm.plain import decode, encode
 from pydantic import ValidationError
 
+from langchain_langswarm.plain import decode, encode
 from langswarm_session.blocks import (
     AudioBlock,
     Block,
@@ -58,7 +59,18 @@ _TYPES = {
     MessageRole.FUNCTION: "function",
 }
 _ROLES = {kind: role for role, kind in _TYPES.items()}
-_MEDIA = {"image": ImageBlock, "audio": AudioBlock, "video": VideoBlock, "file": FileBlock}
+_CHAT_ROLES = {
+    "assistant": MessageRole.ASSISTANT,
+    "ai": MessageRole.ASSISTANT,
+    "system": MessageRole.SYSTEM,
+    "developer": MessageRole.SYSTEM,
+}
+_MEDIA: dict[str, Callable[..., Block]] = {
+    "image": ImageBlock,
+    "audio": AudioBlock,
+    "video": VideoBlock,
+    "file": FileBlock,
+}
 _DEFAULTS: dict[str, Any] = {
     "additional_kwargs": {},
     "response_metadata": {},
@@ -69,6 +81,11 @@ _DEFAULTS: dict[str, Any] = {
     "artifact": None,
     "status": "success",
 }
+_SHARED = ("type", "id", "name", "content")
+"""The fields of a ChatMessage that the others have too."""
+
+# What reading a block that is not as its type says runs into. (A ValidationError is a ValueError.)
+_MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def from_langchain(message: BaseMessage) -> SessionMessage:
@@ -85,20 +102,25 @@ def from_langchain(message: BaseMessage) -> SessionMessage:
     """
     if not isinstance(message, BaseMessage) or isinstance(message, RemoveMessage):
         raise InvalidInputError(f"a {type(message).__name__} is not a message that can be stored")
-    if isinstance(message, BaseMessageChunk):
+    while isinstance(message, BaseMessageChunk):  # a subclass of a chunk class becomes that first
         message = message_chunk_to_message(message)
     kind = message.type
     if kind not in _CLASSES:
         raise InvalidInputError(f"messages of the type {kind!r} cannot be stored")
     try:
         neutral = _neutral(message, kind)
-        kept = _kept(message, kind, neutral)
+        kept = _kept(message, neutral)
         # What encode() made is JSON already and needs no second look.
         return neutral.model_copy(update={"native": {FORMAT: kept}}) if kept else neutral
     except ValidationError as error:
+        reason = error.errors()[0]["msg"]
         raise InvalidInputError(
-            f"a message of the type {kind!r} holds what cannot be stored: {error.errors()[0]['msg']}"
+            f"a message of the type {kind!r} holds what cannot be stored: {reason}"
         ) from error
+    except RecursionError:
+        raise InvalidInputError(
+            f"a message of the type {kind!r} holds data that is nested too deeply, or in itself"
+        ) from None
 
 
 def to_langchain(message: SessionMessage) -> BaseMessage:
@@ -108,16 +130,19 @@ def to_langchain(message: SessionMessage) -> BaseMessage:
         message: One that `from_langchain` made comes back equal; any other is converted, with
             what LangChain has no field for left out.
     """
-    kind, values = _values(message)
+    values = _values(message)
     kept = message.native.get(FORMAT) if message.native else None
     if kept is None:
-        return _CLASSES[kind](**values)
+        return _CLASSES[values["type"]](**values)
     kept = decode(kept)
-    kind = kept.pop("$type", kind)
-    made = _CLASSES[kind](**{**values, **kept})
+    if kept.get("type") == "chat":
+        values = {name: value for name, value in values.items() if name in _SHARED}
+    values.update(kept)
+    made = _CLASSES[values["type"]](**values)
+    fields = made.__dict__
     for name, value in kept.items():
         # Some constructors derive a field from others; what was stored is what it was.
-        if getattr(made, name) != value:
+        if name in fields and fields[name] != value:
             setattr(made, name, value)
     return made
 
@@ -151,72 +176,79 @@ def _neutral(message: BaseMessage, kind: str) -> SessionMessage:
     return SessionMessage(content=content, **fields)
 
 
-def _kept(message: BaseMessage, kind: str, neutral: SessionMessage) -> dict[str, Any]:
+def _kept(message: BaseMessage, neutral: SessionMessage) -> dict[str, Any]:
     """What of the message would come back otherwise from its neutral form alone."""
-    back_kind, back = _values(neutral)
     fields = {**message.__dict__, **(message.__pydantic_extra__ or {})}
-    del fields["type"]
-    expected = {**_DEFAULTS, **back}
+    expected = {**_DEFAULTS, **_values(neutral)}
     if message.additional_kwargs:
         # An AIMessage would derive these from the others unless it is told.
         del expected["tool_calls"], expected["invalid_tool_calls"]
     kept = {
-        name: encode(value)
+        name: value
         for name, value in fields.items()
         if name not in expected or value != expected[name]
     }
-    if back_kind != kind:
-        kept["$type"] = kind
-    return kept
+    return encode(kept) if kept else kept
 
 
-def _values(message: SessionMessage) -> tuple[str, dict[str, Any]]:
-    """The type and fields of the LangChain message for the neutral form."""
-    content = message.content
+def _values(message: SessionMessage) -> dict[str, Any]:
+    """The fields of the LangChain message for the neutral form, its type among them."""
     kind = _TYPES[message.role]
-    values: dict[str, Any] = {"id": message.id, "content": content}
+    values: dict[str, Any] = {"type": kind, "id": message.id, "content": message.content}
     if message.name is not None:
         values["name"] = message.name
     elif kind == "function":
         values["name"] = ""
-    usage = message.usage
-    if usage is not None and kind == "ai":
-        values["usage_metadata"] = _usage_metadata(usage)
-    if isinstance(content, str):
-        if kind == "tool":
-            values["tool_call_id"] = ""
-        return kind, values
+    if kind == "ai" and message.usage is not None:
+        values["usage_metadata"] = _usage_metadata(message.usage)
     if kind == "tool":
-        result = next((block for block in content if isinstance(block, ToolResultBlock)), None)
-        if result is not None:
-            values["tool_call_id"] = result.tool_call_id
-            values["content"] = _lc_content(result.content)
-            if result.is_error:
-                values["status"] = "error"
-            if result.name is not None:
-                values["name"] = result.name
-            return kind, values
         values["tool_call_id"] = ""
+    if isinstance(message.content, str):
+        return values
+    if kind == "ai":
+        values.update(_ai_values(message.content))
+    elif kind == "tool":
+        values.update(_tool_values(message.content))
+    else:
+        values["content"] = _lc_content(message.content)
+    return values
+
+
+def _ai_values(content: list[Block]) -> dict[str, Any]:
     calls = [block for block in content if isinstance(block, ToolCallBlock)]
-    if calls and kind == "ai":
-        values["tool_calls"] = [
+    if not calls:
+        return {"content": _lc_content(content)}
+    others = [block for block in content if not isinstance(block, ToolCallBlock)]
+    return {
+        "content": _lc_content(others),
+        "tool_calls": [
             {"name": call.name, "args": call.args, "id": call.id, "type": "tool_call"}
             for call in calls
-        ]
-        content = [block for block in content if not isinstance(block, ToolCallBlock)]
-    values["content"] = _lc_content(content)
-    return kind, values
+        ],
+    }
+
+
+def _tool_values(content: list[Block]) -> dict[str, Any]:
+    result = next((block for block in content if isinstance(block, ToolResultBlock)), None)
+    if result is None:
+        return {"content": _lc_content(content)}
+    values = {"tool_call_id": result.tool_call_id, "content": _lc_content(result.content)}
+    if result.is_error:
+        values["status"] = "error"
+    if result.name is not None:
+        values["name"] = result.name
+    return values
 
 
 def _chat_role(message: BaseMessage) -> MessageRole:
-    role = str(getattr(message, "role", ""))
-    return MessageRole(role) if role in MessageRole._value2member_map_ else MessageRole.USER
+    # Any text may be a ChatMessage's role.
+    return _CHAT_ROLES.get(str(getattr(message, "role", "")), MessageRole.USER)
 
 
 def _content(message: BaseMessage) -> str | list[Block]:
     if isinstance(message.content, str):
         return message.content
-    return [_block(dict(block)) for block in message.content_blocks]
+    return _blocks(message)
 
 
 def _ai_content(message: AIMessage) -> str | list[Block]:
@@ -225,24 +257,41 @@ def _ai_content(message: AIMessage) -> str | list[Block]:
     if isinstance(message.content, str):
         blocks: list[Block] = [TextBlock(text=message.content)] if message.content else []
     else:
-        blocks = [_block(dict(block)) for block in message.content_blocks]
-        blocks = [block for block in blocks if not isinstance(block, ToolCallBlock)]
+        blocks = [block for block in _blocks(message) if not isinstance(block, ToolCallBlock)]
     blocks += [
-        ToolCallBlock(id=call["id"], name=call["name"], args=call["args"])
+        ToolCallBlock(id=call["id"], name=call["name"], args=encode(call["args"]))
         for call in message.tool_calls
     ]
     blocks += [OtherBlock(value=encode(dict(call))) for call in message.invalid_tool_calls]
     return blocks
 
 
-def _block(block: dict[str, Any]) -> Block:
+def _blocks(message: BaseMessage) -> list[Block]:
+    """A message's content as blocks; what is malformed is kept as it is."""
+    blocks: list[Any]
+    try:
+        blocks = list(message.content_blocks)
+    except _MALFORMED:
+        blocks = list(message.content)
+    return [_block(block) for block in blocks]
+
+
+def _block(block: Any) -> Block:
+    if isinstance(block, str):
+        return TextBlock(text=block)
+    values = dict(block)
+    if str(values.get("id")).startswith("lc_"):  # LangChain's own, another each time
+        del values["id"]
+    try:
+        return _standard_block(values)
+    except _MALFORMED:
+        return OtherBlock(value=encode(values))
+
+
+def _standard_block(block: dict[str, Any]) -> Block:
     """A standard content block of LangChain's as one of ours."""
-    kind = block.pop("type", None)
-    made_up = str(block.get("id")).startswith("lc_")  # LangChain's own, another each time
-    shared = {
-        "id": None if made_up else block.get("id"),
-        "extras": encode(block.get("extras")),
-    }
+    kind = block.get("type")
+    shared = {"id": block.get("id"), "extras": encode(block.get("extras"))}
     if kind == "text":
         return TextBlock(text=block["text"], annotations=encode(block.get("annotations")), **shared)
     if kind == "reasoning":
@@ -266,13 +315,13 @@ def _block(block: dict[str, Any]) -> Block:
             **shared,
         )
     if kind == "tool_call":
-        return ToolCallBlock(id=block.get("id"), name=block["name"], args=block["args"])
+        return ToolCallBlock(id=block.get("id"), name=block["name"], args=encode(block["args"]))
     if kind == "non_standard":
         return OtherBlock(value=encode(block["value"]), **shared)
-    return OtherBlock(value=encode({"type": kind, **block}))
+    return OtherBlock(value=encode(block))
 
 
-def _lc_content(content: str | list[Block]) -> str | list[dict[str, Any]]:
+def _lc_content(content: str | Sequence[Block]) -> str | list[dict[str, Any]]:
     """Blocks as LangChain's content: text alone as a string, all else as standard blocks."""
     if isinstance(content, str):
         return content
@@ -314,11 +363,16 @@ def _usage(metadata: Any) -> TokenUsage | None:
     if metadata is None:
         return None
     return TokenUsage(
-        input_tokens=metadata["input_tokens"],
-        output_tokens=metadata["output_tokens"],
-        cached_tokens=(metadata.get("input_token_details") or {}).get("cache_read") or 0,
-        reasoning_tokens=(metadata.get("output_token_details") or {}).get("reasoning") or 0,
+        input_tokens=_count(metadata, "input_tokens"),
+        output_tokens=_count(metadata, "output_tokens"),
+        cached_tokens=_count(metadata.get("input_token_details"), "cache_read"),
+        reasoning_tokens=_count(metadata.get("output_token_details"), "reasoning"),
     )
+
+
+def _count(counts: Any, name: str) -> int:
+    # Differences between the chunks of a stream may be below 0.
+    return max(0, (counts or {}).get(name) or 0)
 
 
 def _usage_metadata(usage: TokenUsage) -> dict[str, Any]:

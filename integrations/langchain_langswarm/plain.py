@@ -7,11 +7,22 @@ retriever tools leave as artifacts), are written as an object with one key that 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.documents import Document
 
 from langswarm_session.errors import InvalidInputError
+
+# Of a subclass (such as the text that `message.text` gives) the plain value is kept: an equal one.
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    dict: dict,
+    list: list,
+    tuple: tuple,
+}
 
 
 def encode(value: Any) -> Any:
@@ -35,6 +46,9 @@ def encode(value: Any) -> Any:
         return {"$bytes": base64.b64encode(value).decode()}
     if kind is Document:
         return {"$document": encode(dict(value))}
+    for base, plain in _PLAIN.items():
+        if isinstance(value, base) and plain(value) == value:
+            return encode(plain(value))
     raise InvalidInputError(
         f"a {kind.__module__}.{kind.__qualname__} in a message cannot be stored; give the message "
         "JSON values (numbers, text, lists, dicts), tuples, bytes or LangChain documents"

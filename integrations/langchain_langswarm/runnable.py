@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    convert_to_messages,
+)
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
+from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.utils import get_unique_config_specs
-from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain
+from typing_extensions import override
 
+from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain
 from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
@@ -19,7 +28,7 @@ from langswarm_session.models import SessionMessage
 from langswarm_session.presets import get_session_manager
 from langswarm_session.turns import OpenTurn
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 _SPECS = [
     ConfigurableFieldSpec(
@@ -40,11 +49,13 @@ class _Call(NamedTuple):
         turn: Its turn.
         input: What the wrapped runnable is given.
         passed: The messages in that input.
+        repeatable: Whether the same call would be known again, and is given this answer then.
     """
 
     turn: OpenTurn
-    input: Any
-    passed: list[BaseMessage]
+    input: Any = None
+    passed: Sequence[BaseMessage] = ()
+    repeatable: bool = False
 
 
 class RunnableWithSession(Runnable[Any, Any]):
@@ -57,7 +68,10 @@ class RunnableWithSession(Runnable[Any, Any]):
     one after the other, each seeing those before it; one inside another is refused.
 
     Called with ``config={"configurable": {"session_id": ..., "user_id": ...}}``. The user may be
-    left out and is then ``default``; ``idempotency_key`` may be added.
+    left out and is then ``default``. With an ``idempotency_key`` beside them, or a message whose
+    id is stored, a repeated call is given the stored answer and the chain is not called: a string,
+    a message, or a list of the answer's messages, as the first call was, and of a dict the one
+    entry that has it.
 
     Args:
         runnable: The chain. It takes and gives a string, a message, a list of messages, or a dict.
@@ -82,8 +96,6 @@ class RunnableWithSession(Runnable[Any, Any]):
         output_messages_key: str | None = None,
         history_factory_config: Sequence[ConfigurableFieldSpec] | None = None,
     ) -> None:
-        from langchain_core.runnables.base import coerce_to_runnable
-
         self.runnable = coerce_to_runnable(runnable)
         self.manager = get_session_manager() if manager is None else manager
         self.input_messages_key = input_messages_key
@@ -92,35 +104,44 @@ class RunnableWithSession(Runnable[Any, Any]):
         self.history_factory_config = list(history_factory_config or _SPECS)
 
     @property
+    @override
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """The keys of ``configurable`` that this and the wrapped runnable take."""
         return get_unique_config_specs([*self.runnable.config_specs, *self.history_factory_config])
 
     @property
+    @override
     def InputType(self) -> Any:
         """What the wrapped runnable takes."""
         return self.runnable.InputType
 
     @property
+    @override
     def OutputType(self) -> Any:
         """What the wrapped runnable gives."""
         return self.runnable.OutputType
 
+    # LangChain passes the config by name, which the types of its helpers do not say.
+
+    @override
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Call the chain in a turn of the session."""
-        return self._call_with_config(self._invoke, input, config, **kwargs)
+        return self._call_with_config(self._invoke, input, config, **kwargs)  # type: ignore[arg-type]
 
+    @override
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Call the chain in a turn of the session."""
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
+        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)  # type: ignore[arg-type]
 
+    @override
     def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
         """Stream the chain's answer, in a turn of the session."""
-        yield from self.transform(iter([input]), config, **kwargs)
+        return self.transform(iter([input]), config, **kwargs)
 
-    async def astream(
+    @override
+    def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Stream the chain's answer, in a turn of the session."""
@@ -128,30 +149,30 @@ class RunnableWithSession(Runnable[Any, Any]):
         async def inputs() -> AsyncIterator[Any]:
             yield input
 
-        async for chunk in self.atransform(inputs(), config, **kwargs):
-            yield chunk
+        return self.atransform(inputs(), config, **kwargs)
 
+    # These hand LangChain's own generators out, so that whoever closes one closes the turn.
+
+    @override
     def transform(
         self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
         """Stream the answer to an input that itself comes in pieces."""
-        yield from self._transform_stream_with_config(input, self._stream, config, **kwargs)
+        return self._transform_stream_with_config(input, self._stream, config, **kwargs)  # type: ignore[arg-type]
 
-    async def atransform(
+    @override
+    def atransform(
         self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Stream the answer to an input that itself comes in pieces."""
-        async for chunk in self._atransform_stream_with_config(
-            input, self._astream, config, **kwargs
-        ):
-            yield chunk
+        return self._atransform_stream_with_config(input, self._astream, config, **kwargs)  # type: ignore[arg-type]
 
     # The chain's sync code runs in the caller's thread; only the record's work is handed over.
 
     def _invoke(self, value: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         call = run(self._begin(value, config))
         if call.turn.replayed:
-            return self._replay(call.turn)
+            return _replay(call.turn)
         try:
             output = self.runnable.invoke(call.input, config, **kwargs)
             return run(self._complete(call, output))
@@ -162,7 +183,7 @@ class RunnableWithSession(Runnable[Any, Any]):
     async def _ainvoke(self, value: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         call = await self._begin(value, config)
         if call.turn.replayed:
-            return self._replay(call.turn)
+            return _replay(call.turn)
         try:
             output = await self.runnable.ainvoke(call.input, config, **kwargs)
             return await self._complete(call, output)
@@ -175,7 +196,7 @@ class RunnableWithSession(Runnable[Any, Any]):
     ) -> Iterator[Any]:
         call = run(self._begin(_joined(list(inputs)), config))
         if call.turn.replayed:
-            yield self._replay(call.turn)
+            yield _replay(call.turn)
             return
         chunks: list[Any] = []
         try:
@@ -183,7 +204,7 @@ class RunnableWithSession(Runnable[Any, Any]):
                 chunks.append(chunk)
                 if not call.turn.holds_stream:
                     yield chunk
-            output = run(self._complete(call, _joined(chunks)))
+            output = run(self._complete(call, self._whole(chunks)))
         except BaseException as error:
             run(self._end_early(call, error, chunks))
             raise
@@ -195,7 +216,7 @@ class RunnableWithSession(Runnable[Any, Any]):
     ) -> AsyncIterator[Any]:
         call = await self._begin(_joined([value async for value in inputs]), config)
         if call.turn.replayed:
-            yield self._replay(call.turn)
+            yield _replay(call.turn)
             return
         chunks: list[Any] = []
         try:
@@ -203,7 +224,7 @@ class RunnableWithSession(Runnable[Any, Any]):
                 chunks.append(chunk)
                 if not call.turn.holds_stream:
                     yield chunk
-            output = await self._complete(call, _joined(chunks))
+            output = await self._complete(call, self._whole(chunks))
         except BaseException as error:
             await self._end_early(call, error, chunks)
             raise
@@ -212,142 +233,189 @@ class RunnableWithSession(Runnable[Any, Any]):
 
     async def _begin(self, value: Any, config: RunnableConfig) -> _Call:
         session_id, user_id, key = self._who(config)
-        given = _messages(self._new_part(value))
-        session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
+        part = value[self._input_key(value)] if isinstance(value, dict) else value
+        given = _messages(part)
+        if not given:
+            raise InvalidInputError("there is no message in the input")
         sent = [from_langchain(message) for message in given]
+        session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
         turn = await session.begin_turn(sent, idempotency_key=key)
         if turn.replayed:
-            return _Call(turn, None, [])
+            return _Call(turn)
         try:
             history = [to_langchain(message) for message in await turn.history()]
-            new = [
-                message if _same([old], [stored]) else to_langchain(stored)
-                for message, old, stored in zip(given, sent, turn.messages, strict=False)
-            ]
-            return _Call(turn, self._inner_input(value, history, new), [*history, *new])
         except BaseException as error:
-            await turn.fail(error)
+            await self._end_early(_Call(turn), error)
             raise
+        if _same(sent, turn.messages):
+            new = given
+        else:  # a middleware changed them, or a turn that failed goes on
+            new = [to_langchain(message) for message in turn.messages]
+            part = _shaped(part, new)
+        passed = [*history, *new]
+        repeatable = key is not None or given[0].id is not None
+        return _Call(turn, self._inner_input(value, part, history, passed), passed, repeatable)
 
     async def _complete(self, call: _Call, output: Any) -> Any:
-        sent = [from_langchain(message) for message in self._answer(call, output)]
-        if call.turn.keyed:
-            # What a retry with the same key is to be given.
-            sent = [each.replaced(native={**(each.native or {}), _SHAPE: _shape(output)})
-                    for each in sent]  # fmt: skip
+        answer = self._answer(call, output)
+        sent = [from_langchain(message) for message in answer]
+        if call.repeatable:
+            shape = self._shape(output)
+            sent = [
+                message.replaced(metadata={**message.metadata, _SHAPE: shape}) for message in sent
+            ]
         stored = await call.turn.complete(sent)
-        return output if _same(sent, stored) else self._shaped(output, stored)
+        if _same(sent, stored):
+            return output
+        # A middleware changed the answer.
+        part = self._output_part(output)
+        changed = [to_langchain(message) for message in stored]
+        if isinstance(part, list | tuple):
+            own = {id(message) for message in answer}
+            changed = [*(message for message in part if id(message) not in own), *changed]
+        return self._with_part(output, _shaped(part, changed))
 
     async def _end_early(
         self, call: _Call, error: BaseException, chunks: Sequence[Any] = ()
     ) -> None:
-        if not call.turn.is_open:
+        turn = call.turn
+        if not turn.is_open:
             return
         failed = isinstance(error, Exception)
-        partial = []
+        partial: list[SessionMessage] = []
         if chunks:
             reason = "failed" if failed else "cancelled"
-            partial = [
-                each.replaced(finish_reason=reason)
-                for each in map(from_langchain, self._answer(call, _joined(list(chunks))))
-            ]
+            try:
+                answer = self._answer(call, self._whole(chunks))
+                partial = [
+                    from_langchain(message).replaced(finish_reason=reason) for message in answer
+                ]
+            except Exception:  # nothing may keep the turn from its end
+                logger.warning(
+                    "session %r: what there was of the answer is no message that can be stored",
+                    turn.session_id,
+                    exc_info=True,
+                )
         if failed:
-            await call.turn.fail(error, partial)
+            await turn.fail(error, partial)
         else:  # CancelledError, GeneratorExit, KeyboardInterrupt
-            await call.turn.cancel(partial, type(error).__name__)
+            await turn.cancel(partial, type(error).__name__)
 
     def _who(self, config: RunnableConfig) -> tuple[str, str | None, str | None]:
         """The session's and user's ids and the idempotency key that the config gives."""
         configurable = config.get("configurable", {})
-        values: dict[str, Any] = {}
-        for spec in self.history_factory_config:
-            value = configurable.get(spec.id, spec.default)
-            if value is None or value == "":
-                example = {each.id: "..." for each in self.history_factory_config}
-                raise InvalidInputError(
-                    f"{spec.id!r} is missing; call with config={{'configurable': {example}}}"
-                )
-            values[spec.id] = value
+        values = {
+            spec.id: configurable.get(spec.id, spec.default) for spec in self.history_factory_config
+        }
+        missing = sorted(name for name, value in values.items() if value is None or value == "")
+        if missing:
+            example = {"configurable": dict.fromkeys(values, "...")}
+            raise InvalidInputError(f"{', '.join(missing)} missing; call with config={example}")
         session_id = values.get("session_id")
         if session_id is None:
             session_id = "/".join(quote(str(value), safe="") for value in values.values())
         return session_id, values.get("user_id"), configurable.get("idempotency_key")
 
-    def _new_part(self, value: Any) -> Any:
-        """The part of the input that has the new messages."""
-        if not isinstance(value, dict):
-            return value
-        return value[_key(value, self.input_messages_key, "input")]
+    def _input_key(self, value: Any) -> str:
+        """Where in a dict input the new messages are."""
+        if isinstance(value, dict):
+            return _key(value, self.input_messages_key, "input")
+        return self.input_messages_key or "input"
 
-    def _inner_input(self, value: Any, history: list[BaseMessage], new: list[BaseMessage]) -> Any:
+    def _inner_input(
+        self, value: Any, part: Any, history: list[BaseMessage], passed: list[BaseMessage]
+    ) -> Any:
         """What the wrapped runnable is given."""
+        inner = dict(value) if isinstance(value, dict) else {}
         if self.history_messages_key is not None:
-            given = self._new_part(value)
-            changed: Any = new
-            if isinstance(given, str):
-                changed = new[0].text if len(new) == 1 else new
-            elif isinstance(given, BaseMessage) and len(new) == 1:
-                changed = new[0]
-            inner = dict(value) if isinstance(value, dict) else {}
-            inner[_key(inner, self.input_messages_key, "input")] = changed
+            inner[self._input_key(value)] = part
             inner[self.history_messages_key] = history
             return inner
-        messages = [*history, *new]
         if self.input_messages_key is not None:
-            return {**value, self.input_messages_key: messages}
-        return messages
+            inner[self.input_messages_key] = passed
+            return inner
+        return passed
+
+    def _output_part(self, output: Any) -> Any:
+        """The part of the output that has the answer."""
+        if isinstance(output, dict):
+            return output[_key(output, self.output_messages_key, "output")]
+        return output
+
+    def _with_part(self, output: Any, part: Any) -> Any:
+        """The output with another answer in it."""
+        if isinstance(output, dict):
+            return {**output, _key(output, self.output_messages_key, "output"): part}
+        return part
 
     def _answer(self, call: _Call, output: Any) -> list[BaseMessage]:
         """The messages that the chain added: an agent gives those it was passed as well."""
-        part = output
-        if isinstance(output, dict):
-            part = output[_key(output, self.output_messages_key, "output")]
+        part = self._output_part(output)
         if isinstance(part, str):
             return [AIMessage(content=part)]
-        passed_ids = {message.id for message in call.passed if message.id is not None}
+        if isinstance(part, list | tuple) and not all(isinstance(m, BaseMessage) for m in part):
+            raise InvalidInputError(
+                "the chain's answer is a list, and not of messages; say where they are with "
+                "output_messages_key, and stream a graph with stream_mode 'updates' or 'values'"
+            )
+        objects = {id(message) for message in call.passed}
+        ids = {message.id for message in call.passed if message.id is not None}
         return [
             message
             for message in _messages(part)
-            if message.id not in passed_ids and not any(message is old for old in call.passed)
+            if id(message) not in objects
+            and message.id not in ids
+            and not isinstance(message, RemoveMessage)
         ]
 
-    def _shaped(self, output: Any, stored: Sequence[SessionMessage]) -> Any:
-        """The stored answer, which a middleware has changed, in the shape of the chain's output."""
+    def _whole(self, chunks: Sequence[Any]) -> Any:
+        """What the pieces of a stream add up to."""
+        key = self.output_messages_key
+        if key is not None and not any(
+            isinstance(chunk, dict) and key in chunk for chunk in chunks
+        ):
+            # A graph streams what each of its nodes added, unless it is asked for the whole values.
+            added = [
+                message
+                for chunk in chunks
+                if isinstance(chunk, dict)
+                for update in chunk.values()
+                if isinstance(update, dict) and key in update
+                for message in _messages(update[key])
+            ]
+            if added:
+                return {key: added}
+        return _joined(chunks)
+
+    def _shape(self, output: Any) -> dict[str, Any]:
+        """How the chain gave its answer, for a repeated call."""
+        key = None
         if isinstance(output, dict):
             key = _key(output, self.output_messages_key, "output")
-            return {**output, key: self._shaped(output[key], stored)}
-        if isinstance(output, str):
-            return stored[-1].text
-        messages = [to_langchain(message) for message in stored]
-        return messages[-1] if isinstance(output, BaseMessage) else messages
-
-    def _replay(self, turn: OpenTurn) -> Any:
-        """The answer of a turn that was complete already, in the shape it had."""
-        marked = [each for each in turn.messages if _SHAPE in (each.native or {})]
-        answer = marked or [turn.reply]
-        shape = (answer[-1].native or {}).get(_SHAPE, "message")
-        made: Any = [to_langchain(message) for message in answer]
-        inner = shape.removeprefix("dict:")
-        if inner == "text":
-            made = answer[-1].text
-        elif inner == "message":
-            made = made[-1]
-        if shape == inner:
-            return made
-        return {self.output_messages_key or "output": made}
+            output = output[key]
+        kind = "message" if isinstance(output, BaseMessage) else "list"
+        return {"key": key, "kind": "text" if isinstance(output, str) else kind}
 
 
 _SHAPE = "langchain_output"
-"""Where in ``native`` an answer says how the chain gave it."""
+"""Where in its metadata an answer says how the chain gave it."""
 
 
-def _shape(output: Any) -> str:
-    if isinstance(output, dict):
-        part = next(iter(output.values())) if len(output) == 1 else output.get("output")
-        return f"dict:{_shape(part)}"
-    if isinstance(output, str):
-        return "text"
-    return "message" if isinstance(output, BaseMessage) else "list"
+def _replay(turn: OpenTurn) -> Any:
+    """The answer of a turn that was complete already, in the shape it had."""
+    answer = [message for message in turn.messages if _SHAPE in message.metadata]
+    shape = answer[0].metadata[_SHAPE] if answer else {"key": None, "kind": "message"}
+    made: Any = [to_langchain(message) for message in answer or [turn.reply]]
+    if shape["kind"] != "list":
+        made = _shaped("" if shape["kind"] == "text" else made[-1], made)
+    return made if shape["key"] is None else {shape["key"]: made}
+
+
+def _shaped(part: Any, messages: list[BaseMessage]) -> Any:
+    """Messages in the shape that others had: a string, a message or a list."""
+    if isinstance(part, str):
+        return str(messages[-1].text)
+    return messages[-1] if isinstance(part, BaseMessage) else messages
 
 
 def _key(value: dict[str, Any], named: str | None, usual: str) -> str:
@@ -357,9 +425,9 @@ def _key(value: dict[str, Any], named: str | None, usual: str) -> str:
         InvalidInputError: If the dict has no such key.
     """
     key = named or (next(iter(value)) if len(value) == 1 else usual)
-    if value and key not in value:
+    if key not in value:
         raise InvalidInputError(
-            f"there is no {key!r} among {sorted(value)}; say where the messages are with "
+            f"there is no {key!r} among {sorted(map(str, value))}; say where the messages are with "
             "input_messages_key and output_messages_key"
         )
     return key
@@ -387,10 +455,10 @@ def _messages(value: Any) -> list[BaseMessage]:
     )
 
 
-def _joined(chunks: list[Any]) -> Any:
+def _joined(chunks: Sequence[Any]) -> Any:
     """The pieces of a stream, added up as LangChain does."""
     if not chunks:
-        return ""
+        return []
     whole = chunks[0]
     for chunk in chunks[1:]:
         try:

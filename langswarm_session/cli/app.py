@@ -211,11 +211,11 @@ def run(arguments: Sequence[str]) -> int:
         describe = getattr(error, "format_message", None)
         if describe is None:
             raise
-        outcome.report(
-            f"{describe()} (--help explains the options)",
-            "UsageError",
-            ExitCode.USAGE,
-            as_json="--json" in arguments,
-        )
+        message = describe()
+        hint = "--help explains the options"
+        if message.endswith((" --db", " --storage")):
+            hint = "it goes before the command"
+        as_json = "--json" in arguments
+        outcome.report(f"{message} ({hint})", "UsageError", ExitCode.USAGE, as_json=as_json)
         return ExitCode.USAGE
     return int(code or 0)

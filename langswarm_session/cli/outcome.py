@@ -88,10 +88,10 @@ def reported(*, as_json: bool) -> Iterator[None]:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
         code = report_error(error, as_json=as_json)
-        with suppress(OSError):
+        try:
             sys.stdout.flush()
-            raise typer.Exit(code) from None
-        _drop(sys.stdout)  # or the interpreter would fail to flush it once more
+        except OSError:  # a full disk, say, at which the interpreter would fail once more
+            _drop(sys.stdout)
         raise typer.Exit(code) from None
 
 

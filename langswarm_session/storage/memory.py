@@ -34,7 +34,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
-from langswarm_session.storage.rows import dump_json
+from langswarm_session.storage.rows import dump_json, encode_message
 
 
 @dataclass(slots=True)
@@ -107,8 +107,9 @@ class _Log:
     def note(self, turn: int, status: TurnStatus, error: str | None = None) -> None:
         """Note how a turn stands."""
         note = self.turns.setdefault(turn, _TurnNote(status))
-        note.status, note.error, note.finished_at = status, error, _now()
-        note.answered = rules.answered(self.of_turn(turn))
+        note.status, note.error = status, error
+        note.finished_at = None if status is TurnStatus.OPEN else _now()
+        note.answered = rules.answered(status, self.since(turn))
 
     def save_key(self, turn: int, status: TurnStatus, key: IdempotencyKey) -> None:
         """Note a turn's key, which no other turn has from now on."""
@@ -128,8 +129,8 @@ class _Log:
         if turn is None:
             return None
         note = self.turns.get(turn) or _TurnNote(TurnStatus.COMPLETE)
-        last = self.of_turn(turn)[-1].seq or 0
-        return rules.KnownTurn(turn, last, note.status, note.digest)
+        is_last = self.messages[-1].turn_id == turn
+        return rules.KnownTurn(turn, is_last, note.status, note.digest)
 
     def make_free(self, expected_revision: int | None) -> None:
         """Raise if the session cannot be written to; end a turn whose lease ran out."""
@@ -146,8 +147,9 @@ class _Log:
         kept = []
         replied = False
         for message in self.since(turn):
-            replied = replied or (message.turn_id == turn and message.role is MessageRole.ASSISTANT)
-            if replied and message.turn_id == turn:
+            begun = message.seq == turn
+            replied = replied or (not begun and message.role is MessageRole.ASSISTANT)
+            if replied:
                 del self.by_id[message.id]
             else:
                 kept.append(message)
@@ -157,7 +159,9 @@ class _Log:
 
 def _own(message: SessionMessage) -> SessionMessage:
     """A copy that shares nothing that can be changed, as a database would give it."""
-    if isinstance(message.content, str) and not (message.metadata or message.native):
+    usage = message.usage
+    shared = message.metadata or message.native or (usage is not None and usage.details)
+    if isinstance(message.content, str) and not shared:
         return message._trusted({**message.__dict__, "metadata": {}})
     return message.model_copy(deep=True)
 
@@ -267,10 +271,11 @@ class InMemorySessionStorage(ISessionStorage):
         key: IdempotencyKey | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
+        _check(messages)
         with self._lock:
             log = self._log(session_id)
             fresh = rules.new_messages(session_id, messages, _stored(log, messages))
-            if messages and not fresh:
+            if not fresh:
                 return Appended(log.record, _as_stored(log, messages))
             if token is not None:
                 turn = _held(log, token)
@@ -298,14 +303,12 @@ class InMemorySessionStorage(ISessionStorage):
         expected_revision: int | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
+        _check(messages)
         with self._lock:
             log = self._log(session_id)
             fresh = rules.new_messages(session_id, messages, _stored(log, messages))
-            first = messages[0] if messages else None
-            known = log.known_turn(first, key)
-            if known is not None and log.record.turn_token is not None:
-                log.make_free(expected_revision)
-                known = log.known_turn(first, key)
+            rules.check_begins(session_id, messages)
+            known = log.known_turn(messages[0], key)
             outcome = None if known is None else rules.check_known(known, key, log.record)
             if known is not None and outcome == "replay":
                 return TurnStart(log.record, log.of_turn(known.turn), replayed=True)
@@ -331,6 +334,7 @@ class InMemorySessionStorage(ISessionStorage):
         self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         """See `ISessionStorage.end_turn`."""
+        _check(messages)
         changes: dict[str, Any] = dict(_NO_LEASE)
         if end.provider_state is not None:
             changes["provider_state"] = dump_json(dict(end.provider_state))
@@ -502,6 +506,12 @@ class InMemorySessionStorage(ISessionStorage):
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise StorageClosedError("the storage was closed")
+
+
+def _check(messages: Sequence[SessionMessage]) -> None:
+    """Refuse what a database would refuse."""
+    for message in messages:
+        encode_message(message)
 
 
 def _held(log: _Log, token: str) -> int:

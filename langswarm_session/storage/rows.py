@@ -42,9 +42,10 @@ def encode_id(message_id: str) -> bytes | str:
         try:
             packed = bytes.fromhex(message_id)
         except ValueError:
-            return message_id
+            packed = b""
         if packed.hex() == message_id:
             return packed
+    check_text(message_id)
     return message_id
 
 
@@ -58,6 +59,7 @@ def encode_message(message: SessionMessage) -> MessageRow:
     content: str | None = None
     if isinstance(message.content, str):
         content = message.content
+        check_text(content)
     else:
         extra["blocks"] = blocks_adapter.dump_python(
             message.content, mode="json", exclude_none=True
@@ -72,7 +74,7 @@ def encode_message(message: SessionMessage) -> MessageRow:
         extra["usage"] = message.usage.model_dump(exclude_defaults=True)
     if message.finish_reason is not None:
         extra["finish_reason"] = message.finish_reason
-    if message.native:
+    if message.native is not None:
         extra["native"] = message.native
     return (
         _ROLE_CODES[message.role],
@@ -81,6 +83,19 @@ def encode_message(message: SessionMessage) -> MessageRow:
         encode_id(message.id),
         dump_json(extra) if extra else None,
     )
+
+
+def check_text(text: str) -> None:
+    """Raises InvalidInputError if there is half of a character (a lone surrogate) in the text."""
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"the text has half a character (a lone surrogate) at position {error.start}; "
+            "join what was cut, or replace it"
+        ) from None
 
 
 def dump_json(value: object) -> str:
@@ -92,7 +107,7 @@ def dump_json(value: object) -> str:
     try:
         return to_json(value, inf_nan_mode="constants").decode()
     except (PydanticSerializationError, ValueError) as error:
-        raise InvalidInputError(f"this cannot be stored as JSON: {error}") from error
+        raise InvalidInputError(f"this cannot be stored as JSON: {error}") from None
 
 
 def decode_message(

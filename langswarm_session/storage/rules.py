@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +33,7 @@ class KnownTurn:
     """A turn that an idempotency key or a message id led to."""
 
     turn: int
-    last_seq: int
+    is_last: bool
     status: TurnStatus
     digest: str | None
 
@@ -119,7 +120,7 @@ def check_known(
         )
     if known.status is TurnStatus.COMPLETE:
         return "replay"
-    if known.last_seq == record.last_seq:
+    if known.is_last:
         return "resume"
     if key is None or known.digest is None:
         raise MessageConflictError(
@@ -143,20 +144,29 @@ def new_messages(
     seen = dict(stored)
     fresh: list[SessionMessage] = []
     for message in messages:
-        known = seen.setdefault(message.id, message)
-        if (known.role, known.content) != (message.role, message.content):
+        known = seen.get(message.id)
+        if known is None:
+            seen[message.id] = message
+            fresh.append(message)
+        elif (known.role, known.content) != (message.role, message.content):
             raise MessageConflictError(
                 f"the message id {message.id!r} is stored already, with other content; "
                 "give a changed message a new id",
                 session_id=session_id,
             )
-        if known is message and message.id not in stored and not any(m is message for m in fresh):
-            fresh.append(message)
     return fresh
 
 
-def answered(messages: Iterable[SessionMessage]) -> bool:
-    """Whether any of the messages is a reply."""
+def check_begins(session_id: str, messages: Sequence[SessionMessage]) -> None:
+    """Raises InvalidInputError unless there is a message for a turn to begin with."""
+    if not messages:
+        raise InvalidInputError("a turn begins with a message", session_id=session_id)
+
+
+def answered(status: TurnStatus, messages: Iterable[SessionMessage]) -> bool:
+    """Whether a turn belongs in the window: one that ended early does if it has a reply."""
+    if status in (TurnStatus.OPEN, TurnStatus.COMPLETE):
+        return True
     return any(message.role is MessageRole.ASSISTANT for message in messages)
 
 
@@ -179,10 +189,10 @@ def parse_cursor(cursor: str) -> tuple[int, int]:
     Raises:
         InvalidInputError: If it is not a cursor.
     """
-    first, _, second = cursor.partition(".")
-    try:
-        return int(first), int(second)
-    except ValueError:
+    # Two whole numbers of at most 64 bits.
+    match = re.fullmatch(r"(\d{1,18})\.(\d{1,18})", cursor) if isinstance(cursor, str) else None
+    if match is None:
         raise InvalidInputError(
             f"{cursor!r} is not a cursor; pass the next_cursor of the page before"
-        ) from None
+        )
+    return int(match[1]), int(match[2])

@@ -8,6 +8,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic_core import from_json
@@ -30,7 +31,7 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import SYSTEM, dump_json
-from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous
+from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous, typed_error
 from langswarm_session.storage.sqlite_schema import MIGRATIONS
 
 T = TypeVar("T")
@@ -80,7 +81,10 @@ class SQLiteSessionStorage(ISessionStorage):
             raise InvalidInputError("busy_timeout must be at least 0 and max_readers at least 1")
         self.db_path = path
         self._engine = SQLiteEngine(
-            path, synchronous=synchronous, busy_timeout=busy_timeout, max_readers=max_readers
+            str(Path(path).absolute()),
+            synchronous=synchronous,
+            busy_timeout=busy_timeout,
+            max_readers=max_readers,
         )
         # Also at the interpreter's exit, so that a forgotten close() loses nothing.
         weakref.finalize(self, self._engine.close)
@@ -189,7 +193,7 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.append`."""
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
-            if batch.stored and not batch.messages:
+            if not batch.messages:
                 return Appended(log.load(connection, session_id)[0], batch.merged([]))
             if token is not None:
                 record, place = log.update_held(
@@ -223,6 +227,7 @@ class SQLiteSessionStorage(ISessionStorage):
         expected_revision: int | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
+        rules.check_begins(session_id, messages)
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> TurnStart:
             held = (lease.token, lease.owner, log.now() + int(lease.seconds * 1_000_000))
@@ -246,11 +251,6 @@ class SQLiteSessionStorage(ISessionStorage):
             known = log.known_turn(connection, place, batch, key)
             if known is None:
                 return None
-            if record.turn_token is not None:
-                log.make_free(connection, record, place, expected_revision)
-                record, place = log.load(connection, session_id)
-                known = log.known_turn(connection, place, batch, key)
-                assert known is not None, "ending a turn does not remove it"
             outcome = rules.check_known(known, key, record)
             if outcome == "replay":
                 messages = log.select_turn(connection, place, known.turn)
@@ -279,7 +279,9 @@ class SQLiteSessionStorage(ISessionStorage):
             record, place = log.update_held(connection, log.END, values, session_id, end.token)
             turn = record.turn_id or 0
             stored = log.insert(connection, place, record.last_seq, turn, batch)
-            if end.keyed or end.status is not TurnStatus.COMPLETE:
+            if end.status is TurnStatus.COMPLETE:
+                log.save_complete(connection, place, turn)
+            else:
                 log.save_status(connection, place, turn, end.status, end.error)
             return Appended(record, stored)
 
@@ -341,7 +343,8 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.get_turns`."""
 
         def job(connection: sqlite3.Connection) -> list[Turn]:
-            return log.select_turns(connection, *log.load(connection, session_id), limit)
+            with log.snapshot(connection):
+                return log.select_turns(connection, *log.load(connection, session_id), limit)
 
         return await self._engine.read(job)
 
@@ -425,4 +428,7 @@ class SQLiteSessionStorage(ISessionStorage):
             fresh = rules.new_messages(session_id, messages, stored)
             return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))
 
-        return await self._engine.write(careful)
+        try:
+            return await self._engine.write(careful)
+        except sqlite3.IntegrityError as error:
+            raise typed_error(error, self.db_path) from error

@@ -12,6 +12,7 @@ reads and writes alike, without a group commit: ``benchmarks/`` measures it besi
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sqlite3
@@ -60,6 +61,10 @@ def typed_error(error: Exception, path: str) -> SessionError:
     """Our error for one of SQLite's; errors that are ours already come back as they are."""
     if isinstance(error, SessionError):
         return error
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StorageFullError(f"{path}: the disk is full; free some space and try again")
+        return StorageUnavailableError(f"{path}: the database cannot be opened ({error.strerror})")
     primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
     kind, hint = _ERRORS.get(primary, (SessionStorageError, "the database refused the operation"))
     return kind(f"{path}: {hint} ({error})")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,11 @@ _SAVE_STATUS = (
     "SET status = ?3, answered = ?4, error = ?5, finished_at = ?6"
 )
 
+_SAVE_COMPLETE = (
+    "UPDATE turns SET status = 'complete', answered = 1, error = NULL, finished_at = ? "
+    "WHERE session = ? AND turn = ?"
+)
+
 Place = int
 """A session's key: what its messages and turns refer to."""
 
@@ -105,6 +111,16 @@ class Batch:
 def now() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1000
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several reads that see the database as it was at one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
 
 
 def load(connection: sqlite3.Connection, session_id: str) -> tuple[SessionRecord, Place]:
@@ -298,19 +314,21 @@ def known_turn(
     row = connection.execute(
         "SELECT status, digest FROM turns WHERE session = ? AND turn = ?", (place, turn)
     ).fetchone()
-    last_seq = connection.execute(
-        "SELECT max(seq) FROM messages WHERE session = ? AND seq >= ? AND turn = ?",
-        (place, turn, turn),
+    last_turn = connection.execute(
+        "SELECT turn FROM messages WHERE session = ? ORDER BY seq DESC LIMIT 1", (place,)
     ).fetchone()[0]
     status, digest = row or (TurnStatus.COMPLETE.value, None)
-    return rules.KnownTurn(turn, last_seq, TurnStatus(status), digest)
+    return rules.KnownTurn(turn, last_turn == turn, TurnStatus(status), digest)
 
 
 def drop_replies(connection: sqlite3.Connection, place: Place, turn: int) -> int:
-    """Remove what an unfinished turn has from its first reply on; returns how many messages."""
+    """Remove what an unfinished turn has from its first reply on; returns how many messages.
+
+    The message it began with stays, whoever spoke it.
+    """
     return connection.execute(
         "DELETE FROM messages WHERE session = ?1 AND turn = ?2 AND seq >= ("
-        "SELECT min(seq) FROM messages WHERE session = ?1 AND seq >= ?2 AND turn = ?2 "
+        "SELECT min(seq) FROM messages WHERE session = ?1 AND seq > ?2 AND turn = ?2 "
         f"AND role = {ASSISTANT})",
         (place, turn),
     ).rowcount
@@ -338,13 +356,15 @@ def save_status(
     status: TurnStatus,
     error: str | None = None,
 ) -> None:
-    """Note how a turn ended, and whether anything in it answers the user."""
-    answered = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM messages WHERE session = ? AND seq >= ? AND turn = ? "
-        f"AND role = {ASSISTANT})",
-        (place, turn, turn),
-    ).fetchone()[0]
-    connection.execute(_SAVE_STATUS, (place, turn, status.value, answered, error, now()))
+    """Note how a turn stands, and whether it belongs in the window."""
+    answered = rules.answered(status, select_turn(connection, place, turn))
+    finished = None if status is TurnStatus.OPEN else now()
+    connection.execute(_SAVE_STATUS, (place, turn, status.value, answered, error, finished))
+
+
+def save_complete(connection: sqlite3.Connection, place: Place, turn: int) -> None:
+    """Note that a turn is complete, where anything else was noted of it."""
+    connection.execute(_SAVE_COMPLETE, (now(), place, turn))
 
 
 def select_turns(

@@ -254,9 +254,7 @@ class TurnTests(StorageTests):
             await storage.end_turn("s", completed(old), [reply()])
         assert await storage.get_messages("s") == []
 
-    async def test_an_expired_lease_holds_until_it_is_taken(
-        self, storage: ISessionStorage
-    ) -> None:
+    async def test_an_expired_lease_holds_until_it_is_taken(self, storage: ISessionStorage) -> None:
         """Being late alone loses nothing."""
         await storage.create_session(new_session("s"))
         late = lease(0)
@@ -355,6 +353,39 @@ class TurnTests(StorageTests):
         assert start.messages == (await storage.get_messages("s"))[:3]
         assert await everything(storage, "s") == before
 
+    async def test_a_replay_waits_for_no_turn(self, storage: ISessionStorage) -> None:
+        """The stored answer is given while another turn runs: there is nothing to wait for."""
+        await storage.create_session(new_session("s"))
+        await _failed_turn(storage, [user("a"), reply("b")], key=KEY, end=completed)
+        await storage.begin_turn("s", [user()], lease())
+        before = await everything(storage, "s")
+        start = await storage.begin_turn("s", [user("a")], lease(), key=KEY)
+        assert (start.replayed, texts(start.messages)) == (True, ["a", "b"])
+        appended = await storage.append("s", [user("a"), reply("b")], key=KEY)
+        assert texts(appended.messages) == ["a", "b"]
+        assert await everything(storage, "s") == before
+
+    @pytest.mark.parametrize("key", [KEY, None], ids=["with a key", "without"])
+    async def test_a_complete_turn_needs_no_reply(
+        self, storage: ISessionStorage, key: IdempotencyKey | None
+    ) -> None:
+        """It counts as answered: only what failed or was cancelled can go unanswered."""
+        await storage.create_session(new_session("s"))
+        await _failed_turn(storage, [user("noted")], key=key, end=completed)
+        await _is_one_answered_turn(storage, ["noted"])
+
+    async def test_what_began_a_turn_is_never_dropped(self, storage: ISessionStorage) -> None:
+        """Not even where a reply began it, as in a log that came from elsewhere."""
+        await storage.create_session(new_session("s"))
+        begun = lease()
+        await storage.begin_turn("s", [reply("greeting")], begun, key=KEY)
+        await storage.end_turn("s", failed(begun, keyed=True), [reply("half")])
+        again = lease()
+        start = await storage.begin_turn("s", [reply("greeting")], again, key=KEY)
+        assert texts(start.messages) == ["greeting"]
+        await storage.end_turn("s", completed(again, keyed=True), [reply("whole")])
+        await _is_one_answered_turn(storage, ["greeting", "whole"])
+
     async def test_a_message_id_is_a_key(self, storage: ISessionStorage) -> None:
         """A turn that begins with a stored message is that message's turn."""
         await storage.create_session(new_session("s"))
@@ -376,23 +407,26 @@ class TurnTests(StorageTests):
             if end is not None:
                 await storage.end_turn("s", end(begun, keyed=True), [])
             before = await everything(storage, "s")
-            refused = SessionBusyError if end is None else IdempotencyConflictError
-            with pytest.raises(refused):
+            with pytest.raises((SessionBusyError, IdempotencyConflictError)) as caught:
                 other = IdempotencyKey(str(number), "other")
                 await storage.begin_turn("s", [user("other")], lease(), key=other)
+            assert end is None or caught.type is IdempotencyConflictError
             assert await everything(storage, "s") == before
 
-    async def test_an_open_turn_is_not_replayed(self, storage: ISessionStorage) -> None:
-        """Whoever repeats it meanwhile is told that it runs, by key or by message id."""
+    @pytest.mark.parametrize("key", [KEY, None], ids=["by key", "by message"])
+    async def test_an_open_turn_is_not_replayed(
+        self, storage: ISessionStorage, key: IdempotencyKey | None
+    ) -> None:
+        """Whoever repeats it meanwhile is told that it runs."""
         await storage.create_session(new_session("s"))
         asked, begun = user(), lease()
-        await storage.begin_turn("s", [asked], begun, key=KEY)
+        await storage.begin_turn("s", [asked], begun, key=key)
+        await storage.append("s", [reply("half")], token=begun.token)
         before = await everything(storage, "s")
-        with pytest.raises(SessionBusyError) as caught:
-            await storage.begin_turn("s", [user()], lease(), key=KEY)
-        assert caught.value.holder == begun.token
-        with pytest.raises(SessionBusyError):
-            await storage.begin_turn("s", [asked], lease())
+        for given in (key, None):
+            with pytest.raises(SessionBusyError) as caught:
+                await storage.begin_turn("s", [asked], lease(), key=given)
+            assert caught.value.holder == begun.token
         assert await everything(storage, "s") == before
 
     @pytest.mark.parametrize("end", _EARLY)
@@ -455,15 +489,23 @@ class TurnTests(StorageTests):
         record = await storage.get_session("s")
         assert (record.turn_count, record.message_count, record.errors) == (1, 2, 4)
 
-    async def test_a_turn_left_open_is_resumed(self, storage: ISessionStorage) -> None:
+    @pytest.mark.parametrize("key", [KEY, None], ids=["by key", "by message"])
+    @pytest.mark.parametrize("left", [[], ["half"]], ids=["unanswered", "half answered"])
+    async def test_a_turn_left_open_is_resumed(
+        self, storage: ISessionStorage, key: IdempotencyKey | None, left: list[str]
+    ) -> None:
         """A retry after the death of the process that ran the turn: its lease has run out."""
         await storage.create_session(new_session("s"))
-        await storage.begin_turn("s", [user("asked")], lease(0), key=KEY)
-        again = lease()
-        start = await storage.begin_turn("s", [user("asked")], again, key=KEY)
+        asked, dead, again = user("asked"), lease(0), lease()
+        await storage.begin_turn("s", [asked], dead, key=key)
+        await storage.append("s", [reply(each) for each in left], token=dead.token)
+        start = await storage.begin_turn("s", [asked], again, key=key)
+        assert not start.replayed
         assert (texts(start.messages), start.record.turn_count) == (["asked"], 1)
         assert start.record.errors == 1
-        await storage.end_turn("s", completed(again, keyed=True), [reply("whole")])
+        with pytest.raises(TurnLostError):
+            await storage.end_turn("s", completed(dead, keyed=key is not None), [reply("late")])
+        await storage.end_turn("s", completed(again, keyed=key is not None), [reply("whole")])
         await _is_one_answered_turn(storage, ["asked", "whole"])
 
     async def test_a_conflict_leaves_an_expired_turn_alone(self, storage: ISessionStorage) -> None:
@@ -598,5 +640,3 @@ async def _is_one_answered_turn(storage: ISessionStorage, expected: list[str]) -
     assert [(turn.status, turn.error) for turn in turns] == [(TurnStatus.COMPLETE, None)]
     assert texts(await storage.get_messages("s")) == expected
     assert texts(await storage.get_messages("s", answered_only=True)) == expected
-
-

@@ -1,0 +1,107 @@
+"""Everybody who takes part.  One adapter each; their packages are imported when first used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.contenders.base import Contender, Kind, Store, UnsupportedError
+
+__all__ = [
+    "CONTENDERS",
+    "DOORS",
+    "LLAMA_INDEX",
+    "OURS",
+    "RAW",
+    "SESSION",
+    "Contender",
+    "Door",
+    "Kind",
+    "Store",
+    "UnsupportedError",
+    "find",
+]
+
+
+_FASTEST = "openai-agents SQLiteSession"
+"""The peer that a quick run does not leave out."""
+
+
+def _ours(name: str, place: str, *, answers: bool = False) -> Contender:
+    return Contender(name, Kind.OURS, f"benchmarks.contenders.{place}", "typed", answers=answers)
+
+
+def _peer(name: str, place: str, reads: str, *, grows: bool = False, wal: bool = True) -> Contender:
+    module = f"benchmarks.contenders.{place}"
+    slow = name != _FASTEST
+    return Contender(name, Kind.PEER, module, reads, grows=grows, slow=slow, wal=wal)
+
+
+OURS = _ours("langswarm-session", "ours:StorageStore")
+SESSION = _ours("langswarm-session send_message", "ours:SessionStore", answers=True)
+
+AGENTS = _peer(_FASTEST, "openai_agents:SQLiteStore", "dicts")
+LANGCHAIN = _peer(
+    "langchain-community SQLChatMessageHistory", "langchain:AsyncHistory", "typed", wal=False
+)
+LLAMA_INDEX = _peer("llama-index SQLAlchemyChatStore", "llama_index:ChatStore", "typed", wal=False)
+LANGGRAPH = _peer("langgraph AsyncSqliteSaver", "langgraph:GraphStore", "typed", grows=True)
+RAW = Contender("raw sqlite3", Kind.LIMIT, "benchmarks.contenders.raw:RawStore", "json")
+
+CONTENDERS = (
+    OURS,
+    AGENTS,
+    _peer("openai-agents SQLAlchemySession", "openai_agents:SQLAlchemyStore", "dicts"),
+    LANGCHAIN,
+    LLAMA_INDEX,
+    LANGGRAPH,
+    RAW,
+    Contender(
+        "aiosqlite, same settings",
+        Kind.TRIED,
+        "benchmarks.contenders.raw:AiosqliteStore",
+        "json",
+    ),
+)
+"""The rows of most tables."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """One of our doors and what the framework's users have now.
+
+    Attributes:
+        framework: Whose door it is.
+        door: Ours.
+        peer: Theirs.
+        sync: Whether both are called where no event loop runs.
+        goals: How many times faster ours shall append and read; None for no goal.
+    """
+
+    framework: str
+    door: Contender
+    peer: Contender
+    sync: bool = False
+    goals: tuple[float, float] | None = (6, 3)
+
+
+DOORS = (
+    Door("LangChain", _ours("SessionChatMessageHistory", "doors:LangChainDoor"), LANGCHAIN),
+    Door(
+        "LangChain",
+        _ours("SessionChatMessageHistory, sync", "doors:LangChainSyncDoor"),
+        _peer("langchain-community SQLChatMessageHistory, sync", "langchain:SyncHistory", "typed"),
+        sync=True,
+    ),
+    Door("LlamaIndex", _ours("AsyncSessionChatStore", "doors:LlamaIndexDoor"), LLAMA_INDEX),
+    Door("OpenAI Agents SDK", _ours("AgentSession", "doors:AgentsDoor"), AGENTS, goals=None),
+)
+
+
+def find(name: str) -> Contender:
+    """The contender of that name.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    everybody = (*CONTENDERS, SESSION, *(one for door in DOORS for one in (door.door, door.peer)))
+    return {contender.name: contender for contender in everybody}[name]

@@ -1,0 +1,68 @@
+"""LlamaIndex's SQLAlchemy chat store."""
+
+# ruff: noqa: D102 (the base class describes the methods)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.storage.chat_store.sql import SQLAlchemyChatStore
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from benchmarks.contenders.base import Store, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.load import Turn
+
+_CHUNK = 500
+"""Turns in one INSERT: SQLite takes so many bound values and no more."""
+
+
+def to_messages(turns: Sequence[Turn]) -> list[ChatMessage]:
+    """The turns as LlamaIndex has them."""
+    return [
+        ChatMessage(role=role, content=text)
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+class ChatStore(Store):
+    """`SQLAlchemyChatStore` over aiosqlite."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._store = SQLAlchemyChatStore("messages", async_engine=engine)
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        store = cls(create_async_engine(f"sqlite+aiosqlite:///{path}"))
+        await store._store.get_messages("nobody", limit=1)  # creates the table
+        return store
+
+    async def begin(self, session: str) -> None:
+        pass
+
+    async def append_turn(self, session: str, turn: Turn) -> None:
+        await self._store.add_messages(session, to_messages((turn,)))
+
+    async def preload(self, session: str, turns: Sequence[Turn]) -> None:
+        for start in range(0, len(turns), _CHUNK):
+            await self._store.add_messages(session, to_messages(turns[start : start + _CHUNK]))
+
+    async def read_all(self, session: str) -> list[ChatMessage]:
+        return await self._store.get_messages(session)
+
+    async def newest(self, session: str, count: int) -> list[ChatMessage]:
+        raise UnsupportedError("oldest only")
+
+    @staticmethod
+    def text(message: Any) -> str:
+        return str(message.content)
+
+    async def close(self) -> None:
+        await self._engine.dispose()

@@ -1,0 +1,79 @@
+"""What the tests of the command line share: runs of it in this process and in others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from langswarm_session import SessionManager
+from langswarm_session.cli.app import app
+
+PROGRAM = Path(__file__).with_name("program.py")
+
+Cli = Callable[..., Result]
+Process = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("LANGSWARM_SESSION_DB", "FORCE_COLOR", "NO_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("PYTHONUTF8", "1")
+
+
+@pytest.fixture
+def cli(db_path: str) -> Cli:
+    """Runs a command in this process, on the test's database."""
+
+    def run(*arguments: str, **options: Any) -> Result:
+        return CliRunner().invoke(app, ["--db", db_path, *arguments], **options)
+
+    return run
+
+
+@pytest.fixture
+def command(db_path: str) -> list[str]:
+    """How a process is started that runs commands on the test's database."""
+    return [sys.executable, str(PROGRAM), "--db", db_path]
+
+
+@pytest.fixture
+def process(command: list[str]) -> Process:
+    """Runs a command in a process of its own."""
+
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=dict(os.environ),
+        )
+
+    return run
+
+
+@pytest.fixture
+def fill(db_path: str) -> Callable[[Callable[[SessionManager], Any]], None]:
+    """Writes to the test's database by the API."""
+
+    def run(work: Callable[[SessionManager], Any]) -> None:
+        async def main() -> None:
+            async with SessionManager("sqlite", storage_config={"db_path": db_path}) as manager:
+                await work(manager)
+
+        asyncio.run(main())
+
+    return run

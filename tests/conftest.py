@@ -1,0 +1,145 @@
+"""What the tests share: managers on every storage, providers that wait, and views of a log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langswarm_session import (
+    BaseSession,
+    InMemorySessionStorage,
+    ISessionStorage,
+    MockProviderSession,
+    ProviderReply,
+    ProviderRequest,
+    ProviderSessionFactory,
+    SessionManager,
+    SQLiteSessionStorage,
+    StreamEvent,
+)
+
+MakeManager = Callable[..., SessionManager]
+
+
+class GatedProvider(MockProviderSession):
+    """A mock that, once asked, waits until it is let go (a stream: after its first piece)."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def send_message(self, request: ProviderRequest) -> ProviderReply:
+        self.asked.set()
+        await self.go.wait()
+        return await super().send_message(request)
+
+    async def stream_message(
+        self, request: ProviderRequest
+    ) -> AsyncIterator[StreamEvent | ProviderReply]:
+        async for event in super().stream_message(request):
+            yield event
+            self.asked.set()
+            await self.go.wait()
+
+
+@pytest.fixture
+def db_path(tmp_path: Path) -> str:
+    return str(tmp_path / "sessions.db")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def storage_kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+async def open_storage(
+    storage_kind: str, db_path: str
+) -> AsyncIterator[Callable[[], ISessionStorage]]:
+    """Opens storages that hold the same sessions, as several processes would."""
+    opened: list[ISessionStorage] = []
+
+    def make() -> ISessionStorage:
+        if storage_kind == "sqlite":
+            opened.append(SQLiteSessionStorage(db_path))
+        elif not opened:
+            opened.append(InMemorySessionStorage())
+        return opened[-1]
+
+    yield make
+    for storage in opened:
+        await storage.close()
+
+
+@pytest.fixture
+async def make_manager(
+    open_storage: Callable[[], ISessionStorage],
+) -> AsyncIterator[MakeManager]:
+    """Makes managers that share their sessions and nothing else."""
+    managers: list[SessionManager] = []
+
+    def make(**options: Any) -> SessionManager:
+        manager = SessionManager(open_storage(), **options)
+        managers.append(manager)
+        return manager
+
+    yield make
+    for manager in managers:
+        await manager.close()
+
+
+@pytest.fixture
+def mock() -> MockProviderSession:
+    """The provider of `manager`'s sessions."""
+    return MockProviderSession()
+
+
+@pytest.fixture
+def manager(make_manager: MakeManager, mock: MockProviderSession) -> SessionManager:
+    return make_manager(providers={"mock": mock})
+
+
+@pytest.fixture
+async def session(manager: SessionManager) -> BaseSession:
+    return await manager.create_session("user123", "mock", "echo")
+
+
+@pytest.fixture
+def gated(manager: SessionManager) -> GatedProvider:
+    """The provider of `manager`'s sessions from now on: one that waits to be let go."""
+    provider = GatedProvider()
+    manager.add_provider_session("mock", provider)
+    return provider
+
+
+@pytest.fixture
+def texts() -> Callable[[BaseSession], Awaitable[list[str]]]:
+    """What a session's log says."""
+
+    async def texts(session: BaseSession) -> list[str]:
+        return [message.text for message in await session.get_messages()]
+
+    return texts
+
+
+@pytest.fixture
+def turns() -> Callable[[BaseSession], Awaitable[list[str]]]:
+    """How a session's turns stand."""
+
+    async def turns(session: BaseSession) -> list[str]:
+        return [turn.status.value for turn in await session.get_turns()]
+
+    return turns
+
+
+@pytest.fixture
+def provider_factory(monkeypatch: pytest.MonkeyPatch) -> type[ProviderSessionFactory]:
+    """The factory, which forgets afterwards what a test registered."""
+    makers = dict(ProviderSessionFactory._makers)
+    monkeypatch.setattr(ProviderSessionFactory, "_makers", makers)
+    return ProviderSessionFactory

@@ -1,0 +1,375 @@
+"""A chain with the memory of a session, streamed: whole, broken off, and held back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableGenerator,
+    RunnableParallel,
+    RunnablePassthrough,
+)
+from langchain_langswarm import RunnableWithSession, SessionChatMessageHistory
+
+from langswarm_session import InvalidInputError, SessionManager
+
+Log = Callable[..., list[tuple[str, str]]]
+Statuses = Callable[[], list[str]]
+Streaming = Callable[..., RunnableWithSession]
+
+HELD = [("human", "hi"), ("ai", "one two")]
+
+
+class ChainError(Exception):
+    pass
+
+
+def words(inputs: Iterator[Any]) -> Iterator[AIMessageChunk]:
+    """A chain that answers in three pieces."""
+    list(inputs)
+    for word in ("one ", "two ", "three"):
+        yield AIMessageChunk(word)
+
+
+async def awords(inputs: AsyncIterator[Any]) -> AsyncIterator[AIMessageChunk]:
+    async for _ in inputs:
+        pass
+    for chunk in words(iter(())):
+        yield chunk
+
+
+def broken(inputs: Iterator[Any]) -> Iterator[AIMessageChunk]:
+    """A chain that fails after its second piece."""
+    chunks = words(inputs)
+    yield next(chunks)
+    yield next(chunks)
+    raise ChainError("out of order")
+
+
+async def abroken(inputs: AsyncIterator[Any]) -> AsyncIterator[AIMessageChunk]:
+    for chunk in broken(iter([value async for value in inputs])):
+        yield chunk
+
+
+@pytest.fixture
+def streaming(manager: SessionManager) -> Streaming:
+    """Gives generators, a sync and an async one, the memory of a session."""
+
+    def streaming(sync: Any = words, asynchronous: Any = awords, **keys: Any) -> Any:
+        return RunnableWithSession(RunnableGenerator(sync, asynchronous), manager, **keys)
+
+    return streaming
+
+
+@pytest.fixture
+def memory(streaming: Streaming) -> RunnableWithSession:
+    return streaming()
+
+
+# Whole streams
+
+
+def test_pieces_come_as_they_are_and_are_stored_as_one_message(
+    memory: RunnableWithSession, config: RunnableConfig, manager: SessionManager
+) -> None:
+    chunks = list(memory.stream("hi", config))
+    assert chunks[:3] == list(words(iter(())))
+    assert SessionChatMessageHistory("chat", manager).messages == [
+        HumanMessage("hi"),
+        AIMessage("one two three"),
+    ]
+
+
+async def test_pieces_come_as_they_are_async(
+    memory: RunnableWithSession, config: RunnableConfig, log: Log, statuses: Statuses
+) -> None:
+    chunks = [chunk.text async for chunk in memory.astream("hi", config)]
+    assert "".join(chunks) == "one two three"
+    assert chunks[:3] == ["one ", "two ", "three"]
+    assert log() == [("human", "hi"), ("ai", "one two three")]
+    assert statuses() == ["complete"]
+
+
+def test_a_piece_comes_before_the_next_is_made(
+    streaming: Streaming, config: RunnableConfig, log: Log, statuses: Statuses
+) -> None:
+    made: list[str] = []
+
+    def chain(inputs: Iterator[Any]) -> Iterator[str]:
+        list(inputs)
+        for word in ("a", "b"):
+            made.append(word)
+            yield word
+
+    stream = streaming(chain).stream("hi", config)
+    assert next(stream) == "a"
+    assert made == ["a"]
+    assert (statuses(), log()) == (["open"], [("human", "hi")])
+    assert "".join(stream) == "b"
+    assert statuses() == ["complete"]
+
+
+def test_dicts_are_added_up(manager: SessionManager, config: RunnableConfig, log: Log) -> None:
+    chain: Runnable[Any, Any] = RunnableParallel(
+        answer=RunnableGenerator(words) | StrOutputParser(), asked=RunnablePassthrough()
+    )
+    memory = RunnableWithSession(chain, manager, output_messages_key="answer")
+    chunks = list(memory.stream("hi", config))
+    assert [chunk["answer"] for chunk in chunks if chunk.get("answer")] == ["one ", "two ", "three"]
+    assert log() == [("human", "hi"), ("ai", "one two three")]
+
+
+def test_calls_in_pieces_are_stored_whole(
+    streaming: Streaming, config: RunnableConfig, manager: SessionManager
+) -> None:
+    def chain(inputs: Iterator[Any]) -> Iterator[AIMessageChunk]:
+        list(inputs)
+        for name, args in (("look", '{"at": '), (None, '"sea"}')):
+            piece = {"name": name, "args": args, "id": name and "c", "index": 0}
+            yield AIMessageChunk("", tool_call_chunks=[piece])
+
+    list(streaming(chain).stream("hi", config))
+    (_, answer) = SessionChatMessageHistory("chat", manager).messages
+    call = {"name": "look", "args": {"at": "sea"}, "id": "c", "type": "tool_call"}
+    assert answer == AIMessage("", tool_calls=[call])
+
+
+async def test_a_models_pieces_are_stored_whole(
+    manager: SessionManager, config: RunnableConfig, log: Log
+) -> None:
+    model = GenericFakeChatModel(messages=iter([AIMessage("one two three")]))
+    memory = RunnableWithSession(model, manager)
+    chunks = [chunk async for chunk in memory.astream("hi", config)]
+    assert len(chunks) > 3
+    assert log() == [("human", "hi"), ("ai", "one two three")]
+
+
+async def test_an_input_in_pieces_is_one_message(
+    memory: RunnableWithSession, config: RunnableConfig, log: Log
+) -> None:
+    async def pieces() -> AsyncIterator[str]:
+        yield "wea"
+        yield "ther?"
+
+    list(memory.transform(iter(["h", "i"]), config))
+    _ = [chunk async for chunk in memory.atransform(pieces(), config)]
+    assert [text for kind, text in log() if kind == "human"] == ["hi", "weather?"]
+
+
+async def test_a_stream_goes_through_a_pipe(
+    memory: RunnableWithSession, config: RunnableConfig, log: Log
+) -> None:
+    parsed = memory | StrOutputParser()
+    assert "".join(parsed.stream("hi", config)) == "one two three"
+    pieces = [piece async for piece in parsed.astream("again", config)]
+    assert pieces[:3] == ["one ", "two ", "three"]
+    assert len(log()) == 4
+
+
+def test_a_stream_without_pieces_stores_no_answer(
+    streaming: Streaming, config: RunnableConfig, log: Log, statuses: Statuses
+) -> None:
+    def silent(inputs: Iterator[Any]) -> Iterator[str]:
+        yield from ()
+
+    assert list(streaming(silent).stream("hi", config)) == []
+    assert (log(), statuses()) == ([("human", "hi")], ["complete"])
+
+
+async def test_events_show_the_pieces(
+    memory: RunnableWithSession, config: RunnableConfig, log: Log
+) -> None:
+    pieces = [
+        event["data"]["chunk"].text
+        async for event in memory.astream_events("hi", config)
+        if event["event"] == "on_chain_stream" and event["name"] == "RunnableWithSession"
+    ]
+    assert "".join(pieces) == "one two three"
+    assert log() == [("human", "hi"), ("ai", "one two three")]
+
+
+# Broken streams
+
+
+def test_a_closed_stream_leaves_a_cancelled_turn(
+    memory: RunnableWithSession, config: RunnableConfig, log: Log, statuses: Statuses
+) -> None:
+    stream = memory.stream("hi", config)
+    assert [next(stream).text, next(stream).text] == ["one ", "two "]
+    stream.close()
+    assert statuses() == ["cancelled"]
+    assert [(kind, text.strip()) for kind, text in log()] == HELD
+    assert len(list(memory.stream("again", config))) >= 3, "the session is free"
+
+
+async def test_a_closed_stream_leaves_a_cancelled_turn_async(
+    memory: RunnableWithSession, config: RunnableConfig, log: Log, statuses: Statuses
+) -> None:
+    stream = memory.astream("hi", config)
+    assert [(await anext(stream)).text, (await anext(stream)).text] == ["one ", "two "]
+    await stream.aclose()
+    assert statuses() == ["cancelled"]
+    assert [(kind, text.strip()) for kind, text in log()] == HELD
+    await memory.ainvoke("again", config)
+    assert statuses() == ["cancelled", "complete"]
+
+
+def test_a_loop_that_is_left_leaves_a_cancelled_turn(
+    memory: RunnableWithSession, config: RunnableConfig, statuses: Statuses
+) -> None:
+    for _ in memory.stream("hi", config):
+        break
+    memory.invoke("again", config)
+    assert statuses() == ["cancelled", "complete"]
+
+
+async def test_a_loop_that_is_left_leaves_a_cancelled_turn_async(
+    memory: RunnableWithSession, config: RunnableConfig, statuses: Statuses
+) -> None:
+    async for _ in memory.astream("hi", config):
+        break
+    await memory.ainvoke("again", config)
+    assert statuses() == ["cancelled", "complete"]
+
+
+async def test_a_loop_over_a_pipe_that_is_left_leaves_a_cancelled_turn(
+    memory: RunnableWithSession, config: RunnableConfig, statuses: Statuses
+) -> None:
+    parsed = memory | StrOutputParser()
+    async for _ in parsed.astream("hi", config):
+        break
+    await parsed.ainvoke("again", config)
+    assert statuses() == ["cancelled", "complete"]
+
+
+def test_a_chain_that_breaks_leaves_a_failed_turn(
+    streaming: Streaming,
+    memory: RunnableWithSession,
+    config: RunnableConfig,
+    log: Log,
+    statuses: Statuses,
+) -> None:
+    got: list[str] = []
+    with pytest.raises(ChainError):
+        got.extend(chunk.text for chunk in streaming(broken).stream("hi", config))
+    assert got == ["one ", "two "]
+    assert statuses() == ["failed"]
+    assert [(kind, text.strip()) for kind, text in log()] == HELD
+    memory.invoke("again", config)
+    assert statuses() == ["failed", "complete"]
+
+
+async def test_a_chain_that_breaks_leaves_a_failed_turn_async(
+    streaming: Streaming, config: RunnableConfig, log: Log, statuses: Statuses
+) -> None:
+    with pytest.raises(ChainError):
+        _ = [chunk async for chunk in streaming(broken, abroken).astream("hi", config)]
+    assert statuses() == ["failed"]
+    assert [(kind, text.strip()) for kind, text in log()] == HELD
+
+
+async def test_what_there_is_of_an_answer_says_so(
+    streaming: Streaming, config: RunnableConfig, manager: SessionManager
+) -> None:
+    with pytest.raises(ChainError):
+        list(streaming(broken).stream("hi", config))
+    async for _ in streaming().astream("again", config):
+        break
+    await streaming().ainvoke("so?", config)
+    messages = await (await manager.get_session("chat")).get_messages()
+    assert [message.finish_reason for message in messages if message.role == "assistant"] == [
+        "failed",
+        "cancelled",
+        None,
+    ]
+
+
+@pytest.mark.parametrize("way", ["astream", "ainvoke"])
+async def test_a_cancelled_task_leaves_a_cancelled_turn(
+    way: str, streaming: Streaming, config: RunnableConfig, log: Log, statuses: Statuses
+) -> None:
+    started = asyncio.Event()
+
+    async def waiting(inputs: AsyncIterator[Any]) -> AsyncIterator[AIMessageChunk]:
+        yield AIMessageChunk("one ")
+        started.set()
+        await asyncio.Event().wait()
+
+    async def consume() -> None:
+        memory = streaming(words, waiting)
+        if way == "ainvoke":
+            await memory.ainvoke("hi", config)
+        async for _ in memory.astream("hi", config):
+            pass
+
+    task = asyncio.create_task(consume())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert statuses() == ["cancelled"]
+    assert log()[0] == ("human", "hi")
+    assert log()[1:] == ([("ai", "one ")] if way == "astream" else [])
+    await streaming().ainvoke("again", config)
+    assert statuses() == ["cancelled", "complete"]
+
+
+def test_a_stream_of_no_messages_fails_at_its_end(
+    streaming: Streaming,
+    memory: RunnableWithSession,
+    config: RunnableConfig,
+    statuses: Statuses,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def numbers(inputs: Iterator[Any]) -> Iterator[int]:
+        yield from (1, 2)
+
+    with (
+        caplog.at_level(logging.WARNING, logger="langchain_langswarm"),
+        pytest.raises(InvalidInputError, match="expected a string"),
+    ):
+        list(streaming(numbers).stream("hi", config))
+    assert statuses() == ["failed"]
+    assert "no message that can be stored" in caplog.text
+    memory.invoke("again", config)
+    assert statuses() == ["failed", "complete"]
+
+
+# Streams that are held back
+
+
+def test_a_held_stream_comes_in_one_piece_after_the_middleware(
+    streaming: Streaming, redacting: SessionManager, config: RunnableConfig, log: Log
+) -> None:
+    def chain(inputs: Iterator[Any]) -> Iterator[str]:
+        list(inputs)
+        yield from ("sec", "ret")
+
+    assert list(streaming(chain).stream("hi", config)) == ["***"]
+    assert log() == [("human", "hi"), ("ai", "***")]
+
+
+async def test_a_held_stream_comes_in_one_piece_async(
+    memory: RunnableWithSession, redacting: SessionManager, config: RunnableConfig
+) -> None:
+    (piece,) = [chunk async for chunk in memory.astream("hi", config)]
+    assert piece.text == "one two three"
+
+
+def test_a_repeated_stream_comes_in_one_piece(
+    streaming: Streaming, memory: RunnableWithSession, log: Log
+) -> None:
+    config: RunnableConfig = {"configurable": {"session_id": "chat", "idempotency_key": "k1"}}
+    assert len(list(memory.stream("hi", config))) >= 3
+    (piece,) = streaming(broken).stream("hi", config)
+    assert piece == AIMessage("one two three")
+    assert len(log()) == 2

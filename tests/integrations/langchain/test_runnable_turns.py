@@ -1,0 +1,375 @@
+"""What a call of a chain leaves in its session: middleware, failures, repeated calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.prompt_values import ChatPromptValue
+from langchain_core.runnables import RunnableConfig
+from langchain_langswarm import RunnableWithSession, SessionChatMessageHistory
+
+from langswarm_session import (
+    IdempotencyConflictError,
+    InMemorySessionStorage,
+    ISession,
+    ISessionLifecycleHook,
+    ISessionMiddleware,
+    MessageRefusedError,
+    MiddlewareError,
+    SessionInactiveError,
+    SessionManager,
+    SessionMessage,
+    SessionStorageError,
+)
+from langswarm_session.records import Appended, TurnEnd
+
+Remember = Callable[..., RunnableWithSession]
+Call = Callable[..., Any]
+Log = Callable[..., list[tuple[str, str]]]
+Statuses = Callable[[], list[str]]
+
+TWO_TURNS = [("human", "hi"), ("ai", "1:hi"), ("human", "again"), ("ai", "3:again")]
+
+
+class ChainError(Exception):
+    pass
+
+
+def fail(value: Any) -> Any:
+    raise ChainError("out of order")
+
+
+def listed(output: Any) -> Any:
+    """The output as it comes when the record gives it: tuples are lists."""
+    return list(output) if isinstance(output, tuple) else output
+
+
+# Middleware and hooks
+
+
+async def test_redaction_reaches_everything(
+    shape: Any,
+    remember: Remember,
+    new_chain: Callable[..., Any],
+    redacting: SessionManager,
+    call: Call,
+    config: RunnableConfig,
+    log: Log,
+) -> None:
+    chain = new_chain(lambda text: shape.give(f"{text} secret"))
+    output = await call(remember(chain, **shape.keys), "a secret", config)
+    assert output == listed(shape.give("1:a *** ***")), "what the caller gets"
+    assert chain.seen == [["a ***"]], "what the chain sees"
+    assert log() == [("human", "a ***"), ("ai", "1:a *** ***")], "what is stored"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda text: text,
+        HumanMessage,
+        lambda text: [SystemMessage("plain"), HumanMessage(text)],
+        lambda text: ChatPromptValue(messages=[HumanMessage(text)]),
+    ],
+    ids=["str", "message", "list", "prompt"],
+)
+@pytest.mark.parametrize("history_key", [None, "history"])
+def test_redacted_input_keeps_its_shape(
+    given: Callable[[str], Any],
+    history_key: str | None,
+    remember: Remember,
+    redacting: SessionManager,
+    config: RunnableConfig,
+) -> None:
+    seen: list[Any] = []
+    memory = remember(
+        lambda value: seen.append(value) or "ok",
+        input_messages_key="question",
+        history_messages_key=history_key,
+    )
+    memory.invoke({"question": given("a secret")}, config)
+    part, value = seen[0]["question"], given("")
+    kept = history_key and isinstance(value, str | BaseMessage)
+    assert type(part) is (type(value) if kept else list)
+    assert "a ***" in repr(part)
+    assert "secret" not in repr(seen)
+
+
+def test_redaction_reaches_blocks_too(
+    remember: Remember, redacting: SessionManager, config: RunnableConfig
+) -> None:
+    content = [{"type": "text", "text": "a secret"}, {"type": "image", "url": "https://secret.eu"}]
+    seen: list[Any] = []
+    memory = remember(lambda messages: seen.append(messages) or AIMessage(content))
+    output = memory.invoke(HumanMessage(content), config)
+    assert "secret" not in repr(seen)
+    assert "secret" not in repr(output)
+    assert "secret" not in repr(SessionChatMessageHistory("chat", redacting).messages)
+
+
+async def test_redaction_keeps_what_an_agent_was_passed(
+    remember: Remember, redacting: SessionManager, call: Call, config: RunnableConfig
+) -> None:
+    memory = remember(lambda messages: [*messages, AIMessage("secret")])
+    output = await call(memory, "hi", config)
+    assert [(message.type, message.text) for message in output] == [("human", "hi"), ("ai", "***")]
+
+
+class Refuse(ISessionMiddleware):
+    """Refuses what has the word ``bad``."""
+
+    async def process_outgoing_message(
+        self, session: ISession, message: SessionMessage
+    ) -> SessionMessage:
+        if "bad" in message.text:
+            raise MessageRefusedError("not that")
+        return message
+
+    process_incoming_message = process_outgoing_message
+
+
+async def test_a_refused_input_never_reaches_the_chain(
+    memory: RunnableWithSession,
+    chain: Any,
+    manager: SessionManager,
+    call: Call,
+    config: RunnableConfig,
+    log: Log,
+) -> None:
+    manager.add_global_middleware(Refuse())
+    with pytest.raises(MessageRefusedError, match="not that"):
+        await call(memory, "bad", config)
+    assert chain.seen == []
+    assert log() == []
+
+
+async def test_a_refused_answer_fails_the_call(
+    remember: Remember,
+    manager: SessionManager,
+    call: Call,
+    config: RunnableConfig,
+    statuses: Statuses,
+    log: Log,
+) -> None:
+    manager.add_global_middleware(Refuse())
+    with pytest.raises(MessageRefusedError, match="not that"):
+        await call(remember(lambda _: "bad"), "hi", config)
+    assert (statuses(), log()) == (["failed"], [("human", "hi")])
+
+
+def test_a_broken_middleware_fails_the_call(
+    memory: RunnableWithSession, manager: SessionManager, config: RunnableConfig
+) -> None:
+    class Broken(ISessionMiddleware):
+        async def process_incoming_message(
+            self, session: ISession, message: SessionMessage
+        ) -> SessionMessage:
+            raise RuntimeError("oh")
+
+    manager.add_global_middleware(Broken())
+    with pytest.raises(MiddlewareError, match="Broken failed: oh"):
+        memory.invoke("hi", config)
+
+
+async def test_hooks_see_the_turn(
+    memory: RunnableWithSession,
+    remember: Remember,
+    manager: SessionManager,
+    call: Call,
+    config: RunnableConfig,
+) -> None:
+    seen: list[str] = []
+
+    class Watch(ISessionLifecycleHook):
+        async def on_message_sent(self, session: ISession, message: SessionMessage) -> None:
+            seen.append(f"sent {message.text}")
+
+        async def on_message_received(self, session: ISession, message: SessionMessage) -> None:
+            seen.append(f"received {message.text}")
+
+        async def on_error(self, session: ISession, error: BaseException) -> None:
+            seen.append(f"error {error}")
+
+    manager.add_global_hook(Watch())
+    await call(memory, "hi", config)
+    with pytest.raises(ChainError):
+        await call(remember(fail), "again", config)
+    assert seen == ["sent hi", "received 1:hi", "sent again", "error out of order"]
+
+
+# Failures
+
+
+async def test_a_chain_that_raises_leaves_a_failed_turn(
+    memory: RunnableWithSession,
+    chain: Any,
+    remember: Remember,
+    call: Call,
+    config: RunnableConfig,
+    statuses: Statuses,
+    log: Log,
+) -> None:
+    await call(memory, "hi", config)
+    with pytest.raises(ChainError):
+        await call(remember(fail), "lost", config)
+    assert statuses() == ["complete", "failed"]
+    await call(memory, "again", config)
+    assert chain.seen[-1] == ["hi", "1:hi", "again"], "the chain does not see the failed turn"
+    assert log() == [*TWO_TURNS[:2], ("human", "lost"), *TWO_TURNS[2:]], "the record does"
+
+
+class FullStorage(InMemorySessionStorage):
+    """A storage that cannot store how a turn went well."""
+
+    async def end_turn(
+        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+    ) -> Appended:
+        if end.status == "complete":
+            raise SessionStorageError("disk full")
+        return await super().end_turn(session_id, end, messages)
+
+
+async def test_a_failed_write_fails_the_call(
+    chain: Any, call: Call, config: RunnableConfig
+) -> None:
+    async with SessionManager(FullStorage()) as manager:
+        with pytest.raises(SessionStorageError, match="disk full"):
+            await call(RunnableWithSession(chain, manager), "hi", config)
+        (turn,) = await (await manager.get_session("chat")).get_turns()
+        assert (turn.status, turn.error) == ("failed", "SessionStorageError: disk full")
+
+
+def test_an_interrupt_leaves_a_cancelled_turn(
+    remember: Remember, config: RunnableConfig, statuses: Statuses
+) -> None:
+    def interrupt(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        remember(interrupt).invoke("hi", config)
+    assert statuses() == ["cancelled"]
+
+
+async def test_an_archived_session_takes_no_call(
+    memory: RunnableWithSession,
+    chain: Any,
+    manager: SessionManager,
+    call: Call,
+    config: RunnableConfig,
+) -> None:
+    await call(memory, "hi", config)
+    await manager.archive_session("chat")
+    with pytest.raises(SessionInactiveError):
+        await call(memory, "again", config)
+    assert len(chain.seen) == 1
+
+
+async def test_a_session_that_was_deleted_begins_anew(
+    memory: RunnableWithSession, manager: SessionManager, call: Call, config: RunnableConfig
+) -> None:
+    await call(memory, "hi", config)
+    await manager.delete_session("chat")
+    assert await call(memory, "again", config) == AIMessage("1:again")
+
+
+def test_a_retry_is_a_turn_of_its_own(
+    remember: Remember, chain: Any, config: RunnableConfig, statuses: Statuses
+) -> None:
+    tries = iter([fail, chain])
+    memory = remember(lambda messages: next(tries)(messages))
+    retrying = memory.with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+    assert retrying.invoke("hi", config) == AIMessage("1:hi")
+    assert statuses() == ["failed", "complete"]
+    assert chain.seen == [["hi"]]
+
+
+# Repeated calls
+
+
+def keyed(key: str, session_id: str = "chat") -> RunnableConfig:
+    return {"configurable": {"session_id": session_id, "idempotency_key": key}}
+
+
+async def test_a_repeated_key_is_given_the_stored_answer(
+    shape: Any, remember: Remember, new_chain: Callable[..., Any], call: Call, log: Log
+) -> None:
+    chain = new_chain(shape.give)
+    memory = remember(chain, **shape.keys)
+    first = listed(await call(memory, "hi", keyed("k1")))
+    if isinstance(first, dict):  # only the entry that has the answer is stored
+        first = {key: value for key, value in first.items() if key not in ("more", "b")}
+    assert await call(memory, "hi", keyed("k1")) == first
+    assert len(chain.seen) == 1
+    assert log() == TWO_TURNS[:2]
+
+
+async def test_a_repeated_key_is_given_all_messages_of_the_answer(
+    remember: Remember, call: Call
+) -> None:
+    answer = [
+        AIMessage("", id="1", tool_calls=[{"name": "look", "args": {}, "id": "c"}]),
+        ToolMessage("21", tool_call_id="c", artifact=(1,)),
+        AIMessage("21", response_metadata={"id": "r"}),
+    ]
+    assert await call(remember(lambda _: answer), "hi", keyed("k1")) == answer
+    assert await call(remember(fail), "hi", keyed("k1")) == answer
+
+
+async def test_a_repeated_key_is_given_the_redacted_answer(
+    remember: Remember, redacting: SessionManager, call: Call
+) -> None:
+    assert await call(remember(lambda _: "secret"), "hi", keyed("k1")) == "***"
+    assert await call(remember(fail), "hi", keyed("k1")) == "***"
+
+
+async def test_a_failed_call_is_tried_again_with_its_key(
+    remember: Remember, memory: RunnableWithSession, chain: Any, call: Call, log: Log
+) -> None:
+    with pytest.raises(ChainError):
+        await call(remember(fail), "hi", keyed("k1"))
+    assert await call(memory, "hi", keyed("k1")) == AIMessage("1:hi")
+    assert chain.seen == [["hi"]]
+    assert log() == TWO_TURNS[:2]
+
+
+def test_a_key_used_for_another_message_is_refused(memory: RunnableWithSession) -> None:
+    memory.invoke("hi", keyed("k1"))
+    with pytest.raises(IdempotencyConflictError):
+        memory.invoke("other", keyed("k1"))
+
+
+def test_keys_are_the_sessions_own(memory: RunnableWithSession, chain: Any) -> None:
+    memory.invoke("hi", keyed("k1", "one"))
+    memory.invoke("hi", keyed("k1", "two"))
+    assert len(chain.seen) == 2
+
+
+async def test_a_repeated_message_is_given_the_stored_answer(
+    shape: Any, remember: Remember, new_chain: Callable[..., Any], config: RunnableConfig
+) -> None:
+    chain = new_chain(shape.give)
+    memory = remember(chain, **shape.keys)
+    first = memory.invoke(HumanMessage("hi", id="1"), config)
+    again = memory.invoke(HumanMessage("hi", id="1"), config)
+    assert type(again) is type(listed(first))
+    assert len(chain.seen) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="core: only the first message's id is looked at")
+def test_new_messages_after_known_ones_are_answered(
+    remember: Remember, config: RunnableConfig
+) -> None:
+    seen: list[str] = []
+
+    def chain(messages: list[BaseMessage]) -> AIMessage:
+        seen.append(messages[-1].text)
+        return AIMessage("hello", id=f"answer {len(seen)}")
+
+    memory = remember(chain)
+    question = HumanMessage("hi", id="question 1")
+    answer = memory.invoke([question], config)
+    memory.invoke([question, answer, HumanMessage("again", id="question 2")], config)
+    assert seen == ["hi", "again"]

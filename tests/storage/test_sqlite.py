@@ -1,0 +1,424 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langswarm_session import (
+    InvalidInputError,
+    SessionNotFoundError,
+    SessionStatus,
+    SessionStorageError,
+    SQLiteSessionStorage,
+    StorageUnavailableError,
+    TokenUsage,
+    TurnStatus,
+)
+from langswarm_session.records import TurnEnd
+from langswarm_session.storage import sqlite_log
+from langswarm_session.testing import StorageConformance
+from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
+
+
+class TestSQLiteSessionStorage(StorageConformance):
+    durable = True
+
+    def make_storage(self, tmp_path: Path) -> SQLiteSessionStorage:
+        return SQLiteSessionStorage(tmp_path / "sessions.db")
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[SQLiteSessionStorage]:
+    # One reader, so that what a test sets on its connection holds for all reads.
+    storage = SQLiteSessionStorage(tmp_path / "sessions.db", max_readers=1)
+    await storage.create_session(new_session("s"))
+    yield storage
+    await storage.close()
+
+
+# The file
+
+
+async def test_making_one_does_no_io(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "sessions.db"
+    storage = SQLiteSessionStorage(path)
+    assert not path.parent.exists()
+    await storage.close()
+    assert not path.parent.exists()
+
+
+async def test_the_first_use_makes_the_file_with_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "sessions.db"
+    storage = SQLiteSessionStorage(path)
+    assert (await storage.list_sessions()).records == []
+    assert path.exists()
+    await storage.close()
+
+
+@pytest.mark.parametrize("name", ["#?%41 &=.db", "sp ace'\"`;.db", "\u00fc\U0001f600.db", "file:x.db"])
+async def test_any_file_name_is_a_file_name(tmp_path: Path, name: str) -> None:
+    storage = SQLiteSessionStorage(tmp_path / name)
+    await storage.create_session(new_session("s"))
+    assert (await storage.get_session("s")).session_id == "s"
+    await storage.close()
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+async def test_a_relative_path_is_of_where_the_storage_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    storage = SQLiteSessionStorage("sessions.db")
+    await storage.create_session(new_session("s"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    await storage.append("s", [user("a")])
+    assert texts(await storage.get_messages("s")) == ["a"]
+    await storage.close()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"db_path": ""},
+        {"db_path": ":memory:"},
+        {"db_path": "a\0b"},
+        {"synchronous": "OFF"},
+        {"synchronous": "full"},
+        {"busy_timeout": -1},
+        {"max_readers": 0},
+    ],
+)
+def test_arguments_that_cannot_be_used(arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        SQLiteSessionStorage(**arguments)
+
+
+def test_its_repr_says_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    assert repr(SQLiteSessionStorage(path)) == f"SQLiteSessionStorage(db_path={str(path)!r})"
+
+
+@pytest.mark.parametrize(("chosen", "synchronous"), [({}, 2), ({"synchronous": "NORMAL"}, 1)])
+async def test_it_is_as_durable_as_was_chosen(
+    tmp_path: Path, chosen: dict[str, Any], synchronous: int
+) -> None:
+    storage = SQLiteSessionStorage(tmp_path / "sessions.db", **chosen)
+    for pragma, value in (("synchronous", synchronous), ("journal_mode", "wal")):
+        assert await pragma_of(storage, pragma) == value
+    await storage.close()
+    connection = sqlite3.connect(tmp_path / "sessions.db")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+async def test_closing_leaves_one_file(storage: SQLiteSessionStorage, tmp_path: Path) -> None:
+    await storage.append("s", [user("a")])
+    await storage.get_messages("s")
+    assert (tmp_path / "sessions.db-wal").exists()
+    await storage.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["sessions.db"]
+
+
+async def test_health_knows_the_size_and_the_schema(storage: SQLiteSessionStorage) -> None:
+    before = await storage.health()
+    await storage.append("s", [user("x" * 1_000_000)])
+    after = await storage.health()
+    assert (before.schema_version, after.schema_version) == (1, 1)
+    assert before.size_bytes
+    assert after.size_bytes
+    assert 950_000 <= after.size_bytes - before.size_bytes < 1_100_000
+
+
+async def test_a_removed_file_is_noticed(storage: SQLiteSessionStorage, tmp_path: Path) -> None:
+    await storage.append("s", [user("a")])
+    for each in tmp_path.iterdir():
+        each.unlink()
+    with pytest.raises(StorageUnavailableError):
+        await storage.append("s", [user("lost")])
+    with pytest.raises(SessionNotFoundError):
+        await storage.append("s", [user("b")])
+    await storage.create_session(new_session("s"))
+    await storage.append("s", [user("c")])
+    assert texts(await storage.get_messages("s")) == ["c"]
+
+
+async def test_a_replaced_file_is_noticed(storage: SQLiteSessionStorage, tmp_path: Path) -> None:
+    # A backup is put back while another process already writes to it.
+    await storage.append("s", [user("old")])
+    other = SQLiteSessionStorage(tmp_path / "backup.db")
+    await other.create_session(new_session("s"))
+    await other.append("s", [user("restored")])
+    await other.close()
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"sessions.db{suffix}").unlink()
+    (tmp_path / "backup.db").replace(tmp_path / "sessions.db")
+    other = SQLiteSessionStorage(tmp_path / "sessions.db")
+    await other.append("s", [user("by the other")])
+    with pytest.raises(StorageUnavailableError):
+        await storage.append("s", [user("lost")])
+    await storage.append("s", [user("new")])
+    assert texts(await storage.get_messages("s")) == ["restored", "by the other", "new"]
+    await other.append("s", [user("last")])
+    assert texts(await storage.get_messages("s"))[3:] == ["last"]
+    await other.close()
+
+
+# What is deleted is gone
+
+
+async def leave_nothing(storage: SQLiteSessionStorage, tmp_path: Path, secret: str) -> None:
+    await storage.create_session(new_session("kept"))
+    await storage.append("kept", [user("to be kept")])
+    assert secret.encode() in contents(tmp_path)
+    await storage.delete_session("s")
+    await storage.close()
+    assert secret.encode() not in contents(tmp_path)
+    assert b"to be kept" in contents(tmp_path)
+
+
+def contents(folder: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in folder.iterdir())
+
+
+async def test_deleted_messages_are_gone_from_the_file(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    secret = "a secret of theirs"
+    long = " ".join([secret] * 5000)  # takes pages of its own
+    messages = [user(secret), user(long), reply(metadata={"k": secret}), user(id=secret)]
+    await storage.append("s", messages)
+    await leave_nothing(storage, tmp_path, secret)
+
+
+async def test_a_deleted_sessions_own_data_is_gone_from_the_file(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    secret = "a secret of theirs"
+    await storage.delete_session("s")
+    await storage.create_session(new_session("s", secret, {"k": secret}))
+    begun = lease()
+    await storage.begin_turn("s", [user()], begun)
+    end = TurnEnd(
+        begun.token, TurnStatus.FAILED, secret, provider_state={"provider_context": {"k": secret}}
+    )
+    await storage.end_turn("s", end, [])
+    await leave_nothing(storage, tmp_path, secret)
+
+
+async def test_cleared_messages_are_gone_from_the_file(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    await storage.append("s", [user("a secret of theirs")])
+    await storage.clear_messages("s")
+    await storage.close()
+    assert b"a secret of theirs" not in contents(tmp_path)
+
+
+# What it costs: counted in steps of SQLite's virtual machine, which no load of the machine changes
+
+
+async def steps(storage: SQLiteSessionStorage, call: Any, *, writing: bool = False) -> int:
+    """How many steps SQLite takes for a call, once it knows the schema and the statements."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    run: Any = storage._engine.write if writing else storage._engine.read
+    await call()
+    await run(lambda connection: connection.set_progress_handler(step, 1))
+    await call()
+    counted = count
+    await run(lambda connection: connection.set_progress_handler(None, 1))
+    return counted
+
+
+async def fill(storage: SQLiteSessionStorage, turns: int) -> None:
+    for _ in range(turns // 50):
+        await asyncio.gather(*(storage.append("s", [user(), reply()]) for _ in range(50)))
+
+
+async def test_the_newest_messages_cost_the_same_in_any_log(storage: SQLiteSessionStorage) -> None:
+    reads = [
+        lambda: storage.get_messages("s", limit=20),
+        lambda: storage.get_messages("s", limit=20, before=90),
+        lambda: storage.get_messages("s", limit=20, answered_only=True),
+        lambda: storage.get_messages("s", limit=20, after=10),
+        lambda: storage.get_messages("s", system_only=True),
+        lambda: storage.get_turns("s", limit=10),
+        lambda: storage.get_session("s"),
+    ]
+    await fill(storage, 50)
+    few = [await steps(storage, read) for read in reads]
+    await fill(storage, 2000)
+    many = [await steps(storage, read) for read in reads]
+    # A deeper index takes a few comparisons more, none of them a step.
+    assert many == few
+
+
+async def test_a_write_costs_the_same_in_any_log(storage: SQLiteSessionStorage) -> None:
+    async def turn() -> None:
+        begun = lease()
+        await storage.begin_turn("s", [user()], begun)
+        await storage.append("s", [reply()], token=begun.token)
+        await storage.end_turn("s", completed(begun), [reply()])
+
+    async def append() -> None:
+        await storage.append("s", [user(), reply()])
+
+    await fill(storage, 50)
+    few = [await steps(storage, write, writing=True) for write in (append, turn)]
+    await fill(storage, 2000)
+    assert [await steps(storage, write, writing=True) for write in (append, turn)] == few
+
+
+async def plans(storage: SQLiteSessionStorage, call: Any) -> list[str]:
+    """How SQLite goes about the statements of a call."""
+    statements: list[str] = []
+    read: Any = storage._engine.read
+    await read(lambda connection: connection.set_trace_callback(statements.append))
+    await call()
+    await read(lambda connection: connection.set_trace_callback(None))
+    found = []
+    for statement in statements:
+        if statement.startswith("SELECT"):
+            rows = await read(
+                lambda connection, each=statement: connection.execute(
+                    f"EXPLAIN QUERY PLAN {each}"
+                ).fetchall()
+            )
+            found += [row[3] for row in rows]
+    assert found
+    return found
+
+
+async def test_messages_are_found_by_index(storage: SQLiteSessionStorage) -> None:
+    for read in (
+        lambda: storage.get_messages("s", limit=20),
+        lambda: storage.get_messages("s", limit=20, before=9, answered_only=True),
+        lambda: storage.get_messages("s", after=9),
+        lambda: storage.get_messages("s", before=9, system_only=True),
+        lambda: storage.get_turns("s"),
+    ):
+        for plan in await plans(storage, read):
+            assert not plan.startswith("SCAN")
+            assert "TEMP B-TREE" not in plan
+    plan = await plans(storage, lambda: storage.get_messages("s", before=9, system_only=True))
+    assert any("messages_of_system" in each for each in plan)
+
+
+async def test_a_users_sessions_are_found_by_index(storage: SQLiteSessionStorage) -> None:
+    cursor = "1.1"
+    for listing in (
+        lambda: storage.list_sessions(user_id="user"),
+        lambda: storage.list_sessions(user_id="user", cursor=cursor),
+        lambda: storage.list_sessions(user_id="user", status=SessionStatus.ACTIVE, cursor=cursor),
+    ):
+        [plan] = await plans(storage, listing)
+        assert plan.startswith("SEARCH sessions USING INDEX sessions_by_user")
+
+
+async def test_a_users_newest_sessions_cost_the_same_among_many(
+    storage: SQLiteSessionStorage,
+) -> None:
+    async def create(first: int, last: int) -> None:
+        await asyncio.gather(
+            *(storage.create_session(new_session(f"s{n}", f"u{n % 2}")) for n in range(first, last))
+        )
+
+    async def newest() -> None:
+        await storage.list_sessions(user_id="u0", limit=10)
+
+    await create(0, 50)
+    few = await steps(storage, newest)
+    await create(50, 1000)
+    assert await steps(storage, newest) == few
+
+
+async def test_pages_among_sessions_of_the_same_moment(storage: SQLiteSessionStorage) -> None:
+    for n in range(10):
+        await storage.create_session(new_session(f"s{n}"))
+    await storage._engine.write(
+        lambda connection: connection.execute("UPDATE sessions SET last_activity = 7")
+    )
+    seen, cursor = [], None
+    while True:
+        page = await storage.list_sessions(user_id="user", limit=3, cursor=cursor)
+        seen += [record.session_id for record in page.records]
+        if (cursor := page.next_cursor) is None:
+            break
+    assert seen == [*(f"s{n}" for n in reversed(range(10))), "s"]
+
+
+# Odds and ends
+
+
+async def test_turns_and_session_are_read_at_one_moment(
+    storage: SQLiteSessionStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that begins while turns are read is not seen as one that is complete."""
+    load = sqlite_log.load
+    begin = sqlite3.connect(tmp_path / "sessions.db", isolation_level=None, check_same_thread=False)
+
+    def load_then_begin(connection: sqlite3.Connection, session_id: str) -> Any:
+        loaded = load(connection, session_id)
+        begin.execute("BEGIN IMMEDIATE")
+        begin.execute("UPDATE sessions SET last_seq = 1, turn_id = 1, turn_token = 't'")
+        begin.execute(
+            "INSERT INTO messages (session, seq, role, content, timestamp, id, turn) "
+            "VALUES (1, 1, 0, 'hello', 0, 'id', 1)"
+        )
+        begin.execute("COMMIT")
+        return loaded
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite_log, "load", load_then_begin)
+        turns = await storage.get_turns("s")
+    begin.close()
+    assert turns == []
+    assert [turn.status for turn in await storage.get_turns("s")] == [TurnStatus.OPEN]
+
+
+async def test_numbers_that_fit_no_column_fail_alone(storage: SQLiteSessionStorage) -> None:
+    huge = reply(usage=TokenUsage(input_tokens=2**63))
+    outcomes = await asyncio.gather(
+        storage.append("s", [user("before")]),
+        storage.append("s", [huge]),
+        storage.append("s", [user("after")]),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[1], SessionStorageError)
+    assert texts(await storage.get_messages("s")) == ["before", "after"]
+
+
+async def test_text_that_is_no_unicode_is_refused(storage: SQLiteSessionStorage) -> None:
+    # File names and subprocess output may hold lone surrogates; nothing of such a write is kept.
+    with pytest.raises((SessionStorageError, InvalidInputError)):
+        await storage.create_session(new_session("\ud800"))
+    with pytest.raises((SessionStorageError, InvalidInputError)):
+        await storage.create_session(new_session("t", context={"k": "\ud800"}))
+    assert [each.session_id for each in (await storage.list_sessions()).records] == ["s"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+async def test_what_is_no_file_is_unavailable(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.db")
+    storage = SQLiteSessionStorage(tmp_path / "pipe.db")
+    with pytest.raises(SessionStorageError):
+        await storage.create_session(new_session("s"))
+    await storage.close()
+
+
+async def pragma_of(storage: SQLiteSessionStorage, name: str) -> Any:
+    return await storage._engine.write(
+        lambda connection: connection.execute(f"PRAGMA {name}").fetchone()[0]
+    )

@@ -1,0 +1,472 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import sqlite3
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langswarm_session import (
+    IdempotencyConflictError,
+    MessageConflictError,
+    SessionNotFoundError,
+    SessionStorageError,
+    SQLiteSessionStorage,
+    StorageBusyError,
+    StorageClosedError,
+    StorageCorruptError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+from langswarm_session.records import IdempotencyKey
+from langswarm_session.storage.sqlite_engine import MAX_BATCH, typed_error
+from langswarm_session.testing.making import new_session, texts, user
+
+KEY = IdempotencyKey("key", "digest")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+@pytest.fixture
+async def storage(path: Path) -> AsyncIterator[SQLiteSessionStorage]:
+    storage = SQLiteSessionStorage(path)
+    await storage.create_session(new_session("s"))
+    yield storage
+    await storage.close()
+
+
+class Lock:
+    """Another program that holds the write lock of a database."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def release(self) -> None:
+        self._connection.execute("ROLLBACK")
+        self._connection.close()
+
+
+def commits(path: Path) -> int:
+    """How many commits the write-ahead log holds: its frames that end a transaction."""
+    log = path.with_name(path.name + "-wal").read_bytes()
+    page, salts = int.from_bytes(log[8:12], "big"), log[16:24]
+    frames = [log[at : at + 24] for at in range(32, len(log), 24 + page)]
+    return sum(frame[4:8] != bytes(4) and frame[8:16] == salts for frame in frames)
+
+
+async def queued(storage: SQLiteSessionStorage, path: Path, *calls: Any) -> list[Any]:
+    """The outcomes of calls that all had to wait for one another, so that they share a commit."""
+    lock = Lock(path)
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0)
+    lock.release()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# Commits
+
+
+async def test_one_append_is_one_commit(storage: SQLiteSessionStorage, path: Path) -> None:
+    before = commits(path)
+    for n in range(5):
+        await storage.append("s", [user(str(n)), user(str(n))])
+    assert commits(path) - before == 5
+
+
+async def test_appends_that_wait_share_a_commit(storage: SQLiteSessionStorage, path: Path) -> None:
+    for n in range(50):
+        await storage.create_session(new_session(f"s{n}"))
+    before = commits(path)
+    await queued(storage, path, *(storage.append(f"s{n}", [user(str(n))]) for n in range(50)))
+    # The writer may have taken the first of them before the others came.
+    assert 1 <= commits(path) - before <= 2
+    assert [texts(await storage.get_messages(f"s{n}")) for n in range(50)] == [
+        [str(n)] for n in range(50)
+    ]
+
+
+async def test_more_than_a_commit_takes(storage: SQLiteSessionStorage, path: Path) -> None:
+    size = 2 * MAX_BATCH + 10
+    before = commits(path)
+    await queued(storage, path, *(storage.append("s", [user(str(n))]) for n in range(size)))
+    assert 3 <= commits(path) - before <= 4
+    assert texts(await storage.get_messages("s")) == [str(n) for n in range(size)]
+
+
+async def test_a_bad_write_in_a_shared_commit_fails_alone(
+    storage: SQLiteSessionStorage, path: Path
+) -> None:
+    known = user("known")
+    await storage.append("s", [known], key=KEY)
+    outcomes = await queued(
+        storage,
+        path,
+        storage.append("s", [user("a")]),
+        storage.append("nowhere", [user()]),
+        storage.append("s", [known.replaced(content="changed"), user("not stored")]),
+        storage.append("s", [user("b")]),
+        storage._engine.write(lambda connection: connection.execute("no SQL")),
+        storage.append("s", [user()], key=IdempotencyKey("key", "other")),
+        storage._engine.write(lambda _: 1 // 0),
+        storage.append("s", [known, user("c")]),
+    )
+    errors = [type(each) if isinstance(each, BaseException) else None for each in outcomes]
+    assert errors == [
+        None,
+        SessionNotFoundError,
+        MessageConflictError,
+        None,
+        SessionStorageError,
+        IdempotencyConflictError,
+        SessionStorageError,
+        None,
+    ]
+    assert sorted(texts(await storage.get_messages("s"))) == ["a", "b", "c", "known"]
+
+
+async def test_a_write_is_durable_when_it_returns(
+    storage: SQLiteSessionStorage, path: Path, tmp_path: Path
+) -> None:
+    # What lies on the disk now, without the process that wrote it.
+    await storage.append("s", [user("a")])
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for suffix in ("", "-wal"):
+        (copy / f"sessions.db{suffix}").write_bytes(
+            path.with_name(path.name + suffix).read_bytes()
+        )
+    other = SQLiteSessionStorage(copy / "sessions.db")
+    assert texts(await other.get_messages("s")) == ["a"]
+    await other.close()
+
+
+# Readers
+
+
+async def test_a_long_read_holds_up_no_write_and_no_other_read(
+    storage: SQLiteSessionStorage,
+) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def read_slowly(connection: sqlite3.Connection) -> list[int]:
+        rows = connection.execute("SELECT seq FROM messages ORDER BY seq")
+        seen = [next(rows)[0]]
+        inside.set()
+        leave.wait()
+        return seen + [row[0] for row in rows]
+
+    await storage.append("s", [user("0")])
+    reading = asyncio.ensure_future(storage._engine.read(read_slowly))
+    await asyncio.to_thread(inside.wait)
+    for n in range(1, 20):
+        await storage.append("s", [user(str(n))])
+        assert len(await storage.get_messages("s")) == n + 1
+    leave.set()
+    # It saw the log as it was when it began.
+    assert await reading == [1]
+
+
+async def test_as_many_reads_as_there_are_readers(path: Path) -> None:
+    storage = SQLiteSessionStorage(path, max_readers=3)
+    together = threading.Barrier(3)
+    await asyncio.gather(*(storage._engine.read(lambda _: together.wait()) for _ in range(3)))
+    names = await asyncio.gather(
+        *(storage._engine.read(lambda _: threading.current_thread().ident) for _ in range(30))
+    )
+    assert 1 <= len(set(names)) <= 3
+    await storage.close()
+
+
+async def test_a_reader_cannot_write(storage: SQLiteSessionStorage) -> None:
+    with pytest.raises(StorageUnavailableError):
+        await storage._engine.read(lambda connection: connection.execute("DELETE FROM sessions"))
+    assert len((await storage.list_sessions()).records) == 1
+
+
+async def test_a_read_that_fails_leaves_its_reader_usable(path: Path) -> None:
+    storage = SQLiteSessionStorage(path, max_readers=1)
+    for _ in range(3):
+        with pytest.raises(SessionStorageError):
+            await storage._engine.read(lambda connection: connection.execute("no SQL"))
+    assert (await storage.list_sessions()).records == []
+    await storage.close()
+
+
+# Closing
+
+
+async def test_close_waits_for_what_was_accepted(path: Path) -> None:
+    storage = SQLiteSessionStorage(path)
+    await storage.create_session(new_session("s"))
+    lock = Lock(path)
+    writing = [asyncio.ensure_future(storage.append("s", [user(str(n))])) for n in range(10)]
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(storage.close())
+    await asyncio.sleep(0)
+    lock.release()
+    await closing
+    assert [len((await each).messages) for each in writing] == [1] * 10
+    with pytest.raises(StorageClosedError):
+        await storage.append("s", [user()])
+
+
+async def test_a_closed_storage_leaves_no_thread(path: Path) -> None:
+    before = set(threading.enumerate())
+    storage = SQLiteSessionStorage(path)
+    await asyncio.gather(*(storage.list_sessions() for _ in range(20)))
+    started = set(threading.enumerate()) - before
+    assert any("sqlite" in thread.name for thread in started)
+    await storage.close()
+    assert not [each for each in started if each.is_alive() and "sqlite" in each.name]
+
+
+async def test_a_dropped_storage_closes_itself(path: Path) -> None:
+    before = set(threading.enumerate())
+    storage = SQLiteSessionStorage(path)
+    await storage.create_session(new_session("s"))
+    await storage.get_session("s")
+    started = [each for each in set(threading.enumerate()) - before if "sqlite" in each.name]
+    dropped = weakref.ref(storage)
+    del storage
+    gc.collect()
+    assert dropped() is None
+    for thread in started:
+        await asyncio.to_thread(thread.join)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+async def test_a_storage_may_be_collected_in_its_own_thread(path: Path) -> None:
+    # The garbage collector runs wherever it runs; here a reader ends up dropping the storage.
+    before = set(threading.enumerate())
+    inside, leave = threading.Event(), threading.Event()
+    storage = SQLiteSessionStorage(path)
+    await storage.create_session(new_session("s"))
+    held = [storage]
+
+    def read(_: sqlite3.Connection) -> None:
+        inside.set()
+        leave.wait()
+        held.clear()
+
+    reading = asyncio.ensure_future(storage._engine.read(read))
+    await asyncio.to_thread(inside.wait)
+    started = [each for each in set(threading.enumerate()) - before if "sqlite" in each.name]
+    del storage
+    leave.set()
+    await reading
+    for thread in started:
+        await asyncio.to_thread(thread.join)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+async def test_a_closed_loop_harms_nobody(storage: SQLiteSessionStorage, path: Path) -> None:
+    lock = Lock(path)
+
+    def abandon() -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(storage.append("s", [user("abandoned")]))
+        loop.run_until_complete(asyncio.sleep(0))
+        task.cancel()
+        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        loop.close()
+
+    await asyncio.to_thread(abandon)
+    lock.release()
+    await storage.append("s", [user("after")])
+    assert texts(await storage.get_messages("s")) == ["abandoned", "after"]
+
+
+# What goes wrong
+
+
+async def test_a_lock_that_is_held_too_long(storage: SQLiteSessionStorage, path: Path) -> None:
+    impatient = SQLiteSessionStorage(path, busy_timeout=0)
+    assert len((await impatient.list_sessions()).records) == 1
+    lock = Lock(path)
+    outcomes = await asyncio.gather(
+        *(impatient.append("s", [user(str(n))]) for n in range(3)), return_exceptions=True
+    )
+    assert [type(each) for each in outcomes] == [StorageBusyError] * 3
+    assert str(path) in str(outcomes[0])
+    assert await impatient.get_messages("s") == []
+    lock.release()
+    await impatient.append("s", [user("after")])
+    assert texts(await storage.get_messages("s")) == ["after"]
+    await impatient.close()
+
+
+async def test_a_full_disk_keeps_nothing_of_the_write(storage: SQLiteSessionStorage) -> None:
+    async def limit(pages: int) -> None:
+        await storage._engine.write(
+            lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        )
+
+    await storage.append("s", [user("before")])
+    used = await storage._engine.write(
+        lambda connection: connection.execute("PRAGMA page_count").fetchone()[0]
+    )
+    await limit(used + 2)
+    for _ in range(2):
+        with pytest.raises(StorageFullError):
+            await storage.append("s", [user("x"), user("x" * 1_000_000)])
+    assert texts(await storage.get_messages("s")) == ["before"]
+    outcomes = await asyncio.gather(
+        storage.append("s", [user("small")]),
+        storage.append("s", [user("x" * 1_000_000)]),
+        storage.append("s", [user("small too")]),
+        return_exceptions=True,
+    )
+    assert [isinstance(each, StorageFullError) for each in outcomes] == [False, True, False]
+    await limit(1_000_000)
+    await storage.append("s", [user("x" * 1_000_000)])
+    assert [len(text) for text in texts(await storage.get_messages("s"))] == [6, 5, 9, 1_000_000]
+
+
+async def test_a_file_that_may_not_grow(path: Path) -> None:
+    # A real failure to write, of a process that may write only so much to any file.
+    program = f"""
+import asyncio, resource
+from langswarm_session import SQLiteSessionStorage, SessionStorageError
+from langswarm_session.testing.making import *
+
+async def main():
+    storage = SQLiteSessionStorage({str(path)!r})
+    await storage.create_session(new_session("s"))
+    await storage.append("s", [user("before")])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    try:
+        await storage.append("s", [user("x" * 1_000_000)])
+    except SessionStorageError as error:
+        print(type(error).__name__)
+    print(texts(await storage.get_messages("s")))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await storage.append("s", [user("after")])
+    await storage.close()
+
+asyncio.run(main())
+"""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PYTHONPATH": ":".join(filter(None, sys.path))},
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["StorageUnavailableError", "['before']"]
+    storage = SQLiteSessionStorage(path)
+    assert texts(await storage.get_messages("s")) == ["before", "after"]
+    await storage.close()
+
+
+async def test_a_path_below_a_file_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    storage = SQLiteSessionStorage(tmp_path / "file" / "sessions.db")
+    for _ in range(2):
+        with pytest.raises(StorageUnavailableError):
+            await storage.create_session(new_session("s"))
+    with pytest.raises(StorageUnavailableError):
+        await storage.get_session("s")
+    health = await storage.health()
+    assert (health.ok, str(tmp_path) in (health.detail or "")) == (False, True)
+    await storage.close()
+
+
+@pytest.mark.parametrize("name", [".", "/proc/sessions.db", "/proc/sessions/sessions.db"])
+async def test_a_path_that_cannot_be_a_file_is_unavailable(tmp_path: Path, name: str) -> None:
+    storage = SQLiteSessionStorage(tmp_path / name)
+    with pytest.raises(StorageUnavailableError):
+        await storage.create_session(new_session("s"))
+    await storage.close()
+
+
+async def test_a_path_that_comes_to_be_works_from_then_on(tmp_path: Path) -> None:
+    blocked = tmp_path / "folder"
+    blocked.write_text("not a folder yet")
+    storage = SQLiteSessionStorage(blocked / "sessions.db")
+    with pytest.raises(SessionStorageError):
+        await storage.create_session(new_session("s"))
+    blocked.unlink()
+    await storage.create_session(new_session("s"))
+    assert (await storage.health()).ok
+    await storage.close()
+
+
+def sqlite_error(path: Path, kind: str) -> Exception:
+    """An error as SQLite itself raises it."""
+    sqlite3.connect(path).execute("CREATE TABLE t (a UNIQUE)").connection.close()
+    address = f"{path.as_uri()}?mode=ro" if kind == "readonly" else path.as_uri()
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=0)
+    try:
+        if kind == "busy":
+            lock = Lock(path)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            finally:
+                lock.release()
+        elif kind == "unknown":
+            connection.execute("SELECT nothing")
+        connection.execute("INSERT INTO t VALUES (1)")
+    except sqlite3.Error as error:
+        return error
+    finally:
+        connection.close()
+    raise AssertionError("nothing went wrong")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("readonly", StorageUnavailableError),
+        ("busy", StorageBusyError),
+        ("unknown", SessionStorageError),
+    ],
+)
+def test_sqlites_errors_get_a_type(path: Path, kind: str, expected: type[Exception]) -> None:
+    error = typed_error(sqlite_error(path, kind), "the/path.db")
+    assert type(error) is expected
+    assert str(error).startswith("the/path.db: ")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_FULL, StorageFullError),
+        (sqlite3.SQLITE_IOERR | 3 << 8, StorageUnavailableError),
+        (sqlite3.SQLITE_CORRUPT | 1 << 8, StorageCorruptError),
+        (sqlite3.SQLITE_NOTADB, StorageCorruptError),
+        (sqlite3.SQLITE_LOCKED | 1 << 8, StorageBusyError),
+        (sqlite3.SQLITE_MISUSE, SessionStorageError),
+    ],
+)
+def test_extended_codes_are_those_of_their_kind(code: int, expected: type[Exception]) -> None:
+    error = sqlite3.OperationalError("as SQLite says")
+    error.sqlite_errorcode = code
+    assert type(typed_error(error, "path")) is expected
+
+
+def test_the_systems_errors_get_a_type() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert type(typed_error(full, "path")) is StorageFullError
+    assert type(typed_error(PermissionError("no"), "path")) is StorageUnavailableError
+
+
+def test_our_own_errors_stay_what_they_are() -> None:
+    error = SessionNotFoundError("gone", session_id="s")
+    assert typed_error(error, "path") is error
+
+

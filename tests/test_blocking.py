@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TypeVar
+
+import pytest
+
+from langswarm_session import blocking
+
+T = TypeVar("T")
+
+variable: ContextVar[str] = ContextVar("variable", default="unset")
+other: ContextVar[str] = ContextVar("other")
+
+
+def in_thread(call: Callable[[], T]) -> T:
+    """What a call returns or raises in a thread of its own; it must end by itself."""
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30)
+    if thread.is_alive():
+        pytest.fail("it never ended")
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+def program(code: str) -> list[str]:
+    """Run a program; its lines of output."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+async def value(of: T) -> T:
+    await asyncio.sleep(0)
+    return of
+
+
+async def failing(error: BaseException) -> None:
+    await asyncio.sleep(0)
+    raise error
+
+
+async def thread_name() -> str:
+    return threading.current_thread().name
+
+
+# Where it works
+
+
+def test_from_sync_code() -> None:
+    assert blocking.run(value(7)) == 7
+
+
+async def test_inside_a_running_loop() -> None:
+    loop = asyncio.get_running_loop()
+    ran = []
+    loop.call_soon(ran.append, "later")
+    assert blocking.run(value(7)) == 7
+    # The loop waited like the rest of its thread: nothing was nested in it.
+    assert ran == []
+    assert asyncio.get_running_loop() is loop
+
+
+def test_from_ten_threads_at_once() -> None:
+    together = asyncio.Barrier(10)
+
+    async def meet(number: int) -> int:
+        await together.wait()
+        return number
+
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(blocking.run(meet(n))), daemon=True)
+        for n in range(10)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(results) == list(range(10))
+
+
+def test_all_callers_share_one_background_thread() -> None:
+    names = {in_thread(lambda: blocking.run(thread_name())) for _ in range(3)}
+    assert names == {blocking.run(thread_name())} == {"langswarm-blocking"}
+
+
+def test_from_sync_code_on_the_background_loop() -> None:
+    # A hook of a sync caller runs there, and may use the sync API itself.
+    async def hook() -> tuple[int, str]:
+        return blocking.run(value(7)), blocking.run(thread_name())
+
+    result, name = in_thread(lambda: blocking.run(hook()))
+    assert result == 7
+    assert name != "langswarm-blocking"
+
+
+def test_from_sync_code_at_any_depth() -> None:
+    async def nested(depth: int) -> int:
+        return depth and 1 + blocking.run(nested(depth - 1))
+
+    assert in_thread(lambda: blocking.run(nested(5))) == 5
+
+
+def test_from_a_thread_that_the_background_loop_waits_for() -> None:
+    async def inner() -> int:
+        return await asyncio.to_thread(lambda: blocking.run(value(7)))
+
+    async def hook() -> int:
+        return blocking.run(inner())
+
+    assert in_thread(lambda: blocking.run(hook())) == 7
+    assert in_thread(lambda: blocking.run(inner())) == 7
+
+
+def test_in_a_forked_child() -> None:
+    assert program(
+        """
+        import os
+        from langswarm_session import blocking
+        async def value(of):
+            return of
+        print(blocking.run(value("parent")), flush=True)
+        child = os.fork()
+        if child == 0:
+            print(blocking.run(value("child")), flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        print(blocking.run(value("parent again")))
+        """
+    ) == ["parent", "child", "0", "parent again"]
+
+
+def test_in_a_child_forked_on_the_background_loop() -> None:
+    assert program(
+        """
+        import os
+        from langswarm_session import blocking
+        async def value(of):
+            return of
+        async def fork():
+            child = os.fork()
+            if child == 0:
+                try:
+                    print(blocking.run(value("child")), flush=True)
+                finally:
+                    os._exit(0)
+            return os.waitpid(child, 0)[1]
+        print(blocking.run(fork()))
+        """
+    ) == ["child", "0"]
+
+
+def test_nothing_runs_until_it_is_needed_and_nothing_outlives_the_program() -> None:
+    assert program(
+        """
+        import asyncio, threading
+        from langswarm_session import blocking
+        print(threading.active_count())
+        started = threading.Event()
+        async def for_ever():
+            started.set()
+            await asyncio.Event().wait()
+        blocking.start(for_ever())
+        started.wait()
+        print(threading.active_count())
+        """
+    ) == ["1", "2"]
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize("kind", [ValueError, asyncio.TimeoutError, StopAsyncIteration])
+def test_what_the_coroutine_raises_is_raised(kind: type[Exception]) -> None:
+    error = kind("as it was")
+    with pytest.raises(kind) as caught:
+        blocking.run(failing(error))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_what_would_end_the_loop_ends_the_caller(kind: type[BaseException], depth: int) -> None:
+    error = kind("as it was")
+
+    async def nested() -> None:
+        if depth:
+            blocking.run(failing(error))
+        await failing(error)
+
+    with pytest.raises(kind) as caught:
+        in_thread(lambda: blocking.run(nested()))
+    assert caught.value is error
+    assert in_thread(lambda: blocking.run(value(7))) == 7
+
+
+def test_a_coroutine_that_cancels_itself_is_cancelled() -> None:
+    async def cancel() -> None:
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+        await asyncio.sleep(0)
+
+    # concurrent.futures' and asyncio's are two classes; a caller may expect either.
+    with pytest.raises(BaseException, match="") as caught:
+        blocking.run(cancel())
+    assert type(caught.value).__name__ == "CancelledError"
+
+
+def test_an_interrupt_cancels_the_coroutine() -> None:
+    assert program(
+        """
+        import asyncio, os, signal, threading
+        from langswarm_session import blocking
+        ended = threading.Event()
+        async def interrupted():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                print("cancelled", flush=True)
+                ended.set()
+                raise
+        try:
+            blocking.run(interrupted())
+        except KeyboardInterrupt:
+            print("interrupted" if ended.wait(30) else "never cancelled", flush=True)
+        async def value():
+            return "usable"
+        print(blocking.run(value()))
+        """
+    ) == ["cancelled", "interrupted", "usable"]
+
+
+# Context variables
+
+
+def test_the_coroutine_sees_the_callers_variables() -> None:
+    async def look() -> str:
+        return variable.get()
+
+    variable.set("by the caller")
+    assert blocking.run(look()) == "by the caller"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_caller_sees_what_the_coroutine_set(nested: bool) -> None:
+    async def change() -> None:
+        await asyncio.sleep(0)
+        variable.set("inside")
+        other.set("new")
+
+    async def hook() -> tuple[str, str]:
+        blocking.run(change())
+        return variable.get(), other.get()
+
+    def call() -> tuple[str, str]:
+        variable.set("before")
+        if nested:
+            assert blocking.run(hook()) == ("inside", "new")
+        else:
+            blocking.run(change())
+        return variable.get(), other.get()
+
+    assert in_thread(call) == ("inside", "new")
+
+
+def test_the_caller_sees_what_was_set_before_an_error() -> None:
+    async def change() -> None:
+        variable.set("inside")
+        raise ValueError
+
+    def call() -> str:
+        with pytest.raises(ValueError):  # noqa: PT011
+            blocking.run(change())
+        return variable.get()
+
+    assert in_thread(call) == "inside"
+
+
+def test_callers_do_not_see_each_others_variables() -> None:
+    together = asyncio.Barrier(2)
+
+    async def change(to: str) -> None:
+        variable.set(to)
+        await together.wait()
+
+    def call(to: str) -> str:
+        blocking.run(change(to))
+        return variable.get()
+
+    seen: list[str] = []
+    threads = [
+        threading.Thread(target=lambda to=to: seen.append(call(to)), daemon=True)
+        for to in ("one", "two")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(seen) == ["one", "two"]
+    assert in_thread(variable.get) == "unset"
+
+
+# Without waiting
+
+
+def test_start_gives_a_future() -> None:
+    assert blocking.start(value(7)).result(30) == 7
+    error = ValueError("as it was")
+    assert blocking.start(failing(error)).exception(30) is error
+
+
+def test_cancelling_the_future_cancels_the_coroutine() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+
+    future = blocking.start(wait())
+    assert begun.wait(30)
+    assert future.cancel()
+    assert ended.wait(30)
+
+
+def test_a_future_cancelled_at_once_never_runs() -> None:
+    ran = []
+
+    async def run() -> None:
+        ran.append("ran")
+
+    block, busy = threading.Event(), threading.Event()
+
+    async def hold_the_loop() -> None:
+        busy.set()
+        block.wait(30)
+
+    holding = blocking.start(hold_the_loop())
+    assert busy.wait(30)
+    future = blocking.start(run())
+    assert future.cancel()
+    block.set()
+    holding.result(30)
+    blocking.run(value(None))
+    assert ran == []

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from langswarm_session import SessionBusyError
+from langswarm_session.turn_queue import TurnQueue
+
+
+async def waiting(queue: TurnQueue, session: str = "s") -> asyncio.Task[None]:
+    """A task that has taken its place in the queue."""
+    task = asyncio.ensure_future(queue.acquire(session, None))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+async def test_a_free_session_is_had_at_once() -> None:
+    queue = TurnQueue()
+    await queue.acquire("s", 0)
+    await queue.acquire("other", 0)
+    queue.release("s")
+    await queue.acquire("s", 0)
+
+
+async def test_first_come_first_served() -> None:
+    queue = TurnQueue()
+    served = []
+
+    async def turn(number: int) -> None:
+        await queue.acquire("s", None)
+        served.append(number)
+        await asyncio.sleep(0)
+        assert served[-1] == number
+        queue.release("s")
+
+    await queue.acquire("s", None)
+    turns = [asyncio.ensure_future(turn(number)) for number in range(20)]
+    await asyncio.sleep(0)
+    queue.release("s")
+    await asyncio.gather(*turns)
+    assert served == list(range(20))
+
+
+async def test_whoever_will_not_wait_is_told() -> None:
+    queue = TurnQueue()
+    await queue.acquire("s", None)
+    for seconds in (0, 0.001):
+        with pytest.raises(SessionBusyError, match=f"{seconds:g} s") as caught:
+            await queue.acquire("s", seconds)
+        assert caught.value.session_id == "s"
+    queue.release("s")
+    await queue.acquire("s", 0)
+
+
+async def test_whoever_leaves_holds_up_nobody() -> None:
+    queue = TurnQueue()
+    await queue.acquire("s", None)
+    one, two, three = [await waiting(queue) for _ in range(3)]
+    two.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await two
+    queue.release("s")
+    await one
+    assert not three.done()
+    queue.release("s")
+    await three
+
+
+async def test_whoever_leaves_as_its_turn_comes_passes_it_on() -> None:
+    queue = TurnQueue()
+    await queue.acquire("s", None)
+    one, two = await waiting(queue), await waiting(queue)
+    queue.release("s")  # the first has it now, and does not know yet
+    one.cancel()
+    await asyncio.wait([one])
+    await two
+    queue.release("s")
+    await queue.acquire("s", 0)
+
+
+async def test_whoever_waited_too_long_as_its_turn_comes_passes_it_on() -> None:
+    queue = TurnQueue()
+    await queue.acquire("s", None)
+    for _ in range(50):
+        impatient = asyncio.ensure_future(queue.acquire("s", 0.0005))
+        await asyncio.sleep(0)
+        patient = await waiting(queue)
+        asyncio.get_running_loop().call_later(0.0005, queue.release, "s")
+        outcome = (await asyncio.gather(impatient, return_exceptions=True))[0]
+        if outcome is None:
+            queue.release("s")
+        await patient
+
+
+async def test_threads_and_loops_share_a_queue() -> None:
+    queue = TurnQueue()
+    inside: list[int] = []
+    most = []
+
+    async def turns(number: int) -> None:
+        for _ in range(50):
+            await queue.acquire("s", None)
+            inside.append(number)
+            most.append(len(inside))
+            await asyncio.sleep(0)
+            inside.remove(number)
+            queue.release("s")
+
+    await asyncio.gather(
+        *(asyncio.to_thread(lambda n=n: asyncio.run(turns(n))) for n in range(4)), turns(9)
+    )
+    assert most == [1] * 250
+
+
+async def test_a_loop_that_was_closed_is_passed_over() -> None:
+    queue = TurnQueue()
+    await queue.acquire("s", None)
+
+    def abandon() -> None:
+        loop = asyncio.new_event_loop()
+        # Held by nobody but the loop: what is waiting when a loop ends never learns of it.
+        task = loop.create_task(queue.acquire("s", None))
+        loop.run_until_complete(asyncio.sleep(0))
+        abandoned.append(task)
+        loop.close()
+
+    abandoned: list[asyncio.Task[None]] = []
+    await asyncio.to_thread(abandon)
+    patient = await waiting(queue)
+    queue.release("s")
+    await patient
+    abandoned.pop()._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_turn_may_be_released_from_any_thread() -> None:
+    # Released from a thread without a loop.
+    queue = TurnQueue()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(queue.acquire("s", None))
+    task = loop.create_task(queue.acquire("s", None))
+    loop.run_until_complete(asyncio.sleep(0))
+    releasing = threading.Thread(target=queue.release, args=("s",))
+    releasing.start()
+    releasing.join()
+    loop.run_until_complete(task)
+    loop.close()
+
+
+async def test_nothing_is_kept_of_sessions_that_are_free() -> None:
+    queue = TurnQueue()
+    for number in range(100):
+        await queue.acquire(str(number), None)
+        task = await waiting(queue, str(number))
+        queue.release(str(number))
+        await task
+        queue.release(str(number))
+    assert queue._waiting == {}
