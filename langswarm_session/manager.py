@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -335,10 +336,12 @@ class SessionManager(ISessionManager):
             return
         self._closed = True
         self._runtime.keeper.close()
-        for provider in self._providers.values():
-            await provider.close()
-        if self._owns_storage:
-            await self._storage.close()
+        # One that cannot be closed keeps none of the others open.
+        async with AsyncExitStack() as stack:
+            if self._owns_storage:
+                stack.push_async_callback(self._storage.close)
+            for provider in self._providers.values():
+                stack.push_async_callback(provider.close)
 
     async def _create(
         self,

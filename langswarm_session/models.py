@@ -243,7 +243,7 @@ class SessionContext(BaseModel):
     provider: str
     model: str
     backend: SessionBackend = SessionBackend.PROVIDER_NATIVE
-    max_messages: int = Field(default=100, ge=1)
+    max_messages: int = Field(default=100, ge=1, le=2**31 - 1)
     auto_archive: bool = True
     provider_session_id: str | None = None
     provider_context: JsonObject = Field(default_factory=dict)

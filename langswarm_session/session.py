@@ -405,8 +405,11 @@ class BaseSession(ISession):
                 raise InvalidInputError(f"{name} cannot be changed", session_id=self.session_id)
         context = check_context(self.context.model_dump(), changes, self.session_id)
         columns = {name: getattr(context, name) for name in _OWN_COLUMNS if name in changes}
+        for name in ("provider", "model"):
+            if name in columns:
+                check_name(columns[name], name)
         if "provider" in columns:
-            self._manager._check_provider(check_name(columns["provider"], "provider"))
+            self._manager._check_provider(columns["provider"])
         state = None
         if any(name in changes for name in _PROVIDER_STATE):
             state = {name: getattr(context, name) for name in _PROVIDER_STATE}
@@ -462,12 +465,12 @@ class BaseSession(ISession):
         """
         self._manager._check_open()
         seq = at.seq if isinstance(at, SessionMessage) else at
-        if at is not None and (isinstance(seq, bool) or not isinstance(seq, int) or seq < 0):
+        source = await self._storage.get_session(self.session_id)
+        if at is not None and not (type(seq) is int and 0 <= seq <= source.last_seq):
             raise InvalidInputError(
-                f"at must be a stored message or its sequence number, not {at!r}",
+                f"at must be a message of the log or its sequence number, not {at!r}",
                 session_id=self.session_id,
             )
-        source = await self._storage.get_session(self.session_id)
         new = NewSession(
             session_id=check_id(new_id() if session_id is None else session_id, "session_id"),
             user_id=check_id(self.user_id if user_id is None else user_id, "user_id"),

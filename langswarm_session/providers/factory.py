@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
-from langswarm_session.errors import InvalidInputError, UnknownProviderError
+from langswarm_session import plugins
+from langswarm_session.errors import (
+    InvalidInputError,
+    ProviderSessionError,
+    UnknownProviderError,
+)
 from langswarm_session.interfaces import IProviderSession
 
 ENTRY_POINT_GROUP = "langswarm_session.providers"
@@ -37,7 +41,7 @@ class ProviderSessionFactory:
     @classmethod
     def is_known(cls, name: str) -> bool:
         """Whether there is a provider of this name."""
-        return name in cls._makers or bool(entry_points(group=ENTRY_POINT_GROUP, name=name))
+        return name in cls._makers or name in plugins.names(ENTRY_POINT_GROUP)
 
     @classmethod
     def check_known(cls, name: str) -> None:
@@ -66,24 +70,20 @@ class ProviderSessionFactory:
             UnknownProviderError: If there is no provider of that name, and no fallback.
             InvalidInputError: If the options do not fit it.
         """
-        maker = cls._makers.get(name)
-        if maker is None:
-            plug_ins = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
-            if plug_ins:
-                maker = plug_ins[0].load()
+        maker = cls._makers.get(name) or plugins.load(ENTRY_POINT_GROUP, name, ProviderSessionError)
         if maker is None:
             if fallback is not None:
                 return cls.create_provider_session(fallback)
             raise cls._unknown(name)
         try:
-            return maker(api_key=api_key, **options)
+            made: IProviderSession = maker(api_key=api_key, **options)
         except TypeError as error:
             raise InvalidInputError(f"provider {name!r} cannot be made so: {error}") from error
+        return made
 
     @classmethod
     def _unknown(cls, name: str) -> UnknownProviderError:
-        plug_ins = (entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
-        known = ", ".join(sorted({*cls._makers, *plug_ins}))
+        known = ", ".join(sorted({*cls._makers, *plugins.names(ENTRY_POINT_GROUP)}))
         return UnknownProviderError(
             f"there is no provider {name!r}; there are: {known}. Others are added with "
             "ProviderSessionFactory.register() or add_provider_session()",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from langswarm_session.errors import InvalidInputError, UnknownStorageError
+from langswarm_session import plugins
+from langswarm_session.errors import (
+    InvalidInputError,
+    SessionStorageError,
+    UnknownStorageError,
+)
 from langswarm_session.interfaces import ISessionStorage
 
 ENTRY_POINT_GROUP = "langswarm_session.storages"
@@ -74,24 +78,16 @@ class StorageFactory:
         scheme, separator, _ = name.partition("://")
         if separator:
             config = {"url": name, **config}
-        maker = cls._makers.get(scheme) or cls._plugged_in(scheme)
+        maker = cls._makers.get(scheme) or plugins.load(
+            ENTRY_POINT_GROUP, scheme, SessionStorageError
+        )
         if maker is None:
-            known = ", ".join(sorted({*cls._makers, *cls._plug_ins()}))
+            known = ", ".join(sorted({*cls._makers, *plugins.names(ENTRY_POINT_GROUP)}))
             raise UnknownStorageError(f"there is no storage {scheme!r}; there are: {known}")
         try:
-            return maker(**config)
+            made: ISessionStorage = maker(**config)
         except TypeError as error:
             raise InvalidInputError(
                 f"storage {scheme!r} cannot be made from this: {error}"
             ) from error
-
-    @classmethod
-    def _plug_ins(cls) -> list[str]:
-        return [entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)]
-
-    @classmethod
-    def _plugged_in(cls, name: str) -> Callable[..., ISessionStorage] | None:
-        for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-            maker: Callable[..., ISessionStorage] = entry.load()
-            return maker
-        return None
+        return made

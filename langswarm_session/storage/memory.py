@@ -129,8 +129,10 @@ class _Log:
         if turn is None:
             return None
         note = self.turns.get(turn) or _TurnNote(TurnStatus.COMPLETE)
+        is_open = self.record.turn_token is not None and self.record.turn_id == turn
+        status = TurnStatus.OPEN if is_open else note.status
         is_last = self.messages[-1].turn_id == turn
-        return rules.KnownTurn(turn, is_last, note.status, note.digest)
+        return rules.KnownTurn(turn, is_last, status, note.digest)
 
     def make_free(self, expected_revision: int | None) -> None:
         """Raise if the session cannot be written to; end a turn whose lease ran out."""

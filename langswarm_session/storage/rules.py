@@ -190,7 +190,7 @@ def parse_cursor(cursor: str) -> tuple[int, int]:
         InvalidInputError: If it is not a cursor.
     """
     # Two whole numbers of at most 64 bits.
-    match = re.fullmatch(r"(\d{1,18})\.(\d{1,18})", cursor) if isinstance(cursor, str) else None
+    match = re.fullmatch(r"(-?\d{1,18})\.(\d{1,18})", cursor) if isinstance(cursor, str) else None
     if match is None:
         raise InvalidInputError(
             f"{cursor!r} is not a cursor; pass the next_cursor of the page before"

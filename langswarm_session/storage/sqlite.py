@@ -204,7 +204,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 return Appended(record, stored)
             if key is not None:
                 record, place = log.load(connection, session_id)
-                known = log.known_turn(connection, place, batch, key)
+                known = log.known_turn(connection, record, place, batch, key)
                 if known is not None and rules.check_known(known, key, record) == "replay":
                     return Appended(record, log.select_turn(connection, place, known.turn))
             record, place = log.update_free(
@@ -248,7 +248,7 @@ class SQLiteSessionStorage(ISessionStorage):
             connection: sqlite3.Connection, batch: log.Batch, held: tuple[Any, ...]
         ) -> TurnStart | None:
             record, place = log.load(connection, session_id)
-            known = log.known_turn(connection, place, batch, key)
+            known = log.known_turn(connection, record, place, batch, key)
             if known is None:
                 return None
             outcome = rules.check_known(known, key, record)

@@ -33,7 +33,7 @@ from langswarm_session.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-from langswarm_session.storage.sqlite_schema import migrate
+from langswarm_session.storage.sqlite_schema import check, migrate
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +106,13 @@ class SQLiteEngine:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
+        self._reading_lock = threading.Lock()
+        self._reading = 0
         self._file: tuple[int, int] | None = None
         self._writes: SimpleQueue[_Call | None] = SimpleQueue()
         self._reads: SimpleQueue[_Call | None] = SimpleQueue()
         self._writer: threading.Thread | None = None
         self._readers: list[threading.Thread] = []
-        self._idle_readers = 0
 
     async def write(self, job: Job[T]) -> T:
         """Run a job in a transaction of the writer and return its result once that is durable.
@@ -130,9 +131,9 @@ class SQLiteEngine:
         call = _Call(job, asyncio.get_running_loop())
         with self._lock:
             self._refuse_if_closed()
-            if self._idle_readers > 0:
-                self._idle_readers -= 1
-            elif len(self._readers) < self._max_readers:
+            with self._reading_lock:
+                self._reading += 1
+            if len(self._readers) < min(self._reading, self._max_readers):
                 self._readers.append(self._start(self._read_forever))
             self._reads.put(call)
         return await call.future  # type: ignore[no-any-return]
@@ -143,13 +144,32 @@ class SQLiteEngine:
             if self._closed:
                 return
             self._closed = True
-            for _ in self._readers:
-                self._reads.put(None)
-            self._writes.put(None)
+            self._end_threads()
         # The garbage collector may close from one of these threads, which cannot wait for itself.
         inside = threading.current_thread() in (self._writer, *self._readers)
         if self._writer is not None and not inside:
             self._writer.join()
+
+    def _end_threads(self) -> None:
+        for _ in self._readers:
+            self._reads.put(None)
+        self._writes.put(None)
+
+    def _before_fork(self) -> None:
+        """Finish and close everything, and let nobody begin anew before the fork is done.
+
+        SQLite must not be open across a fork: its locks do not survive it, but what it remembers
+        of them does (https://www.sqlite.org/howtocorrupt.html, section 2.6).
+        """
+        self._lock.acquire()
+        self._end_threads()
+        if self._writer is not None:
+            self._writer.join()
+
+    def _after_fork_in_parent(self) -> None:
+        lock = self._lock
+        self._start_afresh()
+        lock.release()
 
     def _submit(self, call: _Call) -> None:
         with self._lock:
@@ -260,6 +280,7 @@ class SQLiteEngine:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # Deleting means deleting: freed space is overwritten.
             connection.execute("PRAGMA secure_delete = ON")
+            check(connection, self.path)
             self._use_wal(connection)
             migrate(connection, self.path)
         except BaseException:
@@ -297,8 +318,8 @@ class SQLiteEngine:
                 call.result = call.job(connection)
             except Exception as error:  # noqa: BLE001 - whoever waits gets it
                 call.error = typed_error(error, self.path)
-            with self._lock:
-                self._idle_readers += 1
+            with self._reading_lock:
+                self._reading -= 1
             _deliver([call])
         if connection is not None:
             connection.close()
@@ -343,14 +364,16 @@ def _resolve(calls: list[_Call]) -> None:
 _engines: weakref.WeakSet[SQLiteEngine] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
-    """Start afresh in a forked child.
+def _for_each_engine(method: Callable[[SQLiteEngine], None]) -> Callable[[], None]:
+    def call() -> None:
+        for engine in list(_engines):
+            method(engine)
 
-    It has neither the parent's threads nor the right to its connections, which stay in the frames
-    of those threads, never to be closed here.
-    """
-    for engine in list(_engines):
-        engine._start_afresh()
+    return call
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_for_each_engine(SQLiteEngine._before_fork),
+    after_in_parent=_for_each_engine(SQLiteEngine._after_fork_in_parent),
+    after_in_child=_for_each_engine(SQLiteEngine._start_afresh),
+)

@@ -298,7 +298,11 @@ def select_stored(
 
 
 def known_turn(
-    connection: sqlite3.Connection, place: Place, batch: Batch, key: IdempotencyKey | None
+    connection: sqlite3.Connection,
+    record: SessionRecord,
+    place: Place,
+    batch: Batch,
+    key: IdempotencyKey | None,
 ) -> rules.KnownTurn | None:
     """The turn that the key, or else the id of the first message, was used in before."""
     turn: int | None = None
@@ -318,6 +322,8 @@ def known_turn(
         "SELECT turn FROM messages WHERE session = ? ORDER BY seq DESC LIMIT 1", (place,)
     ).fetchone()[0]
     status, digest = row or (TurnStatus.COMPLETE.value, None)
+    if record.turn_token is not None and record.turn_id == turn:
+        status = TurnStatus.OPEN.value
     return rules.KnownTurn(turn, last_turn == turn, TurnStatus(status), digest)
 
 

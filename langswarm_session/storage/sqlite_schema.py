@@ -96,9 +96,8 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _version(connection)
-        _check(connection, version, path)
-        for statements in MIGRATIONS[version:]:
+        check(connection, path)
+        for statements in MIGRATIONS[_version(connection) :]:
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -110,8 +109,13 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         raise
 
 
-def _check(connection: sqlite3.Connection, version: int, path: str) -> None:
-    application = _application(connection)
+def check(connection: sqlite3.Connection, path: str) -> None:
+    """Refuse a database that is not ours, or newer than we are; writes nothing.
+
+    Raises:
+        StorageVersionError, StorageCorruptError
+    """
+    version, application = _version(connection), _application(connection)
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application != APPLICATION_ID and not (empty and application == 0 and version == 0):
         raise StorageCorruptError(
