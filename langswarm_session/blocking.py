@@ -26,7 +26,8 @@ class _Background:
 
     def forget(self) -> None:
         """Begin without a thread, as a forked child does."""
-        self._lock = threading.Lock()
+        # Reentrant, as the garbage collector may start something while it is held.
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.thread: threading.Thread | None = None
 

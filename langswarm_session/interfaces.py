@@ -251,10 +251,10 @@ class ISessionStorage(ABC):
     ) -> TurnStart:
         """Take the session's lease and store the messages that begin the turn.
 
-        With a key that is known, or a first message whose id is stored: a complete turn is
+        With a key that is known, or messages that are all stored already: a complete turn is
         returned as ``replayed``; an open one is busy; a cancelled or failed one is opened again
-        if nothing followed it, keeping what came before its first reply, and a key's turn is begun
-        anew otherwise.
+        if nothing followed it, keeping what it began with, and a key's turn is begun anew
+        otherwise.
 
         Raises:
             InvalidInputError: If there is no message.

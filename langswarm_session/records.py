@@ -169,10 +169,18 @@ class Appended:
     Attributes:
         record: The session after the write.
         messages: The messages as stored, with their places in the log.
+        added: How many of them are new; the others were stored already.
     """
 
     record: SessionRecord
     messages: list[SessionMessage]
+    added: int = 0
+
+    @property
+    def new_messages(self) -> list[SessionMessage]:
+        """The messages that this write added."""
+        known = self.record.last_seq - self.added
+        return [message for message in self.messages if (message.seq or 0) > known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +192,13 @@ class TurnStart:
         messages: The turn's messages as stored: those given, or, when the key was known, all of
             the turn that it stands for.
         replayed: Whether the turn was complete already; then nothing was written.
+        added: How many of the messages are new; the others were stored already.
     """
 
     record: SessionRecord
     messages: list[SessionMessage]
     replayed: bool = False
+    added: int = 0
 
 
 @dataclass(frozen=True, slots=True)

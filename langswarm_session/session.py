@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -48,6 +49,7 @@ from langswarm_session.models import (
 )
 from langswarm_session.pipeline import Pipeline, in_session
 from langswarm_session.records import (
+    Appended,
     IdempotencyKey,
     NewSession,
     ProviderReply,
@@ -56,10 +58,10 @@ from langswarm_session.records import (
     SessionRecord,
     StreamEvent,
 )
+from langswarm_session.turns import OpenTurn, Reader
 
 if TYPE_CHECKING:
     from langswarm_session.manager import SessionManager
-    from langswarm_session.turns import OpenTurn
 
 _UNSET: Any = object()
 
@@ -199,7 +201,7 @@ class BaseSession(ISession):
             stored = await turn.complete(self._checked(reply, provider))
         return stored[-1]
 
-    async def stream_message(
+    def stream_message(
         self,
         content: str | list[Block] | SessionMessage,
         role: MessageRole | str = MessageRole.USER,
@@ -221,12 +223,22 @@ class BaseSession(ISession):
         Yields:
             The pieces; the last event carries the whole reply as it was stored.
         """
+        reader = Reader()
+        begin = partial(self._begin, content, role, metadata, idempotency_key, wait)
+        stream = self._stream(reader, begin, options)
+        reader.reads(stream)
+        return stream
+
+    async def _stream(
+        self, reader: Reader, begin: Callable[[], Awaitable[OpenTurn]], options: dict[str, Any]
+    ) -> AsyncGenerator[StreamEvent, None]:
         provider = self._provider(options)
-        turn = await self._begin(content, role, metadata, idempotency_key, wait)
+        turn = await begin()
         if turn.replayed:
             yield StreamEvent(text=turn.reply.text)
             yield StreamEvent(message=turn.reply)
             return
+        turn.reader = reader
         held = self._pipeline.holds_stream
         async with turn:
             request = await self._request(turn, options)
@@ -236,7 +248,7 @@ class BaseSession(ISession):
                     if isinstance(event, ProviderReply):
                         reply = event
                     elif not held:
-                        turn._received(event.text)
+                        turn.received(event.text)
                         yield event
             if reply is None:
                 raise ProviderStreamError(
@@ -310,16 +322,16 @@ class BaseSession(ISession):
         key = self._key(idempotency_key, given)
         processed = await self._process(given)
 
-        async def append() -> list[SessionMessage]:
+        async def append() -> Appended:
             appended = await self._storage.append(
                 self.session_id, processed, expected_revision=expected_revision, key=key
             )
             self._moved(appended.record)
-            return appended.messages
+            return appended
 
-        stored = await self._runtime.alone(self.session_id, append, self._wait(wait))
-        await self._pipeline.stored(self, stored)
-        return stored
+        appended = await self._runtime.alone(self.session_id, append, self._wait(wait))
+        await self._pipeline.stored(self, appended.new_messages)
+        return appended.messages
 
     async def get_messages(self, limit: int | None = None) -> list[SessionMessage]:
         """The newest messages, or all, oldest first.
@@ -535,8 +547,12 @@ class BaseSession(ISession):
         key = self._key(idempotency_key, messages)
         processed = await self._process(messages)
         turn = await self._runtime.begin(self, processed, key, self._wait(wait))
-        if not turn.replayed:
-            await self._pipeline.stored(self, turn.messages)
+        if turn._added:
+            try:
+                await self._pipeline.stored(self, turn.messages)
+            except BaseException as error:  # cancelled meanwhile
+                await turn._abandon(error)
+                raise
         return turn
 
     async def _process(self, messages: list[SessionMessage]) -> list[SessionMessage]:

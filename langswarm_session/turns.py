@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from langswarm_session import owner
+from langswarm_session import blocking, owner
 from langswarm_session.checks import as_messages
 from langswarm_session.errors import (
     NestedTurnError,
@@ -23,6 +25,7 @@ from langswarm_session.errors import (
 from langswarm_session.leases import LeaseKeeper
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus, new_id
 from langswarm_session.records import (
+    Appended,
     IdempotencyKey,
     Lease,
     ProviderReply,
@@ -44,6 +47,26 @@ FIRST_DELAY, LAST_DELAY = 0.002, 0.1
 """How long to wait between two looks at another process's lease, in seconds."""
 
 _open_turns: ContextVar[tuple[OpenTurn, ...]] = ContextVar("langswarm_open_turns", default=())
+
+
+class Reader:
+    """Whoever reads a turn's stream.
+
+    When that is somebody no longer, the turn is about to be cancelled by the event loop, and the
+    next turn in the same context is not inside it.
+    """
+
+    def __init__(self) -> None:
+        self._stream: weakref.ref[object] | None = None
+
+    def reads(self, stream: object) -> None:
+        """This is the stream."""
+        self._stream = weakref.ref(stream)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody has the stream any more."""
+        return self._stream is not None and self._stream() is None
 
 
 class OpenTurn:
@@ -72,6 +95,8 @@ class OpenTurn:
         self._open = False
         self._first_revision = 0
         self._partial: list[str] = []
+        self._added = 0
+        self.reader: Reader | None = None
 
     @property
     def is_open(self) -> bool:
@@ -115,8 +140,8 @@ class OpenTurn:
         messages = as_messages(messages, self.session_id)
         messages = await session._pipeline.process(session, messages)
         appended = await session._storage.append(self.session_id, messages, token=self.token)
-        self._moved(appended.record, appended.messages)
-        await session._pipeline.stored(session, appended.messages)
+        self._moved(appended.record, appended.new_messages)
+        await session._pipeline.stored(session, appended.new_messages)
         return appended.messages
 
     async def complete(
@@ -145,9 +170,9 @@ class OpenTurn:
         messages = as_messages(messages, self.session_id)
         messages = await self._session._pipeline.process(self._session, messages)
         end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=state, keyed=self._keyed)
-        stored = await self._end(end, messages)
-        await self._session._pipeline.stored(self._session, stored)
-        return stored
+        appended = await self._end(end, messages)
+        await self._session._pipeline.stored(self._session, appended.new_messages)
+        return appended.messages
 
     async def cancel(self, messages: Sequence[SessionMessage] = (), reason: str = "") -> None:
         """End the turn as cancelled, keeping what there is of the reply.
@@ -179,23 +204,31 @@ class OpenTurn:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._open:
-            return
-        if error is None:
-            await self.complete()
-        elif isinstance(error, Exception):
+        if error is not None:
+            await self._abandon(error)
+        elif self._open:
+            try:
+                await self.complete()
+            except BaseException as failure:
+                await self._abandon(failure)
+                raise
+
+    def __del__(self) -> None:
+        if self._open and not sys.is_finalizing():
+            logger.warning("session %r: a turn was dropped before its end", self.session_id)
+            runtime = self._session._runtime
+            blocking.start(runtime.end_dropped(self.session_id, self.token))
+
+    async def _abandon(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
             await self.fail(error)
         else:  # CancelledError, GeneratorExit, KeyboardInterrupt
             await self.cancel()
 
-    def __del__(self) -> None:
-        if self._open:
-            logger.warning("session %r: a turn was dropped before its end", self.session_id)
-            self._session._runtime.queue.release(self.session_id)
-
     def _begun(self, record: SessionRecord, messages: list[SessionMessage]) -> None:
         self.id = record.turn_id or 0
-        self.messages = messages
+        # Those that were stored before are in the history.
+        self.messages = [message for message in messages if message.turn_id == self.id]
         self._first_revision = record.revision
         self._open = True
         self._session._runtime.keeper.add(self)
@@ -206,7 +239,7 @@ class OpenTurn:
         self.messages = [*self.messages, *messages]
         self._session._moved(record)
 
-    def _received(self, text: str) -> None:
+    def received(self, text: str) -> None:
         """Text of a reply that has been shown already, to be kept if it goes no further."""
         self._partial.append(text)
 
@@ -243,8 +276,8 @@ class OpenTurn:
             logger.warning("session %r: what there was of a reply was refused", self.session_id)
             messages = []
         try:
-            stored = await self._end(end, messages)
-            await session._pipeline.stored(session, stored)
+            appended = await self._end_anyhow(end, messages)
+            await session._pipeline.stored(session, appended.new_messages)
         except (TurnLostError, SessionNotFoundError):
             logger.info("session %r: the turn had ended already", self.session_id)
         except SessionError:
@@ -256,17 +289,30 @@ class OpenTurn:
             self._close()
         await session._pipeline.failed(session, error)
 
-    async def _end(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
+    async def _end_anyhow(self, end: TurnEnd, messages: list[SessionMessage]) -> Appended:
+        """End the turn, if need be without what there was of a reply."""
+        try:
+            return await self._end(end, messages)
+        except (TurnLostError, SessionNotFoundError):
+            raise
+        except SessionError:
+            if not messages:
+                raise
+            logger.warning("session %r: what there was of a reply was lost", self.session_id,
+                           exc_info=True)  # fmt: skip
+            return await self._end(end, [])
+
+    async def _end(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> Appended:
         session = self._session
         try:
             appended = await session._storage.end_turn(self.session_id, end, messages)
         except (TurnLostError, SessionNotFoundError):
             self._close()
             raise
-        self._moved(appended.record, appended.messages)
+        self._moved(appended.record, appended.new_messages)
         session._remember(self, end.status)
         self._close()
-        return appended.messages
+        return appended
 
     def _close(self) -> None:
         if self._open:
@@ -299,6 +345,7 @@ class Runtime:
         for turn in _open_turns.get():
             if (
                 turn.is_open
+                and not (turn.reader is not None and turn.reader.is_gone)
                 and turn.session_id == session_id
                 and turn._session._runtime.storage is self.storage
             ):
@@ -342,6 +389,7 @@ class Runtime:
                 turn.messages, turn.replayed = start.messages, True
             else:
                 turn._begun(start.record, start.messages)
+                turn._added = start.added
 
         deadline = _deadline(wait)
         await self._reserve(session_id, deadline)
@@ -397,6 +445,14 @@ class Runtime:
                     raise
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, LAST_DELAY)
+
+    async def end_dropped(self, session_id: str, token: str) -> None:
+        """End a turn that nobody holds any more, and let the next one in."""
+        try:
+            end = TurnEnd(token, TurnStatus.CANCELLED, error="dropped before its end")
+            await self._end_by_token(session_id, end)
+        finally:
+            self.queue.release(session_id)
 
     async def _end_by_token(self, session_id: str, end: TurnEnd) -> None:
         """End a turn that may have been ended, or may never have begun."""

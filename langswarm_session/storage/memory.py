@@ -120,12 +120,12 @@ class _Log:
         self.keys[key.key] = turn
 
     def known_turn(
-        self, first: SessionMessage | None, key: IdempotencyKey | None
+        self, key: IdempotencyKey | None, stored: SessionMessage | None = None
     ) -> rules.KnownTurn | None:
-        """The turn that the key, or else the id of the first message, was used in before."""
+        """The turn that the key was used in before, or else the one a stored message is in."""
         turn = None if key is None else self.keys.get(key.key)
-        if turn is None and first is not None and first.id in self.by_id:
-            turn = self.by_id[first.id].turn_id
+        if turn is None and stored is not None:
+            turn = self.by_id[stored.id].turn_id
         if turn is None:
             return None
         note = self.turns.get(turn) or _TurnNote(TurnStatus.COMPLETE)
@@ -144,18 +144,12 @@ class _Log:
             self.note(turn, TurnStatus.FAILED, rules.LOST_OWNER)
             self.move(errors=self.record.errors + 1, **_NO_LEASE)
 
-    def drop_replies(self, turn: int) -> None:
-        """Remove what an unfinished turn has from its first reply on."""
-        kept = []
-        replied = False
-        for message in self.since(turn):
-            begun = message.seq == turn
-            replied = replied or (not begun and message.role is MessageRole.ASSISTANT)
-            if replied:
-                del self.by_id[message.id]
-            else:
-                kept.append(message)
-        self.messages[self.index(turn) :] = kept
+    def drop_rest(self, turn: int, kept: int) -> None:
+        """Remove all of an unfinished turn but what it began with."""
+        rest = self.since(turn + kept)
+        for message in rest:
+            del self.by_id[message.id]
+        del self.messages[len(self.messages) - len(rest) :]
         self.record = self.record._replace(message_count=len(self.messages))
 
 
@@ -284,7 +278,7 @@ class InMemorySessionStorage(ISessionStorage):
                 rules.check_revision(log.record, expected_revision)
                 log.move(fresh)
             else:
-                known = None if key is None else log.known_turn(None, key)
+                known = None if key is None else log.known_turn(key)
                 if known is not None and rules.check_known(known, key, log.record) == "replay":
                     return Appended(log.record, log.of_turn(known.turn))
                 log.make_free(expected_revision)
@@ -293,7 +287,7 @@ class InMemorySessionStorage(ISessionStorage):
                 if key is not None:
                     log.save_key(turn, TurnStatus.COMPLETE, key)
             log.put(fresh, turn)
-            return Appended(log.record, _as_stored(log, messages))
+            return Appended(log.record, _as_stored(log, messages), len(fresh))
 
     async def begin_turn(
         self,
@@ -310,7 +304,7 @@ class InMemorySessionStorage(ISessionStorage):
             log = self._log(session_id)
             fresh = rules.new_messages(session_id, messages, _stored(log, messages))
             rules.check_begins(session_id, messages)
-            known = log.known_turn(messages[0], key)
+            known = log.known_turn(key, None if fresh else messages[-1])
             outcome = None if known is None else rules.check_known(known, key, log.record)
             if known is not None and outcome == "replay":
                 return TurnStart(log.record, log.of_turn(known.turn), replayed=True)
@@ -321,7 +315,7 @@ class InMemorySessionStorage(ISessionStorage):
                 "turn_expires": _now() + int(lease.seconds * 1_000_000),
             }
             if known is not None and outcome == "resume":
-                log.drop_replies(known.turn)
+                log.drop_rest(known.turn, len(messages))
                 log.move(turn_id=known.turn, **held)
                 log.note(known.turn, TurnStatus.OPEN)
                 return TurnStart(log.record, log.of_turn(known.turn))
@@ -330,7 +324,7 @@ class InMemorySessionStorage(ISessionStorage):
             if key is not None:
                 log.save_key(turn, TurnStatus.OPEN, key)
             log.put(fresh, turn)
-            return TurnStart(log.record, _as_stored(log, messages))
+            return TurnStart(log.record, _as_stored(log, messages), added=len(fresh))
 
     async def end_turn(
         self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]

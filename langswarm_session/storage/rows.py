@@ -32,6 +32,9 @@ _ROLE_CODES = {role: code for code, role in enumerate(ROLES)}
 ASSISTANT = _ROLE_CODES[MessageRole.ASSISTANT]
 SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
 
+_SURELY_SHALLOW = 100
+"""With so few brackets, JSON is not nested too deeply to be read."""
+
 MessageRow = tuple[int, str | None, int, bytes | str, str | None]
 """What of a row the message itself decides: role, content, timestamp, id, extra."""
 
@@ -61,9 +64,7 @@ def encode_message(message: SessionMessage) -> MessageRow:
         content = message.content
         check_text(content)
     else:
-        extra["blocks"] = blocks_adapter.dump_python(
-            message.content, mode="json", exclude_none=True
-        )
+        extra["blocks"] = blocks_adapter.dump_python(message.content, exclude_none=True)
     if message.name is not None:
         extra["name"] = message.name
     if message.metadata:
@@ -105,7 +106,10 @@ def dump_json(value: object) -> str:
         InvalidInputError: If the value holds what JSON cannot.
     """
     try:
-        return to_json(value, inf_nan_mode="constants").decode()
+        text = to_json(value, inf_nan_mode="constants")
+        if text.count(b"[") + text.count(b"{") > _SURELY_SHALLOW:
+            from_json(text)  # it may be nested deeper than what reads it again allows
+        return text.decode()
     except (PydanticSerializationError, ValueError) as error:
         raise InvalidInputError(f"this cannot be stored as JSON: {error}") from None
 

@@ -201,7 +201,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 )
                 turn = record.turn_id or 0
                 stored = log.insert(connection, place, record.last_seq, turn, batch)
-                return Appended(record, stored)
+                return Appended(record, stored, len(batch.messages))
             if key is not None:
                 record, place = log.load(connection, session_id)
                 known = log.known_turn(connection, record, place, batch, key)
@@ -213,7 +213,8 @@ class SQLiteSessionStorage(ISessionStorage):
             turn = record.last_seq - len(batch.messages) + 1
             if key is not None:
                 log.save_key(connection, place, turn, TurnStatus.COMPLETE, key)
-            return Appended(record, log.insert(connection, place, record.last_seq, turn, batch))
+            stored = log.insert(connection, place, record.last_seq, turn, batch)
+            return Appended(record, stored, len(batch.messages))
 
         return await self._store(session_id, messages, job)
 
@@ -242,7 +243,8 @@ class SQLiteSessionStorage(ISessionStorage):
             turn = record.turn_id or 0
             if key is not None:
                 log.save_key(connection, place, turn, TurnStatus.OPEN, key)
-            return TurnStart(record, log.insert(connection, place, record.last_seq, turn, batch))
+            stored = log.insert(connection, place, record.last_seq, turn, batch)
+            return TurnStart(record, stored, added=len(batch.messages))
 
         def resumed(
             connection: sqlite3.Connection, batch: log.Batch, held: tuple[Any, ...]
@@ -253,12 +255,12 @@ class SQLiteSessionStorage(ISessionStorage):
                 return None
             outcome = rules.check_known(known, key, record)
             if outcome == "replay":
-                messages = log.select_turn(connection, place, known.turn)
-                return TurnStart(record, messages, replayed=True)
+                complete = log.select_turn(connection, place, known.turn)
+                return TurnStart(record, complete, replayed=True)
             if outcome == "anew":
                 return None
             log.make_free(connection, record, place, expected_revision)
-            dropped = log.drop_replies(connection, place, known.turn)
+            dropped = log.drop_rest(connection, place, known.turn, len(messages))
             counted = (log.now(), 0, -dropped, 0, 0, 0, 0)
             values = (*counted, known.turn, *held)
             record, place = log.update_free(connection, log.RESUME, values, session_id, None)
@@ -283,7 +285,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 log.save_complete(connection, place, turn)
             else:
                 log.save_status(connection, place, turn, end.status, end.error)
-            return Appended(record, stored)
+            return Appended(record, stored, len(batch.messages))
 
         return await self._store(session_id, messages, job)
 

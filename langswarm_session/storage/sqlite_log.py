@@ -17,7 +17,6 @@ from langswarm_session.models import SessionMessage, Turn, TurnStatus, from_micr
 from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord
 from langswarm_session.storage import rules
 from langswarm_session.storage.rows import (
-    ASSISTANT,
     MESSAGE_COLUMNS,
     MessageRow,
     decode_messages,
@@ -304,15 +303,15 @@ def known_turn(
     batch: Batch,
     key: IdempotencyKey | None,
 ) -> rules.KnownTurn | None:
-    """The turn that the key, or else the id of the first message, was used in before."""
+    """The turn the key was used in before, or the one of the last message, if all are stored."""
     turn: int | None = None
     if key is not None:
         row = connection.execute(
             "SELECT turn FROM turns WHERE session = ? AND key = ?", (place, key.key)
         ).fetchone()
         turn = None if row is None else row[0]
-    if turn is None and batch.stored and batch.order[0] in batch.stored:
-        turn = batch.stored[batch.order[0]].turn_id
+    if turn is None and batch.stored and not batch.messages:
+        turn = batch.stored[batch.order[-1]].turn_id
     if turn is None:
         return None
     row = connection.execute(
@@ -327,16 +326,12 @@ def known_turn(
     return rules.KnownTurn(turn, last_turn == turn, TurnStatus(status), digest)
 
 
-def drop_replies(connection: sqlite3.Connection, place: Place, turn: int) -> int:
-    """Remove what an unfinished turn has from its first reply on; returns how many messages.
-
-    The message it began with stays, whoever spoke it.
-    """
+def drop_rest(connection: sqlite3.Connection, place: Place, turn: int, kept: int) -> int:
+    """Remove all of an unfinished turn but what it began with; returns how many messages."""
+    # It began with one insert, so that part has consecutive numbers.
     return connection.execute(
-        "DELETE FROM messages WHERE session = ?1 AND turn = ?2 AND seq >= ("
-        "SELECT min(seq) FROM messages WHERE session = ?1 AND seq > ?2 AND turn = ?2 "
-        f"AND role = {ASSISTANT})",
-        (place, turn),
+        "DELETE FROM messages WHERE session = ? AND turn = ? AND seq >= ?",
+        (place, turn, turn + kept),
     ).rowcount
 
 

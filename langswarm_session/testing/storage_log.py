@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from langswarm_session.blocks import OtherBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from langswarm_session.errors import (
     IdempotencyConflictError,
+    InvalidInputError,
     MessageConflictError,
     RevisionConflictError,
     SessionBusyError,
@@ -93,6 +94,50 @@ class LogTests(StorageTests):
         ended = await storage.end_turn(session, completed(begun), sent[2:])
         assert [*start.messages, *added.messages, *ended.messages] == placed(sent)
         assert await storage.get_messages(session) == placed(sent)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"content": "\ud800"},
+            {"content": [TextBlock(text="a\udfff")]},
+            {"content": [ToolCallBlock(name="f", args={"k": ["\ud800"]})]},
+            {"id": "\ud800"},
+            {"name": "\ud800"},
+            {"finish_reason": "\ud800"},
+            {"metadata": {"k": {"k": "\ud800"}}},
+            {"metadata": {"\ud800": 1}},
+            {"native": {"k": "\ud800"}},
+        ],
+        ids=repr,
+    )
+    async def test_half_a_character_is_refused(
+        self, storage: ISessionStorage, fields: dict[str, object]
+    ) -> None:
+        """A lone surrogate has no encoding: the call raises, and stores nothing of the batch."""
+        await storage.create_session(new_session("s"))
+        begun = lease()
+        await storage.begin_turn("s", [user()], begun)
+        before = await everything(storage, "s")
+        batch = [user("fine"), user().replaced(**fields)]
+        for call in (
+            storage.append("s", batch),
+            storage.append("s", batch, token=begun.token),
+            storage.begin_turn("s", batch, lease()),
+            storage.end_turn("s", completed(begun), batch),
+        ):
+            with pytest.raises(InvalidInputError):
+                await call
+        assert await everything(storage, "s") == before
+
+    @pytest.mark.parametrize("depth", [10, 50])
+    async def test_nested_data_comes_back(self, storage: ISessionStorage, depth: int) -> None:
+        """As deep as what any program would send."""
+        value: object = "deep"
+        for _ in range(depth):
+            value = [{"k": value}]
+        await storage.create_session(new_session("s"))
+        await storage.append("s", [user(metadata={"k": value})])
+        assert (await storage.get_messages("s"))[0].metadata == {"k": value}
 
     @pytest.mark.parametrize("text", ["x" * 2**20, "\U0001f600" * 2**18, "\0" * 2**20])
     async def test_a_huge_text_comes_back(self, storage: ISessionStorage, text: str) -> None:
