@@ -208,7 +208,7 @@ class RunnableWithSession(Runnable[Any, Any]):
         except BaseException as error:
             run(self._end_early(call, error, chunks))
             raise
-        if call.turn.holds_stream:
+        if chunks and call.turn.holds_stream:
             yield output
 
     async def _astream(
@@ -228,7 +228,7 @@ class RunnableWithSession(Runnable[Any, Any]):
         except BaseException as error:
             await self._end_early(call, error, chunks)
             raise
-        if call.turn.holds_stream:
+        if chunks and call.turn.holds_stream:
             yield output
 
     async def _begin(self, value: Any, config: RunnableConfig) -> _Call:
@@ -244,17 +244,16 @@ class RunnableWithSession(Runnable[Any, Any]):
             return _Call(turn)
         try:
             history = [to_langchain(message) for message in await turn.history()]
+            new = given
+            if not _same(sent, turn.messages):  # changed by a middleware, or stored before
+                new = [to_langchain(message) for message in turn.messages]
+                part = _shaped(part, new)
+            passed = [*history, *new]
+            repeatable = key is not None or any(message.id for message in given)
+            return _Call(turn, self._inner_input(value, part, history, passed), passed, repeatable)
         except BaseException as error:
             await self._end_early(_Call(turn), error)
             raise
-        if _same(sent, turn.messages):
-            new = given
-        else:  # a middleware changed them, or a turn that failed goes on
-            new = [to_langchain(message) for message in turn.messages]
-            part = _shaped(part, new)
-        passed = [*history, *new]
-        repeatable = key is not None or given[0].id is not None
-        return _Call(turn, self._inner_input(value, part, history, passed), passed, repeatable)
 
     async def _complete(self, call: _Call, output: Any) -> Any:
         answer = self._answer(call, output)
@@ -353,16 +352,18 @@ class RunnableWithSession(Runnable[Any, Any]):
         part = self._output_part(output)
         if isinstance(part, str):
             return [AIMessage(content=part)]
-        if isinstance(part, list | tuple) and not all(isinstance(m, BaseMessage) for m in part):
+        objects = {id(message) for message in call.passed}
+        if not isinstance(part, list | tuple):
+            return [message for message in _messages(part) if id(message) not in objects]
+        if not all(isinstance(message, BaseMessage) for message in part):
             raise InvalidInputError(
                 "the chain's answer is a list, and not of messages; say where they are with "
                 "output_messages_key, and stream a graph with stream_mode 'updates' or 'values'"
             )
-        objects = {id(message) for message in call.passed}
         ids = {message.id for message in call.passed if message.id is not None}
         return [
             message
-            for message in _messages(part)
+            for message in part
             if id(message) not in objects
             and message.id not in ids
             and not isinstance(message, RemoveMessage)

@@ -343,7 +343,7 @@ class InMemorySessionStorage(ISessionStorage):
             log.put(fresh, turn)
             if turn in log.turns or end.status is not TurnStatus.COMPLETE:
                 log.note(turn, end.status, end.error)
-            return Appended(log.record, _as_stored(log, messages))
+            return Appended(log.record, _as_stored(log, messages), len(fresh))
 
     async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
