@@ -31,8 +31,8 @@ class Scale:
         slow_peers: Whether the slower peers take part where everybody costs seconds.
     """
 
-    rounds: int = 10
-    batch: int = 30
+    rounds: int = 30
+    batch: int = 10
     reads: int = 7
     repeats: int = 3
     window: float = 2.0
@@ -44,7 +44,7 @@ class Scale:
 
 
 QUICK = Scale(
-    rounds=3, batch=20, reads=2, repeats=1, window=0.7, samples=20, grown=5_000, starts=2, kills=10,
+    rounds=12, batch=5, reads=2, repeats=1, window=0.7, samples=20, grown=5_000, starts=2, kills=10,
     slow_peers=False,
 )  # fmt: skip
 

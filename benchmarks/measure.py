@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -53,7 +54,7 @@ class Timings:
 
 
 async def interleave(
-    actions: Mapping[str, Action], *, rounds: int, batch: int = 1, slice_seconds: float = 1.0
+    actions: Mapping[str, Action], *, rounds: int, batch: int = 1, slice_seconds: float = inf
 ) -> Timings:
     """Call all in turns, so that a slow moment of the machine hits all of them alike.
 
@@ -64,15 +65,17 @@ async def interleave(
         actions: What to time, by name.
         rounds: How often it is everybody's turn.
         batch: Calls in one turn at most.
-        slice_seconds: When a turn is over, batch or not; a slow action has one call in it.
+        slice_seconds: When a turn is over, batch or not. A slow action has one call in it, and
+            then sits out until it has used no more time than its turns were worth.
     """
     timings = Timings({name: [] for name in actions})
     order = list(actions.items())
     shuffle = random.Random(0).shuffle
-    for _ in range(rounds):
+    for number in range(rounds):
         shuffle(order)
         for name, action in order:
-            if name not in timings.failures:
+            spent = sum(timings.seconds[name])
+            if name not in timings.failures and spent <= number * slice_seconds:
                 try:
                     timings.seconds[name] += await _take_turn(action, batch, slice_seconds)
                 except Exception as error:
@@ -155,6 +158,7 @@ def machine(folder: Path) -> dict[str, str]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "system": f"{platform.system()} {platform.machine()}",
+        "load before the run": f"{os.getloadavg()[0]:.2f}",
         "fdatasync of 4 KiB (ms)": f"{fdatasync_seconds(folder) * MS:.3f}",
     }
 

@@ -210,14 +210,12 @@ class TurnEnd:
         status: Complete, cancelled or failed.
         error: Why it was cancelled or failed.
         provider_state: The provider's new state, if it changed.
-        keyed: Whether the turn was begun with an idempotency key.
     """
 
     token: str
     status: TurnStatus
     error: str | None = None
     provider_state: Mapping[str, Any] | None = None
-    keyed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class OpenTurn:
             messages = messages.messages
         messages = as_messages(messages, self.session_id)
         messages = await self._session._pipeline.process(self._session, messages)
-        end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=state, keyed=self._keyed)
+        end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=state)
         appended = await self._end(end, messages)
         await self._session._pipeline.stored(self._session, appended.new_messages)
         return appended.messages

@@ -36,7 +36,7 @@ BAD_IDS = {
 }
 GOOD_IDS = [
     "plain",
-    "it's \"quoted\"; DROP TABLE sessions; --",
+    'it\'s "quoted"; DROP TABLE sessions; --',
     "with spaces and / \\ % _ * ?",
     "Zoë 漢字 🤖",
     "x" * 512,
@@ -50,9 +50,7 @@ good_id = pytest.mark.parametrize("good", GOOD_IDS, ids=range(len(GOOD_IDS)))
 
 OPERATIONS = {
     "send_message": lambda session, **kw: session.send_message(**{"content": "y", **kw}),
-    "stream_message": lambda session, **kw: anext(
-        session.stream_message(**{"content": "y", **kw})
-    ),
+    "stream_message": lambda session, **kw: anext(session.stream_message(**{"content": "y", **kw})),
     "begin_turn": lambda session, **kw: session.begin_turn(**{"messages": "y", **kw}),
     "record": lambda session, **kw: session.record(
         **{"messages": SessionMessage(role="user", content="y"), **kw}

@@ -128,9 +128,7 @@ class TestManager:
 
     def test_configure_production_sessions(self):
         storage_config, providers = {"db_path": "x.db"}, {"mine": MockProviderSession()}
-        manager = configure_production_sessions(
-            storage_config=storage_config, providers=providers
-        )
+        manager = configure_production_sessions(storage_config=storage_config, providers=providers)
         assert manager.storage.db_path == "x.db"
 
 

@@ -138,7 +138,10 @@ class TestEveryWay:
 
     async def test_record(self, session, texts):
         await session.record(
-            [SessionMessage(role="user", content="x"), SessionMessage(role="assistant", content="y")]
+            [
+                SessionMessage(role="user", content="x"),
+                SessionMessage(role="assistant", content="y"),
+            ]
         )
         assert await texts(session) == ["x>m", "y<m"]
 

@@ -191,7 +191,11 @@ class TestFailures:
 
         await session.send_message("again")
         assert [m.text for m in mock.requests[-1].messages] == ["again"]
-        assert [m.text for m in await session.get_messages()] == ["lost", "again", "You said: again"]
+        assert [m.text for m in await session.get_messages()] == [
+            "lost",
+            "again",
+            "You said: again",
+        ]
 
     async def test_the_providers_own_exception_is_the_cause(self, session, mock):
         mock.fail_next(ZeroDivisionError("a bug"))
@@ -252,9 +256,7 @@ class TestMetrics:
         assert other.metrics == session.metrics
 
     async def test_tokens_are_summed(self, session, mock):
-        usage = TokenUsage(
-            input_tokens=100, output_tokens=20, cached_tokens=60, reasoning_tokens=7
-        )
+        usage = TokenUsage(input_tokens=100, output_tokens=20, cached_tokens=60, reasoning_tokens=7)
         answer = SessionMessage(role="assistant", content="x", usage=usage)
         mock.script(answer, answer.replaced(id="another"))
         await session.send_message("one")

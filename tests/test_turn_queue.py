@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -148,6 +152,37 @@ def test_a_turn_may_be_released_from_any_thread() -> None:
     releasing.join()
     loop.run_until_complete(task)
     loop.close()
+
+
+def test_a_forked_child_has_a_queue_of_its_own() -> None:
+    # Whose turn the parent's is, the lease in the storage tells; nobody here would ever release it.
+    program = """
+        import asyncio, os
+        from langswarm_session import SessionBusyError
+        from langswarm_session.turn_queue import TurnQueue
+        queue = TurnQueue()
+        asyncio.run(queue.acquire("s", None))
+        child = os.fork()
+        if child == 0:
+            try:
+                asyncio.run(queue.acquire("s", 0.1))
+                print("free", flush=True)
+                queue.release("s")
+            except SessionBusyError:
+                print("busy", flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        queue.release("s")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (["free", "0"], "")
 
 
 async def test_nothing_is_kept_of_sessions_that_are_free() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from langswarm_session import (
     MockFailure,
@@ -104,7 +105,9 @@ class TestSent:
 
 class TestToolExchanges:
     async def test_a_result_goes_only_with_its_call(self, session, mock):
-        await session.record([message("user", "look"), call("c"), result("c"), message("user", "b")])
+        await session.record(
+            [message("user", "look"), call("c"), result("c"), message("user", "b")]
+        )
         await session.update_context(max_messages=3)
         await session.send_message("x")
         assert sent(mock) == ["b", "x"]

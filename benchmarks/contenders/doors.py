@@ -65,7 +65,7 @@ class LangChainDoor(_DoorStore):
         await self._history.aadd_messages(to_messages(turns))
 
     async def read_all(self, session: str) -> Sequence[Any]:
-        return await self._history.aget_messages()  # type: ignore[no-any-return]
+        return await self._history.aget_messages()
 
 
 class LangChainSyncDoor(LangChainDoor):
@@ -77,7 +77,7 @@ class LangChainSyncDoor(LangChainDoor):
         self._history.add_messages(to_messages(turns))
 
     async def read_all(self, session: str) -> Sequence[Any]:
-        return self._history.messages  # type: ignore[no-any-return]
+        return self._history.messages
 
     async def close(self) -> None:
         asyncio.run(self._manager.close())  # nobody runs a loop here
@@ -97,7 +97,8 @@ class LlamaIndexDoor(_DoorStore):
         await self._store.add_messages(session, to_messages(turns))
 
     async def read_all(self, session: str) -> Sequence[Any]:
-        return await self._store.get_messages(session)  # type: ignore[no-any-return]
+        messages: Sequence[Any] = await self._store.get_messages(session)
+        return messages
 
 
 class AgentsDoor(_DoorStore):
@@ -114,7 +115,8 @@ class AgentsDoor(_DoorStore):
         await self._session.add_items(items_of(turns))
 
     async def read_all(self, session: str) -> Sequence[Any]:
-        return await self._session.get_items()  # type: ignore[no-any-return]
+        items: Sequence[Any] = await self._session.get_items()
+        return items
 
     @staticmethod
     def text(message: Any) -> str:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 SESSIONS = 4
 """Sessions that a process writes at once."""
-LONGEST = 0.05
-"""Seconds that a process lives after its first write, at most."""
+MOST = 100
+"""Turns that are acknowledged, at most, before the process is to die..."""
+MOMENT = 0.005
+"""...within these many seconds, so that it dies anywhere in a write."""
 FEWER = 20
 """A peer's processes are killed this much less often: most take seconds to start."""
 
@@ -77,12 +79,12 @@ def _write_until_killed(contender: Contender, path: Path, prefix: str) -> dict[s
         assert child.stderr
         if child.stdout.readline() != "ready\n":
             raise RuntimeError(child.stderr.read().strip().splitlines()[-1])
-        killer = threading.Timer(random.uniform(0, LONGEST), child.kill)
-        killer.start()
-        for line in child.stdout:
+        fatal = random.randrange(MOST)
+        for number, line in enumerate(child.stdout):
             session, _, index = line.rstrip("\n").partition("|")
             acknowledged[session].append(int(index))
-        killer.join()
+            if number == fatal:
+                threading.Timer(random.uniform(0, MOMENT), child.kill).start()
     return acknowledged
 
 

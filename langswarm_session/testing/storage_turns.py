@@ -51,16 +51,16 @@ class TurnTests(StorageTests):
         await storage.create_session(new_session("s"))
         begun, log = lease(), [system("a"), user("b"), reply("c"), user("d"), reply("e")]
         start = await storage.begin_turn("s", log[:2], begun)
-        assert (start.messages, start.replayed) == (placed(log[:2]), False)
+        assert (start.messages, start.replayed, start.added) == (placed(log[:2]), False, 2)
         assert start.record == await storage.get_session("s")
         assert (start.record.turn_id, start.record.turn_token) == (1, begun.token)
         assert start.record.turn_owner == begun.owner
         assert await storage.get_messages("s") == placed(log[:2])
         added = await storage.append("s", log[2:4], token=begun.token)
-        assert added.messages == placed(log)[2:4]
+        assert added.messages == added.new_messages == placed(log)[2:4]
         assert await storage.get_messages("s") == placed(log[:4])
         ended = await storage.end_turn("s", completed(begun), log[4:])
-        assert ended.messages == placed(log)[4:]
+        assert ended.messages == ended.new_messages == placed(log)[4:]
         assert ended.record == await storage.get_session("s")
         assert (ended.record.turn_token, ended.record.turn_expires) == (None, None)
         assert ended.record.turn_count == 1
@@ -73,7 +73,7 @@ class TurnTests(StorageTests):
         for end in (completed, cancelled, failed):
             begun = lease()
             await storage.begin_turn("s", [user()], begun, key=_key(end.__name__))
-            await storage.end_turn("s", end(begun, keyed=True), [reply()])
+            await storage.end_turn("s", end(begun), [reply()])
         begun = lease()
         await storage.begin_turn("s", [user()], begun)
         turns = await storage.get_turns("s")
@@ -344,11 +344,11 @@ class TurnTests(StorageTests):
         begun = lease()
         await storage.begin_turn("s", [user("a")], begun, key=KEY)
         await storage.append("s", [reply("b")], token=begun.token)
-        await storage.end_turn("s", completed(begun, keyed=True), [reply("c")])
+        await storage.end_turn("s", completed(begun), [reply("c")])
         await storage.append("s", [user("later")])
         before = await everything(storage, "s")
         start = await storage.begin_turn("s", [user("a")], lease(), key=KEY)
-        assert start.replayed
+        assert (start.replayed, start.added) == (True, 0)
         assert texts(start.messages) == ["a", "b", "c"]
         assert start.messages == (await storage.get_messages("s"))[:3]
         assert await everything(storage, "s") == before
@@ -379,11 +379,11 @@ class TurnTests(StorageTests):
         await storage.create_session(new_session("s"))
         begun = lease()
         await storage.begin_turn("s", [reply("greeting")], begun, key=KEY)
-        await storage.end_turn("s", failed(begun, keyed=True), [reply("half")])
+        await storage.end_turn("s", failed(begun), [reply("half")])
         again = lease()
         start = await storage.begin_turn("s", [reply("greeting")], again, key=KEY)
         assert texts(start.messages) == ["greeting"]
-        await storage.end_turn("s", completed(again, keyed=True), [reply("whole")])
+        await storage.end_turn("s", completed(again), [reply("whole")])
         await _is_one_answered_turn(storage, ["greeting", "whole"])
 
     async def test_a_message_id_is_a_key(self, storage: ISessionStorage) -> None:
@@ -405,7 +405,7 @@ class TurnTests(StorageTests):
             begun = lease()
             await storage.begin_turn("s", [user()], begun, key=_key(str(number)))
             if end is not None:
-                await storage.end_turn("s", end(begun, keyed=True), [])
+                await storage.end_turn("s", end(begun), [])
             before = await everything(storage, "s")
             with pytest.raises((SessionBusyError, IdempotencyConflictError)) as caught:
                 other = IdempotencyKey(str(number), "other")
@@ -439,7 +439,7 @@ class TurnTests(StorageTests):
         start = await storage.begin_turn("s", [system("a"), user("b")], again, key=KEY)
         assert not start.replayed
         assert start.messages == await storage.get_messages("s") == placed(log[:2])
-        await storage.end_turn("s", completed(again, keyed=True), [reply("whole")])
+        await storage.end_turn("s", completed(again), [reply("whole")])
         await _is_one_answered_turn(storage, ["a", "b", "whole"])
         start = await storage.begin_turn("s", [user("b")], lease(), key=KEY)
         assert start.replayed
@@ -461,6 +461,23 @@ class TurnTests(StorageTests):
         await _is_one_answered_turn(storage, ["b", "whole"])
         assert (await storage.begin_turn("s", [asked], lease())).replayed
 
+    @pytest.mark.parametrize("key", [KEY, None], ids=["by key", "by message"])
+    async def test_a_turn_is_resumed_whatever_was_sent_with_it(
+        self, storage: ISessionStorage, key: IdempotencyKey | None
+    ) -> None:
+        """A message of an earlier turn among those given is not part of this one."""
+        await storage.create_session(new_session("s"))
+        earlier, asked = system("earlier"), user("asked")
+        await storage.append("s", [earlier])
+        for _ in range(2):
+            begun = lease()
+            start = await storage.begin_turn("s", [earlier, asked], begun, key=key)
+            assert texts(start.messages)[-1] == "asked"
+            assert texts(await storage.get_messages("s")) == ["earlier", "asked"]
+            end = failed(begun, keyed=key is not None)
+            await storage.end_turn("s", end, [reply("half"), user("more")])
+        assert len(await storage.get_turns("s")) == 2
+
     async def test_a_resumed_turn_is_open(self, storage: ISessionStorage) -> None:
         """It has no end and no error until it ends again, and is no turn more."""
         await storage.create_session(new_session("s"))
@@ -481,10 +498,10 @@ class TurnTests(StorageTests):
             begun = lease()
             start = await storage.begin_turn("s", [asked], begun, key=key)
             assert texts(start.messages) == ["asked"]
-            await storage.end_turn("s", failed(begun, keyed=key is not None), left)
+            await storage.end_turn("s", failed(begun), left)
         begun = lease()
         await storage.begin_turn("s", [asked], begun, key=key)
-        await storage.end_turn("s", completed(begun, keyed=key is not None), [reply("whole")])
+        await storage.end_turn("s", completed(begun), [reply("whole")])
         await _is_one_answered_turn(storage, ["asked", "whole"])
         record = await storage.get_session("s")
         assert (record.turn_count, record.message_count, record.errors) == (1, 2, 4)
@@ -504,8 +521,8 @@ class TurnTests(StorageTests):
         assert (texts(start.messages), start.record.turn_count) == (["asked"], 1)
         assert start.record.errors == 1
         with pytest.raises(TurnLostError):
-            await storage.end_turn("s", completed(dead, keyed=key is not None), [reply("late")])
-        await storage.end_turn("s", completed(again, keyed=key is not None), [reply("whole")])
+            await storage.end_turn("s", completed(dead), [reply("late")])
+        await storage.end_turn("s", completed(again), [reply("whole")])
         await _is_one_answered_turn(storage, ["asked", "whole"])
 
     async def test_a_conflict_leaves_an_expired_turn_alone(self, storage: ISessionStorage) -> None:
@@ -526,7 +543,7 @@ class TurnTests(StorageTests):
         again = lease()
         start = await storage.begin_turn("s", [user("asked")], again, key=KEY)
         assert [(each.seq, each.turn_id) for each in start.messages] == [(4, 4)]
-        await storage.end_turn("s", completed(again, keyed=True), [reply("answered")])
+        await storage.end_turn("s", completed(again), [reply("answered")])
         turns = await storage.get_turns("s")
         assert [(turn.id, turn.status.value, turn.idempotency_key) for turn in turns] == [
             (1, "failed", None),
@@ -556,7 +573,7 @@ class TurnTests(StorageTests):
         assert (start.replayed, texts(start.messages)) == (True, ["a", "b"])
         begun = lease()
         await storage.begin_turn("s", [user("c")], begun, key=KEY)
-        await storage.end_turn("s", completed(begun, keyed=True), [reply("d")])
+        await storage.end_turn("s", completed(begun), [reply("d")])
         appended = await storage.append("s", [user("c"), reply("d")], key=KEY)
         assert texts(appended.messages) == ["c", "d"]
         assert len(await storage.get_messages("s")) == 4
@@ -631,7 +648,7 @@ async def _failed_turn(
     begun = lease()
     first = next((n for n, each in enumerate(messages) if each.role == "assistant"), len(messages))
     await storage.begin_turn("s", messages[:first], begun, key=key)
-    await storage.end_turn("s", end(begun, keyed=key is not None), messages[first:])
+    await storage.end_turn("s", end(begun), messages[first:])
 
 
 async def _is_one_answered_turn(storage: ISessionStorage, expected: list[str]) -> None:

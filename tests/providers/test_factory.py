@@ -13,7 +13,7 @@ from langswarm_session import (
     UnknownProviderError,
 )
 
-PLUG_IN = '''
+PLUG_IN = """
 from langswarm_session import MockProviderSession
 
 class Plugged(MockProviderSession):
@@ -21,7 +21,7 @@ class Plugged(MockProviderSession):
 
     def __init__(self, api_key=None, **options):
         super().__init__([f"plugged in with {api_key}"], **options)
-'''
+"""
 
 
 @pytest.fixture

@@ -102,7 +102,9 @@ def test_a_url_takes_options_as_well() -> None:
         StorageFactory.create_storage("sqlite:///a.db", synchronous="OFF")
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://host/path.db", "sqlite://a.db"])
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///", "sqlite://host/path.db", "sqlite://a.db"]
+)
 def test_a_url_that_names_no_file(url: str) -> None:
     with pytest.raises(InvalidInputError, match="names no file"):
         StorageFactory.create_storage(url)

@@ -77,7 +77,9 @@ def test_an_id_survives_its_short_form(message_id: str) -> None:
     assert decode_message(row_of(message)).id == message_id
 
 
-@pytest.mark.parametrize("message_id", ["A" * 32, "ab" * 15 + " a", "0x" + "a" * 30, "a" * 31, "\u0661" * 32])
+@pytest.mark.parametrize(
+    "message_id", ["A" * 32, "ab" * 15 + " a", "0x" + "a" * 30, "a" * 31, "\u0661" * 32]
+)
 def test_look_alikes_of_an_id_stay_text(message_id: str) -> None:
     assert encode_id(message_id) == message_id
 
@@ -93,7 +95,9 @@ def test_roles_keep_their_codes() -> None:
     assert (ROLES[ASSISTANT], ROLES[SYSTEM]) == (MessageRole.ASSISTANT, MessageRole.SYSTEM)
 
 
-@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, -0.0, 5e-324, 1.1, 2**70, -(2**70)])
+@pytest.mark.parametrize(
+    "number", [math.inf, -math.inf, math.nan, -0.0, 5e-324, 1.1, 2**70, -(2**70)]
+)
 def test_numbers_that_json_has_trouble_with(number: float) -> None:
     block = ToolCallBlock(name="f", args={"x": [number]})
     message = SessionMessage(

@@ -60,7 +60,9 @@ async def test_the_first_use_makes_the_file_with_its_folder(tmp_path: Path) -> N
     await storage.close()
 
 
-@pytest.mark.parametrize("name", ["#?%41 &=.db", "sp ace'\"`;.db", "\u00fc\U0001f600.db", "file:x.db"])
+@pytest.mark.parametrize(
+    "name", ["#?%41 &=.db", "sp ace'\"`;.db", "\u00fc\U0001f600.db", "file:x.db"]
+)
 async def test_any_file_name_is_a_file_name(tmp_path: Path, name: str) -> None:
     storage = SQLiteSessionStorage(tmp_path / name)
     await storage.create_session(new_session("s"))

@@ -144,9 +144,7 @@ async def test_a_write_is_durable_when_it_returns(
     copy = tmp_path / "copy"
     copy.mkdir()
     for suffix in ("", "-wal"):
-        (copy / f"sessions.db{suffix}").write_bytes(
-            path.with_name(path.name + suffix).read_bytes()
-        )
+        (copy / f"sessions.db{suffix}").write_bytes(path.with_name(path.name + suffix).read_bytes())
     other = SQLiteSessionStorage(copy / "sessions.db")
     assert texts(await other.get_messages("s")) == ["a"]
     await other.close()
@@ -468,5 +466,3 @@ def test_the_systems_errors_get_a_type() -> None:
 def test_our_own_errors_stay_what_they_are() -> None:
     error = SessionNotFoundError("gone", session_id="s")
     assert typed_error(error, "path") is error
-
-

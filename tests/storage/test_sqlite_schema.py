@@ -140,7 +140,9 @@ async def test_an_upgrade_that_fails_changes_nothing(
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 async def test_a_newer_file_is_refused_and_left_alone(path: Path, journal: str) -> None:
     await make(path)
-    execute(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}", f"PRAGMA journal_mode = {journal}")
+    execute(
+        path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}", f"PRAGMA journal_mode = {journal}"
+    )
     await refuses(path, StorageVersionError)
 
 

@@ -20,7 +20,8 @@ def main(source: str, db_path: str, part: int, parts: int) -> None:
     lines = Path(source).read_text(encoding="utf-8").splitlines()[part::parts]
     manager = create_session_manager("sqlite", {"db_path": db_path})
     shared = SessionChatMessageHistory("shared", manager)
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     sys.stdin.readline()
     for conversation in map(json.loads, lines):
         messages = convert_to_messages(conversation["messages"])

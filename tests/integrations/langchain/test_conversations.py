@@ -20,7 +20,6 @@ from langchain_langswarm import (
 
 from langswarm_session import (
     SessionManager,
-    SQLiteSessionStorage,
     ToolCallBlock,
     ToolResultBlock,
 )
@@ -91,7 +90,7 @@ def test_replayed_through_a_chain(
 
 
 @pytest.mark.parametrize("storage_kind", ["sqlite"], indirect=True)
-async def test_in_four_processes_at_once(
+def test_in_four_processes_at_once(
     manager: SessionManager, db_path: str, conversations: Conversations
 ) -> None:
     command = [sys.executable, str(WRITER), str(SOURCE), db_path]
@@ -122,13 +121,12 @@ async def test_in_four_processes_at_once(
             writer.kill()
             writer.communicate()
 
-    assert isinstance(manager.storage, SQLiteSessionStorage)
     ends: dict[str, list[BaseMessage]] = {}
     for place, (session_id, messages) in enumerate(conversations.items()):
         history = SessionChatMessageHistory(session_id, manager, user_id=f"writer {place % 4}")
-        assert await history.aget_messages() == messages
+        assert history.messages == messages
         ends.setdefault(f"writer {place % 4}", []).extend(messages[-2:])
-    shared = await SessionChatMessageHistory("shared", manager).aget_messages()
+    shared = SessionChatMessageHistory("shared", manager).messages
     assert len(shared) == 120
     pairs = list(zip(shared[::2], shared[1::2], strict=True))
     for expected in ends.values():

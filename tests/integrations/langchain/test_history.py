@@ -291,15 +291,7 @@ SURROGATES: dict[str, BaseMessage] = {
 
 
 @pytest.mark.parametrize("place", SURROGATES)
-def test_a_lone_surrogate_stores_nothing(
-    history: SessionChatMessageHistory,
-    storage_kind: str,
-    place: str,
-    request: pytest.FixtureRequest,
-) -> None:
-    if place in ("text", "arguments") or (storage_kind == "memory" and place != "id"):
-        reason = "core: lone surrogates are stored, or no InvalidInputError"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_a_lone_surrogate_stores_nothing(history: SessionChatMessageHistory, place: str) -> None:
     with pytest.raises(InvalidInputError):
         history.add_messages([HumanMessage("hi"), SURROGATES[place]])
     assert history.messages == []
@@ -307,14 +299,8 @@ def test_a_lone_surrogate_stores_nothing(
 
 @pytest.mark.parametrize("depth", [150, 230, 5000])
 def test_data_nested_too_deeply_leaves_the_session_readable(
-    history: SessionChatMessageHistory,
-    storage_kind: str,
-    depth: int,
-    request: pytest.FixtureRequest,
+    history: SessionChatMessageHistory, depth: int
 ) -> None:
-    if depth == 230 and storage_kind == "sqlite":
-        reason = "core: what is nested deeper than from_json() reads is stored all the same"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     nested: list[Any] = []
     for _ in range(depth):
         nested = [nested]

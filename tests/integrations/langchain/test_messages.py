@@ -397,13 +397,14 @@ any_message: st.SearchStrategy[BaseMessage] = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(any_message)
 def test_any_message_comes_back_equal_through_json(message: BaseMessage) -> None:
     assert_same(through_json(message), message)
     assert from_langchain(message).content == from_langchain(copy.deepcopy(message)).content
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=any_message)
 def test_any_message_comes_back_equal_through_the_storage(
     manager: SessionManager, message: BaseMessage
@@ -595,6 +596,7 @@ def test_reasoning_keeps_its_proofs_where_langchain_has_them() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(strategies.messages())
 def test_any_message_becomes_one_that_langchain_accepts(stored: SessionMessage) -> None:
     message = to_langchain(stored.replaced(native=None))

@@ -107,3 +107,22 @@ def test_missing_keys_are_a_value_error_as_before(
     for memory in (deprecated(chain, Histories().one), RunnableWithSession(chain, manager)):
         with pytest.raises(ValueError, match="session_id"):
             memory.invoke("hi")
+
+
+async def test_our_history_works_in_langchains_runnable(
+    manager: SessionManager, new_chain: Callable[..., Any], call: Callable[..., Any]
+) -> None:
+    """For who wants to change in two steps."""
+    memory = deprecated(
+        RunnableLambda(new_chain()),
+        lambda session_id: SessionChatMessageHistory(session_id, manager),
+    )
+    config: RunnableConfig = {"configurable": {"session_id": "chat"}}
+    await call(memory, HumanMessage("hi"), config)
+    assert await call(memory, HumanMessage("again"), config) == AIMessage("3:again")
+    assert SessionChatMessageHistory("chat", manager).messages == [
+        HumanMessage("hi"),
+        AIMessage("1:hi"),
+        HumanMessage("again"),
+        AIMessage("3:again"),
+    ]

@@ -17,6 +17,7 @@ from langchain_langswarm import RunnableWithSession
 
 from langswarm_session import (
     InvalidInputError,
+    MessageConflictError,
     SessionManager,
     SessionNotFoundError,
     set_session_manager,
@@ -199,6 +200,13 @@ async def test_messages_that_were_passed_in_are_not_stored_again(
     assert log() == [("human", "hi"), ("ai", "1"), ("human", "again"), ("ai", "3")]
 
 
+def test_a_message_that_is_handed_back_is_no_answer(
+    remember: Remember, config: RunnableConfig, log: Log
+) -> None:
+    assert remember(lambda messages: messages[-1]).invoke("hi", config) == HumanMessage("hi")
+    assert log() == [("human", "hi")]
+
+
 async def test_an_answer_whose_id_is_stored_is_stored_once(
     remember: Remember, call: Call, config: RunnableConfig, log: Log
 ) -> None:
@@ -206,6 +214,8 @@ async def test_an_answer_whose_id_is_stored_is_stored_once(
     await call(memory, "hi", config)
     assert await call(memory, "again", config) == AIMessage("same", id="1")
     assert log() == [("human", "hi"), ("ai", "same"), ("human", "again")]
+    with pytest.raises(MessageConflictError):
+        await call(remember(lambda _: AIMessage("other", id="1")), "so?", config)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.runnables import RunnableConfig
 from langchain_langswarm import RunnableWithSession, SessionChatMessageHistory
@@ -358,18 +365,33 @@ async def test_a_repeated_message_is_given_the_stored_answer(
     assert len(chain.seen) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="core: only the first message's id is looked at")
+@pytest.mark.parametrize("whole", [True, False], ids=["all of the talk", "the same beginning"])
 def test_new_messages_after_known_ones_are_answered(
-    remember: Remember, config: RunnableConfig
+    whole: bool, remember: Remember, config: RunnableConfig, log: Log
 ) -> None:
-    seen: list[str] = []
+    seen: list[list[str]] = []
 
     def chain(messages: list[BaseMessage]) -> AIMessage:
-        seen.append(messages[-1].text)
+        seen.append([str(message.text) for message in messages])
         return AIMessage("hello", id=f"answer {len(seen)}")
 
     memory = remember(chain)
-    question = HumanMessage("hi", id="question 1")
-    answer = memory.invoke([question], config)
-    memory.invoke([question, answer, HumanMessage("again", id="question 2")], config)
-    assert seen == ["hi", "again"]
+    start = [SystemMessage("be brief", id="system"), HumanMessage("hi", id="question 1")]
+    answer = memory.invoke(start, config)
+    known = [*start, answer] if whole else start[:1]
+    memory.invoke([*known, HumanMessage("again", id="question 2")], config)
+    assert seen == [["be brief", "hi"], ["be brief", "hi", "hello", "again"]]
+    assert [text for _, text in log()] == ["be brief", "hi", "hello", "again", "hello"]
+
+
+def test_a_partial_answer_that_cannot_be_stored_keeps_no_session_busy(
+    remember: Remember, config: RunnableConfig, statuses: Statuses
+) -> None:
+    def chain(_: Any) -> Any:
+        yield AIMessageChunk("half", id="1")
+        raise ChainError
+
+    remember(lambda _: AIMessage("whole", id="1")).invoke("hi", config)
+    with pytest.raises(ChainError):
+        list(remember(chain).stream("again", config))
+    assert statuses() == ["complete", "failed"]
