@@ -74,8 +74,8 @@ async def interleave(
     for number in range(rounds):
         shuffle(order)
         for name, action in order:
-            spent = sum(timings.seconds[name])
-            if name not in timings.failures and spent <= number * slice_seconds:
+            overdrawn = number and sum(timings.seconds[name]) > number * slice_seconds
+            if name not in timings.failures and not overdrawn:
                 try:
                     timings.seconds[name] += await _take_turn(action, batch, slice_seconds)
                 except Exception as error:

@@ -138,6 +138,27 @@ class TestAbandoned:
             *("four", "You said: four"),
         ]
 
+    async def test_the_next_turn_works_after_a_mere_break_out_of_a_generator(self, session, texts):
+        async def relay(stream):
+            async for event in stream:
+                yield str(event)
+
+        async for _ in relay(session.stream_message("one")):
+            break
+        await session.send_message("two")
+        assert await texts(session) == ["one", "You ", "two", "You said: two"]
+
+    async def test_a_stream_that_is_still_held_is_not_abandoned(self, session, turns):
+        stream = session.stream_message("one")
+        async for _ in stream:
+            break
+        with pytest.raises(NestedTurnError):
+            await session.send_message("two")
+        assert await turns(session) == ["open"]
+        rest = [str(event) async for event in stream]
+        assert "".join(rest) == "said: one"
+        assert await turns(session) == ["complete"]
+
     async def test_by_a_reader_that_raises(self, session, turns):
         with pytest.raises(ZeroDivisionError):
             async with aclosing(session.stream_message("one")) as stream:

@@ -315,6 +315,17 @@ class TestAgain:
             await turn.complete([reply("y")])
         assert await texts(session) == ["old", "new", "y"]
 
+    @pytest.mark.parametrize("key", ["k", None], ids=["with a key", "without"])
+    async def test_nor_does_it_bring_half_a_reply_back(self, session, texts, key):
+        old, new = user("old"), user("new")
+        await session.record(old)
+        first = await session.begin_turn([old, new], idempotency_key=key)
+        await first.fail(ValueError(), [reply("half a re")])
+        async with await session.begin_turn([old, new], idempotency_key=key) as turn:
+            assert [m.text for m in turn.messages] == ["new"]
+            await turn.complete([reply("a reply")])
+        assert await texts(session) == ["old", "new", "a reply"]
+
     async def test_a_stored_message_is_not_sent_twice(self, session, mock):
         old = user("old")
         await session.record(old)

@@ -209,7 +209,7 @@ class LogTests(StorageTests):
         with pytest.raises(RevisionConflictError):
             await storage.append("s", [message], expected_revision=0)
         with pytest.raises(TurnLostError):
-            await storage.append("s", [message], token="unknown")  # noqa: S106
+            await storage.append("s", [message], token="unknown")
         assert await everything(storage, "s") == before
         await storage.begin_turn("s", [user("b")], begun)
         with pytest.raises(SessionBusyError):

@@ -474,8 +474,7 @@ class TurnTests(StorageTests):
             start = await storage.begin_turn("s", [earlier, asked], begun, key=key)
             assert texts(start.messages)[-1] == "asked"
             assert texts(await storage.get_messages("s")) == ["earlier", "asked"]
-            end = failed(begun, keyed=key is not None)
-            await storage.end_turn("s", end, [reply("half"), user("more")])
+            await storage.end_turn("s", failed(begun), [reply("half"), user("more")])
         assert len(await storage.get_turns("s")) == 2
 
     async def test_a_resumed_turn_is_open(self, storage: ISessionStorage) -> None:

@@ -93,7 +93,7 @@ class Storages(RuleBasedStateMachine):
         ]
         self.logs: dict[str, list[SessionMessage]] = {}
         self.last_seqs: dict[str, int] = {}
-        self.leases: list[tuple[str, str, bool]] = []
+        self.leases: list[tuple[str, str]] = []
         self.sent: list[SessionMessage] = []
 
     def teardown(self) -> None:
@@ -238,7 +238,7 @@ class Storages(RuleBasedStateMachine):
         )
         if start is None or start.replayed:
             return
-        self.leases.append((begun.token, session, key is not None))
+        self.leases.append((begun.token, session))
         turn, kept = start.record.turn_id, {message.id for message in start.messages}
         self.logs[session] = [
             each for each in self.logs[session] if each.turn_id != turn or each.id in kept
@@ -248,7 +248,7 @@ class Storages(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(index=indexes, new=new_messages, old=st.lists(indexes, max_size=1), kind=revisions)
     def add(self, index: int, new: list[SessionMessage], old: list[int], kind: str | None) -> None:
-        token, session, _ = self.leases[-1 - index % len(self.leases)]
+        token, session = self.leases[-1 - index % len(self.leases)]
         revision, batch = self.revision(session, kind), self.messages(new, old)
         appended = self.both(
             lambda storage: storage.append(session, batch, token=token, expected_revision=revision)
@@ -266,9 +266,9 @@ class Storages(RuleBasedStateMachine):
     def end(
         self, index: int, status: TurnStatus, new: list[SessionMessage], old: list[int]
     ) -> None:
-        token, session, keyed = self.leases[-1 - index % len(self.leases)]
+        token, session = self.leases[-1 - index % len(self.leases)]
         error = None if status is TurnStatus.COMPLETE else "why"
-        end = TurnEnd(token, status, error, {"provider_session_id": token}, keyed)
+        end = TurnEnd(token, status, error, {"provider_session_id": token})
         batch = self.messages(new, old)
         ended = self.both(lambda storage: storage.end_turn(session, end, batch))
         if ended is not None:
@@ -276,7 +276,7 @@ class Storages(RuleBasedStateMachine):
 
     @rule(seconds=expiries)
     def renew(self, seconds: int) -> None:
-        tokens = {token: session for token, session, _ in self.leases}
+        tokens = {token: session for token, session in self.leases}
         self.both(lambda storage: storage.renew_turns(tokens, seconds))
 
     # Reading
