@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from langswarm_session import (
     BaseSession,
@@ -21,6 +22,10 @@ from langswarm_session import (
     SQLiteSessionStorage,
     StreamEvent,
 )
+
+# A busy machine is no failure, and nothing is to be left behind.
+settings.register_profile("tests", deadline=None, database=None)
+settings.load_profile("tests")
 
 MakeManager = Callable[..., SessionManager]
 

@@ -267,9 +267,11 @@ class TestMessages:
         ids=["object", "set", "bytes", "keys", "text", "surrogate", "surrogate key"],
     )
     async def test_metadata_that_is_no_json(self, unharmed, operation, metadata):
-        with pytest.raises(InvalidInputError) as caught:
-            await operation(unharmed, metadata=metadata)
-        check_readable(caught.value)
+        given = SessionMessage(role="user", content="y")
+        for content in ("y", given):
+            with pytest.raises(InvalidInputError) as caught:
+                await operation(unharmed, content=content, metadata=metadata)
+            check_readable(caught.value)
 
     @sending
     async def test_metadata_that_has_no_end(self, unharmed, operation):

@@ -12,9 +12,12 @@ from langswarm_session import (
     ISessionMiddleware,
     MessageConflictError,
     MessageRefusedError,
+    MockFailure,
     NestedTurnError,
     ProviderReply,
+    ProviderTimeoutError,
     SessionMessage,
+    SessionStorageError,
     TurnLostError,
     TurnStatus,
 )
@@ -332,6 +335,43 @@ class TestAgain:
         async with await session.begin_turn([user("new"), old]) as turn:
             window = [*await turn.history(), *turn.messages]
         assert sorted(m.text for m in window) == ["new", "old"]
+
+
+class TestStorageFails:
+    @pytest.fixture
+    def broken(self, manager, session, monkeypatch):
+        """A storage that ends no turn."""
+
+        async def end_turn(*args):
+            raise SessionStorageError("the disk is on fire")
+
+        monkeypatch.setattr(manager.storage, "end_turn", end_turn)
+
+    async def test_a_reply_that_was_not_stored_is_not_returned(self, broken, session, texts):
+        with pytest.raises(SessionStorageError, match="on fire"):
+            await session.send_message("x")
+        assert await texts(session) == ["x"]
+
+    async def test_the_error_that_ended_the_turn_is_the_one_to_be_raised(
+        self, broken, session, mock, caplog
+    ):
+        mock.fail_next(MockFailure.TIMEOUT)
+        with pytest.raises(ProviderTimeoutError):
+            await session.send_message("x")
+        assert "was not stored" in caplog.text
+
+    async def test_once_it_works_again_so_do_turns(self, make_manager, monkeypatch):
+        manager = make_manager(lease_seconds=0.05)
+        session = await manager.create_session("ann", "mock", "echo")
+        with monkeypatch.context() as patch:
+
+            async def end_turn(*args):
+                raise SessionStorageError("the disk is on fire")
+
+            patch.setattr(manager.storage, "end_turn", end_turn)
+            with pytest.raises(SessionStorageError):
+                await session.send_message("x")
+        assert (await session.send_message("y", wait=20)).text == "You said: y"
 
 
 class TestForgotten:

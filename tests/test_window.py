@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from langswarm_session import (
@@ -68,6 +68,14 @@ class TestSent:
         again = await manager.get_session(session.session_id)
         await again.send_message("d")
         assert sent(mock) == ["one", "two", "You said: c", "d"]
+
+    async def test_system_messages_take_no_room(self, manager, mock):
+        session = await manager.create_session("ann", "mock", "echo", max_messages=3)
+        await session.record([message("user", text) for text in "abcd"])
+        for text in ("one", "two", "three"):
+            await session.add_system_message(text)
+        await session.send_message("x")
+        assert sorted(sent(mock)) == ["c", "d", "one", "three", "two", "x"]
 
     async def test_neither_failed_turns_nor_their_system_messages(self, session, mock):
         mock.fail_next(MockFailure.ERROR)
@@ -183,6 +191,7 @@ class TestCut:
         assert kept == [each for each in log if any(each is other for other in kept)]
 
     @given(parts, st.integers(0, 12))
+    @example(["noted"], 1)
     def test_keeps_no_result_without_its_call(self, parts, limit):
         called = set()
         for each in cut(log_of(parts), limit):
@@ -225,7 +234,7 @@ async def cancel(session):
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(sorted(STEPS))), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_window_that_was_kept_is_the_one_that_is_stored(steps):
     """Whatever two objects of a session do in turn, each sends what a newly read one would."""
 

@@ -456,7 +456,8 @@ class LogTests(StorageTests):
         assert record == await storage.get_session("f")
         assert record.user_id == "bob"
         assert record.to_context().model_extra == {"other": 2}
-        log = [each for each in await storage.get_messages("s") if at is None or each.seq <= at]  # type: ignore[operator]
+        last = 99 if at is None else at
+        log = [each for each in await storage.get_messages("s") if (each.seq or 0) <= last]
         assert await storage.get_messages("f") == log
         assert record.message_count == len(log)
         assert record.turn_count == len({each.turn_id for each in log})

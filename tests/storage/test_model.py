@@ -276,7 +276,7 @@ class Storages(RuleBasedStateMachine):
 
     @rule(seconds=expiries)
     def renew(self, seconds: int) -> None:
-        tokens = {token: session for token, session in self.leases}
+        tokens = dict(self.leases)
         self.both(lambda storage: storage.renew_turns(tokens, seconds))
 
     # Reading
