@@ -153,12 +153,13 @@ def fdatasync_seconds(folder: Path, samples: int = 50) -> float:
 
 def machine(folder: Path) -> dict[str, str]:
     """What the figures depend on."""
+    load, *_ = os.getloadavg()
     return {
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "system": f"{platform.system()} {platform.machine()}",
-        "load before the run": f"{os.getloadavg()[0]:.2f}",
+        "load before the run": f"{load:.2f}{' (busy: repeat on a quiet one)' if load > 1 else ''}",
         "fdatasync of 4 KiB (ms)": f"{fdatasync_seconds(folder) * MS:.3f}",
     }
 

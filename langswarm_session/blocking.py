@@ -18,6 +18,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+_loop_waits: contextvars.ContextVar[bool] = contextvars.ContextVar("_loop_waits", default=False)
+"""Whether the background loop is waiting for whatever runs in this context."""
+
+
 class _Background:
     """A daemon thread with a running event loop, started when first needed."""
 
@@ -59,7 +63,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         BaseException: Whatever the coroutine raises.
     """
-    if threading.current_thread() is _background.thread:
+    if threading.current_thread() is _background.thread or _loop_waits.get():
         # Sync code that a middleware or hook calls on the background loop: that loop is waiting
         # for it and cannot run anything, so this once another does.
         return _run_elsewhere(coroutine)
@@ -89,23 +93,25 @@ def start(
     """
     loop = _background.loop()
     outcome: Future[T] = Future()
-    context = context or contextvars.copy_context()
+    context = contextvars.copy_context() if context is None else context
     tasks: list[asyncio.Task[T]] = []
 
     def begin() -> None:
-        task = loop.create_task(coroutine, context=context)
+        if outcome.cancelled():
+            coroutine.close()
+            return
+        task = loop.create_task(_carried(coroutine), context=context)
         tasks.append(task)
         task.add_done_callback(finish)
-        if outcome.cancelled():
-            task.cancel()
 
     def finish(task: asyncio.Task[T]) -> None:
+        coroutine.close()  # if it was cancelled before it began
         if outcome.cancelled():
             return
         if task.cancelled():
             outcome.cancel()
         elif (error := task.exception()) is not None:
-            outcome.set_exception(error)
+            outcome.set_exception(error.carried if isinstance(error, _Carried) else error)
         else:
             outcome.set_result(task.result())
 
@@ -118,13 +124,32 @@ def start(
     return outcome
 
 
+class _Carried(Exception):  # noqa: N818 - never seen outside
+    """Brings out of the loop what would end it."""
+
+    def __init__(self, carried: BaseException) -> None:
+        super().__init__()
+        self.carried = carried
+
+
+async def _carried(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _Carried(error) from None
+
+
 def _run_elsewhere(coroutine: Coroutine[Any, Any, T]) -> T:
     outcome: Future[T] = Future()
     context = contextvars.copy_context()
 
     def work() -> None:
         try:
-            outcome.set_result(context.run(asyncio.run, coroutine))
+            context.run(_loop_waits.set, True)  # noqa: FBT003
+            with asyncio.Runner() as runner:
+                outcome.set_result(runner.run(_carried(coroutine), context=context))
+        except _Carried as error:
+            outcome.set_exception(error.carried)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             outcome.set_exception(error)
 
@@ -139,6 +164,8 @@ def _run_elsewhere(coroutine: Coroutine[Any, Any, T]) -> T:
 def _take_over(context: contextvars.Context) -> None:
     """Set for the caller what was set in the context."""
     for variable, value in context.items():
+        if variable is _loop_waits:
+            continue
         try:
             if variable.get() is value:
                 continue

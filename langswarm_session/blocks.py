@@ -178,7 +178,7 @@ Block = Annotated[
 """Any block, told apart by its ``type``."""
 
 blocks_adapter: TypeAdapter[list[Block]] = TypeAdapter(
-    list[Block], config=ConfigDict(defer_build=True)
+    list[Block], config=ConfigDict(defer_build=True, ser_json_inf_nan="constants")
 )
 """Validates and dumps a list of blocks."""
 

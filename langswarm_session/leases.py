@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import weakref
 from concurrent.futures import Future
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from langswarm_session import blocking
-from langswarm_session.errors import SessionError
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
@@ -34,13 +34,15 @@ class LeaseKeeper:
         # Weak, so that a turn that was dropped without an end is not kept alive by its lease.
         self._turns: weakref.WeakValueDictionary[str, OpenTurn] = weakref.WeakValueDictionary()
         self._task: Future[None] | None = None
+        self._pid = 0
         self._lock = Lock()
 
     def add(self, turn: OpenTurn) -> None:
         """Renew this turn's lease from now on."""
         with self._lock:
             self._turns[turn.token] = turn
-            if self._task is None or self._task.done():
+            if self._task is None or self._task.done() or self._pid != os.getpid():
+                self._pid = os.getpid()  # a forked child has no such task
                 self._task = blocking.start(self._renew())
 
     def remove(self, token: str) -> None:
@@ -64,7 +66,7 @@ class LeaseKeeper:
                     return
             try:
                 held = await self._storage.renew_turns(tokens, self.seconds)
-            except SessionError:
+            except Exception:  # whatever a storage raises, the leases are worth another try
                 logger.warning("leases could not be renewed; trying again", exc_info=True)
                 continue
             for token in tokens.keys() - held:

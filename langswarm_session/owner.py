@@ -26,7 +26,7 @@ def is_dead(owner: str | None) -> bool:
         return False
     machine, _, process = owner.partition(":")
     pid, _, started = process.partition(":")
-    if not machine or machine != _machine() or not pid.isdigit():
+    if not machine or machine != _machine() or not (pid.isascii() and pid.isdigit()):
         return False
     return _started(int(pid)) != started
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 from langswarm_session.errors import SessionError
@@ -10,6 +9,8 @@ from langswarm_session.errors import SessionError
 
 def names(group: str) -> list[str]:
     """The names of a group's plug-ins."""
+    from importlib.metadata import entry_points  # takes as long to load as the rest of us
+
     return [entry.name for entry in entry_points(group=group)]
 
 
@@ -21,6 +22,8 @@ def load(group: str, name: str, error: type[SessionError]) -> Any:
         name: The plug-in's name in it.
         error: What to raise if it cannot be loaded.
     """
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=group, name=name):
         try:
             return entry.load()

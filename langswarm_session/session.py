@@ -89,6 +89,7 @@ class BaseSession(ISession):
         # The window as it was at a revision, so that a turn need not read it again.
         self._window: list[SessionMessage] = []
         self._window_revision = -1
+        self._window_limit = 0
         self._context: tuple[SessionRecord, SessionContext] | None = None
 
     def __repr__(self) -> str:
@@ -504,13 +505,14 @@ class BaseSession(ISession):
         # tells whether the window is the one kept from the turn before.
         before = turn._first_revision - 1
         room = max(0, self.context.max_messages - len(turn.messages))
-        if self._window_revision == before:
+        if self._window_revision == before and self.context.max_messages <= self._window_limit:
             self._window = window.cut(self._window, room)
         else:
             self._window = await window.load(
                 self._storage, self.session_id, before=turn.id, max_messages=room
             )
             self._window_revision = before
+            self._window_limit = self.context.max_messages
         return self._window
 
     def _remember(self, turn: OpenTurn, status: TurnStatus) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from collections import deque
 from threading import Lock
 
 from langswarm_session.errors import SessionBusyError
+
+_queues: weakref.WeakSet[TurnQueue] = weakref.WeakSet()
 
 
 class TurnQueue:
     """Lets one at a time have a session, first come first served, over threads and event loops."""
 
     def __init__(self) -> None:
+        self._forget()
+        _queues.add(self)
+
+    def _forget(self) -> None:
         self._lock = Lock()
         self._waiting: dict[str, deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
 
@@ -69,3 +77,12 @@ class TurnQueue:
 def _grant(place: asyncio.Future[None]) -> None:
     if not place.done():
         place.set_result(None)
+
+
+def _forget_all() -> None:
+    """In a forked child nobody would ever release what the parent holds; the leases tell."""
+    for queue in list(_queues):
+        queue._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_LOOKS = 50
 FIRST_DELAY, LAST_DELAY = 0.002, 0.1
 """How long to wait between two looks at another process's lease, in seconds."""
 
@@ -418,7 +419,7 @@ class Runtime:
 
     async def _reserve(self, session_id: str, deadline: float | None) -> None:
         """Wait for the session within this process."""
-        if self.open_turn(session_id) is not None:
+        if await self._is_inside(session_id):
             raise NestedTurnError(
                 "this runs inside a turn of the same session, which would wait for itself; "
                 "use another session for the inner one, or add to the turn that is open",
@@ -426,6 +427,18 @@ class Runtime:
             )
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
         await self.queue.acquire(session_id, wait)
+
+    async def _is_inside(self, session_id: str) -> bool:
+        """Whether the caller runs in a turn of this session that will not end by itself."""
+        turn = self.open_turn(session_id)
+        if turn is not None and turn.reader is not None:
+            # Its reader may have just stopped, through a generator in between: the event loop is
+            # about to cancel it then.
+            for _ in range(_LOOKS):
+                await asyncio.sleep(FIRST_DELAY)
+                if not turn.is_open:
+                    return False
+        return turn is not None
 
     async def _when_free(
         self, session_id: str, attempt: Callable[[], Awaitable[T]], deadline: float | None

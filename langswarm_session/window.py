@@ -23,11 +23,17 @@ async def load(
         SessionNotFoundError: If there is no such session.
         SessionStorageError: If the storage fails.
     """
-    newest = await storage.get_messages(
-        session_id, limit=max_messages, before=before, answered_only=True
-    )
-    if len(newest) < max_messages:
-        return newest
+    limit = max_messages
+    while True:
+        newest = await storage.get_messages(
+            session_id, limit=limit, before=before, answered_only=True
+        )
+        if len(newest) < limit:
+            return cut(newest, max_messages)
+        others = sum(message.role is not MessageRole.SYSTEM for message in newest)
+        if others >= max_messages:
+            break
+        limit += max_messages - others  # system messages take no room
     system = await storage.get_messages(
         session_id,
         before=newest[0].seq if newest else before,
@@ -40,8 +46,8 @@ async def load(
 def cut(messages: Sequence[SessionMessage], max_messages: int) -> list[SessionMessage]:
     """The newest messages, and all system messages.
 
-    A tool's result is only in the window when its call is: where the cut falls between them, the
-    results are left out as well.
+    A tool's result is only in the window when its call is: results at the beginning, whose call
+    was cut off, are left out as well.
 
     Args:
         messages: Oldest first.
@@ -52,9 +58,9 @@ def cut(messages: Sequence[SessionMessage], max_messages: int) -> list[SessionMe
     while start and (room or messages[start - 1].role is MessageRole.SYSTEM):
         start -= 1
         room -= messages[start].role is not MessageRole.SYSTEM
-    if not start:
-        return list(messages)
     system = [message for message in messages[:start] if message.role is MessageRole.SYSTEM]
-    while start < len(messages) and messages[start].role in _RESULTS:
+    while start < len(messages) and messages[start].role in (*_RESULTS, MessageRole.SYSTEM):
+        if messages[start].role is MessageRole.SYSTEM:
+            system.append(messages[start])
         start += 1
     return [*system, *messages[start:]]

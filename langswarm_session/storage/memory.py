@@ -272,6 +272,8 @@ class InMemorySessionStorage(ISessionStorage):
             log = self._log(session_id)
             fresh = rules.new_messages(session_id, messages, _stored(log, messages))
             if not fresh:
+                if messages:
+                    rules.check_append(log.record, token, expected_revision, _now())
                 return Appended(log.record, _as_stored(log, messages))
             if token is not None:
                 turn = _held(log, token)
@@ -315,7 +317,9 @@ class InMemorySessionStorage(ISessionStorage):
                 "turn_expires": _now() + int(lease.seconds * 1_000_000),
             }
             if known is not None and outcome == "resume":
-                log.drop_rest(known.turn, len(messages))
+                stored = _stored(log, messages).values()
+                elsewhere = sum(m.turn_id != known.turn for m in stored)
+                log.drop_rest(known.turn, len(messages) - elsewhere)
                 log.move(turn_id=known.turn, **held)
                 log.note(known.turn, TurnStatus.OPEN)
                 return TurnStart(log.record, log.of_turn(known.turn))

@@ -100,6 +100,18 @@ def check_free(record: SessionRecord, now: int) -> bool:
     )
 
 
+def check_append(
+    record: SessionRecord, token: str | None, expected_revision: int | None, now: int
+) -> None:
+    """Raises what an append would, for one that turns out to have nothing to add."""
+    check_revision(record, expected_revision)
+    if token is None:
+        check_writable(record)
+        check_free(record, now)
+    elif record.turn_token != token:
+        raise lost(record.session_id)
+
+
 def check_known(
     known: KnownTurn, key: IdempotencyKey | None, record: SessionRecord
 ) -> Literal["replay", "resume", "anew"]:

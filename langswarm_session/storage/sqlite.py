@@ -32,7 +32,7 @@ from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import SYSTEM, dump_json
 from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous, typed_error
-from langswarm_session.storage.sqlite_schema import MIGRATIONS
+from langswarm_session.storage.sqlite_schema import MIGRATIONS, snapshot
 
 T = TypeVar("T")
 
@@ -194,7 +194,10 @@ class SQLiteSessionStorage(ISessionStorage):
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
             if not batch.messages:
-                return Appended(log.load(connection, session_id)[0], batch.merged([]))
+                record, _ = log.load(connection, session_id)
+                if batch.stored:
+                    rules.check_append(record, token, expected_revision, log.now())
+                return Appended(record, batch.merged([]))
             if token is not None:
                 record, place = log.update_held(
                     connection, log.ADD, batch.counted(), session_id, token, expected_revision
@@ -260,7 +263,9 @@ class SQLiteSessionStorage(ISessionStorage):
             if outcome == "anew":
                 return None
             log.make_free(connection, record, place, expected_revision)
-            dropped = log.drop_rest(connection, place, known.turn, len(messages))
+            stored = log.select_stored(connection, place, messages).values()
+            elsewhere = sum(message.turn_id != known.turn for message in stored)
+            dropped = log.drop_rest(connection, place, known.turn, len(messages) - elsewhere)
             counted = (log.now(), 0, -dropped, 0, 0, 0, 0)
             values = (*counted, known.turn, *held)
             record, place = log.update_free(connection, log.RESUME, values, session_id, None)
@@ -345,7 +350,7 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.get_turns`."""
 
         def job(connection: sqlite3.Connection) -> list[Turn]:
-            with log.snapshot(connection):
+            with snapshot(connection):
                 return log.select_turns(connection, *log.load(connection, session_id), limit)
 
         return await self._engine.read(job)

@@ -33,7 +33,7 @@ from langswarm_session.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-from langswarm_session.storage.sqlite_schema import check, migrate
+from langswarm_session.storage.sqlite_schema import check, migrate, snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -280,7 +280,8 @@ class SQLiteEngine:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # Deleting means deleting: freed space is overwritten.
             connection.execute("PRAGMA secure_delete = ON")
-            check(connection, self.path)
+            with snapshot(connection):
+                check(connection, self.path)
             self._use_wal(connection)
             migrate(connection, self.path)
         except BaseException:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,16 +109,6 @@ class Batch:
 def now() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1000
-
-
-@contextmanager
-def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """Several reads that see the database as it was at one moment."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        connection.execute("COMMIT")
 
 
 def load(connection: sqlite3.Connection, session_id: str) -> tuple[SessionRecord, Place]:

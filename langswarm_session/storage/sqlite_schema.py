@@ -6,6 +6,8 @@ The version is SQLite's ``user_version``; ``application_id`` tells our files fro
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from langswarm_session.errors import StorageCorruptError, StorageVersionError
 
@@ -79,6 +81,16 @@ MIGRATIONS: list[list[str]] = [
     ],
 ]
 """One list of statements per version, oldest first. Only ever appended to."""
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several reads that see the database as it was at one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

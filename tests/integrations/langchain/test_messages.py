@@ -195,6 +195,7 @@ MESSAGES: dict[str, BaseMessage] = {
     "function with an empty name": FunctionMessage("21", name="", id="f"),
     "chat as user": ChatMessage("hi", role="user"),
     "chat as assistant": ChatMessage("hi", role="assistant"),
+    "chat as assistant with a call": ChatMessage([{"type": "tool_call", **CALL}], role="assistant"),
     "chat as system": ChatMessage("hi", role="system"),
     "chat as tool": ChatMessage("hi", role="tool"),
     "chat as function": ChatMessage("hi", role="function"),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+)
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
@@ -198,6 +205,30 @@ async def test_messages_that_were_passed_in_are_not_stored_again(
     output = await call(memory, "again", config)
     assert [message.text for message in output] == ["hi", "1", "again", "3"]
     assert log() == [("human", "hi"), ("ai", "1"), ("human", "again"), ("ai", "3")]
+
+
+async def test_copies_of_messages_that_were_passed_in_are_not_stored_again(
+    remember: Remember, call: Call, config: RunnableConfig, log: Log
+) -> None:
+    """A graph's state may hold copies; those have the ids."""
+    number = itertools.count()
+
+    def chain(messages: list[BaseMessage]) -> list[BaseMessage]:
+        copies = [message.model_copy() for message in messages]
+        return [*copies, AIMessage(f"{len(messages)}", id=f"answer {next(number)}")]
+
+    memory = remember(chain)
+    await call(memory, HumanMessage("hi", id="question 1"), config)
+    await call(memory, HumanMessage("again", id="question 2"), config)
+    assert log() == [("human", "hi"), ("ai", "1"), ("human", "again"), ("ai", "3")]
+
+
+async def test_what_a_chain_removes_is_no_message(
+    remember: Remember, call: Call, config: RunnableConfig, log: Log
+) -> None:
+    memory = remember(lambda _: [RemoveMessage(id="1"), AIMessage("ok")])
+    await call(memory, "hi", config)
+    assert log() == [("human", "hi"), ("ai", "ok")]
 
 
 def test_a_message_that_is_handed_back_is_no_answer(

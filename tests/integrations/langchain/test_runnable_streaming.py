@@ -47,6 +47,12 @@ async def awords(inputs: AsyncIterator[Any]) -> AsyncIterator[AIMessageChunk]:
         yield chunk
 
 
+def silent(inputs: Iterator[Any]) -> Iterator[str]:
+    """A chain that says nothing."""
+    list(inputs)
+    yield from ()
+
+
 def broken(inputs: Iterator[Any]) -> Iterator[AIMessageChunk]:
     """A chain that fails after its second piece."""
     chunks = words(inputs)
@@ -178,9 +184,6 @@ async def test_a_stream_goes_through_a_pipe(
 def test_a_stream_without_pieces_stores_no_answer(
     streaming: Streaming, config: RunnableConfig, log: Log, statuses: Statuses
 ) -> None:
-    def silent(inputs: Iterator[Any]) -> Iterator[str]:
-        yield from ()
-
     assert list(streaming(silent).stream("hi", config)) == []
     assert (log(), statuses()) == ([("human", "hi")], ["complete"])
 
@@ -356,6 +359,13 @@ def test_a_held_stream_comes_in_one_piece_after_the_middleware(
 
     assert list(streaming(chain).stream("hi", config)) == ["***"]
     assert log() == [("human", "hi"), ("ai", "***")]
+
+
+def test_a_held_stream_without_pieces_has_none(
+    streaming: Streaming, redacting: SessionManager, config: RunnableConfig, statuses: Statuses
+) -> None:
+    assert list(streaming(silent).stream("hi", config)) == []
+    assert statuses() == ["complete"]
 
 
 async def test_a_held_stream_comes_in_one_piece_async(
