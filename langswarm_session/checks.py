@@ -127,6 +127,8 @@ def with_metadata(
     Raises:
         InvalidInputError: If the metadata cannot be stored as JSON.
     """
+    if not isinstance(metadata, dict):
+        raise InvalidInputError("metadata: must be a dict of JSON values", session_id=session_id)
     try:
         return message.replaced(metadata={**message.metadata, **metadata})
     except ValidationError as error:

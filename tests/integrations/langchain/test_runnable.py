@@ -210,11 +210,11 @@ async def test_messages_that_were_passed_in_are_not_stored_again(
 async def test_copies_of_messages_that_were_passed_in_are_not_stored_again(
     remember: Remember, call: Call, config: RunnableConfig, log: Log
 ) -> None:
-    """A graph's state may hold copies; those have the ids."""
+    """A graph's state may hold copies with the same ids, shortened even."""
     number = itertools.count()
 
     def chain(messages: list[BaseMessage]) -> list[BaseMessage]:
-        copies = [message.model_copy() for message in messages]
+        copies = [message.model_copy(update={"content": "cut"}) for message in messages]
         return [*copies, AIMessage(f"{len(messages)}", id=f"answer {next(number)}")]
 
     memory = remember(chain)
