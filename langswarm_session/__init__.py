@@ -67,10 +67,19 @@ if TYPE_CHECKING:
         NestedTurnError as NestedTurnError,
     )
     from langswarm_session.errors import (
+        ProviderAuthenticationError as ProviderAuthenticationError,
+    )
+    from langswarm_session.errors import (
         ProviderCapabilityError as ProviderCapabilityError,
     )
     from langswarm_session.errors import (
         ProviderRateLimitError as ProviderRateLimitError,
+    )
+    from langswarm_session.errors import (
+        ProviderRequestError as ProviderRequestError,
+    )
+    from langswarm_session.errors import (
+        ProviderResponseError as ProviderResponseError,
     )
     from langswarm_session.errors import (
         ProviderSessionError as ProviderSessionError,
@@ -127,6 +136,9 @@ if TYPE_CHECKING:
         TurnLostError as TurnLostError,
     )
     from langswarm_session.errors import (
+        UnknownModelError as UnknownModelError,
+    )
+    from langswarm_session.errors import (
         UnknownProviderError as UnknownProviderError,
     )
     from langswarm_session.errors import (
@@ -171,6 +183,12 @@ if TYPE_CHECKING:
     from langswarm_session.middleware.logging import (
         LoggingMiddleware as LoggingMiddleware,
     )
+    from langswarm_session.middleware.summarizing import (
+        SummarizingMiddleware as SummarizingMiddleware,
+    )
+    from langswarm_session.models import (
+        Fallback as Fallback,
+    )
     from langswarm_session.models import (
         MessageRole as MessageRole,
     )
@@ -188,6 +206,12 @@ if TYPE_CHECKING:
     )
     from langswarm_session.models import (
         SessionStatus as SessionStatus,
+    )
+    from langswarm_session.models import (
+        Summary as Summary,
+    )
+    from langswarm_session.models import (
+        TokenCounter as TokenCounter,
     )
     from langswarm_session.models import (
         TokenUsage as TokenUsage,
@@ -228,6 +252,9 @@ if TYPE_CHECKING:
     from langswarm_session.presets import (
         set_session_manager as set_session_manager,
     )
+    from langswarm_session.providers.anthropic import (
+        AnthropicProviderSession as AnthropicProviderSession,
+    )
     from langswarm_session.providers.factory import (
         ProviderSessionFactory as ProviderSessionFactory,
     )
@@ -236,6 +263,12 @@ if TYPE_CHECKING:
     )
     from langswarm_session.providers.mock import (
         MockProviderSession as MockProviderSession,
+    )
+    from langswarm_session.providers.openai import (
+        OpenAIProviderSession as OpenAIProviderSession,
+    )
+    from langswarm_session.reconcile import (
+        Reconciliation as Reconciliation,
     )
     from langswarm_session.records import (
         ProviderReply as ProviderReply,
@@ -249,6 +282,18 @@ if TYPE_CHECKING:
     from langswarm_session.records import (
         StreamEvent as StreamEvent,
     )
+    from langswarm_session.records import (
+        Takeover as Takeover,
+    )
+    from langswarm_session.sendable import (
+        Repair as Repair,
+    )
+    from langswarm_session.sendable import (
+        RepairKind as RepairKind,
+    )
+    from langswarm_session.sendable import (
+        Target as Target,
+    )
     from langswarm_session.session import (
         BaseSession as BaseSession,
     )
@@ -260,6 +305,12 @@ if TYPE_CHECKING:
     )
     from langswarm_session.storage.sqlite import (
         SQLiteSessionStorage as SQLiteSessionStorage,
+    )
+    from langswarm_session.tools import (
+        Tool as Tool,
+    )
+    from langswarm_session.tools import (
+        call_tools as call_tools,
     )
     from langswarm_session.turns import (
         OpenTurn as OpenTurn,
@@ -288,8 +339,11 @@ _HOMES = {
         "MiddlewareError",
         "MissingDependencyError",
         "NestedTurnError",
+        "ProviderAuthenticationError",
         "ProviderCapabilityError",
         "ProviderRateLimitError",
+        "ProviderRequestError",
+        "ProviderResponseError",
         "ProviderSessionError",
         "ProviderStreamError",
         "ProviderTimeoutError",
@@ -308,6 +362,7 @@ _HOMES = {
         "StorageUnavailableError",
         "StorageVersionError",
         "TurnLostError",
+        "UnknownModelError",
         "UnknownProviderError",
         "UnknownStorageError",
     ),
@@ -328,13 +383,17 @@ _HOMES = {
         "UserSessions",
     ),
     "middleware.logging": ("LoggingMiddleware",),
+    "middleware.summarizing": ("SummarizingMiddleware",),
     "models": (
+        "Fallback",
         "MessageRole",
         "SessionBackend",
         "SessionContext",
         "SessionMessage",
         "SessionMetrics",
         "SessionStatus",
+        "Summary",
+        "TokenCounter",
         "TokenUsage",
         "Turn",
         "TurnStatus",
@@ -351,21 +410,34 @@ _HOMES = {
         "set_default_storage",
         "set_session_manager",
     ),
+    "providers.anthropic": ("AnthropicProviderSession",),
     "providers.factory": ("ProviderSessionFactory",),
     "providers.mock": (
         "MockFailure",
         "MockProviderSession",
     ),
+    "providers.openai": ("OpenAIProviderSession",),
+    "reconcile": ("Reconciliation",),
     "records": (
         "ProviderReply",
         "ProviderRequest",
         "StorageHealth",
         "StreamEvent",
+        "Takeover",
+    ),
+    "sendable": (
+        "Repair",
+        "RepairKind",
+        "Target",
     ),
     "session": ("BaseSession",),
     "storage.factory": ("StorageFactory",),
     "storage.memory": ("InMemorySessionStorage",),
     "storage.sqlite": ("SQLiteSessionStorage",),
+    "tools": (
+        "Tool",
+        "call_tools",
+    ),
     "turns": ("OpenTurn",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -20,6 +20,10 @@
     ├── ProviderSessionError            the provider failed: carries ``provider`` and ``retriable``
     │   ├── UnknownProviderError        no provider goes by this name
     │   ├── ProviderCapabilityError     the provider cannot do what was asked
+    │   ├── ProviderAuthenticationError the key is missing, wrong, or not allowed to do this
+    │   ├── UnknownModelError           the provider has no such model, or not for this key
+    │   ├── ProviderRequestError        the provider refused the request as it was
+    │   ├── ProviderResponseError       what came back is not an answer of this API
     │   ├── ProviderRateLimitError      too many requests: carries ``retry_after`` (seconds)
     │   ├── ProviderTimeoutError        no answer in time
     │   ├── ProviderUnavailableError    the provider is down or cannot be reached
@@ -152,6 +156,22 @@ class UnknownProviderError(ProviderSessionError):
 
 class ProviderCapabilityError(ProviderSessionError):
     """The provider does not support what was asked of it."""
+
+
+class ProviderAuthenticationError(ProviderSessionError):
+    """The provider's key is missing or wrong, or may not do what was asked."""
+
+
+class UnknownModelError(ProviderSessionError):
+    """The provider has no model of this name, or not for this key."""
+
+
+class ProviderRequestError(ProviderSessionError):
+    """The provider refused the request as it was; the same request would be refused again."""
+
+
+class ProviderResponseError(ProviderSessionError):
+    """What came back is not an answer of the provider's API: often a wrong base URL."""
 
 
 class ProviderRateLimitError(ProviderSessionError):

@@ -7,10 +7,11 @@ middleware and hooks run on the loop of whoever calls the session.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from langswarm_session.errors import ProviderCapabilityError
 from langswarm_session.models import (
     MessageRole,
     SessionBackend,
@@ -32,9 +33,11 @@ from langswarm_session.records import (
     SessionRecord,
     StorageHealth,
     StreamEvent,
+    Takeover,
     TurnEnd,
     TurnStart,
 )
+from langswarm_session.sendable import Repair, Target
 
 if TYPE_CHECKING:
     from langswarm_session.blocks import Block
@@ -383,6 +386,26 @@ class IProviderSession(ABC):
             yield StreamEvent(text=message.text)
         yield reply
 
+    def target(self, context: SessionContext, options: Mapping[str, Any]) -> Target:
+        """What the provider accepts from this session; requests are made so that they fit it.
+
+        Args:
+            context: The session's context.
+            options: The caller's keywords for this call.
+        """
+        return Target(provider=self.name, model=context.model)
+
+    async def count_tokens(self, request: ProviderRequest) -> int:
+        """How many tokens the request's messages take, by the provider's own count.
+
+        Raises:
+            ProviderCapabilityError: If the provider does not count.
+        """
+        raise ProviderCapabilityError(
+            f"the provider {self.name!r} counts no tokens; use the token_counter 'estimate'",
+            provider=self.name,
+        )
+
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """Create a conversation at the provider and return its id.
 
@@ -421,8 +444,6 @@ class IProviderSession(ABC):
         """Let go of connections. May be called twice."""
 
     def _keeps_nothing(self, operation: str) -> Exception:
-        from langswarm_session.errors import ProviderCapabilityError
-
         return ProviderCapabilityError(
             f"{operation}: the provider {self.name!r} keeps no conversations; "
             "the record is the local one",
@@ -468,6 +489,12 @@ class ISessionLifecycleHook:
 
     async def on_message_received(self, session: ISession, message: SessionMessage) -> None:
         """A reply was stored."""
+
+    async def on_request_repaired(self, session: ISession, repairs: Sequence[Repair]) -> None:
+        """A request was changed so that the provider accepts it; the record is as it was."""
+
+    async def on_provider_fallback(self, session: ISession, takeover: Takeover) -> None:
+        """Another provider answered than the session's own."""
 
     async def on_session_archived(self, session: ISession) -> None:
         """A session was archived."""

@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from langswarm_session.answering import Outages
 from langswarm_session.checks import check_id, check_limit, check_name, check_seconds
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
+    SessionError,
     SessionExistsError,
     SessionNotFoundError,
     UnknownProviderError,
@@ -24,7 +26,8 @@ from langswarm_session.interfaces import (
     ISessionStorage,
 )
 from langswarm_session.models import SessionBackend, SessionStatus, new_id
-from langswarm_session.pipeline import Pipeline
+from langswarm_session.pipeline import Pipeline, in_session
+from langswarm_session.provider_state import states_of
 from langswarm_session.providers.factory import ProviderSessionFactory
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.session import BaseSession, check_context
@@ -114,6 +117,7 @@ class SessionManager(ISessionManager):
             ProviderSessionFactory.check_known(fallback)
         self._fallback = fallback
         self._pipeline = Pipeline()
+        self._outages = Outages()
         self._runtime = Runtime(storage, lease_seconds=lease_seconds, turn_wait=turn_wait)
         self._closed = False
 
@@ -257,18 +261,23 @@ class SessionManager(ISessionManager):
         """
         await (await self.get_session(session_id, user_id=user_id)).archive()
 
-    async def delete_session(self, session_id: str, *, user_id: str | None = None) -> None:
-        """Remove a session and all it holds for good, at the provider too if it keeps any of it.
+    async def delete_session(
+        self, session_id: str, *, user_id: str | None = None, at_providers: bool = True
+    ) -> None:
+        """Remove a session and all it holds for good, at the providers too if they keep any of it.
+
+        Args:
+            session_id: The session.
+            user_id: Whose it must be.
+            at_providers: Whether the providers' copies are removed as well.
 
         Raises:
             SessionNotFoundError: If there is none.
             ProviderSessionError: If the provider could not; then nothing was removed here either.
         """
         session = await self.get_session(session_id, user_id=user_id)
-        native = session.context.provider_session_id
-        if native is not None:
-            provider = self._provider(session.context.provider, session_id)
-            await provider.delete_provider_session(native)
+        if at_providers:
+            await self._forget_at_providers(session)
         await self._storage.delete_session(session_id)
         await self._pipeline.deleted(session)
 
@@ -342,6 +351,20 @@ class SessionManager(ISessionManager):
                 stack.push_async_callback(self._storage.close)
             for provider in self._providers.values():
                 stack.push_async_callback(provider.close)
+
+    async def _forget_at_providers(self, session: BaseSession) -> None:
+        """Remove what providers keep of a conversation.
+
+        Raises:
+            ProviderSessionError: If one of them could not.
+        """
+        for name, state in states_of(session.context).items():
+            if state.session_id is not None:
+                provider = self._provider(name, session.session_id)
+                try:
+                    await provider.delete_provider_session(state.session_id)
+                except SessionError as error:
+                    raise in_session(error, session.session_id) from error.__cause__
 
     async def _create(
         self,

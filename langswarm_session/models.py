@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from langswarm_session.blocks import Block, JsonObject, Model, text_of
 
@@ -113,6 +113,8 @@ class SessionMessage(Model):
         timestamp: When it was made, aware, in UTC, exact to the microsecond.
         name: The speaker's name, where the format has one.
         metadata: The caller's own data; JSON values only.
+        provider: Who made it, of a reply: the provider's name.
+        model: The model that made it, of a reply.
         provider_message_id: The provider's id of the message.
         usage: The tokens that generating it took.
         finish_reason: Why the generation ended (``stop``, ``tool_calls``, ``length``,
@@ -130,6 +132,8 @@ class SessionMessage(Model):
     timestamp: UtcDatetime = Field(default_factory=utc_now)
     name: str | None = None
     metadata: JsonObject = Field(default_factory=dict)
+    provider: str | None = None
+    model: str | None = None
     provider_message_id: str | None = None
     usage: TokenUsage | None = None
     finish_reason: str | None = None
@@ -217,6 +221,50 @@ class Turn(Model):
     error: str | None = None
 
 
+class Fallback(Model):
+    """Who answers when those before it cannot.
+
+    Attributes:
+        provider: The provider's name.
+        model: The model's name; the session's own when None.
+    """
+
+    provider: str = Field(min_length=1)
+    model: str | None = None
+
+
+def _as_fallback(value: Any) -> Any:
+    """A fallback as callers write it: ``"mock"``, ``("anthropic", "claude-...")``, or whole."""
+    if isinstance(value, str):
+        return {"provider": value}
+    if isinstance(value, tuple | list) and len(value) in (1, 2):
+        return dict(zip(("provider", "model"), value, strict=False))
+    return value
+
+
+class Summary(Model):
+    """A shorter text that stands for the beginning of a log in the window; the log keeps all.
+
+    Attributes:
+        text: The summary.
+        last_seq: The sequence number of the last message it covers; it covers all up to there.
+    """
+
+    text: str = Field(min_length=1)
+    last_seq: int = Field(ge=1)
+
+
+class TokenCounter(StrEnum):
+    """How tokens are counted where a window has a budget of them."""
+
+    ESTIMATE = "estimate"
+    """From the length of the texts; nothing to install, no network."""
+    TIKTOKEN = "tiktoken"
+    """By OpenAI's tokenizer, which fetches its vocabulary when it is first used."""
+    PROVIDER = "provider"
+    """By asking the provider: one more request each turn."""
+
+
 class SessionContext(BaseModel):
     """What a session is about and how its window is cut; unknown keys are kept with it.
 
@@ -227,9 +275,17 @@ class SessionContext(BaseModel):
         model: The model's name.
         backend: Where the conversation's state is sought.
         max_messages: How many of the newest messages a request carries at most.
+        max_input_tokens: How many tokens of messages a request carries at most; None for as many
+            as there are. The newest message is sent whatever it takes.
+        token_counter: How those are counted.
+        summary: What stands for the beginning of the log in the window, if anything.
+        fallback: Who answers, in this order, while the provider is down or takes no more requests.
         auto_archive: Whether `cleanup_inactive_sessions` may archive the session.
         provider_session_id: The provider's id of the conversation, once it has one.
         provider_context: What else the provider needs to go on with it.
+        provider_seq: The newest message of the log that the provider's own copy has.
+        provider_calls: The ids of the calls in that copy that have no result yet.
+        provider_states: The same four of the providers that answered in this session before, by name.
     """
 
     model_config = ConfigDict(
@@ -247,9 +303,16 @@ class SessionContext(BaseModel):
     model: str
     backend: SessionBackend = SessionBackend.PROVIDER_NATIVE
     max_messages: int = Field(default=100, ge=1, le=2**31 - 1)
+    max_input_tokens: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    token_counter: TokenCounter = TokenCounter.ESTIMATE
+    summary: Summary | None = None
+    fallback: list[Annotated[Fallback, BeforeValidator(_as_fallback)]] = Field(default_factory=list)
     auto_archive: bool = True
     provider_session_id: str | None = None
     provider_context: JsonObject = Field(default_factory=dict)
+    provider_seq: int = 0
+    provider_calls: list[str] = Field(default_factory=list)
+    provider_states: dict[str, JsonObject] = Field(default_factory=dict)
 
 
 class SessionMetrics(Model):

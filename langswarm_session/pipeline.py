@@ -13,6 +13,9 @@ from langswarm_session.models import MessageRole, SessionMessage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from langswarm_session.records import Takeover
+    from langswarm_session.sendable import Repair
+
 logger = logging.getLogger(__name__)
 
 
@@ -110,6 +113,16 @@ class Pipeline:
                     await _observe(hook.on_message_received, session, message)
                 else:
                     await _observe(hook.on_message_sent, session, message)
+
+    async def repaired(self, session: ISession, repairs: Sequence[Repair]) -> None:
+        """Tell the hooks what was changed of a request."""
+        for hook in self.hooks:
+            await _observe(hook.on_request_repaired, session, repairs)
+
+    async def taken_over(self, session: ISession, takeover: Takeover) -> None:
+        """Tell the hooks that another provider answers."""
+        for hook in self.hooks:
+            await _observe(hook.on_provider_fallback, session, takeover)
 
     async def created(self, session: ISession) -> None:
         """Tell the hooks of a new session."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json
@@ -17,9 +18,13 @@ from langswarm_session.models import (
     TurnStatus,
     from_micros,
 )
+from langswarm_session.sendable import Repair, Target, make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionBackend
+
+SaveState = Callable[[str | None, Mapping[str, Any] | None], Awaitable[None]]
+"""Keeps a provider's state: its id of the conversation, and what else it needs."""
 
 
 class SessionRecord(NamedTuple):
@@ -243,28 +248,113 @@ class StorageHealth:
     detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class ProviderRequest:
     """What a provider is asked to answer.
 
-    Attributes:
+    Args:
         session_id: The session.
-        context: Its context, with the provider's own state from the turns before.
+        context: Its context, with this provider's own state from the turns before.
         messages: The window: what of the record is to be sent, oldest first, the new ones last.
         new_count: How many of them, from the end, the provider has not seen.
         options: The caller's own keywords for this call (``temperature``, ``tools``...).
+        target: What the provider accepts.
+        turn_id: The turn: the sequence number of its first message.
+        in_step: Whether the turn before this one is the last that this provider answered, and
+            this one was never tried before: then its own copy is as it left it.
+        retries: How often to try again what may be tried again; None: as often as usual.
+        save: Keeps the provider's state at once, before the turn has ended.
+
+    Attributes:
+        repairs: What had to be changed of the messages that were looked at.
     """
 
-    session_id: str
-    context: SessionContext
-    messages: Sequence[SessionMessage]
-    new_count: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
+    def __init__(
+        self,
+        session_id: str,
+        context: SessionContext,
+        messages: Sequence[SessionMessage],
+        new_count: int = 1,
+        options: Mapping[str, Any] | None = None,
+        *,
+        target: Target | None = None,
+        turn_id: int = 0,
+        in_step: bool = False,
+        retries: int | None = None,
+        save: SaveState | None = None,
+    ) -> None:
+        self.session_id = session_id
+        self.context = context
+        self.window = messages
+        self.new_count = new_count
+        self.options: Mapping[str, Any] = {} if options is None else options
+        self.target = Target() if target is None else target
+        self.turn_id = turn_id
+        self.in_step = in_step
+        self.retries = retries
+        self.repairs: list[Repair] = []
+        self._save = save
 
-    @property
-    def new_messages(self) -> Sequence[SessionMessage]:
-        """The messages that the provider has not seen."""
-        return self.messages[len(self.messages) - self.new_count :]
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.session_id!r}: {len(self.window)} messages>"
+
+    @cached_property
+    def messages(self) -> list[SessionMessage]:
+        """The whole window, as the provider accepts it."""
+        return self._sendable(self.window, None)
+
+    @cached_property
+    def new_messages(self) -> list[SessionMessage]:
+        """The messages that the provider has not seen, as it accepts them behind the others."""
+        new = self.window[len(self.window) - self.new_count :]
+        return self._sendable(new, self.context.provider_calls)
+
+    def split(self) -> tuple[list[SessionMessage], list[SessionMessage]]:
+        """The whole window, as the provider accepts it: what was before this turn, and the rest."""
+        messages = self.messages
+        at = len(messages) - 1
+        for place, message in enumerate(messages):
+            if message.seq is not None and message.seq >= self.turn_id:
+                at = place
+                break
+        return messages[:at], messages[at:]
+
+    def with_window(self, messages: Sequence[SessionMessage]) -> ProviderRequest:
+        """The same request with fewer of the older messages."""
+        return ProviderRequest(
+            self.session_id,
+            self.context,
+            messages,
+            self.new_count,
+            self.options,
+            target=self.target,
+            turn_id=self.turn_id,
+            in_step=self.in_step,
+            retries=self.retries,
+            save=self._save,
+        )
+
+    def report(self, repair: Repair) -> None:
+        """Say that something was changed."""
+        self.repairs.append(repair)
+
+    async def save(
+        self, provider_session_id: str | None, provider_context: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep the provider's state at once: what must not be forgotten if all ends here.
+
+        Args:
+            provider_session_id: The provider's id of the conversation.
+            provider_context: What else is needed to go on with it.
+        """
+        if self._save is not None:
+            await self._save(provider_session_id, provider_context)
+
+    def _sendable(
+        self, messages: Sequence[SessionMessage], open_calls: Sequence[str] | None
+    ) -> list[SessionMessage]:
+        sendable, repairs = make_sendable(messages, self.target, open_calls=open_calls)
+        self.repairs += repairs
+        return sendable
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +370,25 @@ class ProviderReply:
     messages: list[SessionMessage]
     provider_session_id: str | None = None
     provider_context: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Why another provider answered than the session's own.
+
+    Attributes:
+        provider: Who should have answered.
+        model: With which model.
+        by_provider: Who was asked instead.
+        by_model: With which model.
+        reason: What went wrong: the error's name and message.
+    """
+
+    provider: str
+    model: str
+    by_provider: str
+    by_model: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from langswarm_session import window
+from langswarm_session.answering import Answer, Answering
 from langswarm_session.blocks import Block, blocks_adapter
 from langswarm_session.checks import (
     as_messages,
@@ -25,12 +26,9 @@ from langswarm_session.checks import (
 from langswarm_session.errors import (
     InvalidInputError,
     ProviderCapabilityError,
-    ProviderSessionError,
-    ProviderStreamError,
     SessionError,
 )
 from langswarm_session.interfaces import (
-    IProviderSession,
     ISession,
     ISessionLifecycleHook,
     ISessionMiddleware,
@@ -47,17 +45,19 @@ from langswarm_session.models import (
     TurnStatus,
     new_id,
 )
-from langswarm_session.pipeline import Pipeline, in_session
+from langswarm_session.pipeline import Pipeline
+from langswarm_session.provider_state import KEYS, ProviderState, states_of, stored
+from langswarm_session.reconcile import Reconciliation, reconcile
 from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     NewSession,
-    ProviderReply,
-    ProviderRequest,
     SessionChanges,
     SessionRecord,
     StreamEvent,
 )
+from langswarm_session.storage.rules import check_revision
+from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn, Reader
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ _PAGE = 500
 """How many messages `iter_messages` reads at a time."""
 
 _OWN_COLUMNS = ("provider", "model", "backend")
-_PROVIDER_STATE = ("provider_session_id", "provider_context")
+_PROVIDER_STATE = (*KEYS, "provider_states")
 
 
 class BaseSession(ISession):
@@ -189,17 +189,13 @@ class BaseSession(ISession):
             ProviderSessionError: If there is no reply; the turn has failed then.
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
-        provider = self._provider(options)
+        self._check_answerable(options)
         turn = await self._begin(content, role, metadata, idempotency_key, wait)
         if turn.replayed:
             return turn.reply
         async with turn:
-            request = await self._request(turn, options)
-            try:
-                reply = await provider.send_message(request)
-            except Exception as error:
-                raise self._provider_error(error, provider) from error
-            stored = await turn.complete(self._checked(reply, provider))
+            answer = await Answering(self, turn, options).send()
+            stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
         return stored[-1]
 
     def stream_message(
@@ -233,7 +229,7 @@ class BaseSession(ISession):
     async def _stream(
         self, reader: Reader, begin: Callable[[], Awaitable[OpenTurn]], options: dict[str, Any]
     ) -> AsyncGenerator[StreamEvent, None]:
-        provider = self._provider(options)
+        self._check_answerable(options)
         turn = await begin()
         if turn.replayed:
             yield StreamEvent(text=turn.reply.text)
@@ -242,22 +238,16 @@ class BaseSession(ISession):
         turn.reader = reader
         held = self._pipeline.holds_stream
         async with turn:
-            request = await self._request(turn, options)
-            reply: ProviderReply | None = None
-            async with aclosing(self._events(provider, request)) as events:
+            answer: Answer | None = None
+            async with aclosing(Answering(self, turn, options).stream()) as events:
                 async for event in events:
-                    if isinstance(event, ProviderReply):
-                        reply = event
+                    if isinstance(event, Answer):
+                        answer = event
                     elif not held:
                         turn.received(event.text)
                         yield event
-            if reply is None:
-                raise ProviderStreamError(
-                    "the stream ended before the reply was complete; send the message again",
-                    session_id=self.session_id,
-                    provider=provider.name,
-                )
-            stored = await turn.complete(self._checked(reply, provider))
+            assert answer is not None
+            stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
         if held:
             yield StreamEvent(text=stored[-1].text)
         yield StreamEvent(message=stored[-1])
@@ -387,12 +377,26 @@ class BaseSession(ISession):
 
         Args:
             expected_revision: Remove nothing unless the session is at this revision.
+
+        Raises:
+            ProviderSessionError: If a provider that keeps a copy could not remove it; then nothing
+                was removed here either.
         """
         self._manager._check_open()
 
         async def clear() -> None:
+            await self.refresh()
+            check_revision(self._record, expected_revision)
+            expected = expected_revision
+            if self.context.summary is not None or states_of(self.context):
+                await self._manager._forget_at_providers(self)
+                changes = SessionChanges(context={"summary": None}, provider_state={})
+                self._record = await self._storage.update_session(
+                    self.session_id, changes, expected_revision=self._record.revision
+                )
+                expected = self._record.revision
             self._record = await self._storage.clear_messages(
-                self.session_id, expected_revision=expected_revision
+                self.session_id, expected_revision=expected
             )
 
         await self._runtime.alone(self.session_id, clear, self._wait(_UNSET))
@@ -423,19 +427,107 @@ class BaseSession(ISession):
                 check_name(columns[name], name)
         if "provider" in columns:
             self._manager._check_provider(columns["provider"])
-        state = None
-        if any(name in changes for name in _PROVIDER_STATE):
-            state = {name: getattr(context, name) for name in _PROVIDER_STATE}
         others = {
             name: value
             for name, value in context.model_dump(mode="json").items()
             if name in changes and name not in _OWN_COLUMNS and name not in _PROVIDER_STATE
         }
+        state = self._changed_state(context, changes)
         update = SessionChanges(context=others or None, provider_state=state, **columns)
         self._record = await self._storage.update_session(
             self.session_id, update, expected_revision=expected_revision
         )
         return self.context
+
+    def _changed_state(
+        self, context: SessionContext, changes: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """What to store of the providers' state when the context changes; None if it does not."""
+        if not any(name in changes for name in ("provider", *_PROVIDER_STATE)):
+            return None
+        states = states_of(self.context)
+        if any(name in changes for name in _PROVIDER_STATE):
+            # A conversation that a caller names is taken to be where the record is.
+            states[context.provider] = ProviderState(
+                context.provider_session_id, context.provider_context, self._record.last_seq
+            )
+        return stored(states, context.provider)
+
+    async def switch_provider(
+        self, provider: str, model: str | None = None, *, expected_revision: int | None = None
+    ) -> SessionContext:
+        """Let another provider, or another model, answer from the next turn on.
+
+        It gets the conversation from the record. What the one before keeps of it is left there,
+        and gone on with when the session comes back to it.
+
+        Args:
+            provider: The provider's name.
+            model: The model's name; the session's own when None.
+            expected_revision: Change nothing unless the session is at this revision.
+
+        Returns:
+            The context after the change.
+
+        Raises:
+            InvalidInputError: If a name cannot be used.
+            UnknownProviderError: If there is no such provider.
+            SessionNotFoundError, RevisionConflictError, SessionStorageError
+        """
+        changes = {"provider": provider, **({} if model is None else {"model": model})}
+        self._manager._check_provider(check_name(provider, "provider"))
+        return await self.update_context(expected_revision=expected_revision, **changes)
+
+    async def set_summary(self, text: str | None, last_seq: int | None = None) -> SessionContext:
+        """Let a summary stand for the beginning of the log in every request; the log keeps all.
+
+        Args:
+            text: The summary; None to go without one again.
+            last_seq: The sequence number of the last message that it covers; the newest when None.
+
+        Raises:
+            InvalidInputError: If there is no such message, or no text.
+        """
+        if text is None:
+            return await self.update_context(summary=None)
+        await self.refresh()
+        seq = self._record.last_seq if last_seq is None else last_seq
+        if not (type(seq) is int and 1 <= seq <= self._record.last_seq):
+            raise InvalidInputError(
+                f"last_seq must be the sequence number of a message of the log, not {seq!r}",
+                session_id=self.session_id,
+            )
+        return await self.update_context(summary={"text": text, "last_seq": seq})
+
+    async def call_tools(self, reply: SessionMessage, tools: Sequence[Any]) -> SessionMessage:
+        """Run the tools that a reply calls; see `langswarm_session.tools.call_tools`.
+
+        Args:
+            reply: The reply with the calls.
+            tools: What was offered: functions, or Tools with one.
+
+        Returns:
+            One message with all results: the argument of the next `send_message`.
+
+        Raises:
+            InvalidInputError: If the reply calls no tool.
+        """
+        return await call_tools(reply, tools, self.context)
+
+    async def reconcile(self, *, pull: bool = False) -> Reconciliation:
+        """Compare the provider's own copy of the conversation with the record.
+
+        Args:
+            pull: Whether to store what only the provider has, at the end of the log.
+
+        Returns:
+            What only one side has.
+
+        Raises:
+            ProviderCapabilityError: If the provider keeps no conversations.
+            ProviderSessionError: If it cannot be asked.
+        """
+        return await reconcile(self, pull=pull)
 
     async def set_status(self, status: SessionStatus | str) -> None:
         """Change the status: only an active session takes new turns.
@@ -490,7 +582,7 @@ class BaseSession(ISession):
             provider=source.provider,
             model=source.model,
             backend=SessionBackend(source.backend),
-            context=from_json(source.context),
+            context=_forked_context(from_json(source.context), seq),
         )
         record = await self._storage.fork_session(self.session_id, new, at=seq)
         return await self._manager._created(record)
@@ -504,20 +596,27 @@ class BaseSession(ISession):
         # While a turn holds the lease nobody else changes the log, so the revision it began at
         # tells whether the window is the one kept from the turn before.
         before = turn._first_revision - 1
-        room = max(0, self.context.max_messages - len(turn.messages))
-        if self._window_revision == before and self.context.max_messages <= self._window_limit:
-            self._window = window.cut(self._window, room)
+        context = self.context
+        room = max(0, context.max_messages - len(turn.messages))
+        needed = window.calls_needed(turn.messages)
+        if self._window_revision == before and context.max_messages <= self._window_limit:
+            self._window = window.cut(self._window, room, needed)
         else:
             self._window = await window.load(
-                self._storage, self.session_id, before=turn.id, max_messages=room
+                self._storage,
+                self.session_id,
+                before=turn.id,
+                max_messages=room,
+                needed=needed,
+                summary=context.summary,
             )
             self._window_revision = before
-            self._window_limit = self.context.max_messages
+            self._window_limit = context.max_messages
         return self._window
 
     def _remember(self, turn: OpenTurn, status: TurnStatus) -> None:
         """Keep the window for the next turn."""
-        known = self._window_revision == turn._first_revision - 1
+        known = self._window_revision == turn._first_revision - 1 and not turn.resumed
         if known and status is TurnStatus.COMPLETE:
             self._window = [*self._window, *turn.messages]
             self._window_revision = self._record.revision
@@ -549,13 +648,25 @@ class BaseSession(ISession):
         key = self._key(idempotency_key, messages)
         processed = await self._process(messages)
         turn = await self._runtime.begin(self, processed, key, self._wait(wait))
-        if turn._added:
+        if turn.is_open:
             try:
-                await self._pipeline.stored(self, turn.messages)
+                if turn._added:
+                    new = [each for each in turn.messages if each.turn_id == turn.id]
+                    await self._pipeline.stored(self, new)
+                await self._leave_out_known(turn)
             except BaseException as error:  # cancelled meanwhile
                 await turn._abandon(error)
                 raise
         return turn
+
+    async def _leave_out_known(self, turn: OpenTurn) -> None:
+        """Of messages that were stored before, those in the window stay where they are there.
+
+        The others (of a turn that failed, or cut from the window) are sent with the new ones.
+        """
+        if any(message.turn_id != turn.id for message in turn.messages):
+            known = {message.id for message in await turn.history()}
+            turn.messages = [message for message in turn.messages if message.id not in known]
 
     async def _process(self, messages: list[SessionMessage]) -> list[SessionMessage]:
         try:
@@ -563,16 +674,6 @@ class BaseSession(ISession):
         except SessionError as error:
             await self._pipeline.failed(self, error)
             raise
-
-    async def _request(self, turn: OpenTurn, options: dict[str, Any]) -> ProviderRequest:
-        messages = [*await turn.history(), *turn.messages]
-        return ProviderRequest(
-            session_id=self.session_id,
-            context=self.context,
-            messages=messages,
-            new_count=len(turn.messages),
-            options=options,
-        )
 
     def _messages(
         self, messages: str | SessionMessage | Sequence[SessionMessage]
@@ -589,10 +690,10 @@ class BaseSession(ISession):
         digest = hashlib.sha256()
         for message in messages:
             content = message.content
-            digest.update(message.role.value.encode())
-            digest.update(
-                content.encode() if isinstance(content, str) else blocks_adapter.dump_json(content)
-            )
+            body = content.encode() if isinstance(content, str) else blocks_adapter.dump_json(content)
+            # The length tells where the next message begins.
+            digest.update(f"{message.role.value}:{len(body)}:".encode())
+            digest.update(body)
         return IdempotencyKey(check_id(idempotency_key, "idempotency_key"), digest.hexdigest())
 
     def _wait(self, wait: float | None) -> float | None:
@@ -600,46 +701,19 @@ class BaseSession(ISession):
             return self._runtime.turn_wait
         return None if wait is None else check_seconds(wait, "wait")
 
-    # What providers need
-
-    def _provider(self, options: dict[str, Any]) -> IProviderSession:
+    def _check_answerable(self, options: Mapping[str, Any]) -> None:
+        """Raises what can be known to be wrong before anything is stored."""
         self._manager._check_open()
-        provider = self._manager._provider(self._record.provider, self.session_id)
-        if options.get("tools") and ProviderCapability.TOOLS not in provider.capabilities:
-            raise ProviderCapabilityError(
-                f"the provider {provider.name!r} takes no tools",
-                session_id=self.session_id,
-                provider=provider.name,
-            )
-        return provider
-
-    async def _events(
-        self, provider: IProviderSession, request: ProviderRequest
-    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        try:
-            async with aclosing(provider.stream_message(request)) as events:
-                async for event in events:
-                    yield event
-        except Exception as error:
-            raise self._provider_error(error, provider) from error
-
-    def _checked(self, reply: ProviderReply, provider: IProviderSession) -> ProviderReply:
-        if not reply.messages:
-            raise ProviderSessionError(
-                f"the provider {provider.name!r} gave no message",
-                session_id=self.session_id,
-                provider=provider.name,
-            )
-        return reply
-
-    def _provider_error(self, error: Exception, provider: IProviderSession) -> SessionError:
-        if isinstance(error, SessionError):
-            return in_session(error, self.session_id)
-        return ProviderSessionError(
-            f"the provider {provider.name!r} failed: {type(error).__name__}",
-            session_id=self.session_id,
-            provider=provider.name,
-        )
+        context = self.context
+        provider = self._manager._provider(context.provider, self.session_id)
+        if options.get("tools"):
+            as_tools(options["tools"])
+            if ProviderCapability.TOOLS not in provider.capabilities:
+                raise ProviderCapabilityError(
+                    f"the provider {provider.name!r} takes no tools",
+                    session_id=self.session_id,
+                    provider=provider.name,
+                )
 
 
 def check_context(
@@ -660,6 +734,14 @@ def check_context(
         return SessionContext.model_validate({**values, **changes})
     except ValidationError as error:
         raise InvalidInputError(describe(error), session_id=session_id) from None
+
+
+def _forked_context(context: dict[str, Any], at: int | None) -> dict[str, Any]:
+    """A context without a summary of more than was copied."""
+    summary = context.get("summary")
+    if summary is not None and at is not None and summary["last_seq"] > at:
+        return {**context, "summary": None}
+    return context
 
 
 def _same_context(one: SessionRecord, other: SessionRecord) -> bool:

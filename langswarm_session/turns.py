@@ -8,10 +8,10 @@ import random
 import sys
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from langswarm_session import blocking, owner
 from langswarm_session.checks import as_messages
@@ -28,7 +28,6 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
-    ProviderReply,
     SessionRecord,
     TurnEnd,
 )
@@ -97,12 +96,18 @@ class OpenTurn:
         self._first_revision = 0
         self._partial: list[str] = []
         self._added = 0
+        self._given = 0
         self.reader: Reader | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether the turn goes on."""
         return self._open
+
+    @property
+    def resumed(self) -> bool:
+        """Whether some of what it began with was stored before: it may have been tried before."""
+        return self._added < self._given
 
     @property
     def keyed(self) -> bool:
@@ -146,12 +151,16 @@ class OpenTurn:
         return appended.messages
 
     async def complete(
-        self, messages: Sequence[SessionMessage] | ProviderReply = ()
+        self,
+        messages: Sequence[SessionMessage] = (),
+        *,
+        provider_state: Mapping[str, Any] | None = None,
     ) -> list[SessionMessage]:
         """Store the rest of the turn, after the middleware, and end it.
 
         Args:
-            messages: The reply, or what a provider replied.
+            messages: The reply.
+            provider_state: The providers' new state, to be stored with it.
 
         Returns:
             The messages as stored.
@@ -160,17 +169,9 @@ class OpenTurn:
             TurnLostError: If the lease was lost; nothing was stored.
             MessageRefusedError: If a middleware refuses one; the turn is still open then.
         """
-        state = None
-        if isinstance(messages, ProviderReply):
-            if messages.provider_session_id is not None or messages.provider_context is not None:
-                state = {
-                    "provider_session_id": messages.provider_session_id,
-                    "provider_context": dict(messages.provider_context or {}),
-                }
-            messages = messages.messages
         messages = as_messages(messages, self.session_id)
         messages = await self._session._pipeline.process(self._session, messages)
-        end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=state)
+        end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=provider_state)
         appended = await self._end(end, messages)
         await self._session._pipeline.stored(self._session, appended.new_messages)
         return appended.messages
@@ -228,8 +229,7 @@ class OpenTurn:
 
     def _begun(self, record: SessionRecord, messages: list[SessionMessage]) -> None:
         self.id = record.turn_id or 0
-        # Those that were stored before are in the history.
-        self.messages = [message for message in messages if message.turn_id == self.id]
+        self.messages = messages
         self._first_revision = record.revision
         self._open = True
         self._session._runtime.keeper.add(self)
@@ -390,7 +390,7 @@ class Runtime:
                 turn.messages, turn.replayed = start.messages, True
             else:
                 turn._begun(start.record, start.messages)
-                turn._added = start.added
+                turn._added, turn._given = start.added, len(messages)
 
         deadline = _deadline(wait)
         await self._reserve(session_id, deadline)
@@ -436,7 +436,7 @@ class Runtime:
             # about to cancel it then.
             for _ in range(_LOOKS):
                 await asyncio.sleep(FIRST_DELAY)
-                if not turn.is_open:
+                if not turn.is_open or turn.reader.is_gone:
                     return False
         return turn is not None
 

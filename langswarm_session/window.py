@@ -1,35 +1,53 @@
-"""What of the record is sent: the newest messages, whole tool exchanges, every system message."""
+"""What of the record is sent: the newest messages, whole tool exchanges, every system message.
+
+A summary stands for the messages it covers; the log keeps them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
-from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.models import MessageRole, SessionMessage, Summary
 
 _RESULTS = (MessageRole.TOOL, MessageRole.FUNCTION)
 
+_FURTHER = 100
+"""How many more messages to look at for the calls that a turn's results answer."""
+
+SUMMARY = "What was said before, in short: "
+"""What a summary begins with where it is sent."""
+
 
 async def load(
-    storage: ISessionStorage, session_id: str, *, before: int, max_messages: int
+    storage: ISessionStorage,
+    session_id: str,
+    *,
+    before: int,
+    max_messages: int,
+    needed: Collection[str] = (),
+    summary: Summary | None = None,
 ) -> list[SessionMessage]:
     """The window as it stood before a turn; reads no more than it holds.
 
     Args:
         before: The first sequence number of the turn.
         max_messages: How many messages to take, system messages aside.
+        needed: The ids of calls that must be in it: the turn has their results.
+        summary: What stands for the beginning of the log.
 
     Raises:
         SessionNotFoundError: If there is no such session.
         SessionStorageError: If the storage fails.
     """
-    limit = max_messages
+    limit = max_messages + (_FURTHER if needed else 0)
     while True:
         newest = await storage.get_messages(
             session_id, limit=limit, before=before, answered_only=True
         )
         if len(newest) < limit:
-            return cut(newest, max_messages)
+            return _summarised(newest, summary, max_messages, needed)
         others = sum(message.role is not MessageRole.SYSTEM for message in newest)
         if others >= max_messages:
             break
@@ -40,10 +58,28 @@ async def load(
         answered_only=True,
         system_only=True,
     )
-    return cut([*system, *newest], max_messages)
+    return _summarised([*system, *newest], summary, max_messages, needed)
 
 
-def cut(messages: Sequence[SessionMessage], max_messages: int) -> list[SessionMessage]:
+def _summarised(
+    messages: Sequence[SessionMessage],
+    summary: Summary | None,
+    max_messages: int,
+    needed: Collection[str],
+) -> list[SessionMessage]:
+    if summary is None:
+        return cut(messages, max_messages, needed)
+    covered = summary.last_seq
+    first = SessionMessage(
+        id=f"summary-{covered}", role=MessageRole.SYSTEM, content=SUMMARY + summary.text
+    )
+    left = [m for m in messages if m.role is MessageRole.SYSTEM or (m.seq or 0) > covered]
+    return [first, *cut(left, max_messages, needed)]
+
+
+def cut(
+    messages: Sequence[SessionMessage], max_messages: int, needed: Collection[str] = ()
+) -> list[SessionMessage]:
     """The newest messages, and all system messages.
 
     A tool's result is only in the window when its call is: results at the beginning, whose call
@@ -52,15 +88,41 @@ def cut(messages: Sequence[SessionMessage], max_messages: int) -> list[SessionMe
     Args:
         messages: Oldest first.
         max_messages: How many to keep, system messages aside.
+        needed: The ids of calls that are kept however many messages that takes.
     """
     start = len(messages)
     room = max_messages
     while start and (room or messages[start - 1].role is MessageRole.SYSTEM):
         start -= 1
         room -= messages[start].role is not MessageRole.SYSTEM
+    if needed:
+        start = min(start, _place_of(messages, needed))
     system = [message for message in messages[:start] if message.role is MessageRole.SYSTEM]
     while start < len(messages) and messages[start].role in (*_RESULTS, MessageRole.SYSTEM):
         if messages[start].role is MessageRole.SYSTEM:
             system.append(messages[start])
         start += 1
     return [*system, *messages[start:]]
+
+
+def calls_needed(messages: Sequence[SessionMessage]) -> set[str]:
+    """The ids of the calls that some messages have results of."""
+    if all(isinstance(message.content, str) for message in messages):
+        return set()
+    return {
+        block.tool_call_id
+        for message in messages
+        for block in message.blocks
+        if isinstance(block, ToolResultBlock)
+    }
+
+
+def _place_of(messages: Sequence[SessionMessage], needed: Collection[str]) -> int:
+    """Where the last message is that makes one of these calls; behind all if none does."""
+    for place in range(len(messages) - 1, -1, -1):
+        if any(
+            isinstance(block, ToolCallBlock) and block.id in needed
+            for block in messages[place].blocks
+        ):
+            return place
+    return len(messages)

@@ -325,6 +325,20 @@ class TestRecord:
         assert await texts(session) == ["x"]
 
 
+    async def test_a_key_of_other_messages_is_refused_for_stored_ones_too(self, session):
+        message = user("x")
+        await session.record(message)
+        await session.record(user("y"), idempotency_key="k")
+        with pytest.raises(IdempotencyConflictError):
+            await session.record(message, idempotency_key="k")
+
+    async def test_a_key_tells_two_messages_from_one_that_reads_like_both(self, session, texts):
+        await session.record([user("a"), user("b")], idempotency_key="k")
+        with pytest.raises(IdempotencyConflictError):
+            await session.record(user("auserb"), idempotency_key="k")
+        assert await texts(session) == ["a", "b"]
+
+
 class TestReading:
     async def test_the_newest_in_order(self, session):
         await session.record([user(str(i)) for i in range(5)])

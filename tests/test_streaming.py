@@ -148,6 +148,33 @@ class TestAbandoned:
         await session.send_message("two")
         assert await texts(session) == ["one", "You ", "two", "You said: two"]
 
+    async def test_the_next_turn_waits_for_a_provider_that_is_slow_to_let_go(
+        self, manager, session, turns
+    ):
+        let_go = asyncio.Event()
+
+        class Slow(MockProviderSession):
+            async def stream_message(self, request):
+                try:
+                    yield StreamEvent(text="one")
+                    await asyncio.Event().wait()
+                finally:
+                    await let_go.wait()
+
+        async def relay(stream):
+            async for event in stream:
+                yield event
+
+        manager.add_provider_session("mock", Slow())
+        async for _ in relay(session.stream_message("one")):
+            break
+        sending = asyncio.create_task(session.send_message("two"))
+        done, _ = await asyncio.wait([sending], timeout=0.3)
+        assert not done
+        let_go.set()
+        await sending
+        assert await turns(session) == ["cancelled", "complete"]
+
     async def test_a_stream_that_is_still_held_is_not_abandoned(self, session, turns):
         stream = session.stream_message("one")
         async for _ in stream:

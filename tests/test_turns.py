@@ -14,7 +14,6 @@ from langswarm_session import (
     MessageRefusedError,
     MockFailure,
     NestedTurnError,
-    ProviderReply,
     ProviderTimeoutError,
     SessionMessage,
     SessionStorageError,
@@ -157,7 +156,8 @@ class TestLife:
     async def test_a_providers_state_is_kept_for_the_next(self, make_manager):
         session = await make_manager().create_session("ann", "mock", "echo")
         async with await session.begin_turn("x") as turn:
-            await turn.complete(ProviderReply([reply("y")], "native", {"cursor": 3}))
+            state = {"provider_session_id": "native", "provider_context": {"cursor": 3}}
+            await turn.complete([reply("y")], provider_state=state)
         again = await make_manager().get_session(session.session_id)
         assert again.context.provider_session_id == "native"
         assert again.context.provider_context == {"cursor": 3}

@@ -138,7 +138,6 @@ class TestToolExchanges:
             each.content for each in exchange
         ]
 
-    @pytest.mark.xfail(reason="the window repairs nothing yet", strict=True)
     async def test_a_call_that_never_got_its_result_is_not_sent_as_it_is(self, session, mock):
         """Every provider refuses a call without a result, and then for ever."""
         await session.record([message("user", "look"), call("cancelled")])

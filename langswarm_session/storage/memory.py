@@ -273,6 +273,9 @@ class InMemorySessionStorage(ISessionStorage):
             fresh = rules.new_messages(session_id, messages, _stored(log, messages))
             if not fresh:
                 if messages:
+                    known = None if key is None else log.known_turn(key)
+                    if known is not None:
+                        rules.check_digest(known, key, log.record)
                     rules.check_append(log.record, token, expected_revision, _now())
                 return Appended(log.record, _as_stored(log, messages))
             if token is not None:

@@ -69,6 +69,10 @@ def encode_message(message: SessionMessage) -> MessageRow:
         extra["name"] = message.name
     if message.metadata:
         extra["metadata"] = message.metadata
+    if message.provider is not None:
+        extra["provider"] = message.provider
+    if message.model is not None:
+        extra["model"] = message.model
     if message.provider_message_id is not None:
         extra["provider_message_id"] = message.provider_message_id
     if message.usage is not None:
@@ -126,6 +130,8 @@ def decode_message(
         "timestamp": from_micros(timestamp),
         "name": None,
         "metadata": {},
+        "provider": None,
+        "model": None,
         "provider_message_id": None,
         "usage": None,
         "finish_reason": None,

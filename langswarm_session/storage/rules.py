@@ -112,6 +112,15 @@ def check_append(
         raise lost(record.session_id)
 
 
+def check_digest(known: KnownTurn, key: IdempotencyKey | None, record: SessionRecord) -> None:
+    """Raises IdempotencyConflictError if the key was used for another message."""
+    if key is not None and known.digest is not None and known.digest != key.digest:
+        raise IdempotencyConflictError(
+            f"the idempotency key {key.key!r} was used for another message; use a new key",
+            session_id=record.session_id,
+        )
+
+
 def check_known(
     known: KnownTurn, key: IdempotencyKey | None, record: SessionRecord
 ) -> Literal["replay", "resume", "anew"]:
@@ -125,11 +134,7 @@ def check_known(
         IdempotencyConflictError: If the key was used for another message.
         MessageConflictError: If only the message's id led to the turn, and others followed it.
     """
-    if key is not None and known.digest is not None and known.digest != key.digest:
-        raise IdempotencyConflictError(
-            f"the idempotency key {key.key!r} was used for another message; use a new key",
-            session_id=record.session_id,
-        )
+    check_digest(known, key, record)
     if known.status is TurnStatus.COMPLETE:
         return "replay"
     if known.is_last:

@@ -194,8 +194,12 @@ class SQLiteSessionStorage(ISessionStorage):
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
             if not batch.messages:
-                record, _ = log.load(connection, session_id)
+                record, place = log.load(connection, session_id)
                 if batch.stored:
+                    if key is not None:
+                        known = log.known_turn(connection, record, place, batch, key)
+                        if known is not None:
+                            rules.check_digest(known, key, record)
                     rules.check_append(record, token, expected_revision, log.now())
                 return Appended(record, batch.merged([]))
             if token is not None:

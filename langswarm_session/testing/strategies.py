@@ -124,6 +124,8 @@ def messages() -> st.SearchStrategy[SessionMessage]:
         timestamp=moments(),
         name=optional,
         metadata=json_objects(),
+        provider=optional,
+        model=optional,
         provider_message_id=optional,
         usage=_optional(usages()),
         finish_reason=optional,

@@ -1,0 +1,1 @@
+"""Wire formats of providers: pure functions between a record's messages and what is sent."""

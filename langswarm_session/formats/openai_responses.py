@@ -1,0 +1,400 @@
+"""The items of OpenAI's Responses and Conversations APIs.
+
+https://developers.openai.com/api/reference/resources/responses. A reply's items become one message,
+its blocks in their order; a block keeps its item's id and whatever of the item has no field here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langswarm_session.blocks import (
+    Block,
+    FileBlock,
+    ImageBlock,
+    OtherBlock,
+    ReasoningBlock,
+    RefusalBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    text_of,
+)
+from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
+from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
+
+Item = dict[str, Any]
+
+NAME = "openai"
+"""The provider whose items these are."""
+
+_FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+_IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+
+
+def takes(block: Block, in_result: bool) -> bool:
+    """Whether a block can be sent as an item or as a part of one."""
+    if isinstance(block, TextBlock):
+        return True
+    if isinstance(block, ImageBlock):
+        given = inline(block)
+        by_value = given is not None and given[0] in _IMAGE_TYPES and is_base64(given[1])
+        return by_value or bool(web_url(block) or _file_id(block))
+    if isinstance(block, FileBlock):
+        given = inline(block)
+        return (given is not None and is_base64(given[1])) or bool(web_url(block) or _file_id(block))
+    if isinstance(block, ReasoningBlock):
+        return bool(block.encrypted and block.id)
+    if isinstance(block, OtherBlock):
+        return not in_result and isinstance(block.value.get("type"), str) and "id" in block.value
+    return isinstance(block, RefusalBlock | ToolCallBlock) and not in_result
+
+
+def instructions(messages: Iterable[SessionMessage]) -> str:
+    """What the system messages say, which travels apart from the items."""
+    said = (message.text for message in messages if message.role is MessageRole.SYSTEM)
+    return "\n\n".join(text for text in said if text)
+
+
+def to_items(messages: Iterable[SessionMessage], *, with_ids: bool = False) -> list[Item]:
+    """Messages as input items; system messages are left to `instructions`.
+
+    Args:
+        messages: Messages that `takes` has been asked about.
+        with_ids: Whether the items go back to where their ids are known.
+    """
+    custom: set[str] = set()
+    items: list[Item] = []
+    for message in messages:
+        if message.role is MessageRole.ASSISTANT:
+            items += _output_items(message.blocks, with_ids, custom)
+        elif message.role is MessageRole.TOOL:
+            items += [
+                _result(block, custom)
+                for block in message.blocks
+                if isinstance(block, ToolResultBlock)
+            ]
+        elif message.role is not MessageRole.SYSTEM:
+            items += _user_items(message)
+    return items
+
+
+def _user_items(message: SessionMessage) -> list[Item]:
+    content = message.content
+    if isinstance(content, str):
+        return [{"type": "message", "role": "user", "content": content}]
+    items: list[Item] = []
+    parts = [_part(block) for block in content if not isinstance(block, OtherBlock)]
+    if parts:
+        items.append({"type": "message", "role": "user", "content": parts})
+    return items + [dict(block.value) for block in content if isinstance(block, OtherBlock)]
+
+
+def _part(block: Block) -> Item:
+    if isinstance(block, ImageBlock):
+        detail = (block.extras or {}).get("detail", "auto")
+        url = data_url(block) or web_url(block)
+        file_id = None if url else _file_id(block)
+        return {
+            "type": "input_image",
+            "detail": detail,
+            **without_none(image_url=url, file_id=file_id),
+        }
+    if isinstance(block, FileBlock):
+        data = data_url(block)
+        if data is not None:
+            return {"type": "input_file", "filename": block.filename or "file", "file_data": data}
+        url = web_url(block)
+        if url is not None:
+            return {"type": "input_file", "file_url": url}
+        return {"type": "input_file", "file_id": block.file_id}
+    return {"type": "input_text", "text": text_of([block])}
+
+
+def _file_id(block: ImageBlock | FileBlock) -> str | None:
+    file_id = block.file_id
+    return file_id if file_id and file_id.startswith("file-") else None
+
+
+def _result(block: ToolResultBlock, custom: set[str]) -> Item:
+    content = block.content
+    output: str | list[Item]
+    output = content if isinstance(content, str) else [_part(each) for each in content]
+    kind = "custom_tool_call" if block.tool_call_id in custom else "function_call"
+    return {"type": f"{kind}_output", "call_id": block.tool_call_id, "output": output}
+
+
+def _output_items(blocks: Sequence[Block], with_ids: bool, custom: set[str]) -> list[Item]:
+    """The items of an assistant's message."""
+    items: list[Item] = []
+    texts: list[Block] = []
+    for place, block in enumerate(blocks):
+        if isinstance(block, TextBlock | RefusalBlock):
+            if texts and texts[-1].id != block.id:
+                items.append(_message(texts, with_ids))
+                texts = []
+            texts.append(block)
+            continue
+        if texts:
+            items.append(_message(texts, with_ids))
+            texts = []
+        if isinstance(block, ReasoningBlock):
+            if any(not isinstance(after, ReasoningBlock) for after in blocks[place + 1 :]):
+                items.append(_reasoning(block))
+        elif isinstance(block, ToolCallBlock):
+            items.append(_call(block, with_ids, custom))
+        elif isinstance(block, OtherBlock):
+            items.append(dict(block.value))
+    if texts:
+        items.append(_message(texts, with_ids))
+    return items
+
+
+def _message(blocks: Sequence[Block], with_ids: bool) -> Item:
+    first = blocks[0]
+    phase = (first.extras or {}).get("phase")
+    if not (with_ids and first.id and first.id.startswith("msg_")):
+        # Without an id it is what a caller says that the model said.
+        return {
+            "type": "message",
+            "role": "assistant",
+            "content": text_of(list(blocks)),
+            **without_none(phase=phase),
+        }
+    return {
+        "type": "message",
+        "role": "assistant",
+        "id": first.id,
+        "status": "completed",
+        "content": [_output_part(block) for block in blocks],
+        **without_none(phase=phase),
+    }
+
+
+def _output_part(block: Block) -> Item:
+    if isinstance(block, RefusalBlock):
+        return {"type": "refusal", "refusal": block.refusal}
+    return {
+        "type": "output_text",
+        "text": text_of([block]),
+        "annotations": (block.annotations or []) if isinstance(block, TextBlock) else [],
+    }
+
+
+def _reasoning(block: ReasoningBlock) -> Item:
+    summary = (block.extras or {}).get("summary")
+    if summary is None:
+        summary = [block.reasoning] if block.reasoning else []
+    return {
+        "type": "reasoning",
+        "id": block.id,
+        "summary": [{"type": "summary_text", "text": text} for text in summary],
+        "encrypted_content": block.encrypted,
+    }
+
+
+def _call(block: ToolCallBlock, with_ids: bool, custom: set[str]) -> Item:
+    extras = block.extras or {}
+    known = {"id": extras["item_id"]} if with_ids and "item_id" in extras else {}
+    if extras.get("type") == "custom_tool_call":
+        custom.add(block.id or "")
+        return {
+            "type": "custom_tool_call",
+            "call_id": block.id,
+            "name": block.name,
+            "input": str(block.args.get("input", "")),
+            **known,
+        }
+    arguments = extras.get("arguments")
+    return {
+        "type": "function_call",
+        "call_id": block.id,
+        "name": block.name,
+        "arguments": json.dumps(block.args) if arguments is None else arguments,
+        **known,
+    }
+
+
+def from_items(items: Iterable[Mapping[str, Any]]) -> list[SessionMessage]:
+    """Items as messages: what a model gave in a row is one message."""
+    messages: list[SessionMessage] = []
+    output: list[Mapping[str, Any]] = []
+
+    def flush() -> None:
+        if output:
+            messages.append(_assistant(output))
+            output.clear()
+
+    for item in items:
+        kind = item.get("type", "message")
+        if kind == "message" and item.get("role") != "assistant":
+            flush()
+            messages.append(_input_message(item))
+        elif kind in ("function_call_output", "custom_tool_call_output"):
+            flush()
+            messages.append(_tool_message(item))
+        else:
+            output.append(item)
+    flush()
+    return messages
+
+
+def from_output(items: Iterable[Mapping[str, Any]]) -> list[Block]:
+    """A reply's items as blocks."""
+    return [block for item in items for block in _output_blocks(item)]
+
+
+def from_response(response: Mapping[str, Any], model: str) -> SessionMessage:
+    """A response as a reply.
+
+    Args:
+        response: The response, as plain data.
+        model: The model that was asked for.
+    """
+    blocks = from_output(response.get("output") or [])
+    return SessionMessage(
+        role=MessageRole.ASSISTANT,
+        content=blocks,
+        provider=NAME,
+        model=model,
+        provider_message_id=response.get("id"),
+        usage=usage(response.get("usage")),
+        finish_reason=finish_reason(response, blocks),
+    )
+
+
+def finish_reason(response: Mapping[str, Any], blocks: Sequence[Block]) -> str:
+    """Why a response ended, in the words of `SessionMessage.finish_reason`."""
+    if response.get("status") == "incomplete":
+        reason = (response.get("incomplete_details") or {}).get("reason") or "incomplete"
+        return _FINISH_REASONS.get(reason, reason)
+    if any(isinstance(block, ToolCallBlock) for block in blocks):
+        return "tool_calls"
+    if any(isinstance(block, RefusalBlock) for block in blocks):
+        return "refusal"
+    return "stop"
+
+
+def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
+    """Token usage; None where a server counts nothing."""
+    if not counted:
+        return None
+    return TokenUsage(
+        input_tokens=counted.get("input_tokens") or 0,
+        output_tokens=counted.get("output_tokens") or 0,
+        cached_tokens=(counted.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+        reasoning_tokens=(counted.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+    )
+
+
+def _assistant(items: Sequence[Mapping[str, Any]]) -> SessionMessage:
+    named = next((item for item in items if item.get("type") == "message"), items[-1])
+    return SessionMessage(
+        role=MessageRole.ASSISTANT,
+        content=from_output(items),
+        provider=NAME,
+        provider_message_id=named.get("id"),
+    )
+
+
+def _output_blocks(item: Mapping[str, Any]) -> list[Block]:
+    kind = item.get("type", "message")
+    if kind == "message":
+        return _text_blocks(item)
+    if kind == "reasoning":
+        return [_reasoning_block(item)]
+    if kind == "function_call":
+        return [_call_block(item)]
+    if kind == "custom_tool_call":
+        extras = {"type": kind, **without_none(item_id=item.get("id"))}
+        arguments = {"input": item.get("input", "")}
+        return [
+            ToolCallBlock(id=item["call_id"], name=item["name"], args=arguments, extras=extras)
+        ]
+    return [OtherBlock(id=item.get("id"), value=dict(item))]
+
+
+def _text_blocks(item: Mapping[str, Any]) -> list[Block]:
+    content = item.get("content") or []
+    if isinstance(content, str):
+        return [TextBlock(text=content)]
+    extras = without_none(phase=item.get("phase")) or None
+    blocks: list[Block] = []
+    for part in content:
+        if part.get("type") == "refusal":
+            blocks.append(
+                RefusalBlock(id=item.get("id"), refusal=part.get("refusal", ""), extras=extras)
+            )
+        else:
+            blocks.append(
+                TextBlock(
+                    id=item.get("id"),
+                    text=part.get("text", ""),
+                    annotations=part.get("annotations") or None,
+                    extras=extras,
+                )
+            )
+    return blocks
+
+
+def _reasoning_block(item: Mapping[str, Any]) -> ReasoningBlock:
+    parts = item.get("summary") or item.get("content") or []
+    summary = [part.get("text", "") for part in parts]
+    return ReasoningBlock(
+        id=item.get("id"),
+        reasoning="\n\n".join(summary),
+        encrypted=item.get("encrypted_content"),
+        extras={"summary": summary} if len(summary) > 1 else None,
+    )
+
+
+def _call_block(item: Mapping[str, Any]) -> ToolCallBlock:
+    raw = item.get("arguments") or ""
+    extras = without_none(item_id=item.get("id"))
+    try:
+        arguments = json.loads(raw) if raw else {}
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        # A model may give what is no JSON object; it goes back as it came.
+        arguments, extras["arguments"] = {}, raw
+    return ToolCallBlock(
+        id=item["call_id"], name=item["name"], args=arguments, extras=extras or None
+    )
+
+
+def _input_message(item: Mapping[str, Any]) -> SessionMessage:
+    role = MessageRole.SYSTEM if item.get("role") in ("system", "developer") else MessageRole.USER
+    content = item.get("content") or ""
+    blocks = content if isinstance(content, str) else [_input_block(part) for part in content]
+    if isinstance(blocks, list) and all(isinstance(block, TextBlock) for block in blocks):
+        blocks = text_of(blocks)
+    return SessionMessage(role=role, content=blocks, provider_message_id=item.get("id"))
+
+
+def _input_block(part: Mapping[str, Any]) -> Block:
+    kind = part.get("type")
+    if kind == "input_image":
+        url = part.get("image_url")
+        return ImageBlock(url=url, file_id=part.get("file_id"))
+    if kind == "input_file":
+        return FileBlock(
+            url=part.get("file_data") or part.get("file_url"),
+            file_id=part.get("file_id"),
+            filename=part.get("filename"),
+        )
+    if "text" in part:
+        return TextBlock(text=part["text"])
+    return OtherBlock(value=dict(part))
+
+
+def _tool_message(item: Mapping[str, Any]) -> SessionMessage:
+    output = item.get("output") or ""
+    content = output if isinstance(output, str) else [_input_block(part) for part in output]
+    result = ToolResultBlock(tool_call_id=item.get("call_id") or "", content=content)
+    return SessionMessage(
+        role=MessageRole.TOOL, content=[result], provider_message_id=item.get("id")
+    )

@@ -1,0 +1,70 @@
+"""What a session remembers of each provider that answered in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from langswarm_session.models import SessionContext
+
+KEYS = ("provider_session_id", "provider_context", "provider_seq", "provider_calls")
+"""The keys of the context that are one provider's; with `provider_states` they are stored apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """How far a provider's own copy of a conversation goes.
+
+    Attributes:
+        session_id: The provider's id of the conversation; None where it keeps none.
+        context: What else it needs to go on with it.
+        seq: The newest message of the log that is in the copy.
+        calls: The ids of the calls in it that have no result yet.
+    """
+
+    session_id: str | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    seq: int = 0
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the provider has nothing of the conversation."""
+        return self.session_id is None and not self.context
+
+    def to_context(self) -> dict[str, Any]:
+        """The keys of a context."""
+        values = (self.session_id, dict(self.context), self.seq, self.calls)
+        return dict(zip(KEYS, values, strict=True))
+
+
+def state_of(context: SessionContext, provider: str) -> ProviderState:
+    """A provider's state in a session."""
+    if provider == context.provider:
+        return ProviderState(*(getattr(context, key) for key in KEYS))
+    stored = context.provider_states.get(provider)
+    return ProviderState(*(stored[key] for key in KEYS)) if stored else ProviderState()
+
+
+def states_of(context: SessionContext) -> dict[str, ProviderState]:
+    """The states of all providers that have something of the session."""
+    names = (context.provider, *context.provider_states)
+    states = {name: state_of(context, name) for name in names}
+    return {name: state for name, state in states.items() if not state.is_empty}
+
+
+def with_state(context: SessionContext, provider: str, state: ProviderState) -> dict[str, Any]:
+    """What to store when a provider's state has changed."""
+    return stored({**states_of(context), provider: state}, context.provider)
+
+
+def stored(states: Mapping[str, ProviderState], current: str) -> dict[str, Any]:
+    """All states, as they are stored where this provider is the session's own."""
+    own = states.get(current, ProviderState())
+    others = {
+        name: state.to_context()
+        for name, state in states.items()
+        if name != current and not state.is_empty
+    }
+    return {**({} if own.is_empty else own.to_context()), "provider_states": others}

@@ -1,0 +1,149 @@
+"""How many tokens messages take, and what of a window fits a budget of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic_core import to_json
+
+from langswarm_session.blocks import Block, ReasoningBlock, ToolCallBlock, ToolResultBlock, text_of
+from langswarm_session.errors import MissingDependencyError
+from langswarm_session.interfaces import IProviderSession
+from langswarm_session.models import MessageRole, SessionMessage, TokenCounter
+from langswarm_session.records import ProviderRequest
+
+Counter = Callable[[SessionMessage], int]
+
+PER_MESSAGE = 4
+"""Tokens that a message takes besides its text: its role and the marks around it."""
+
+PER_MEDIA = 1000
+"""Tokens assumed for a picture or document; what they really take is the provider's own affair."""
+
+BYTES_PER_TOKEN = 4.0
+"""Bytes of UTF-8 that one token stands for: a usual figure for English; other scripts take more
+bytes a character and more tokens a character."""
+
+
+def estimate(message: SessionMessage) -> int:
+    """Tokens of a message by the length of its text in UTF-8. Never less than one."""
+    texts, media = _parts(message)
+    size = sum(len(text.encode()) for text in texts)
+    return PER_MESSAGE + math.ceil(size / BYTES_PER_TOKEN) + media * PER_MEDIA
+
+
+def tiktoken_counter(model: str) -> Counter:
+    """Counts by OpenAI's tokenizer for a model.
+
+    Its vocabulary is fetched over the network when it is first used on a machine.
+
+    Raises:
+        MissingDependencyError: If tiktoken is not installed.
+    """
+    try:
+        import tiktoken
+    except ImportError as error:
+        raise MissingDependencyError(
+            'the token_counter "tiktoken" needs a package: pip install "langswarm-session[tiktoken]"'
+        ) from error
+    try:
+        encoding = tiktoken.encoding_for_model(model)
+    except KeyError:
+        encoding = tiktoken.get_encoding("o200k_base")
+
+    def count(message: SessionMessage) -> int:
+        texts, media = _parts(message)
+        tokens = sum(len(encoding.encode(text, disallowed_special=())) for text in texts)
+        return PER_MESSAGE + tokens + media * PER_MEDIA
+
+    return count
+
+
+def _parts(message: SessionMessage) -> tuple[list[str], int]:
+    """The texts of a message, and how many pictures and files it has."""
+    if isinstance(message.content, str):
+        return [message.content], 0
+    texts: list[str] = []
+    media = 0
+    for block in message.content:
+        inner, more = _block_parts(block)
+        texts += inner
+        media += more
+    return texts, media
+
+
+def _block_parts(block: Block) -> tuple[list[str], int]:
+    if isinstance(block, ToolCallBlock):
+        return [block.name, to_json(block.args, inf_nan_mode="constants").decode()], 0
+    if isinstance(block, ToolResultBlock) and not isinstance(block.content, str):
+        parts = [_block_parts(each) for each in block.content]
+        return [text for texts, _ in parts for text in texts], sum(media for _, media in parts)
+    if isinstance(block, ReasoningBlock):
+        return [block.reasoning], 0
+    text = text_of([block])
+    return ([text], 0) if text or block.type == "text" else ([], 1)
+
+
+async def within_budget(request: ProviderRequest, provider: IProviderSession) -> ProviderRequest:
+    """The request with as many of the newest messages as its context's budget has room for.
+
+    Raises:
+        MissingDependencyError: If the counter that the context names is not installed.
+        ProviderSessionError: If the provider is to count, and cannot.
+    """
+    context = request.context
+    budget = context.max_input_tokens
+    if budget is None:
+        return request
+    keep = len(request.window) - request.new_count
+    if context.token_counter is TokenCounter.TIKTOKEN:
+        counter = tiktoken_counter(context.model)
+        return _with_window(request, fit(request.window, budget, counter, keep))
+    scale = 1.0
+    if context.token_counter is TokenCounter.PROVIDER:
+        counted = await provider.count_tokens(request)
+        if counted <= budget:
+            return request
+        scale = counted / max(1, sum(map(estimate, request.window)))
+    window = fit(request.window, budget, lambda message: math.ceil(estimate(message) * scale), keep)
+    return _with_window(request, window)
+
+
+def fit(
+    messages: Sequence[SessionMessage], budget: int, count: Counter, keep_from: int
+) -> list[SessionMessage]:
+    """The newest messages within a budget, system messages, and what is new in any case.
+
+    Args:
+        messages: Oldest first.
+        budget: In tokens.
+        count: Tokens of one message.
+        keep_from: From this place on everything is kept.
+    """
+    kept = list(messages[keep_from:])
+    left = budget - sum(map(count, kept))
+    older = messages[:keep_from]
+    left -= sum(count(message) for message in older if message.role is MessageRole.SYSTEM)
+    start = len(older)
+    while start:
+        message = older[start - 1]
+        left -= 0 if message.role is MessageRole.SYSTEM else count(message)
+        if left < 0:
+            break
+        start -= 1
+    # A result goes only with its call.
+    while start < len(older) and older[start].role in (MessageRole.TOOL, MessageRole.FUNCTION):
+        start += 1
+    system = [message for message in older[:start] if message.role is MessageRole.SYSTEM]
+    return [*system, *older[start:], *kept]
+
+
+def _with_window(request: ProviderRequest, window: list[SessionMessage]) -> ProviderRequest:
+    if len(window) == len(request.window):
+        return request
+    return request.with_window(window)
+
+
+__all__: list[Any] = ["Counter", "estimate", "fit", "tiktoken_counter", "within_budget"]
