@@ -51,7 +51,7 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
         )
     provider = session.manager._provider(context.provider, session.session_id)
     try:
-        remote = await provider.get_messages(state.session_id)
+        copy = await provider.get_messages(state.session_id)
     except SessionError as error:
         raise in_session(error, session.session_id) from error.__cause__
     local = [
@@ -61,6 +61,7 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
         )
         if message.role is not MessageRole.SYSTEM
     ]
+    remote = [message for message in copy if message.role is not MessageRole.SYSTEM]
     only_local, only_remote = compare(local, remote)
     pulled: list[SessionMessage] = []
     if pull and only_remote:

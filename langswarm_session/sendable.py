@@ -68,6 +68,8 @@ class RepairKind(StrEnum):
     """A message was joined to the one before it, of the same speaker."""
     USER_ADDED = "user_added"
     """A user's message was added where the provider must have one."""
+    TOOLS_DECLARED = "tools_declared"
+    """Tools of past calls were declared, not to be called: the provider must know of them."""
     HISTORY_AS_TEXT = "history_as_text"
     """What came before was sent as a transcript: the provider takes only what users say."""
 

@@ -132,6 +132,11 @@ class BaseSession(ISession):
         return self._record.revision
 
     @property
+    def last_seq(self) -> int:
+        """The sequence number given last, as of the last call."""
+        return self._record.last_seq
+
+    @property
     def manager(self) -> SessionManager:
         """The manager it came from."""
         return self._manager

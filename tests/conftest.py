@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from langswarm_session import (
     SQLiteSessionStorage,
     StreamEvent,
 )
+
+sys.path.insert(0, str(Path(__file__).parent))
+from provider_server.client import ProviderServer, ServerWorld  # noqa: E402
 
 # A busy machine is no failure, and nothing is to be left behind.
 settings.register_profile("tests", deadline=None, database=None)
@@ -140,6 +144,19 @@ def turns() -> Callable[[BaseSession], Awaitable[list[str]]]:
         return [turn.status.value for turn in await session.get_turns()]
 
     return turns
+
+
+@pytest.fixture(scope="session")
+def provider_server() -> Iterator[ProviderServer]:
+    """The stand-in for OpenAI and Anthropic, in a process of its own."""
+    with ProviderServer() as server:
+        yield server
+
+
+@pytest.fixture
+def world(provider_server: ProviderServer) -> ServerWorld:
+    """What one API key has at the stand-in: empty at first, and only this test's."""
+    return provider_server.world()
 
 
 @pytest.fixture

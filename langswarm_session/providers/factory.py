@@ -23,10 +23,26 @@ def _mock(*, api_key: str | None = None, **options: Any) -> IProviderSession:  #
     return MockProviderSession(**options)
 
 
+def _openai(*, api_key: str | None = None, **options: Any) -> IProviderSession:
+    from langswarm_session.providers.openai import OpenAIProviderSession
+
+    return OpenAIProviderSession(api_key, **options)
+
+
+def _anthropic(*, api_key: str | None = None, **options: Any) -> IProviderSession:
+    from langswarm_session.providers.anthropic import AnthropicProviderSession
+
+    return AnthropicProviderSession(api_key, **options)
+
+
 class ProviderSessionFactory:
     """Makes providers by name. Others are added by `register` or by an entry point."""
 
-    _makers: ClassVar[dict[str, Callable[..., IProviderSession]]] = {"mock": _mock}
+    _makers: ClassVar[dict[str, Callable[..., IProviderSession]]] = {
+        "anthropic": _anthropic,
+        "mock": _mock,
+        "openai": _openai,
+    }
 
     @classmethod
     def register(cls, name: str, maker: Callable[..., IProviderSession]) -> None:
@@ -61,7 +77,7 @@ class ProviderSessionFactory:
         """Make a provider.
 
         Args:
-            name: ``mock``, or the name of a plug-in.
+            name: ``openai``, ``anthropic``, ``mock``, or the name of a plug-in.
             api_key: Its key; what the environment holds when None.
             fallback: The provider to make where there is none of that name.
             **options: What the provider takes.

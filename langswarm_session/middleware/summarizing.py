@@ -1,0 +1,120 @@
+"""Summaries of long conversations, made as they grow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from langswarm_session.checks import check_limit
+from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.interfaces import IProviderSession, ISession, ISessionMiddleware
+from langswarm_session.models import MessageRole, SessionBackend, SessionMessage
+from langswarm_session.records import ProviderRequest
+from langswarm_session.session import BaseSession
+from langswarm_session.transcript import transcript
+
+logger = logging.getLogger(__name__)
+
+PROMPT = (
+    "Summarise the conversation below for whoever goes on with it: what was asked, decided, found "
+    "out and promised, with names and figures, and what is still open. Write nothing else."
+)
+"""What a model is asked, unless it is given another prompt."""
+
+_RESULTS = (MessageRole.TOOL, MessageRole.FUNCTION)
+
+
+class SummarizingMiddleware(ISessionMiddleware):
+    """Lets a summary stand for the older part of a conversation in every request.
+
+    The log keeps every message. When so many have come since the last summary, a new one is made of
+    that summary and the messages after it, before the user's next message is sent. If that fails
+    it is logged, and tried again with the message after.
+
+    Args:
+        after: How many messages make a new summary due.
+        keep: How many of the newest are not summarised.
+        provider: Who makes it: a provider's name, or a provider; the session's own when None.
+        model: With which model; the session's own when None.
+        prompt: What the model is asked.
+
+    Raises:
+        InvalidInputError: If ``after`` is not more than ``keep``.
+    """
+
+    def __init__(
+        self,
+        after: int = 60,
+        keep: int = 20,
+        *,
+        provider: str | IProviderSession | None = None,
+        model: str | None = None,
+        prompt: str = PROMPT,
+    ) -> None:
+        self._after = check_limit(after, optional=False) or 0
+        self._keep = check_limit(keep, optional=False) or 0
+        if self._after <= self._keep:
+            raise InvalidInputError("after must be more than keep")
+        self._provider = provider
+        self._model = model
+        self._prompt = prompt
+
+    async def process_outgoing_message(
+        self, session: ISession, message: SessionMessage
+    ) -> SessionMessage:
+        """Make a summary, if one is due, before a user's message is sent."""
+        if message.role is MessageRole.USER and isinstance(session, BaseSession):
+            summary = session.context.summary
+            covered = 0 if summary is None else summary.last_seq
+            if session.last_seq - covered >= self._after:
+                try:
+                    await self._summarise(session, covered)
+                except SessionError:
+                    logger.warning(
+                        "session %r: no summary was made; it is tried again with the next message",
+                        session.session_id,
+                        exc_info=True,
+                    )
+        return message
+
+    async def _summarise(self, session: BaseSession, covered: int) -> None:
+        messages = [message async for message in session.iter_messages(after=covered)]
+        old = messages[: _end(messages, len(messages) - self._keep)]
+        if not old:
+            return
+        summary = session.context.summary
+        before = "" if summary is None else f"(Before that: {summary.text})\n"
+        text = await self._ask(session, f"{self._prompt}\n\n{before}{transcript(old)}")
+        if text.strip():
+            await session.set_summary(text, old[-1].seq)
+
+    async def _ask(self, session: BaseSession, question: str) -> str:
+        provider = self._provider
+        context = session.context
+        name = context.provider if provider is None else provider
+        if isinstance(name, str):
+            asked = session.manager._provider(name, session.session_id)
+        else:
+            asked, name = name, name.name
+        alone = context.model_copy(
+            update={
+                "provider": name,
+                "model": self._model or context.model,
+                "backend": SessionBackend.LOCAL_MEMORY,
+                "provider_session_id": None,
+                "provider_context": {},
+            }
+        )
+        message = SessionMessage(role=MessageRole.USER, content=question)
+        request = ProviderRequest(
+            session.session_id, alone, [message], target=asked.target(alone, {})
+        )
+        reply = await asked.send_message(request)
+        return "".join(each.text for each in reply.messages)
+
+
+def _end(messages: Sequence[SessionMessage], end: int) -> int:
+    """Where to end so that no call is parted from its results."""
+    while 0 < end < len(messages) and messages[end].role in _RESULTS:
+        end -= 1
+    return max(0, end)

@@ -1,0 +1,198 @@
+"""Anthropic: threads that it holds for minutes, requests that carry the window, managed agents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, ClassVar
+
+from langswarm_session.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    ProviderCapabilityError,
+)
+from langswarm_session.formats.anthropic import takes
+from langswarm_session.interfaces import IProviderSession, ProviderCapability
+from langswarm_session.models import SessionBackend, SessionContext, SessionMessage
+from langswarm_session.providers.anthropic_agents import Agents
+from langswarm_session.providers.anthropic_messages import MAX_TOKENS, Messages
+from langswarm_session.providers.anthropic_threads import OWN_URL, Threads
+from langswarm_session.providers.sdk import Sdk
+from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
+from langswarm_session.sendable import Target
+
+MODES = ("threads", "messages", "managed_agents")
+
+NATIVE = (SessionBackend.PROVIDER_NATIVE, SessionBackend.HYBRID)
+
+
+class AnthropicProviderSession(IProviderSession):
+    """Anthropic, or any server that speaks its API.
+
+    Modes: ``threads`` (message threads: the server holds the conversation between turns that
+    follow each other within minutes, and only what is new travels), ``messages`` (plain Messages,
+    the window travels and is read from the cache) and ``managed_agents`` (an agent that runs at
+    Anthropic). Sessions whose backend is a local one are answered with ``messages`` in place of
+    ``threads``.
+
+    Args:
+        api_key: The key; what ``ANTHROPIC_API_KEY`` holds when None.
+        mode: One of the modes; when None ``threads`` at Anthropic's own address and ``messages``
+            at any other: a server that does not know threads ignores them without a word. Where
+            ``threads`` is asked for elsewhere, its answers are checked for that.
+        max_retries: How often to try again what failed and may be tried again.
+        max_tokens: How long a reply may be, in tokens, unless a call says.
+        cache: Whether what was sent before is to be read from the cache (automatic caching).
+        agent: For managed agents: the id of one, or keywords of ``beta.agents.create`` to make one
+            at the first use.
+        environment: For managed agents: the id of one, or keywords of
+            ``beta.environments.create``.
+        client: An ``anthropic.AsyncAnthropic`` of your own, in place of one made from the options.
+        **options: Keywords of ``anthropic.AsyncAnthropic`` (``base_url``, ``timeout``...).
+
+    Raises:
+        InvalidInputError: If there is no such mode, or managed agents lack theirs.
+    """
+
+    name: ClassVar[str] = "anthropic"
+    capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset(ProviderCapability)
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        mode: str | None = None,
+        max_retries: int = 2,
+        max_tokens: int = MAX_TOKENS,
+        cache: bool = True,
+        agent: str | Mapping[str, Any] | None = None,
+        environment: str | Mapping[str, Any] | None = None,
+        client: Any = None,
+        **options: Any,
+    ) -> None:
+        if mode is not None and mode not in MODES:
+            raise InvalidInputError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+        if (mode == "managed_agents") != (agent is not None and environment is not None):
+            raise InvalidInputError(
+                "managed agents need an agent and an environment, each an id or what to make it "
+                "from, and mode='managed_agents'"
+            )
+        secrets = (api_key,) if isinstance(api_key, str) and api_key else ()
+        self._sdk = Sdk(self.name, lambda: _client(api_key, max_retries, options), secrets, client)
+        self._mode = mode
+        self._messages = Messages(self._sdk, max_retries, max_tokens, cache)
+        self._threads = Threads(self._sdk, max_retries, max_tokens, cache)
+        self._agents = (
+            Agents(self._sdk, max_retries, agent, environment)
+            if agent is not None and environment is not None
+            else None
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} in mode {self._mode or 'automatic'}>"
+
+    @property
+    def mode(self) -> str:
+        """The mode: the one asked for, or the one that the server's address decides.
+
+        Raises:
+            ProviderAuthenticationError, MissingDependencyError: If there is no client to be had.
+        """
+        if self._mode is None:
+            own = str(self._sdk.client.base_url).startswith(OWN_URL)
+            self._mode = "threads" if own else "messages"
+        return self._mode
+
+    def target(self, context: SessionContext, options: Mapping[str, Any]) -> Target:
+        """See `IProviderSession.target`."""
+        return Target(
+            provider=self.name,
+            model=context.model,
+            strict=True,
+            takes=takes,
+            alternates=self._agents is None,
+            needs_user=True,
+        )
+
+    async def send_message(self, request: ProviderRequest) -> ProviderReply:
+        """See `IProviderSession.send_message`."""
+        return await self._for(request.context).send(request)
+
+    async def stream_message(
+        self, request: ProviderRequest
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
+        """See `IProviderSession.stream_message`."""
+        async for event in self._for(request.context).stream(request):
+            yield event
+
+    async def count_tokens(self, request: ProviderRequest) -> int:
+        """See `IProviderSession.count_tokens`."""
+        return await self._messages.count(request)
+
+    async def create_provider_session(self, user_id: str, **options: Any) -> str:
+        """See `IProviderSession.create_provider_session`. Managed agents only.
+
+        Args:
+            user_id: Kept in the session's metadata.
+            **options: Keywords of ``beta.sessions.create``.
+        """
+        metadata = {"user_id": user_id, **(options.pop("metadata", None) or {})}
+        return await self._managed("create_provider_session").create(metadata, **options)
+
+    async def get_provider_session(self, provider_session_id: str) -> dict[str, Any]:
+        """See `IProviderSession.get_provider_session`. Managed agents only."""
+        return await self._managed("get_provider_session").retrieve(provider_session_id)
+
+    async def list_provider_sessions(self, limit: int = 100) -> list[dict[str, Any]]:
+        """What Anthropic says of the newest sessions of the agent. Managed agents only.
+
+        Args:
+            limit: How many at most.
+        """
+        return await self._managed("list_provider_sessions").list(limit)
+
+    async def archive_provider_session(self, provider_session_id: str) -> None:
+        """Archive a session at Anthropic: it can be read, and takes no more. Managed agents only."""
+        await self._managed("archive_provider_session").archive(provider_session_id)
+
+    async def interrupt(self, provider_session_id: str) -> None:
+        """Stop what the agent is doing in a session. Managed agents only."""
+        await self._managed("interrupt").interrupt(provider_session_id)
+
+    async def get_messages(
+        self, provider_session_id: str, limit: int | None = None
+    ) -> list[SessionMessage]:
+        """See `IProviderSession.get_messages`. Managed agents only."""
+        return await self._managed("get_messages").messages(provider_session_id, limit)
+
+    async def delete_provider_session(self, provider_session_id: str) -> None:
+        """See `IProviderSession.delete_provider_session`. Managed agents only."""
+        await self._managed("delete_provider_session").delete(provider_session_id)
+
+    async def close(self) -> None:
+        """See `IProviderSession.close`."""
+        await self._sdk.close()
+
+    def _for(self, context: SessionContext) -> Messages | Threads | Agents:
+        if self._agents is not None:
+            return self._agents
+        native = self.mode == "threads" and context.backend in NATIVE
+        return self._threads if native else self._messages
+
+    def _managed(self, operation: str) -> Agents:
+        if self._agents is None:
+            raise ProviderCapabilityError(
+                f"{operation}: Anthropic keeps conversations with mode='managed_agents' only; a "
+                "thread is a cache of minutes, and the record is the local one",
+                provider=self.name,
+            )
+        return self._agents
+
+
+def _client(api_key: str | None, max_retries: int, options: Mapping[str, Any]) -> Any:
+    try:
+        from anthropic import AsyncAnthropic
+    except ImportError as error:
+        raise MissingDependencyError(
+            'anthropic is missing: pip install "langswarm-session[anthropic]"'
+        ) from error
+    return AsyncAnthropic(api_key=api_key, max_retries=max_retries, **options)

@@ -1,0 +1,169 @@
+"""OpenAI: conversations that it keeps, or requests that carry the window, there and elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, ClassVar, Protocol
+
+from langswarm_session.errors import InvalidInputError, MissingDependencyError
+from langswarm_session.formats import openai_chat, openai_responses
+from langswarm_session.interfaces import IProviderSession, ProviderCapability
+from langswarm_session.models import SessionBackend, SessionContext, SessionMessage
+from langswarm_session.providers.openai_chat import Chat
+from langswarm_session.providers.openai_conversations import Conversations
+from langswarm_session.providers.openai_responses import Responses
+from langswarm_session.providers.sdk import Sdk
+from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
+from langswarm_session.sendable import Target
+
+OWN_URL = "https://api.openai.com"
+
+MODES = ("conversations", "responses", "chat")
+
+NATIVE = (SessionBackend.PROVIDER_NATIVE, SessionBackend.HYBRID)
+"""The backends with which a provider that keeps conversations is asked to."""
+
+
+class _Mode(Protocol):
+    async def send(self, request: ProviderRequest) -> ProviderReply: ...
+
+    def stream(
+        self, request: ProviderRequest
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]: ...
+
+
+class OpenAIProviderSession(IProviderSession):
+    """OpenAI, or any server that speaks one of its APIs.
+
+    Modes: ``conversations`` (Conversations and Responses: OpenAI keeps the conversation, and only
+    what is new travels), ``responses`` (Responses, nothing stored there, the window travels) and
+    ``chat`` (Chat Completions, likewise; what most compatible servers speak). Sessions whose
+    backend is a local one are answered with ``responses`` in place of ``conversations``.
+
+    Args:
+        api_key: The key; what ``OPENAI_API_KEY`` holds when None.
+        mode: One of the modes; when None ``conversations`` at OpenAI's own address and ``chat`` at
+            any other.
+        max_retries: How often to try again what failed and may be tried again.
+        client: An ``openai.AsyncOpenAI`` of your own, in place of one made from the options.
+        **options: Keywords of ``openai.AsyncOpenAI`` (``base_url``, ``timeout``...).
+
+    Raises:
+        InvalidInputError: If there is no such mode.
+    """
+
+    name: ClassVar[str] = "openai"
+    capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset(ProviderCapability)
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        mode: str | None = None,
+        max_retries: int = 2,
+        client: Any = None,
+        **options: Any,
+    ) -> None:
+        if mode is not None and mode not in MODES:
+            raise InvalidInputError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+        secrets = (api_key,) if isinstance(api_key, str) and api_key else ()
+        self._sdk = Sdk(
+            self.name, lambda: _client(api_key, max_retries, options), secrets, client
+        )
+        self._mode = mode
+        self._retries = max_retries
+        self._modes: dict[str, _Mode] = {
+            "conversations": Conversations(self._sdk, max_retries),
+            "responses": Responses(self._sdk, max_retries),
+            "chat": Chat(self._sdk, max_retries),
+        }
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} in mode {self._mode or 'automatic'}>"
+
+    @property
+    def mode(self) -> str:
+        """The mode: the one asked for, or the one that the server's address decides.
+
+        Raises:
+            ProviderAuthenticationError, MissingDependencyError: If there is no client to be had.
+        """
+        if self._mode is None:
+            own = str(self._sdk.client.base_url).startswith(OWN_URL)
+            self._mode = "conversations" if own else "chat"
+        return self._mode
+
+    def target(self, context: SessionContext, options: Mapping[str, Any]) -> Target:
+        """See `IProviderSession.target`."""
+        chat = self._mode_for(context) == "chat"
+        return Target(
+            provider=self.name,
+            model=context.model,
+            strict=True,
+            takes=openai_chat.takes if chat else openai_responses.takes,
+        )
+
+    async def send_message(self, request: ProviderRequest) -> ProviderReply:
+        """See `IProviderSession.send_message`."""
+        return await self._modes[self._mode_for(request.context)].send(request)
+
+    async def stream_message(
+        self, request: ProviderRequest
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
+        """See `IProviderSession.stream_message`."""
+        async for event in self._modes[self._mode_for(request.context)].stream(request):
+            yield event
+
+    async def count_tokens(self, request: ProviderRequest) -> int:
+        """See `IProviderSession.count_tokens`."""
+        responses = self._modes["responses"]
+        assert isinstance(responses, Responses)
+        return await responses.count(request)
+
+    async def create_provider_session(self, user_id: str, **options: Any) -> str:
+        """See `IProviderSession.create_provider_session`.
+
+        Args:
+            user_id: Kept in the conversation's metadata.
+            **options: Keywords of ``conversations.create``.
+        """
+        metadata = {"user_id": user_id, **(options.pop("metadata", None) or {})}
+        return await self._conversations.create(metadata, **options)
+
+    async def get_provider_session(self, provider_session_id: str) -> dict[str, Any]:
+        """See `IProviderSession.get_provider_session`."""
+        return await self._conversations.retrieve(provider_session_id)
+
+    async def get_messages(
+        self, provider_session_id: str, limit: int | None = None
+    ) -> list[SessionMessage]:
+        """See `IProviderSession.get_messages`."""
+        return await self._conversations.messages(provider_session_id, limit)
+
+    async def delete_provider_session(self, provider_session_id: str) -> None:
+        """See `IProviderSession.delete_provider_session`. Its items are deleted one by one."""
+        await self._conversations.delete(provider_session_id)
+
+    async def close(self) -> None:
+        """See `IProviderSession.close`."""
+        await self._sdk.close()
+
+    @property
+    def _conversations(self) -> Conversations:
+        conversations = self._modes["conversations"]
+        assert isinstance(conversations, Conversations)
+        return conversations
+
+    def _mode_for(self, context: SessionContext) -> str:
+        mode = self.mode
+        return "responses" if mode == "conversations" and context.backend not in NATIVE else mode
+
+
+def _client(api_key: str | None, max_retries: int, options: Mapping[str, Any]) -> Any:
+    try:
+        from openai import AsyncOpenAI
+    except ImportError as error:
+        raise MissingDependencyError(
+            'openai is missing: pip install "langswarm-session[openai]"'
+        ) from error
+    return AsyncOpenAI(api_key=api_key, max_retries=max_retries, **options)

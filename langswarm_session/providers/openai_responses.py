@@ -1,0 +1,167 @@
+"""OpenAI's Responses API with nothing stored there: the window travels with each request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from langswarm_session.blocks import ToolCallBlock
+from langswarm_session.errors import ProviderSessionError
+from langswarm_session.formats.openai_responses import (
+    finish_reason,
+    from_output,
+    from_response,
+    instructions,
+    to_items,
+)
+from langswarm_session.models import SessionMessage
+from langswarm_session.providers.sdk import Sdk, check_options, plain
+from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
+from langswarm_session.tools import as_tools, to_responses
+
+RESERVED = {
+    "model": "it is the session's; change it with switch_provider()",
+    "input": "it is made from the record",
+    "conversation": "the session keeps it",
+    "previous_response_id": "the session keeps the conversation",
+    "store": "the provider's mode decides it",
+    "stream": "use stream_message()",
+    "background": "a reply is waited for",
+}
+
+FINISHED = ("response.completed", "response.incomplete")
+
+
+class Responses:
+    """Replies by Responses, stateless.
+
+    Args:
+        sdk: The client.
+        max_retries: How often the SDK tries again; nothing can be doubled here.
+    """
+
+    def __init__(self, sdk: Sdk, max_retries: int) -> None:
+        self._sdk = sdk
+        self._retries = max_retries
+
+    async def send(self, request: ProviderRequest) -> ProviderReply:
+        """The whole reply."""
+        arguments = self._arguments(request, request.messages)
+        model = request.context.model
+        with self._sdk.errors(model):
+            response = await self._client(request).responses.create(**arguments, store=False)
+        return ProviderReply([self._reply(plain(self._sdk, response), model)])
+
+    async def stream(
+        self, request: ProviderRequest
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
+        """The reply in pieces."""
+        arguments = self._arguments(request, request.messages)
+        model = request.context.model
+        with self._sdk.errors(model):
+            events = await self._client(request).responses.create(
+                **arguments, store=False, stream=True
+            )
+        async with aclosing(self._events(events, model)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, StreamEvent):
+                    yield piece
+                elif piece["type"] in FINISHED:
+                    yield ProviderReply([self._reply(piece["response"], model)])
+
+    async def count(self, request: ProviderRequest) -> int:
+        """Tokens of the request's messages, by OpenAI's own count."""
+        arguments = self._arguments(request, request.messages)
+        wanted = {key: arguments[key] for key in ("model", "input", "tools", "instructions")
+                  if key in arguments}  # fmt: skip
+        with self._sdk.errors(request.context.model):
+            counted = await self._client(request).responses.input_tokens.count(**wanted)
+        return int(plain(self._sdk, counted)["input_tokens"])
+
+    def _client(self, request: ProviderRequest) -> Any:
+        retries = self._retries if request.retries is None else request.retries
+        return self._sdk.client.with_options(max_retries=retries)
+
+    def _arguments(
+        self, request: ProviderRequest, messages: Sequence[SessionMessage], *, with_ids: bool = False
+    ) -> dict[str, Any]:
+        """Keywords of ``responses.create``."""
+        options = dict(request.options)
+        check_options(self._sdk.provider, options, RESERVED)
+        arguments: dict[str, Any] = {
+            "model": request.context.model,
+            "input": to_items(messages, with_ids=with_ids),
+        }
+        said = [instructions(request.window), options.pop("instructions", None)]
+        if any(said):
+            arguments["instructions"] = "\n\n".join(text for text in said if text)
+        tools = options.pop("tools", None)
+        if tools:
+            arguments["tools"] = [to_responses(tool) for tool in as_tools(tools)]
+        if "reasoning" in options:
+            # So that it can be sent back where nothing is stored.
+            arguments["include"] = ["reasoning.encrypted_content"]
+        return {**arguments, **options}
+
+    async def _events(
+        self, events: Any, model: str
+    ) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
+        """What a reader is shown, and of the rest the events themselves, as plain data."""
+        if not hasattr(events, "__aiter__"):
+            raise self._sdk.no_answer("no stream")
+        with self._sdk.errors(model, streaming=True):
+            try:
+                async for event in events:
+                    data = plain(self._sdk, event)
+                    shown = _shown(data)
+                    if shown is not None:
+                        yield shown
+                    elif data["type"] in ("error", "response.failed"):
+                        raise self._failure(data)
+                    else:
+                        yield data
+            finally:
+                await events.close()
+
+    def _reply(self, response: Mapping[str, Any], model: str) -> SessionMessage:
+        if response.get("status") in ("failed", "cancelled"):
+            raise self._failure({"response": response})
+        if "output" not in response:
+            raise self._sdk.no_answer("no output")
+        return from_response(response, model)
+
+    def _failure(self, event: Mapping[str, Any]) -> ProviderSessionError:
+        """The error for a response that failed."""
+        error = (event.get("response") or {}).get("error") or event.get("error") or event
+        return self._sdk.of_event(error, "the response failed")
+
+
+def _shown(event: Mapping[str, Any]) -> StreamEvent | None:
+    kind = event.get("type")
+    if kind in ("response.output_text.delta", "response.refusal.delta"):
+        return StreamEvent(text=event.get("delta") or "")
+    if kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
+        return StreamEvent(reasoning=event.get("delta") or "")
+    if kind == "response.output_item.done":
+        blocks = from_output([event["item"]])
+        call = next((block for block in blocks if isinstance(block, ToolCallBlock)), None)
+        return None if call is None else StreamEvent(block=call)
+    return None
+
+
+def reply_of_items(items: Sequence[Mapping[str, Any]], model: str) -> SessionMessage | None:
+    """A reply from the items that a turn left in a conversation; None if there is none yet."""
+    start = len(items)
+    while start and not _is_input(items[start - 1]):
+        start -= 1
+    blocks = from_output(items[start:])
+    if not blocks or not start:
+        return None
+    message = from_response({"output": items[start:], "id": items[-1].get("id")}, model)
+    return message.model_copy(update={"finish_reason": finish_reason({}, blocks)})
+
+
+def _is_input(item: Mapping[str, Any]) -> bool:
+    kind = item.get("type", "message")
+    return str(kind).endswith("_output") or (kind == "message" and item.get("role") != "assistant")

@@ -1,0 +1,286 @@
+"""What the providers share that speak through a vendor's SDK.
+
+The SDKs of OpenAI and Anthropic are made by one generator, so their clients, errors and pages have
+the same shapes; they are told apart by name here, without importing either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from langswarm_session.errors import (
+    InvalidInputError,
+    ProviderAuthenticationError,
+    ProviderRateLimitError,
+    ProviderRequestError,
+    ProviderResponseError,
+    ProviderSessionError,
+    ProviderStreamError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    SessionError,
+    UnknownModelError,
+)
+
+FIRST_DELAY, LAST_DELAY = 0.25, 8.0
+"""Seconds between two tries, doubling in between; a server's Retry-After goes before them."""
+
+LONGEST_RETRY_AFTER = 60.0
+"""The longest Retry-After, in seconds, that is waited for; a longer one is the caller's affair."""
+
+_KEYS = re.compile(r"\b(?:sk|key|pk|rk)-[A-Za-z0-9*_\-.]{6,}")
+
+
+class Sdk:
+    """A vendor's asynchronous client, one for each event loop that it is used on.
+
+    Args:
+        provider: The provider's name.
+        make: Makes a client. Called when it is first needed: importing an SDK takes a second.
+        secrets: What must not be seen in any message.
+        client: A client of the caller's own, used as it is and left open.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        make: Callable[[], Any],
+        secrets: tuple[str, ...] = (),
+        client: Any = None,
+    ) -> None:
+        self.provider = provider
+        self._make = make
+        self._secrets = secrets
+        self._given = client
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    @property
+    def client(self) -> Any:
+        """The client for the running event loop: its connections are bound to one.
+
+        Raises:
+            ProviderAuthenticationError: If there is no key.
+            InvalidInputError: If the options do not fit the client.
+        """
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = self._made()
+        return client
+
+    def _made(self) -> Any:
+        try:
+            return self._make()
+        except SessionError:
+            raise
+        except TypeError as error:
+            raise InvalidInputError(
+                f"the provider {self.provider!r} cannot be made so: {self.clean(str(error))}"
+            ) from None
+        except Exception as error:
+            raise ProviderAuthenticationError(
+                f"the provider {self.provider!r} has no key: give one in providers="
+                f"{{{self.provider!r}: key}} or in the SDK's environment variable "
+                f"({self.clean(str(error))[:200]})",
+                provider=self.provider,
+            ) from None
+
+    async def close(self) -> None:
+        """Close the running loop's client; those of other loops go with their loops."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        self._clients.clear()
+        if client is not None:
+            await client.close()
+
+    def clean(self, text: str) -> str:
+        """The text without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return _KEYS.sub("***", text)
+
+    @contextmanager
+    def errors(self, model: str = "", *, streaming: bool = False) -> Iterator[None]:
+        """Turns what the SDK raises into errors of this package.
+
+        Args:
+            model: The model that was asked for.
+            streaming: Whether a stream had been opened.
+        """
+        try:
+            yield
+        except (SessionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            made = self.translated(error, model, streaming=streaming)
+            # What the SDK says may have the key in it, and would be shown as the cause.
+            hidden = self.clean(str(error)) != str(error)
+            raise made from (None if hidden else error)
+
+    def translated(
+        self, error: Exception, model: str = "", *, streaming: bool = False
+    ) -> SessionError:
+        """The error of this package for one that the SDK raised."""
+        names = {kind.__name__ for kind in type(error).__mro__}
+        said = self._said(error)
+        where: dict[str, Any] = {"provider": self.provider}
+        if "APITimeoutError" in names:
+            return ProviderTimeoutError(f"{self.provider} gave no answer in time", **where)
+        if "APIConnectionError" in names and not streaming:
+            return ProviderUnavailableError(
+                f"{self.provider} cannot be reached at {self._address()}; check the base_url and "
+                "the network",
+                **where,
+            )
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int) and "APIStatusError" in names:
+            return self._of_status(status, error, said, model)
+        if "APIConnectionError" in names or (
+            streaming and type(error).__module__.startswith(("httpx", "httpcore", "anyio"))
+        ):
+            return ProviderStreamError(
+                f"the stream of {self.provider} broke off; send the message again", **where
+            )
+        if "APIResponseValidationError" in names or isinstance(error, ValueError):
+            return self.no_answer(type(error).__name__)
+        if isinstance(error, TypeError):
+            return InvalidInputError(f"the provider {self.provider!r} does not take this: {said}")
+        if "APIError" in names:  # an error event in a stream
+            return self.of_event(getattr(error, "body", None), said)
+        if type(error).__module__.startswith(("httpx", "httpcore", "anyio")):
+            return ProviderUnavailableError(f"{self.provider} broke the connection: {said}", **where)
+        return ProviderSessionError(
+            f"{self.provider} failed: {type(error).__name__}: {said}", **where
+        )
+
+    def of_event(self, body: object, said: str) -> ProviderSessionError:
+        """The error for one that came in place of a reply, in a stream or a finished response."""
+        inner = body.get("error", body) if isinstance(body, Mapping) else {}
+        inner = inner if isinstance(inner, Mapping) else {}
+        kind = f"{inner.get('code') or ''} {inner.get('type') or ''}"
+        text = self.clean(str(inner.get("message") or said))
+        if "rate_limit" in kind:
+            return ProviderRateLimitError(
+                f"{self.provider} takes no more requests for now: {text}", provider=self.provider
+            )
+        if any(word in kind for word in ("server_error", "api_error", "overloaded", "timeout")):
+            return ProviderUnavailableError(
+                f"{self.provider} failed: {text}", provider=self.provider
+            )
+        return ProviderRequestError(
+            f"{self.provider} gave no reply: {text}", provider=self.provider
+        )
+
+    def no_answer(self, what: str) -> ProviderResponseError:
+        """What came back is no answer of this API."""
+        return ProviderResponseError(
+            f"what {self._address()} gave is not an answer of {self.provider}'s API ({what}); "
+            "check the base_url",
+            provider=self.provider,
+        )
+
+    def _of_status(
+        self, status: int, error: Exception, said: str, model: str
+    ) -> ProviderSessionError:
+        where: dict[str, Any] = {"provider": self.provider}
+        if status in (401, 403):
+            what = "refused the key" if status == 401 else "does not allow this to the key"
+            return ProviderAuthenticationError(
+                f"{self.provider} {what}; check it, and that it is one for {self._address()} "
+                f"({said})",
+                **where,
+            )
+        if status == 404:
+            return self._not_found(error, said, model)
+        if status == 429:
+            return ProviderRateLimitError(
+                f"{self.provider} takes no more requests for now: {said}",
+                retry_after=retry_after(error),
+                **where,
+            )
+        if status == 408:
+            return ProviderTimeoutError(f"{self.provider} gave up waiting: {said}", **where)
+        if status >= 500:
+            return ProviderUnavailableError(f"{self.provider} is down ({status}): {said}", **where)
+        return ProviderRequestError(f"{self.provider} refused the request: {said}", **where)
+
+    def _not_found(self, error: Exception, said: str, model: str) -> ProviderSessionError:
+        body = getattr(error, "body", None)
+        code = str(body.get("code") or "") if isinstance(body, Mapping) else ""
+        if not isinstance(body, Mapping):
+            return self.no_answer("404")
+        if model and ("model" in code or model in said):
+            return UnknownModelError(
+                f"{self.provider} has no model {model!r}, or not for this key; name another with "
+                "switch_provider()",
+                provider=self.provider,
+            )
+        return ProviderRequestError(
+            f"{self.provider} knows no such thing: {said}", provider=self.provider
+        )
+
+    def _said(self, error: Exception) -> str:
+        """What the server said, without secrets and not too long."""
+        body = getattr(error, "body", None)
+        inner = body.get("error", body) if isinstance(body, Mapping) else None
+        message = inner.get("message") if isinstance(inner, Mapping) else None
+        text = str(message) if message else str(error)
+        if "<html" in text.lower():
+            text = "a web page, and no answer of the API"
+        return self.clean(text)[:500]
+
+    def _address(self) -> str:
+        client = self._given
+        if client is None:
+            client = next(iter(self._clients.values()), None)
+        url = str(getattr(client, "base_url", "") or "its address")
+        return re.sub(r"//[^/@]*@", "//", url)
+
+
+def plain(sdk: Sdk, answer: Any) -> dict[str, Any]:
+    """An SDK's answer as plain data: what was set, and only that.
+
+    Raises:
+        ProviderResponseError: If it is no answer of the API: SDKs pass on whatever came.
+    """
+    dump = getattr(answer, "model_dump", None)
+    if dump is None:
+        raise sdk.no_answer("no JSON object")
+    dumped: dict[str, Any] = dump(mode="json", exclude_unset=True, warnings=False)
+    return dumped
+
+
+def retry_after(error: Exception) -> float | None:
+    """The seconds that a server asks to wait, if it does (RFC 9110, section 10.2.3)."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers.get(name, "")) * unit)
+        except ValueError:
+            continue
+    return None
+
+
+def delay(attempt: int, error: SessionError) -> float:
+    """Seconds to wait before the next try."""
+    asked = getattr(error, "retry_after", None)
+    if asked is not None:
+        return float(min(asked, LONGEST_RETRY_AFTER))
+    grown = min(FIRST_DELAY * 2**attempt, LAST_DELAY)
+    return grown * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+
+
+def check_options(provider: str, options: Mapping[str, Any], reserved: Mapping[str, str]) -> None:
+    """Raises InvalidInputError if a caller's keyword is one that the session decides."""
+    for name in options:
+        if name in reserved:
+            raise InvalidInputError(
+                f"{name} is not to be given to the provider {provider!r}: {reserved[name]}"
+            )

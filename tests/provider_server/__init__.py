@@ -1,0 +1,1 @@
+"""A stand-in for the vendors' servers, on the loopback, for the tests."""

@@ -1,0 +1,220 @@
+"""Anthropic's Messages API: messages with or without a thread, streaming, token counts, models."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from anthropic.types import message_count_tokens_params as count_params
+from anthropic.types import message_create_params as create_params
+from anthropic.types.beta import message_count_tokens_params as beta_count_params
+from anthropic.types.beta import message_create_params as beta_create_params
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Send
+
+from . import anthropic_threads as threads
+from .anthropic_context import digest, input_tokens, normal
+from .anthropic_errors import Refusal, answer, betas_of, json_body, new_request_id, refusing
+from .anthropic_models import get_model, list_models
+from .anthropic_replies import make_reply
+from .anthropic_rules import Context, check_model, check_request, check_size
+from .anthropic_shape import shape_error
+from .anthropic_stream import sse, stream_events
+from .anthropic_usage import usage_of
+from .worlds import Json, World, thinking, world_of
+
+
+@dataclass
+class Turn:
+    """One request to the model, checked and ready to be answered."""
+
+    world: World
+    body: Json
+    context: Context
+    thread: threads.Thread | None = None
+    before: threads.Position | None = None
+
+    def begin(self) -> None:
+        """Let no other request continue from the same place."""
+        if self.before is not None:
+            self.before.in_flight = True
+
+    def end(self) -> None:
+        """The request is over, whatever came of it."""
+        if self.before is not None:
+            self.before.in_flight = False
+
+    def finish(self, message: Json) -> None:
+        """Keep what the turn has led to."""
+        if self.thread is not None:
+            threads.store(self.world, self.thread, self.before, self.context.messages, message)
+        elif message["stop_reason"] == "pause_turn":
+            _paused(self.world).add(digest(message["content"]))
+
+
+def _paused(world: World) -> set[str]:
+    """The replies that a conversation may end with, because the server paused them."""
+    kept: set[str] = world.anthropic.setdefault("paused", set())
+    return kept
+
+
+def _check_shape(request: Request, body: Json, plain: Any, beta: Any) -> None:
+    """Refuse a body that does not have the SDK's shape; betas bring fields of their own."""
+    asked = betas_of(request)
+    kind = beta if asked or request.query_params.get("beta") == "true" else plain
+    wrong = shape_error(body, kind)
+    if wrong is None and body.get("thread") is not None and threads.BETA not in asked:
+        wrong = "thread: Extra inputs are not permitted"
+    if wrong is not None:
+        raise Refusal(wrong)
+
+
+def _context(request: Request, body: Json) -> Context:
+    """The context of a request that stands for itself."""
+    world = world_of(request)
+    messages = body["messages"]
+    last = normal(messages[-1])["content"] if messages else []
+    return Context(
+        model=body["model"],
+        messages=messages,
+        system=body.get("system"),
+        tools=body.get("tools") or [],
+        thinking=body.get("thinking"),
+        tool_choice=body.get("tool_choice"),
+        max_tokens=body.get("max_tokens"),
+        betas=betas_of(request),
+        paused=bool(messages) and digest(last) in _paused(world),
+        settings=world.settings,
+    )
+
+
+def _turn(request: Request, body: Json) -> Turn:
+    """The turn that a request is, with what the server holds of it."""
+    world = world_of(request)
+    check_model(body["model"])
+    thread = body.get("thread")
+    if thread is None:
+        turn = Turn(world, body, _context(request, body))
+    elif thread["type"] == "create":
+        threads.check_supported(world, body)
+        context = _context(request, body)
+        fixed = {key: value for key, value in body.items() if key not in {"messages", "thread"}}
+        held = threads.Thread(world.new_id("thread_"), body.get("system"), context.tools, fixed)
+        turn = Turn(world, body, context, held)
+    else:
+        turn = _continued(request, world, body)
+    context = turn.context
+    check_request(context)
+    check_size(context, input_tokens(context.system, context.tools, context.messages))
+    return turn
+
+
+def _continued(request: Request, world: World, body: Json) -> Turn:
+    before = threads.find(world, body["thread"]["previous_message_id"])
+    threads.check_fixed(world, before, body)
+    threads.check_supported(world, body)
+    paused = before.stop_reason == "pause_turn"
+    if not body["messages"] and not paused:
+        raise Refusal("messages: at least one message is required")
+    context = _context(request, body)
+    context.messages = [*before.messages, *body["messages"]]
+    context.system, context.tools = before.thread.system, before.thread.tools
+    context.stored = len(before.messages)
+    context.paused = paused and not body["messages"]
+    return Turn(world, body, context, before.thread, before)
+
+
+def _message(turn: Turn) -> Json:
+    """The model's answer to a turn."""
+    body, context = turn.body, turn.context
+    reply = make_reply(turn.world, context, body.get("stop_sequences"))
+    automatic = body.get("cache_control")
+    usage = usage_of(turn.world, context, automatic, turn.before, reply)
+    context.messages = [normal(message) for message in context.messages]
+    return {
+        "id": turn.world.new_id("msg_"),
+        "type": "message",
+        "role": "assistant",
+        "model": context.model,
+        "content": reply["content"],
+        "stop_reason": reply["stop_reason"],
+        "stop_sequence": reply["stop_sequence"],
+        "stop_details": reply["stop_details"],
+        "container": None,
+        "usage": usage,
+    }
+
+
+class EventStream(StreamingResponse):
+    """An SSE answer that calls `over` when it ends, however it ends."""
+
+    def __init__(self, events: AsyncIterator[bytes], over: Callable[[], None]) -> None:
+        headers = {"request-id": new_request_id(), "cache-control": "no-cache"}
+        super().__init__(events, 200, headers, "text/event-stream")
+        self.over = over
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events."""
+        try:
+            await super().stream_response(send)
+        finally:
+            self.over()
+
+
+async def _events(turn: Turn, message: Json) -> AsyncIterator[bytes]:
+    for event in stream_events(message):
+        if event["type"] == "message_stop":
+            turn.finish(message)
+            turn.end()
+        yield sse(event)
+
+
+@refusing
+async def create_message(request: Request) -> Response:
+    """POST /messages."""
+    body = await json_body(request)
+    stream = body.pop("stream", False)
+    if not isinstance(stream, bool):
+        raise Refusal("stream: Input should be a valid boolean")
+    if world_of(request).settings.get("ignores_threads"):
+        body.pop("thread", None)
+    plain, beta = create_params.MessageCreateParamsBase, beta_create_params.MessageCreateParamsBase
+    _check_shape(request, body, plain, beta)
+    turn = _turn(request, body)
+    turn.begin()
+    try:
+        await thinking(turn.world)
+        message = _message(turn)
+        if stream:
+            return EventStream(_events(turn, message), turn.end)
+        turn.finish(message)
+    except BaseException:
+        turn.end()
+        raise
+    turn.end()
+    return answer(message)
+
+
+@refusing
+async def count_tokens(request: Request) -> Response:
+    """POST /messages/count_tokens."""
+    body = await json_body(request)
+    if "thread" in body:
+        raise Refusal("thread: Extra inputs are not permitted")
+    plain = count_params.MessageCountTokensParams
+    _check_shape(request, body, plain, beta_count_params.MessageCountTokensParams)
+    context = _context(request, body)
+    check_request(context)
+    tokens = input_tokens(context.system, context.tools, context.messages)
+    return answer({"input_tokens": tokens})
+
+
+routes = [
+    Route("/messages", create_message, methods=["POST"]),
+    Route("/messages/count_tokens", count_tokens, methods=["POST"]),
+    Route("/models", list_models),
+    Route("/models/{model_id}", get_model),
+]
