@@ -97,8 +97,9 @@ def _typed_dict(value: Any, kind: Any, path: Path) -> Errors:
             yield from _errors(value[key], hint, (*path, key))
         elif get_origin(hint) is te.Required:
             yield (*path, key), "Field required"
+    config = getattr(kind, "__pydantic_config__", {})
     for key in value:
-        if key not in hints:
+        if key not in hints and config.get("extra") != "allow":
             yield (*path, key), "Extra inputs are not permitted"
 
 
