@@ -13,6 +13,7 @@ from benchmarks.sections import (
     listing,
     readers,
     startup,
+    wire,
 )
 
 if TYPE_CHECKING:
@@ -34,4 +35,5 @@ SECTIONS: dict[str, Callable[[Bench], Section]] = {
     "import": startup.run_import,
     "first": startup.run_first,
     "kill": kill.run,
+    "wire": wire.run,
 }
