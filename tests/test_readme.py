@@ -57,20 +57,31 @@ def run(arguments: list[str], folder: Path, **options: str) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def keys(world) -> dict[str, str]:
+    """The environment of somebody with keys, whose vendors are the stand-in server."""
+    return {
+        "OPENAI_API_KEY": world.key,
+        "OPENAI_BASE_URL": world.openai_url,
+        "ANTHROPIC_API_KEY": world.key,
+        "ANTHROPIC_BASE_URL": world.anthropic_url,
+    }
+
+
 def scripts(language: str) -> list[Example]:
     return [example for example in examples() if example.language == language]
 
 
 @pytest.mark.parametrize("example", scripts("python"), ids=range(len(scripts("python"))))
-def test_python(example: Example, tmp_path: Path):
+def test_python(example: Example, tmp_path: Path, keys: dict[str, str]):
     file = tmp_path / "test_example.py"
     file.write_text(example.code, encoding="utf-8")
     if example.mark == "pytest":
         assert " passed" in run([sys.executable, "-m", "pytest", "-q", str(file)], tmp_path)
     else:
-        printed = run([sys.executable, "-W", "error", str(file)], tmp_path)
+        printed = run([sys.executable, "-W", "error", str(file)], tmp_path, **keys)
         assert printed == (example.prints or printed)
-        run([sys.executable, str(file)], tmp_path)  # a second run finds what the first one left
+        run([sys.executable, str(file)], tmp_path, **keys)  # a second run finds what the first one left
 
 
 @pytest.mark.parametrize("example", scripts("sh"), ids=range(len(scripts("sh"))))
