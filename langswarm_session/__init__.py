@@ -150,6 +150,12 @@ if TYPE_CHECKING:
     from langswarm_session.hooks.metrics import (
         MetricsHook as MetricsHook,
     )
+    from langswarm_session.hooks.usage import (
+        Price as Price,
+    )
+    from langswarm_session.hooks.usage import (
+        UsageHook as UsageHook,
+    )
     from langswarm_session.interfaces import (
         IProviderSession as IProviderSession,
     )
@@ -182,6 +188,12 @@ if TYPE_CHECKING:
     )
     from langswarm_session.middleware.logging import (
         LoggingMiddleware as LoggingMiddleware,
+    )
+    from langswarm_session.middleware.redacting import (
+        Detector as Detector,
+    )
+    from langswarm_session.middleware.redacting import (
+        RedactingMiddleware as RedactingMiddleware,
     )
     from langswarm_session.middleware.summarizing import (
         SummarizingMiddleware as SummarizingMiddleware,
@@ -368,6 +380,10 @@ _HOMES = {
     ),
     "hooks.logging": ("LoggingHook",),
     "hooks.metrics": ("MetricsHook",),
+    "hooks.usage": (
+        "Price",
+        "UsageHook",
+    ),
     "interfaces": (
         "IProviderSession",
         "ISession",
@@ -383,6 +399,10 @@ _HOMES = {
         "UserSessions",
     ),
     "middleware.logging": ("LoggingMiddleware",),
+    "middleware.redacting": (
+        "Detector",
+        "RedactingMiddleware",
+    ),
     "middleware.summarizing": ("SummarizingMiddleware",),
     "models": (
         "Fallback",

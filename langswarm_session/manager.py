@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from html import escape
 from types import TracebackType
 from typing import Any, Self
 
+from langswarm_session import blocking
 from langswarm_session.answering import Outages
 from langswarm_session.checks import check_id, check_limit, check_name, check_seconds
 from langswarm_session.errors import (
@@ -30,6 +32,7 @@ from langswarm_session.pipeline import Pipeline, in_session
 from langswarm_session.provider_state import states_of
 from langswarm_session.providers.factory import ProviderSessionFactory
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
+from langswarm_session.rendering import SESSION_COLUMNS, rich_table, session_row, table_html
 from langswarm_session.session import BaseSession, check_context
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.storage.rules import not_found
@@ -49,6 +52,13 @@ class SessionList(list[BaseSession]):
     def __init__(self, sessions: Sequence[BaseSession], next_cursor: str | None) -> None:
         super().__init__(sessions)
         self.next_cursor = next_cursor
+
+    def _repr_html_(self) -> str:
+        more = "and more" if self.next_cursor is not None else ""
+        return table_html(SESSION_COLUMNS, [session_row(each._record) for each in self], more)
+
+    def __rich__(self) -> Any:
+        return rich_table(SESSION_COLUMNS, [session_row(each._record) for each in self])
 
 
 class SessionManager(ISessionManager):
@@ -124,6 +134,13 @@ class SessionManager(ISessionManager):
     def __repr__(self) -> str:
         names = sorted({*self._providers, *self._options})
         return f"<{type(self).__name__} on {self._storage!r}, providers: {', '.join(names) or '-'}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            sessions = blocking.run(self.list_sessions(20))
+        except SessionError as error:  # a notebook shows a manager that was closed, too
+            return f"{escape(repr(self))} ({escape(str(error))})"
+        return f"{escape(repr(self))}{sessions._repr_html_()}"
 
     async def __aenter__(self) -> Self:
         return self

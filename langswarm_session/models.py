@@ -160,6 +160,11 @@ class SessionMessage(Model):
             return [TextBlock(text=self.content)] if self.content else []
         return self.content
 
+    def _repr_html_(self) -> str:
+        from langswarm_session.rendering import message_html
+
+        return message_html(self)
+
     def replaced(self, **changes: Any) -> Self:
         """A copy with other values in some fields, validated.
 
@@ -219,6 +224,25 @@ class Turn(Model):
     finished_at: UtcDatetime | None = None
     idempotency_key: str | None = None
     error: str | None = None
+
+    def _repr_html_(self) -> str:
+        from langswarm_session.rendering import turn_html
+
+        return turn_html(self)
+
+
+class MessageList(list[SessionMessage]):
+    """Messages that show themselves as a transcript in a notebook or terminal."""
+
+    def _repr_html_(self) -> str:
+        from langswarm_session.rendering import messages_html
+
+        return messages_html(self)
+
+    def __rich__(self) -> Any:
+        from langswarm_session.rendering import rich_messages
+
+        return rich_messages(self)
 
 
 class Fallback(Model):
@@ -285,7 +309,7 @@ class SessionContext(BaseModel):
         provider_context: What else the provider needs to go on with it.
         provider_seq: The newest message of the log that the provider's own copy has.
         provider_calls: The ids of the calls in that copy that have no result yet.
-        provider_states: The same four of the providers that answered in this session before, by name.
+        provider_states: The same four of the other providers that answered here, by name.
     """
 
     model_config = ConfigDict(

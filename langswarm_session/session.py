@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from langswarm_session import window
+from langswarm_session import blocking, window
 from langswarm_session.answering import Answer, Answering
 from langswarm_session.blocks import Block, blocks_adapter
 from langswarm_session.checks import (
@@ -35,6 +36,7 @@ from langswarm_session.interfaces import (
     ProviderCapability,
 )
 from langswarm_session.models import (
+    MessageList,
     MessageRole,
     SessionBackend,
     SessionContext,
@@ -98,6 +100,22 @@ class BaseSession(ISession):
             f"<{type(self).__name__} {record.session_id!r} of {record.user_id!r}: "
             f"{record.status}, {record.message_count} messages, {record.provider}/{record.model}>"
         )
+
+    def _repr_html_(self) -> str:
+        from langswarm_session.rendering import SHOWN, session_html
+
+        try:
+            messages = blocking.run(self.get_messages(SHOWN))
+        except (
+            SessionError
+        ) as error:  # also shown when its manager is closed
+            return f"{escape(repr(self))} ({escape(str(error))})"
+        return session_html(self._record, messages)
+
+    def __rich__(self) -> Any:
+        from langswarm_session.rendering import SESSION_COLUMNS, rich_table, session_row
+
+        return rich_table(SESSION_COLUMNS, [session_row(self._record)])
 
     @property
     def session_id(self) -> str:
@@ -329,8 +347,8 @@ class BaseSession(ISession):
         await self._pipeline.stored(self, appended.new_messages)
         return appended.messages
 
-    async def get_messages(self, limit: int | None = None) -> list[SessionMessage]:
-        """The newest messages, or all, oldest first.
+    async def get_messages(self, limit: int | None = None) -> MessageList:
+        """The newest messages, or all, oldest first: a list that a notebook shows as a transcript.
 
         Args:
             limit: How many of the newest; None for all.
@@ -341,7 +359,7 @@ class BaseSession(ISession):
         """
         limit = check_limit(limit)
         self._manager._check_open()
-        return await self._storage.get_messages(self.session_id, limit=limit)
+        return MessageList(await self._storage.get_messages(self.session_id, limit=limit))
 
     async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.
@@ -695,7 +713,9 @@ class BaseSession(ISession):
         digest = hashlib.sha256()
         for message in messages:
             content = message.content
-            body = content.encode() if isinstance(content, str) else blocks_adapter.dump_json(content)
+            body = (
+                content.encode() if isinstance(content, str) else blocks_adapter.dump_json(content)
+            )
             # The length tells where the next message begins.
             digest.update(f"{message.role.value}:{len(body)}:".encode())
             digest.update(body)

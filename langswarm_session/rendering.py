@@ -1,0 +1,235 @@
+"""How sessions, messages and turns show themselves: as HTML in a notebook, as text in a terminal.
+
+Everything that a message says is escaped; nothing of it is ever markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
+
+from langswarm_session.blocks import (
+    Block,
+    FileBlock,
+    ImageBlock,
+    ReasoningBlock,
+    RefusalBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    text_of,
+)
+from langswarm_session.formats.media import inline, is_base64
+from langswarm_session.models import MessageRole, SessionMessage
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from langswarm_session.models import Turn
+    from langswarm_session.records import SessionRecord
+
+SHOWN = 50
+"""How many of a session's newest messages are shown."""
+
+_LONGEST = 20_000
+"""How many characters of one text are shown."""
+
+_PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_LARGEST_PICTURE = 2_000_000
+
+_COLOURS = {
+    MessageRole.USER: "#2563eb",
+    MessageRole.ASSISTANT: "#0f766e",
+    MessageRole.SYSTEM: "#6b7280",
+    MessageRole.TOOL: "#b45309",
+    MessageRole.FUNCTION: "#b45309",
+}
+
+# Only what stands on light and dark grounds alike.
+_BOX = "font:14px/1.45 system-ui,sans-serif;max-width:52em"
+_MUTED = "opacity:.65;font-size:12px"
+_TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;margin:.15em 0 .35em"
+_CELL = "text-align:left;padding:.15em .8em .15em 0"
+
+
+def message_html(message: SessionMessage) -> str:
+    """A message as HTML."""
+    colour = _COLOURS[message.role]
+    facts = [message.timestamp.strftime("%Y-%m-%d %H:%M:%S")]
+    if message.seq is not None:
+        facts.insert(0, f"#{message.seq}")
+    if message.model:
+        facts.append(message.model)
+    if message.usage is not None:
+        facts.append(f"{message.usage.input_tokens} + {message.usage.output_tokens} tokens")
+    if message.finish_reason and message.finish_reason != "stop":
+        facts.append(message.finish_reason)
+    name = f" {message.name}" if message.name else ""
+    blocks = "".join(map(_block_html, message.blocks))
+    return (
+        f'<div style="border-left:3px solid {colour};padding:.1em .8em;margin:.5em 0">'
+        f'<b style="color:{colour}">{escape(message.role.value + name)}</b> '
+        f'<span style="{_MUTED}">{escape(" · ".join(facts))}</span>{blocks}</div>'
+    )
+
+
+def messages_html(messages: Sequence[SessionMessage]) -> str:
+    """Messages as a transcript."""
+    shown = messages[-SHOWN:]
+    left_out = len(messages) - len(shown)
+    note = f'<div style="{_MUTED}">… {left_out} messages before</div>' if left_out else ""
+    body = "".join(map(message_html, shown)) or f'<div style="{_MUTED}">no messages</div>'
+    return f'<div style="{_BOX}">{note}{body}</div>'
+
+
+def session_html(record: SessionRecord, messages: Sequence[SessionMessage]) -> str:
+    """A session: what it is, and its newest messages as a transcript."""
+    facts = " · ".join(_facts(record))
+    head = f'<b>{escape(record.session_id)}</b> <span style="{_MUTED}">{escape(facts)}</span>'
+    left_out = record.message_count - len(messages)
+    note = f'<div style="{_MUTED}">… {left_out} messages before</div>' if left_out > 0 else ""
+    return f'<div style="{_BOX}">{head}{note}</div>{messages_html(messages)}'
+
+
+def turn_html(turn: Turn) -> str:
+    """A turn as one line."""
+    return f'<div style="{_BOX}">{escape(_turn_line(turn))}</div>'
+
+
+def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
+    """A plain table."""
+    head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{_CELL}">{escape(str(cell))}</td>' for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div style="{_BOX}">{escape(note)}'
+        f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table></div>'
+    )
+
+
+SESSION_COLUMNS = ("session", "user", "status", "messages", "tokens", "model", "last activity")
+
+
+def session_row(record: SessionRecord) -> tuple[object, ...]:
+    """A session as a row with the `SESSION_COLUMNS`."""
+    metrics = record.to_metrics()
+    return (
+        record.session_id,
+        record.user_id,
+        record.status,
+        record.message_count,
+        metrics.total_tokens,
+        f"{record.provider}/{record.model}",
+        metrics.last_activity.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+
+
+def rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table for a terminal that ``rich`` writes to."""
+    from rich.markup import escape as escape_markup
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(escape_markup(str(cell)) for cell in row))
+    return table
+
+
+def rich_messages(messages: Sequence[SessionMessage]) -> Table:
+    """Messages as a transcript for a terminal."""
+    rows = [
+        (message.seq or "", message.role.value, "\n".join(map(_words, message.blocks)))
+        for message in messages[-SHOWN:]
+    ]
+    return rich_table(("#", "role", "content"), rows)
+
+
+def _facts(record: SessionRecord) -> list[str]:
+    metrics = record.to_metrics()
+    return [
+        f"of {record.user_id}",
+        record.status,
+        f"{record.provider}/{record.model}",
+        f"{record.message_count} messages",
+        f"{record.turn_count} turns",
+        f"{metrics.total_tokens} tokens",
+        *([f"{record.errors} errors"] if record.errors else []),
+    ]
+
+
+def _turn_line(turn: Turn) -> str:
+    parts = [f"turn {turn.id}", turn.status.value, f"messages {turn.first_seq} to {turn.last_seq}"]
+    if turn.finished_at is not None:
+        parts.append(f"{(turn.finished_at - turn.started_at).total_seconds():.1f} s")
+    if turn.error:
+        parts.append(turn.error)
+    return " · ".join(parts)
+
+
+def _block_html(block: Block) -> str:
+    if isinstance(block, TextBlock):
+        return _text_html(block.text)
+    if isinstance(block, RefusalBlock):
+        return f"<i>refused:</i>{_text_html(block.refusal)}"
+    if isinstance(block, ReasoningBlock):
+        return _folded("reasoning", block.reasoning or "(not shown by the provider)")
+    if isinstance(block, ToolCallBlock):
+        return _folded(f"calls {block.name}", _json(block.args))
+    if isinstance(block, ToolResultBlock):
+        what = "error" if block.is_error else "result"
+        of = f" of {block.name}" if block.name else ""
+        return _folded(f"{what}{of}", text_of(block.content) or _json(block.content))
+    if isinstance(block, ImageBlock):
+        return _picture_html(block)
+    return _folded(*_other(block))
+
+
+def _text_html(text: str) -> str:
+    return f'<div style="{_TEXT}">{escape(_short(text))}</div>'
+
+
+def _folded(title: str, text: str) -> str:
+    return (
+        f'<details><summary style="cursor:pointer">{escape(title)}</summary>'
+        f'<div style="{_TEXT};font-family:ui-monospace,monospace;font-size:12px">'
+        f"{escape(_short(text))}</div></details>"
+    )
+
+
+def _picture_html(block: ImageBlock) -> str:
+    """A picture that is in the message; one on the web is named, and not fetched."""
+    given = inline(block)
+    small = given is not None and len(given[1]) <= _LARGEST_PICTURE
+    if given is not None and small and given[0] in _PICTURES and is_base64(given[1]):
+        source = f"data:{given[0]};base64,{given[1]}"
+        return f'<img src="{escape(source)}" style="max-width:20em;max-height:15em">'
+    return _folded(*_other(block))
+
+
+def _other(block: Block) -> tuple[str, str]:
+    name = block.filename if isinstance(block, FileBlock) and block.filename else ""
+    values = block.model_dump(exclude_none=True, exclude={"base64"})
+    return f"{block.type} {name}".strip(), _json(values)
+
+
+def _words(block: Block) -> str:
+    if isinstance(block, ToolCallBlock):
+        return f"calls {block.name} {_json(block.args)}"
+    if isinstance(block, ReasoningBlock):
+        return f"(reasoning) {_short(block.reasoning)}"
+    return _short(text_of([block])) or f"({block.type})"
+
+
+def _json(value: Any) -> str:
+    return to_json(value, indent=2, inf_nan_mode="constants", fallback=str).decode()
+
+
+def _short(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}… ({len(text) - _LONGEST} characters more)"
