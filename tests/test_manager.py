@@ -11,6 +11,7 @@ from langswarm_session import (
     MockFailure,
     MockProviderSession,
     ProviderSessionError,
+    ProviderUnavailableError,
     SessionBackend,
     SessionExistsError,
     SessionInactiveError,
@@ -277,11 +278,19 @@ class TestDelete:
             await mock.get_provider_session(native)
 
     async def test_nothing_is_removed_when_the_provider_cannot(self, manager, session, texts):
+        class Down(MockProviderSession):
+            async def delete_provider_session(self, provider_session_id):
+                raise ProviderUnavailableError("down", provider="mock")
+
         await session.send_message("x")
-        await session.update_context(provider_session_id="not there")
-        with pytest.raises(ProviderSessionError):
+        await session.update_context(provider_session_id="kept there")
+        manager.add_provider_session("mock", Down())
+        with pytest.raises(ProviderUnavailableError, match=session.session_id):
             await manager.delete_session(session.session_id)
         assert await texts(session) == ["x", "You said: x"]
+        await manager.delete_session(session.session_id, at_providers=False)
+        with pytest.raises(SessionNotFoundError):
+            await manager.get_session(session.session_id)
 
     async def test_while_a_turn_runs(self, manager, session, gated):
         sending = asyncio.create_task(session.send_message("x"))

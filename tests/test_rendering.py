@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 
 import pytest
@@ -128,12 +129,11 @@ async def test_a_closed_manager_is_shown_as_such():
 
 async def test_a_terminal_shows_them_too(manager, session):
     rich = pytest.importorskip("rich.console")
-    console = rich.Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        await session.send_message("[red]Hello[/red]")
-        console.print(await session.get_messages())
-        console.print(session)
-        console.print(await manager.list_sessions())
+    console = rich.Console(width=120, record=True, file=io.StringIO())
+    await session.send_message("[red]Hello[/red]")
+    console.print(await session.get_messages())
+    console.print(session)
+    console.print(await manager.list_sessions())
     shown = console.export_text()
     assert "[red]Hello[/red]" in shown
     assert session.session_id in shown
