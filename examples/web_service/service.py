@@ -1,0 +1,169 @@
+"""Conversations of many users behind a web service: ``uvicorn service:app``.
+
+One manager serves all requests. Who asks is decided once, in `user_of`; from there on a request sees
+that user's sessions and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from langswarm_session import (
+    BaseSession,
+    IdempotencyConflictError,
+    InvalidInputError,
+    MessageRefusedError,
+    ProviderRateLimitError,
+    ProviderSessionError,
+    SessionBusyError,
+    SessionError,
+    SessionExistsError,
+    SessionInactiveError,
+    SessionMessage,
+    SessionNotFoundError,
+    StreamEvent,
+    UserSessions,
+    create_session_manager,
+)
+
+STATUSES: list[tuple[type[SessionError], int]] = [
+    (InvalidInputError, 422),
+    (SessionNotFoundError, 404),
+    (SessionExistsError, 409),
+    (SessionInactiveError, 409),
+    (IdempotencyConflictError, 409),
+    (SessionBusyError, 409),
+    (MessageRefusedError, 422),
+    (ProviderRateLimitError, 503),
+    (ProviderSessionError, 502),
+    (SessionError, 500),
+]
+"""The first that fits says what a client gets."""
+
+
+def user_of(request: Request) -> str:
+    """Who asks. Put your own authentication here; this one believes a header."""
+    user = request.headers.get("x-user")
+    if not user:
+        raise HTTPException(401, "say who you are in X-User")
+    return user
+
+
+def sessions_of(request: Request) -> UserSessions:
+    """The sessions of who asks: no others exist in it."""
+    sessions: UserSessions = request.app.state.manager.for_user(user_of(request))
+    return sessions
+
+
+async def create(request: Request) -> Response:
+    """POST /sessions"""
+    session = await sessions_of(request).create_session(
+        os.environ.get("PROVIDER", "mock"), os.environ.get("MODEL", "recall")
+    )
+    return JSONResponse({"id": session.session_id}, 201)
+
+
+async def index(request: Request) -> Response:
+    """GET /sessions?cursor="""
+    page = await sessions_of(request).list_sessions(20, cursor=request.query_params.get("cursor"))
+    found = [{"id": each.session_id, "messages": each.metrics.message_count} for each in page]
+    return JSONResponse({"sessions": found, "next": page.next_cursor})
+
+
+async def messages(request: Request) -> Response:
+    """GET /sessions/{id}/messages"""
+    session = await sessions_of(request).get_session(request.path_params["id"])
+    return JSONResponse([_shown(each) for each in await session.get_messages(100)])
+
+
+async def delete(request: Request) -> Response:
+    """DELETE /sessions/{id}"""
+    await sessions_of(request).delete_session(request.path_params["id"])
+    return Response(status_code=204)
+
+
+async def send(request: Request) -> Response:
+    """POST /sessions/{id}/messages {"text": ...}
+
+    With ``Idempotency-Key`` a retry is given the stored reply. With ``Accept: text/event-stream`` the
+    reply comes as it is made; a client that goes away cancels the turn, and what it had been sent
+    by then is kept.
+    """
+    session = await sessions_of(request).get_session(request.path_params["id"])
+    text = (await request.json())["text"]
+    key = request.headers.get("idempotency-key")
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return StreamingResponse(_events(session, text, key), media_type="text/event-stream")
+    # wait=0: a second message while the first is answered gets a 409, and not a long wait.
+    reply = await session.send_message(text, idempotency_key=key, wait=0)
+    return JSONResponse(_shown(reply))
+
+
+async def _events(session: BaseSession, text: str, key: str | None) -> AsyncIterator[str]:
+    """A reply as server-sent events."""
+    try:
+        stream = session.stream_message(text, idempotency_key=key, wait=0)
+        async with aclosing(stream) as events:  # so that a client that has gone cancels the turn
+            async for event in events:
+                yield _event(event)
+    except SessionError as error:  # the status was sent already
+        yield f"event: error\ndata: {json.dumps(_problem(error)[0])}\n\n"
+
+
+def _event(event: StreamEvent) -> str:
+    if event.message is not None:
+        return f"event: message\ndata: {json.dumps(_shown(event.message))}\n\n"
+    return f"event: text\ndata: {json.dumps(event.text)}\n\n"
+
+
+def _shown(message: SessionMessage) -> dict[str, Any]:
+    return {"seq": message.seq, "role": message.role.value, "text": message.text}
+
+
+def _problem(error: SessionError) -> tuple[dict[str, str], int]:
+    status = next(status for kind, status in STATUSES if isinstance(error, kind))
+    # What a storage or provider says is for the log; the client gets the kind.
+    said = str(error) if status < 500 else "the conversation is safe; try again later"
+    return {"error": type(error).__name__, "detail": said}, status
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """Any error of a session as JSON."""
+    assert isinstance(error, SessionError)
+    problem, status = _problem(error)
+    retry = getattr(error, "retry_after", None)
+    headers = {"retry-after": str(int(retry) + 1)} if retry is not None else None
+    return JSONResponse(problem, status, headers)
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """One manager for all requests of this process."""
+    config = {"db_path": os.environ.get("DB", "service.db")}
+    providers = {"mock": {"piece_delay": 0.02}}  # slow enough to be seen; others as in the README
+    async with create_session_manager("sqlite", config, providers) as manager:
+        app.state.manager = manager
+        yield
+
+
+app = Starlette(
+    routes=[
+        Route("/sessions", create, methods=["POST"]),
+        Route("/sessions", index, methods=["GET"]),
+        Route("/sessions/{id}", delete, methods=["DELETE"]),
+        Route("/sessions/{id}/messages", messages, methods=["GET"]),
+        Route("/sessions/{id}/messages", send, methods=["POST"]),
+    ],
+    exception_handlers={SessionError: failed},
+    lifespan=lifespan,
+)
