@@ -144,6 +144,9 @@ if TYPE_CHECKING:
     from langswarm_session.errors import (
         UnknownStorageError as UnknownStorageError,
     )
+    from langswarm_session.fidelity import (
+        Loss as Loss,
+    )
     from langswarm_session.hooks.logging import (
         LoggingHook as LoggingHook,
     )
@@ -200,6 +203,9 @@ if TYPE_CHECKING:
     )
     from langswarm_session.models import (
         Fallback as Fallback,
+    )
+    from langswarm_session.models import (
+        MessageList as MessageList,
     )
     from langswarm_session.models import (
         MessageRole as MessageRole,
@@ -378,6 +384,7 @@ _HOMES = {
         "UnknownProviderError",
         "UnknownStorageError",
     ),
+    "fidelity": ("Loss",),
     "hooks.logging": ("LoggingHook",),
     "hooks.metrics": ("MetricsHook",),
     "hooks.usage": (
@@ -406,6 +413,7 @@ _HOMES = {
     "middleware.summarizing": ("SummarizingMiddleware",),
     "models": (
         "Fallback",
+        "MessageList",
         "MessageRole",
         "SessionBackend",
         "SessionContext",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from langswarm_session.errors import (
     SessionError,
 )
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
-from langswarm_session.models import Fallback, MessageRole, SessionMessage
+from langswarm_session.models import Fallback, MessageRole, SessionBackend, SessionMessage
 from langswarm_session.pipeline import in_session
 from langswarm_session.provider_state import ProviderState, state_of, with_state
 from langswarm_session.records import (
@@ -58,26 +58,35 @@ class Answer:
 
 
 class Outages:
-    """Which providers are left alone for a while, because they failed and others can answer."""
+    """Which models are left alone for a while, because they failed and others can answer.
 
-    def __init__(self) -> None:
-        self._until: dict[str, tuple[float, str]] = {}
+    Attributes:
+        clock: What tells the time, in seconds from any point.
+    """
 
-    def began(self, provider: str, error: ProviderSessionError) -> None:
-        """The provider failed: leave it alone for as long as it says, or for a while."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._until: dict[tuple[str, str | None], tuple[float, str]] = {}
+
+    def began(self, who: Fallback, error: ProviderSessionError) -> None:
+        """It failed: leave it alone for as long as it says, or for a while."""
         seconds = REST_SECONDS
         if isinstance(error, ProviderRateLimitError) and error.retry_after is not None:
             seconds = error.retry_after
-        self._until[provider] = (time.monotonic() + seconds, _reason(error))
+        self._until[_key(who)] = (self.clock() + seconds, _reason(error))
 
-    def ended(self, provider: str) -> None:
-        """The provider answered."""
-        self._until.pop(provider, None)
+    def ended(self, who: Fallback) -> None:
+        """It answered."""
+        self._until.pop(_key(who), None)
 
-    def reason(self, provider: str) -> str | None:
-        """Why the provider is left alone; None if it is not."""
-        until, reason = self._until.get(provider, (0.0, ""))
-        return reason if time.monotonic() < until else None
+    def reason(self, who: Fallback) -> str | None:
+        """Why it is left alone; None if it is not."""
+        known = self._until.get(_key(who))
+        return known[1] if known is not None and self.clock() < known[0] else None
+
+
+def _key(who: Fallback) -> tuple[str, str | None]:
+    return who.provider, who.model
 
 
 def _reason(error: Exception) -> str:
@@ -100,6 +109,7 @@ class Answering:
         self._outages = session.manager._outages
         context = session.context
         self._own = Fallback(provider=context.provider, model=context.model)
+        self._last_choice = self._own
         self._takeover: Takeover | None = None
 
     async def send(self) -> Answer:
@@ -114,18 +124,17 @@ class Answering:
             request: ProviderRequest | None = None
             try:
                 provider = self._provider(candidate)
-                request = await self._request(provider, candidate, is_last)
+                request = await self._request(provider, candidate, self._retries(candidate))
                 reply = await provider.send_message(request)
                 answer = self._answer(reply, request, candidate)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - what a provider raises is translated
                 await self._tell_repairs(request)
                 failure = self._error(error, candidate)
-                if is_last or not self._can_take_over(failure):
+                if is_last or not self._can_take_over(failure, candidate):
                     raise failure from _cause(error, failure)
-                await self._take_over(candidate, candidates, failure)
+                self._take_over(candidate, candidates, failure)
             else:
-                await self._tell_repairs(request)
-                self._outages.ended(candidate.provider)
+                await self._answered(candidate, request)
                 return answer
         raise AssertionError("there is always somebody to ask")  # pragma: no cover
 
@@ -141,7 +150,7 @@ class Answering:
             request: ProviderRequest | None = None
             try:
                 provider = self._provider(candidate)
-                request = await self._request(provider, candidate, is_last)
+                request = await self._request(provider, candidate, self._retries(candidate))
                 reply: ProviderReply | None = None
                 async with aclosing(provider.stream_message(request)) as events:
                     async for event in events:
@@ -151,30 +160,32 @@ class Answering:
                             has_begun = True
                             yield event
                 answer = self._answer(reply, request, candidate)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - what a provider raises is translated
                 await self._tell_repairs(request)
                 failure = self._error(error, candidate)
-                if is_last or has_begun or not self._can_take_over(failure):
+                if is_last or has_begun or not self._can_take_over(failure, candidate):
                     raise failure from _cause(error, failure)
-                await self._take_over(candidate, candidates, failure)
+                self._take_over(candidate, candidates, failure)
             else:
-                await self._tell_repairs(request)
-                self._outages.ended(candidate.provider)
+                await self._answered(candidate, request)
                 yield answer
                 return
 
     # Who is asked
 
     def _candidates(self) -> list[Fallback]:
-        """Who may answer, in order; those that are left alone for now are not among them."""
+        """Who may answer, in order; those that are left alone for now are asked last."""
         everyone = [self._own, *self._session.context.fallback]
-        awake = [each for each in everyone if self._outages.reason(each.provider) is None]
-        if not awake or len(everyone) == 1:
+        self._last_choice = everyone[-1]
+        rested = [each for each in everyone if self._outages.reason(each) is None]
+        if len(rested) in (0, len(everyone)):
             return everyone
-        if awake[0] is not self._own:
-            reason = self._outages.reason(self._own.provider) or ""
-            self._takeover = self._takeover_by(awake[0], f"left alone after {reason}")
-        return awake
+        resting = [each for each in everyone if self._outages.reason(each) is not None]
+        self._last_choice = rested[-1]
+        if rested[0] is not self._own:
+            reason = self._outages.reason(self._own) or ""
+            self._note_takeover(rested[0], f"left alone after {reason}")
+        return [*rested, *resting]
 
     def _provider(self, candidate: Fallback) -> IProviderSession:
         session = self._session
@@ -187,16 +198,23 @@ class Answering:
             )
         return provider
 
-    def _can_take_over(self, failure: SessionError) -> bool:
+    def _retries(self, candidate: Fallback) -> int | None:
+        """How often a provider tries again: not at all where another one may take over."""
+        return None if candidate is self._last_choice else 0
+
+    def _can_take_over(self, failure: SessionError, candidate: Fallback) -> bool:
+        """Whether the next one may be asked: after an outage, or one that cannot stand in."""
+        if candidate is not self._own and isinstance(failure, ProviderCapabilityError):
+            return True
         return isinstance(failure, ProviderSessionError) and failure.retriable
 
-    async def _take_over(
+    def _take_over(
         self, failed: Fallback, candidates: Sequence[Fallback], error: SessionError
     ) -> None:
-        assert isinstance(error, ProviderSessionError)
-        self._outages.began(failed.provider, error)
+        if isinstance(error, ProviderSessionError) and error.retriable:
+            self._outages.began(failed, error)
         following = candidates[candidates.index(failed) + 1]
-        self._takeover = self._takeover_by(following, _reason(error))
+        self._note_takeover(following, _reason(error))
         logger.warning(
             "session %r: %s answers in place of %s: %s",
             self._session.session_id,
@@ -205,25 +223,38 @@ class Answering:
             _reason(error),
         )
 
-    def _takeover_by(self, candidate: Fallback, reason: str) -> Takeover:
+    def _note_takeover(self, candidate: Fallback, reason: str) -> None:
         own = self._own
-        model = candidate.model or own.model or ""
-        return Takeover(own.provider, own.model or "", candidate.provider, model, reason)
+        self._takeover = None
+        if candidate is not own:
+            model = candidate.model or own.model or ""
+            self._takeover = Takeover(
+                own.provider, own.model or "", candidate.provider, model, reason
+            )
+
+    async def _answered(self, candidate: Fallback, request: ProviderRequest) -> None:
+        self._outages.ended(candidate)
+        await self._tell_repairs(request)
+        if self._takeover is not None:
+            session = self._session
+            await session._pipeline.taken_over(session, self._takeover)
 
     # What it is asked, and what comes of it
 
     async def _request(
-        self, provider: IProviderSession, candidate: Fallback, is_last: bool
+        self, provider: IProviderSession, candidate: Fallback, retries: int | None
     ) -> ProviderRequest:
         session, turn = self._session, self._turn
         state = state_of(session.context, candidate.provider)
-        context = session.context.model_copy(
-            update={
-                "provider": candidate.provider,
-                "model": candidate.model or session.context.model,
-                **state.to_context(),
-            }
-        )
+        update: dict[str, Any] = {
+            "provider": candidate.provider,
+            "model": candidate.model or session.context.model,
+        }
+        if candidate is not self._own and candidate.provider == self._own.provider:
+            # Another model of the same provider answers without touching the conversation there.
+            state = ProviderState()
+            update["backend"] = SessionBackend.LOCAL_MEMORY
+        context = session.context.model_copy(update={**update, **state.to_context()})
 
         async def save(native: str | None, native_context: Mapping[str, Any] | None) -> None:
             saved = ProviderState(native, dict(native_context or {}))
@@ -243,10 +274,10 @@ class Answering:
             target=provider.target(context, self._options),
             turn_id=turn.id,
             in_step=not state.is_empty and turn.id == state.seq + 1 and not turn.resumed,
-            retries=None if is_last else 0,
+            retries=retries,
             save=save,
         )
-        return await within_budget(request, provider)
+        return await within_budget(request, provider, is_stand_in=candidate is not self._own)
 
     async def _save(self, provider: str, state: ProviderState) -> None:
         session = self._session
@@ -304,12 +335,8 @@ class Answering:
         return message.model_copy(update=update)
 
     async def _tell_repairs(self, request: ProviderRequest | None) -> None:
-        session = self._session
         if request is not None and request.repairs:
-            await session._pipeline.repaired(session, request.repairs)
-        if self._takeover is not None and request is not None:
-            if self._takeover.by_provider == request.context.provider:
-                await session._pipeline.taken_over(session, self._takeover)
+            await self._session._pipeline.repaired(self._session, request.repairs)
 
     def _error(self, error: Exception, candidate: Fallback) -> SessionError:
         session_id = self._session.session_id

@@ -323,6 +323,40 @@ class ISessionStorage(ABC):
         """
 
     @abstractmethod
+    async def edit_messages(
+        self,
+        session_id: str,
+        *,
+        expected_revision: int,
+        remove: Sequence[int] = (),
+        change: Sequence[SessionMessage] = (),
+        add: Sequence[SessionMessage] = (),
+    ) -> Appended:
+        """Remove, change and add messages in one transaction.
+
+        What stays keeps its number, and no number is given twice. What is added comes last, as a
+        turn of its own; tokens of one that was among the removed are not counted again. A turn
+        that loses a message gives up its idempotency key, since its answer is not whole any more.
+        With nothing to do nothing is written.
+
+        Args:
+            expected_revision: The revision that the numbers were read at.
+            remove: The sequence numbers of the messages to remove.
+            change: Messages to put in the place of the stored ones with their number and id.
+            add: Messages to add.
+
+        Returns:
+            The session, and what was added as it is stored.
+
+        Raises:
+            SessionBusyError: If a turn is open.
+            SessionInactiveError: If the session takes no new turn.
+            RevisionConflictError: If the revision is not the expected one.
+            MessageConflictError: If the id of a message to add is stored, or comes twice.
+            InvalidInputError: If a message to remove or change is not in the log.
+        """
+
+    @abstractmethod
     async def fork_session(
         self, session_id: str, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:

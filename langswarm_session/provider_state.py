@@ -61,10 +61,6 @@ def with_state(context: SessionContext, provider: str, state: ProviderState) -> 
 
 def stored(states: Mapping[str, ProviderState], current: str) -> dict[str, Any]:
     """All states, as they are stored where this provider is the session's own."""
-    own = states.get(current, ProviderState())
-    others = {
-        name: state.to_context()
-        for name, state in states.items()
-        if name != current and not state.is_empty
-    }
-    return {**({} if own.is_empty else own.to_context()), "provider_states": others}
+    kept = {name: state.to_context() for name, state in states.items() if not state.is_empty}
+    own = kept.pop(current, {})
+    return {**own, "provider_states": kept} if kept else own

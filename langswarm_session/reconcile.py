@@ -5,17 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
+from langswarm_session.blocks import (
+    AudioBlock,
+    Block,
+    FileBlock,
+    ImageBlock,
+    RefusalBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    text_of,
+)
 from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.pipeline import in_session
 from langswarm_session.provider_state import ProviderState, state_of, with_state
 from langswarm_session.records import SessionChanges
+from langswarm_session.sendable import Target, make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.session import BaseSession
+
+
+Part = tuple[object, ...]
+
+_NO_TEXT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +71,8 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
         copy = await provider.get_messages(state.session_id)
     except SessionError as error:
         raise in_session(error, session.session_id) from error.__cause__
-    local = [
-        message
-        for message in await session._storage.get_messages(
-            session.session_id, answered_only=True
-        )
-        if message.role is not MessageRole.SYSTEM
-    ]
-    remote = [message for message in copy if message.role is not MessageRole.SYSTEM]
-    only_local, only_remote = compare(local, remote)
+    log = await session._storage.get_messages(session.session_id, answered_only=True)
+    only_local, only_remote = compare(log, copy, provider.target(context, {}))
     pulled: list[SessionMessage] = []
     if pull and only_remote:
         # The provider's id makes the message's, so that pulling twice stores nothing twice.
@@ -81,11 +91,14 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
 async def _in_step(
     session: BaseSession, state: ProviderState, pulled: Sequence[SessionMessage]
 ) -> None:
-    """Note that the provider's copy has what was pulled from it."""
+    """Note that the provider's copy has what was pulled from it.
+
+    Where exactly the copy ended is known no more, so that is left for the provider to find.
+    """
     answered = {b.tool_call_id for m in pulled for b in m.blocks if isinstance(b, ToolResultBlock)}
     made = [b.id for b in pulled[-1].blocks if isinstance(b, ToolCallBlock) and b.id]
     calls = [call for call in [*state.calls, *made] if call not in answered]
-    after = ProviderState(state.session_id, state.context, pulled[-1].seq or state.seq, calls)
+    after = ProviderState(state.session_id, {}, pulled[-1].seq or state.seq, calls)
     changes = SessionChanges(
         provider_state=with_state(session.context, session.context.provider, after)
     )
@@ -93,30 +106,59 @@ async def _in_step(
 
 
 def compare(
-    local: Sequence[SessionMessage], remote: Sequence[SessionMessage]
+    log: Sequence[SessionMessage], copy: Sequence[SessionMessage], target: Target
 ) -> tuple[list[SessionMessage], list[SessionMessage]]:
-    """What only the first, and what only the second of two conversations has, in order."""
+    """What only a log, and what only a provider's copy of it has, in order.
+
+    The log is compared as it would be sent: what was changed on the way is no difference. System
+    messages travel with each request and are in no copy.
+
+    Args:
+        log: The record's messages.
+        copy: The provider's.
+        target: What the provider accepts.
+    """
+    known = {message.id: message for message in log}
+    local = _parts(make_sendable(log, target)[0])
+    remote = _parts(copy)
     matcher = SequenceMatcher(
-        None, [_key(each) for each in local], [_key(each) for each in remote], autojunk=False
+        None, [part for part, _ in local], [part for part, _ in remote], autojunk=False
     )
-    only_local: list[SessionMessage] = []
-    only_remote: list[SessionMessage] = []
+    only_local: dict[str, SessionMessage] = {}
+    only_remote: dict[str, SessionMessage] = {}
     for kind, i, j, k, n in matcher.get_opcodes():
         if kind != "equal":
-            only_local += local[i:j]
-            only_remote += remote[k:n]
-    return only_local, only_remote
+            only_local |= {m.id: known[m.id] for _, m in local[i:j] if m.id in known}
+            only_remote |= {m.id: m for _, m in remote[k:n]}
+    return list(only_local.values()), list(only_remote.values())
 
 
-def _key(message: SessionMessage) -> tuple[object, ...]:
-    """What of a message both sides have alike."""
-    role = message.role
-    calls = tuple(
-        (block.id, block.name) for block in message.blocks if isinstance(block, ToolCallBlock)
-    )
-    results = tuple(
-        block.tool_call_id for block in message.blocks if isinstance(block, ToolResultBlock)
-    )
-    if role is MessageRole.FUNCTION or results:
-        role = MessageRole.TOOL
-    return role, message.text, calls, results
+def _parts(messages: Sequence[SessionMessage]) -> list[tuple[Part, SessionMessage]]:
+    """What both sides have alike, however each of them cuts it into messages."""
+    parts: list[tuple[Part, SessionMessage]] = []
+    for message in messages:
+        if message.role is not MessageRole.SYSTEM:
+            parts += [(part, message) for part in _parts_of(message)]
+    return parts
+
+
+def _parts_of(message: SessionMessage) -> list[Part]:
+    parts: list[Part] = []
+    for block_id, run in groupby(message.blocks, key=_text_id):
+        blocks = list(run)
+        if block_id is not _NO_TEXT:
+            text = text_of(blocks)
+            parts += [("text", message.role.value, text)] if text else []
+        for block in blocks:
+            if isinstance(block, ToolCallBlock):
+                parts.append(("call", block.id, block.name))
+            elif isinstance(block, ToolResultBlock):
+                parts.append(("result", block.tool_call_id))
+            elif isinstance(block, ImageBlock | FileBlock | AudioBlock):
+                parts.append((block.type, message.role.value))
+    return parts
+
+
+def _text_id(block: Block) -> object:
+    """What texts have in common that belong together."""
+    return block.id if isinstance(block, TextBlock | RefusalBlock) else _NO_TEXT

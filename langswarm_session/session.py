@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from langswarm_session import blocking, window
+from langswarm_session import blocking, fidelity, window
 from langswarm_session.answering import Answer, Answering
 from langswarm_session.blocks import Block, blocks_adapter
 from langswarm_session.checks import (
@@ -29,6 +29,7 @@ from langswarm_session.errors import (
     ProviderCapabilityError,
     SessionError,
 )
+from langswarm_session.fidelity import Loss
 from langswarm_session.interfaces import (
     ISession,
     ISessionLifecycleHook,
@@ -106,9 +107,7 @@ class BaseSession(ISession):
 
         try:
             messages = blocking.run(self.get_messages(SHOWN))
-        except (
-            SessionError
-        ) as error:  # also shown when its manager is closed
+        except SessionError as error:  # also shown when its manager is closed
             return f"{escape(repr(self))} ({escape(str(error))})"
         return session_html(self._record, messages)
 
@@ -424,6 +423,84 @@ class BaseSession(ISession):
 
         await self._runtime.alone(self.session_id, clear, self._wait(_UNSET))
 
+    async def edit_messages(
+        self,
+        *,
+        expected_revision: int,
+        remove: Sequence[int] = (),
+        change: Sequence[SessionMessage] = (),
+        add: Sequence[SessionMessage] = (),
+    ) -> list[SessionMessage]:
+        """Remove, change and add messages in one write: for histories that are edited, not logged.
+
+        What stays keeps its number; what is added comes last. A message of the log that is removed
+        and added again was moved: it keeps its id, and neither middleware nor hooks see it again.
+        Middleware sees what is changed or new. What a provider keeps of the conversation is
+        removed there, and the summary dropped, where they have a message that is removed or
+        changed; the next turn begins from the record.
+
+        Args:
+            expected_revision: The revision that the messages were read at, read before them.
+            remove: The sequence numbers of the messages to remove.
+            change: Messages of the log with other values, in the place of those.
+            add: Messages to add, in order, as one complete turn.
+
+        Returns:
+            What was added, as stored.
+
+        Raises:
+            RevisionConflictError: If the session is at another revision: read it again.
+            MessageConflictError: If the id of a message to add is stored already.
+            NestedTurnError: If this is called inside a turn of the same session.
+            ProviderSessionError: If a provider that keeps a copy could not remove it.
+            InvalidInputError, MessageRefusedError, SessionBusyError, SessionNotFoundError,
+            SessionInactiveError, SessionStorageError
+        """
+        self._manager._check_open()
+        changed = await self._process(self._messages(change))
+        moved = {message.id for message in add if message.seq in {*remove}}
+        fresh = await self._process([each for each in self._messages(add) if each.id not in moved])
+        rest = iter(fresh)
+        added = [each if each.id in moved else next(rest) for each in add]
+        touched = [*remove, *(message.seq or 0 for message in changed)]
+
+        async def edit() -> Appended:
+            expected = await self._forget_edited(touched, expected_revision)
+            appended = await self._storage.edit_messages(
+                self.session_id,
+                expected_revision=expected,
+                remove=remove,
+                change=changed,
+                add=added,
+            )
+            self._moved(appended.record)
+            return appended
+
+        appended = await self._runtime.alone(self.session_id, edit, self._wait(_UNSET))
+        new = [message for message in appended.messages if message.id not in moved]
+        await self._pipeline.stored(self, new)
+        return appended.messages
+
+    async def _forget_edited(self, touched: Sequence[int], expected_revision: int) -> int:
+        """Drop the summary and providers' copies that have a message which is about to change.
+
+        Returns:
+            The revision after that.
+        """
+        await self.refresh()
+        check_revision(self._record, expected_revision)
+        covered = [state.seq for state in states_of(self.context).values()]
+        if self.context.summary is not None:
+            covered.append(self.context.summary.last_seq)
+        if not touched or max(covered, default=0) < min(touched):
+            return expected_revision
+        await self._manager._forget_at_providers(self)
+        changes = SessionChanges(context={"summary": None}, provider_state={})
+        self._record = await self._storage.update_session(
+            self.session_id, changes, expected_revision=expected_revision
+        )
+        return self._record.revision
+
     async def update_context(
         self, *, expected_revision: int | None = None, **changes: Any
     ) -> SessionContext:
@@ -551,6 +628,26 @@ class BaseSession(ISession):
             ProviderSessionError: If it cannot be asked.
         """
         return await reconcile(self, pull=pull)
+
+    async def fidelity(self, target: str) -> list[Loss]:
+        """What a framework or provider would not get of this conversation as it is.
+
+        Args:
+            target: ``langchain``, ``llama_index``, ``openai_agents``, or a provider's name.
+
+        Returns:
+            An entry for each message that loses something, oldest first.
+
+        Raises:
+            MissingDependencyError: If the framework is not installed.
+            UnknownProviderError: If there is no such framework or provider.
+        """
+        is_door = fidelity.check_target(target)
+        messages = await self.get_messages()
+        if is_door:
+            return fidelity.door_losses(target, messages)
+        provider = self._manager._provider(target, self.session_id)
+        return fidelity.provider_losses(provider, self.context, messages)
 
     async def set_status(self, status: SessionStatus | str) -> None:
         """Change the status: only an active session takes new turns.

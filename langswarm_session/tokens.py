@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic_core import to_json
 
-from langswarm_session.blocks import Block, ReasoningBlock, ToolCallBlock, ToolResultBlock, text_of
-from langswarm_session.errors import MissingDependencyError
+from langswarm_session.blocks import (
+    Block,
+    FileBlock,
+    OtherBlock,
+    ReasoningBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    text_of,
+)
+from langswarm_session.errors import MissingDependencyError, ProviderCapabilityError
 from langswarm_session.interfaces import IProviderSession
 from langswarm_session.models import MessageRole, SessionMessage, TokenCounter
 from langswarm_session.records import ProviderRequest
+from langswarm_session.window import beginning_at, calls_needed, place_of
+
+logger = logging.getLogger(__name__)
 
 Counter = Callable[[SessionMessage], int]
 
@@ -25,6 +37,9 @@ PER_MEDIA = 1000
 BYTES_PER_TOKEN = 4.0
 """Bytes of UTF-8 that one token stands for: a usual figure for English; other scripts take more
 bytes a character and more tokens a character."""
+
+COUNTS = 3
+"""How often a provider is asked at most: what one count leaves of a window may be too much."""
 
 
 def estimate(message: SessionMessage) -> int:
@@ -46,7 +61,8 @@ def tiktoken_counter(model: str) -> Counter:
         import tiktoken
     except ImportError as error:
         raise MissingDependencyError(
-            'the token_counter "tiktoken" needs a package: pip install "langswarm-session[tiktoken]"'
+            'the token_counter "tiktoken" needs a package: pip install '
+            '"langswarm-session[tiktoken]"'
         ) from error
     try:
         encoding = tiktoken.encoding_for_model(model)
@@ -76,18 +92,37 @@ def _parts(message: SessionMessage) -> tuple[list[str], int]:
 
 def _block_parts(block: Block) -> tuple[list[str], int]:
     if isinstance(block, ToolCallBlock):
-        return [block.name, to_json(block.args, inf_nan_mode="constants").decode()], 0
+        return [block.name, _json(block.args)], 0
+    if isinstance(block, OtherBlock):
+        return [_json(block.value)], 0
     if isinstance(block, ToolResultBlock) and not isinstance(block.content, str):
         parts = [_block_parts(each) for each in block.content]
         return [text for texts, _ in parts for text in texts], sum(media for _, media in parts)
     if isinstance(block, ReasoningBlock):
         return [block.reasoning], 0
+    if isinstance(block, FileBlock) and block.text:
+        return [block.text], 0
     text = text_of([block])
-    return ([text], 0) if text or block.type == "text" else ([], 1)
+    return ([text], 0) if text or block.type in _TEXTS else ([], 1)
 
 
-async def within_budget(request: ProviderRequest, provider: IProviderSession) -> ProviderRequest:
+_TEXTS = ("text", "refusal", "tool_result")
+
+
+def _json(value: Any) -> str:
+    return to_json(value, inf_nan_mode="constants").decode()
+
+
+async def within_budget(
+    request: ProviderRequest, provider: IProviderSession, *, is_stand_in: bool = False
+) -> ProviderRequest:
     """The request with as many of the newest messages as its context's budget has room for.
+
+    Args:
+        request: What is to be asked.
+        provider: Who is to be asked.
+        is_stand_in: Whether it stands in for the session's own provider: then one that does not
+            count is no error, and the tokens are estimated.
 
     Raises:
         MissingDependencyError: If the counter that the context names is not installed.
@@ -97,18 +132,44 @@ async def within_budget(request: ProviderRequest, provider: IProviderSession) ->
     budget = context.max_input_tokens
     if budget is None:
         return request
-    keep = len(request.window) - request.new_count
     if context.token_counter is TokenCounter.TIKTOKEN:
-        counter = tiktoken_counter(context.model)
-        return _with_window(request, fit(request.window, budget, counter, keep))
-    scale = 1.0
+        return _fitted(request, budget, tiktoken_counter(context.model))
     if context.token_counter is TokenCounter.PROVIDER:
+        try:
+            return await _counted(request, budget, provider)
+        except ProviderCapabilityError:
+            if not is_stand_in:
+                raise
+            logger.info("the provider %r counts no tokens; they are estimated", provider.name)
+    return _fitted(request, budget, estimate)
+
+
+async def _counted(
+    request: ProviderRequest, budget: int, provider: IProviderSession
+) -> ProviderRequest:
+    """The request within a budget by the provider's count, shared out by the estimates."""
+    for _ in range(COUNTS):
         counted = await provider.count_tokens(request)
-        if counted <= budget:
+        estimated = sum(map(estimate, request.window))
+        smaller = _fitted(request, budget, _scaled(counted / max(1, estimated)))
+        if counted <= budget or smaller is request:
             return request
-        scale = counted / max(1, sum(map(estimate, request.window)))
-    window = fit(request.window, budget, lambda message: math.ceil(estimate(message) * scale), keep)
-    return _with_window(request, window)
+        request = smaller
+    return request
+
+
+def _scaled(factor: float) -> Counter:
+    return lambda message: math.ceil(estimate(message) * factor)
+
+
+def _fitted(request: ProviderRequest, budget: int, count: Counter) -> ProviderRequest:
+    window = request.window
+    keep = len(window) - request.new_count
+    needed = calls_needed(window[keep:])
+    if needed:
+        keep = min(keep, place_of(window, needed))
+    fitting = fit(window, budget, count, keep)
+    return request if len(fitting) == len(window) else request.with_window(fitting)
 
 
 def fit(
@@ -122,9 +183,8 @@ def fit(
         count: Tokens of one message.
         keep_from: From this place on everything is kept.
     """
-    kept = list(messages[keep_from:])
+    kept, older = list(messages[keep_from:]), messages[:keep_from]
     left = budget - sum(map(count, kept))
-    older = messages[:keep_from]
     left -= sum(count(message) for message in older if message.role is MessageRole.SYSTEM)
     start = len(older)
     while start:
@@ -133,17 +193,4 @@ def fit(
         if left < 0:
             break
         start -= 1
-    # A result goes only with its call.
-    while start < len(older) and older[start].role in (MessageRole.TOOL, MessageRole.FUNCTION):
-        start += 1
-    system = [message for message in older[:start] if message.role is MessageRole.SYSTEM]
-    return [*system, *older[start:], *kept]
-
-
-def _with_window(request: ProviderRequest, window: list[SessionMessage]) -> ProviderRequest:
-    if len(window) == len(request.window):
-        return request
-    return request.with_window(window)
-
-
-__all__: list[Any] = ["Counter", "estimate", "fit", "tiktoken_counter", "within_budget"]
+    return [*beginning_at(older, start), *kept]

@@ -1,23 +1,39 @@
-"""Tools: what a model may call, defined once for every provider, and run with the session at hand."""
+"""Tools: what a model may call, defined once for every provider, run with the session at hand."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticSerializationError, to_json
 
-from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
+from langswarm_session.blocks import (
+    AudioBlock,
+    Block,
+    FileBlock,
+    ImageBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    VideoBlock,
+)
 from langswarm_session.checks import describe
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionContext, SessionMessage
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+_BLOCKS = (TextBlock, ImageBlock, AudioBlock, VideoBlock, FileBlock)
+"""What a result may hold beside text."""
 
+_NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +41,29 @@ class Tool:
     """A tool that a model may call.
 
     Attributes:
-        name: What the model calls it by: letters, digits, ``_`` and ``-``.
+        name: What the model calls it by: letters, digits, ``_`` and ``-``, 64 at most.
         description: What it does, for the model.
         parameters: Its arguments as a JSON Schema of type object.
         function: What runs it, sync or async, if it is run here.
+        strict: Whether the provider is to hold the model to the schema, where it can.
+        given: The definition that it was made from: it goes as it is to where it fits.
+
+    Raises:
+        InvalidInputError: If a model cannot call it by its name.
     """
 
     name: str
     description: str = ""
-    parameters: Mapping[str, Any] = field(
-        default_factory=lambda: {"type": "object", "properties": {}}
-    )
+    parameters: Mapping[str, Any] = field(default_factory=_NOTHING.copy)
     function: Callable[..., Any] | None = None
+    strict: bool = False
+    given: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InvalidInputError(
+                f"a tool's name is 1 to 64 letters, digits, _ or -, not {self.name!r}"
+            )
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], name: str | None = None) -> Tool:
@@ -48,7 +75,7 @@ class Tool:
         Raises:
             InvalidInputError: If a parameter's annotation has no JSON Schema.
         """
-        chosen = name or getattr(function, "__name__", "tool")
+        chosen = name or str(getattr(_routine(function), "__name__", "tool"))
         try:
             schema = _model(function).model_json_schema()
         except Exception as error:
@@ -57,11 +84,14 @@ class Tool:
             ) from error
         schema.pop("title", None)
         schema.setdefault("properties", {})
-        return cls(chosen, inspect.getdoc(function) or "", schema, function)
+        return cls(chosen, inspect.getdoc(_routine(function)) or "", schema, function)
 
 
 def as_tool(given: Any) -> Tool | dict[str, Any]:
     """A tool from whatever a caller gave; what is none of ours (a hosted tool) as it is.
+
+    Definitions may have the shape of OpenAI's Responses or Chat Completions or of Anthropic's
+    Messages.
 
     Raises:
         InvalidInputError: If it is no tool.
@@ -69,20 +99,27 @@ def as_tool(given: Any) -> Tool | dict[str, Any]:
     if isinstance(given, Tool):
         return given
     if isinstance(given, Mapping):
-        definition = given.get("function") if given.get("type") == "function" else None
-        definition = definition if isinstance(definition, Mapping) else given
-        hosted = given.get("type", "function") not in ("function", "custom")
-        name = definition.get("name")
-        schema = definition.get("parameters", definition.get("input_schema"))
-        if hosted or given.get("type") == "custom" and schema is None:
-            return dict(given)
-        if isinstance(name, str) and name:
-            description = str(definition.get("description") or "")
-            return Tool(name, description, schema or {"type": "object", "properties": {}})
-    elif callable(given):
+        return _of_definition(given)
+    if callable(given):
         return Tool.from_function(given)
     raise InvalidInputError(
         f"a tool is a function, a Tool or a definition with a name, not {type(given).__name__}"
+    )
+
+
+def _of_definition(given: Mapping[str, Any]) -> Tool | dict[str, Any]:
+    kind = given.get("type") or "function"
+    if kind not in ("function", "custom") or (kind == "custom" and "input_schema" not in given):
+        return dict(given)
+    nested = given.get("function")
+    definition = nested if isinstance(nested, Mapping) else given
+    schema = definition.get("parameters", definition.get("input_schema"))
+    return Tool(
+        name=str(definition.get("name") or ""),
+        description=str(definition.get("description") or ""),
+        parameters=schema or _NOTHING,
+        strict=definition.get("strict") is True,
+        given=dict(given),
     )
 
 
@@ -101,12 +138,14 @@ def to_responses(tool: Tool | dict[str, Any]) -> dict[str, Any]:
     """A tool as OpenAI's Responses API has it."""
     if isinstance(tool, dict):
         return tool
+    if _is_given(tool, "parameters") and tool.given is not None and "type" in tool.given:
+        return {"strict": False, **tool.given}
     return {
         "type": "function",
         "name": tool.name,
         "description": tool.description,
         "parameters": dict(tool.parameters),
-        "strict": False,
+        "strict": tool.strict,
     }
 
 
@@ -114,10 +153,13 @@ def to_chat(tool: Tool | dict[str, Any]) -> dict[str, Any]:
     """A tool as OpenAI's Chat Completions API has it."""
     if isinstance(tool, dict):
         return tool
+    if _is_given(tool, "function") and tool.given is not None:
+        return {**tool.given, "type": "function"}
     definition = {
         "name": tool.name,
         "description": tool.description,
         "parameters": dict(tool.parameters),
+        **({"strict": True} if tool.strict else {}),
     }
     return {"type": "function", "function": definition}
 
@@ -126,9 +168,20 @@ def to_anthropic(tool: Tool | dict[str, Any]) -> dict[str, Any]:
     """A tool as Anthropic's Messages API has it."""
     if isinstance(tool, dict):
         return tool
-    schema = {"type": "object", **tool.parameters}
-    description = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name, "input_schema": schema, **description}
+    if _is_given(tool, "input_schema") and tool.given is not None:
+        return dict(tool.given)
+    made: dict[str, Any] = {
+        "name": tool.name,
+        "input_schema": {"type": "object", **tool.parameters},
+    }
+    if tool.description:
+        made["description"] = tool.description
+    return {**made, "strict": True} if tool.strict else made
+
+
+def _is_given(tool: Tool, key: str) -> bool:
+    """Whether a tool was defined in the shape that has this key."""
+    return tool.given is not None and isinstance(tool.given.get(key), Mapping)
 
 
 async def call_tools(
@@ -159,57 +212,97 @@ async def call_tools(
 
 
 async def _call(call: ToolCallBlock, tool: Tool | None, context: SessionContext) -> ToolResultBlock:
-    text, is_error = "", True
+    def result(content: str | list[Block], *, is_error: bool) -> ToolResultBlock:
+        return ToolResultBlock(
+            tool_call_id=call.id or "", name=call.name, content=content, is_error=is_error
+        )
+
     if tool is None or tool.function is None:
-        text = f"there is no tool {call.name!r}"
-    else:
-        try:
-            text, is_error = await _run(tool.function, call.args, context), False
-        except ValidationError as error:
-            text = f"the arguments do not fit: {describe(error)}"
-        except Exception as error:  # whatever a tool raises is its result
-            text = f"{type(error).__name__}: {error}"
-    return ToolResultBlock(
-        tool_call_id=call.id or "", name=call.name, content=text, is_error=is_error
-    )
+        return result(f"there is no tool {call.name!r}", is_error=True)
+    if "arguments" in (call.extras or {}):  # as a provider's format keeps what it cannot read
+        return result("the arguments are no JSON object", is_error=True)
+    try:
+        return result(await _run(tool.function, call.args, context), is_error=False)
+    except ValidationError as error:
+        text = f"the arguments do not fit: {describe(error)}"
+    except Exception as error:  # noqa: BLE001 - whatever a tool raises is its result
+        text = f"{type(error).__name__}: {error}"
+    return result(text.encode(errors="replace").decode(), is_error=True)
 
 
 async def _run(
     function: Callable[..., Any], arguments: Mapping[str, Any], context: SessionContext
-) -> str:
+) -> str | list[Block]:
     checked = _model(function).model_validate(dict(arguments))
-    values = {name: getattr(checked, name) for name in type(checked).model_fields}
-    for name, hint in _hints(function).items():
-        if hint is SessionContext:
-            values[name] = context
-    result = function(**values)
+    given: list[Any] = []
+    named: dict[str, Any] = {}
+    for name, (parameter, hint) in _parameters(function).items():
+        is_context = _is_context(hint)
+        value = context if is_context else getattr(checked, _field(name))
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            given.append(value)
+        else:
+            named[name] = value
+    result = function(*given, **named)
     if inspect.isawaitable(result):
         result = await result
-    return result if isinstance(result, str) else _as_text(result)
+    return _content(result)
 
 
-def _as_text(result: Any) -> str:
+def _content(result: Any) -> str | list[Block]:
+    """What a tool gave back: text and blocks as they are, anything else as JSON."""
+    if isinstance(result, str):
+        result.encode()  # lone surrogates cannot be stored
+        return result
+    blocks = result if isinstance(result, list) else [result]
+    if blocks and all(isinstance(each, _BLOCKS) for each in blocks):
+        return list(blocks)
     try:
         return to_json(result).decode()
     except PydanticSerializationError:
         return json.dumps(result, default=str)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    return get_type_hints(function, include_extras=True)
+def _routine(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind a callable: what has the annotations and the docstring."""
+    if isinstance(function, functools.partial):
+        return _routine(function.func)
+    if inspect.isroutine(function) or inspect.isclass(function):
+        return function
+    return type(function).__call__
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Any]]:
+    """The parameters of a function with their annotations."""
+    routine = _routine(function)
+    hints = get_type_hints(routine, include_extras=True)
+    found: dict[str, tuple[inspect.Parameter, Any]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise InvalidInputError(f"the parameter *{name} has no name for a model to give")
+        found[name] = (parameter, hints.get(name, Any))
+    return found
+
+
+def _is_context(hint: Any) -> bool:
+    """Whether a parameter is for the session's context, which no model gives."""
+    return hint is SessionContext or (
+        get_origin(hint) in (Annotated, Union, UnionType)
+        and any(each is SessionContext for each in get_args(hint))
+    )
+
+
+def _field(name: str) -> str:
+    """The field of a parameter: its own name may be one that pydantic's models have taken."""
+    return f"given_{name}"
 
 
 def _model(function: Callable[..., Any]) -> Any:
     """A pydantic model of the parameters that a model gives."""
-    hints = _hints(function)
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        hint = hints.get(name, Any)
-        if hint is SessionContext:
-            continue
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise InvalidInputError(f"the parameter *{name} has no name for a model to give")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hint, default)
+    for name, (parameter, hint) in _parameters(function).items():
+        if not _is_context(hint):
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[_field(name)] = (hint, Field(default, alias=name))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
     return create_model("Arguments", __config__=config, **fields)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from langswarm_session.blocks import Block, ReasoningBlock, ToolCallBlock, ToolResultBlock, text_of
+from langswarm_session.blocks import (
+    Block,
+    ReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    text_of,
+)
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable import in_words
 
@@ -20,6 +27,8 @@ def transcript(messages: Iterable[SessionMessage]) -> str:
 
 
 def _words(block: Block) -> str:
+    if isinstance(block, TextBlock):
+        return block.text
     if isinstance(block, ToolCallBlock):
         return f"[calls {block.name} with {block.args}]"
     if isinstance(block, ToolResultBlock):

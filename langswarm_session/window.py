@@ -73,7 +73,12 @@ def _summarised(
     first = SessionMessage(
         id=f"summary-{covered}", role=MessageRole.SYSTEM, content=SUMMARY + summary.text
     )
-    left = [m for m in messages if m.role is MessageRole.SYSTEM or (m.seq or 0) > covered]
+    kept_from = place_of(messages, needed) if needed else len(messages)
+    left = [
+        message
+        for place, message in enumerate(messages)
+        if message.role is MessageRole.SYSTEM or place >= kept_from or (message.seq or 0) > covered
+    ]
     return [first, *cut(left, max_messages, needed)]
 
 
@@ -96,7 +101,12 @@ def cut(
         start -= 1
         room -= messages[start].role is not MessageRole.SYSTEM
     if needed:
-        start = min(start, _place_of(messages, needed))
+        start = min(start, place_of(messages, needed))
+    return beginning_at(messages, start)
+
+
+def beginning_at(messages: Sequence[SessionMessage], start: int) -> list[SessionMessage]:
+    """All system messages, and the others from a place on, but no result parted from its call."""
     system = [message for message in messages[:start] if message.role is MessageRole.SYSTEM]
     while start < len(messages) and messages[start].role in (*_RESULTS, MessageRole.SYSTEM):
         if messages[start].role is MessageRole.SYSTEM:
@@ -117,12 +127,18 @@ def calls_needed(messages: Sequence[SessionMessage]) -> set[str]:
     }
 
 
-def _place_of(messages: Sequence[SessionMessage], needed: Collection[str]) -> int:
-    """Where the last message is that makes one of these calls; behind all if none does."""
+def place_of(messages: Sequence[SessionMessage], needed: Collection[str]) -> int:
+    """Where the newest messages that make these calls begin; behind all if none does."""
+    missing = set(needed)
+    found = len(messages)
     for place in range(len(messages) - 1, -1, -1):
-        if any(
-            isinstance(block, ToolCallBlock) and block.id in needed
-            for block in messages[place].blocks
-        ):
-            return place
-    return len(messages)
+        content = messages[place].content
+        if isinstance(content, str) or messages[place].role is not MessageRole.ASSISTANT:
+            continue
+        made = {block.id for block in content if isinstance(block, ToolCallBlock)}
+        if made & missing:
+            missing -= made
+            found = place
+        if not missing:
+            break
+    return found

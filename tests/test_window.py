@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from langswarm_session import (
+    InvalidInputError,
     MockFailure,
     MockProviderSession,
     ProviderSessionError,
@@ -15,7 +16,7 @@ from langswarm_session import (
     ToolCallBlock,
     ToolResultBlock,
 )
-from langswarm_session.window import cut
+from langswarm_session.window import SUMMARY, cut, place_of
 
 
 def message(role, content):
@@ -147,6 +148,126 @@ class TestToolExchanges:
         results = {block.tool_call_id for block in blocks if isinstance(block, ToolResultBlock)}
         assert calls == results
 
+    @pytest.mark.parametrize("limit", [1, 2, 3])
+    async def test_a_result_that_is_sent_brings_its_call(self, session, mock, limit):
+        await session.update_context(max_messages=limit)
+        mock.script([ToolCallBlock(id=each, name="tool") for each in "ab"])
+        await session.send_message("look")
+        await session.send_message(
+            message("tool", [ToolResultBlock(tool_call_id=each, content="x") for each in "ab"])
+        )
+        request = mock.requests[-1]
+        assert [each.role for each in request.messages][-2:] == ["assistant", "tool"]
+        assert request.repairs == []
+
+    async def test_a_result_brings_a_call_of_long_ago(self, make_manager, mock):
+        manager = make_manager(providers={"mock": mock})
+        session = await manager.create_session("ann", "mock", "echo", max_messages=3)
+        await session.record([call("old"), *(message("user", str(n)) for n in range(9))])
+        await (await manager.get_session(session.session_id)).send_message(result("old"))
+        blocks = [block for each in mock.requests[-1].messages for block in each.blocks]
+        assert [block.id for block in blocks if isinstance(block, ToolCallBlock)] == ["old"]
+        said = [block.content for block in blocks if isinstance(block, ToolResultBlock)]
+        assert said == ["of old"]
+
+    async def test_results_of_several_messages_bring_all_their_calls(self, session, mock):
+        await session.update_context(max_messages=1)
+        await session.record([call("a"), message("user", "so?"), call("b")])
+        results = [ToolResultBlock(tool_call_id=each, content="x") for each in "ab"]
+        await session.send_message(message("tool", results))
+        blocks = [block for each in mock.requests[-1].messages for block in each.blocks]
+        assert [block.id for block in blocks if isinstance(block, ToolCallBlock)] == ["a", "b"]
+        assert not any(getattr(block, "is_error", False) for block in blocks)
+
+
+class TestSummary:
+    @pytest.fixture
+    async def session(self, session):
+        await session.add_system_message("be kind")
+        await session.record([message("user", text) for text in "abcd"])
+        return session
+
+    async def test_stands_for_what_it_covers(self, session, mock):
+        await session.set_summary("letters", 3)
+        await session.send_message("now")
+        assert sent(mock) == [f"{SUMMARY}letters", "be kind", "c", "d", "now"]
+        assert [each.text for each in await session.get_messages()][1:5] == list("abcd")
+
+    async def test_of_all_there_is(self, session, mock):
+        await session.set_summary("letters")
+        await session.send_message("now")
+        assert sent(mock) == [f"{SUMMARY}letters", "be kind", "now"]
+        assert session.context.summary.last_seq == 5
+
+    async def test_goes_with_every_turn(self, session, mock):
+        await session.set_summary("letters")
+        await session.send_message("one")
+        await session.send_message("two")
+        assert sent(mock) == [f"{SUMMARY}letters", "be kind", "one", "You said: one", "two"]
+
+    async def test_is_left_out_again(self, session, mock):
+        await session.set_summary("letters")
+        await session.send_message("one")
+        await session.set_summary(None)
+        await session.send_message("two")
+        assert sent(mock)[:3] == ["be kind", "a", "b"]
+
+    async def test_is_seen_by_other_objects_of_the_session(self, session, mock, manager):
+        other = await manager.get_session(session.session_id)
+        await other.send_message("one")
+        await session.set_summary("letters")
+        await other.send_message("two")
+        assert sent(mock) == [f"{SUMMARY}letters", "be kind", "two"]
+
+    async def test_keeps_the_call_that_a_turn_answers(self, session, mock):
+        await session.record([call("c")])
+        await session.set_summary("letters and a call")
+        await session.send_message(result("c"))
+        assert [each.role for each in mock.requests[-1].messages] == [
+            "system",
+            "system",
+            "assistant",
+            "tool",
+        ]
+        assert mock.requests[-1].repairs == []
+
+    async def test_that_ends_between_a_call_and_its_result(self, session, mock):
+        await session.record([call("c"), result("c"), message("assistant", "seen")])
+        await session.set_summary("letters and a call", 6)
+        await session.send_message("now")
+        assert sent(mock)[2:] == ["seen", "now"]
+        assert mock.requests[-1].repairs == []
+
+    async def test_does_not_count_as_a_message(self, session, mock):
+        await session.update_context(max_messages=2)
+        await session.set_summary("letters", 2)
+        await session.send_message("now")
+        assert sent(mock) == [f"{SUMMARY}letters", "be kind", "d", "now"]
+
+    @pytest.mark.parametrize(("at", "kept"), [(2, False), (3, True), (None, True)])
+    async def test_a_fork_keeps_it_where_it_has_all_of_it(self, session, at, kept):
+        await session.set_summary("letters", 3)
+        fork = await session.fork(at)
+        assert (fork.context.summary is not None) is kept
+        assert session.context.summary is not None
+
+    async def test_goes_with_the_messages(self, session, mock):
+        await session.set_summary("letters")
+        await session.clear_messages()
+        assert session.context.summary is None
+        await session.send_message("new")
+        assert sent(mock) == ["new"]
+
+    @pytest.mark.parametrize("last_seq", [0, -1, 6, True, 1.0, "3"])
+    async def test_covers_only_what_is_there(self, session, last_seq):
+        with pytest.raises(InvalidInputError):
+            await session.set_summary("letters", last_seq)
+
+    @pytest.mark.parametrize("text", ["", 3])
+    async def test_has_a_text(self, session, text):
+        with pytest.raises(InvalidInputError):
+            await session.set_summary(text)
+
 
 def log_of(parts):
     """A log of these parts; a number is a call with so many results, ``noted`` one with a note."""
@@ -205,6 +326,20 @@ class TestCut:
         once = cut(log_of(parts), limit)
         assert cut(once, limit) == once
 
+    @given(parts, st.data())
+    def test_keeps_the_calls_that_are_needed(self, parts, data):
+        log = log_of(parts)
+        made = [b.id for each in log for b in each.blocks if isinstance(b, ToolCallBlock)]
+        needed = set(data.draw(st.lists(st.sampled_from(made), max_size=2))) if made else set()
+        kept = {b.id for m in cut(log, 0, needed) for b in m.blocks if isinstance(b, ToolCallBlock)}
+        assert needed <= kept
+
+    def test_needs_the_newest_of_calls_with_one_id(self):
+        log = [call("a"), result("a"), call("a"), result("a")]
+        assert place_of(log, {"a"}) == 2
+        assert place_of(log, {"other"}) == len(log)
+        assert place_of(log, {"a", "other"}) == 2
+
 
 STEPS = {
     "send": lambda session, mock: session.send_message("sent"),
@@ -213,6 +348,9 @@ STEPS = {
         [message("user", "q"), call("c"), result("c"), message("assistant", "a")]
     ),
     "result": lambda session, mock: session.record(result("d")),
+    "call": lambda session, mock: ask(session, mock),
+    "answer": lambda session, mock: session.send_message(result("d")),
+    "summary": lambda session, mock: summarise(session),
     "system": lambda session, mock: session.add_system_message("be kind"),
     "shorter": lambda session, mock: session.update_context(max_messages=2),
     "longer": lambda session, mock: session.update_context(max_messages=5),
@@ -225,6 +363,17 @@ async def fail(session, mock):
     mock.fail_next(MockFailure.ERROR)
     with pytest.raises(ProviderSessionError):
         await session.send_message("lost")
+
+
+async def ask(session, mock):
+    mock.script(ToolCallBlock(id="d", name="tool"))
+    await session.send_message("ask")
+
+
+async def summarise(session):
+    await session.refresh()
+    if session.last_seq:
+        await session.set_summary("so far", session.last_seq)
 
 
 async def cancel(session):

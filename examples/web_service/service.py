@@ -1,7 +1,7 @@
 """Conversations of many users behind a web service: ``uvicorn service:app``.
 
-One manager serves all requests. Who asks is decided once, in `user_of`; from there on a request sees
-that user's sessions and no others.
+One manager serves all requests. Who asks is decided once, in `user_of`; from there on a request
+sees that user's sessions and no others.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ async def delete(request: Request) -> Response:
 async def send(request: Request) -> Response:
     """POST /sessions/{id}/messages {"text": ...}
 
-    With ``Idempotency-Key`` a retry is given the stored reply. With ``Accept: text/event-stream`` the
-    reply comes as it is made; a client that goes away cancels the turn, and what it had been sent
-    by then is kept.
+    With ``Idempotency-Key`` a retry is given the stored reply. With ``Accept: text/event-stream``
+    the reply comes as it is made; a client that goes away cancels the turn, and what it had been
+    sent by then is kept.
     """
     session = await sessions_of(request).get_session(request.path_params["id"])
     text = (await request.json())["text"]
@@ -137,7 +137,7 @@ def _problem(error: SessionError) -> tuple[dict[str, str], int]:
     return {"error": type(error).__name__, "detail": said}, status
 
 
-async def failed(request: Request, error: Exception) -> Response:
+async def failed(_: Request, error: Exception) -> Response:
     """Any error of a session as JSON."""
     assert isinstance(error, SessionError)
     problem, status = _problem(error)

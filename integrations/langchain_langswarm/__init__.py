@@ -1,27 +1,40 @@
 """LangChain's doors to the conversation record.
 
-`SessionChatMessageHistory` is a chat message history, `RunnableWithSession` a Runnable that gives a
-chain its memory; `to_langchain` and `from_langchain` convert messages without a store.
+`SessionMiddleware` gives an agent its memory, `RunnableWithSession` gives a chain its own, and
+`SessionChatMessageHistory` is a chat message history; `from_langchain`, `to_langchain` and
+`to_langchain_messages` convert messages without a store.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_langswarm.agent import SessionMiddleware as SessionMiddleware
     from langchain_langswarm.history import SessionChatMessageHistory as SessionChatMessageHistory
     from langchain_langswarm.messages import from_langchain as from_langchain
     from langchain_langswarm.messages import to_langchain as to_langchain
+    from langchain_langswarm.messages import to_langchain_messages as to_langchain_messages
     from langchain_langswarm.runnable import RunnableWithSession as RunnableWithSession
 
 _HOMES = {
     "RunnableWithSession": "runnable",
     # In a module of its own: LangChain 2.0 removes what it is built on.
     "SessionChatMessageHistory": "history",
+    "SessionMiddleware": "agent",
     "from_langchain": "messages",
     "to_langchain": "messages",
+    "to_langchain_messages": "messages",
 }
+_PACKAGES = ("langchain_core", "langchain", "langgraph")
 
-__all__ = ["RunnableWithSession", "SessionChatMessageHistory", "from_langchain", "to_langchain"]
+__all__ = [
+    "RunnableWithSession",
+    "SessionChatMessageHistory",
+    "SessionMiddleware",
+    "from_langchain",
+    "to_langchain",
+    "to_langchain_messages",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,12 +44,13 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(f"{__name__}.{home}")
     except ModuleNotFoundError as error:
-        if error.name != "langchain_core":
+        if error.name not in _PACKAGES:
             raise
         from langswarm_session.errors import MissingDependencyError
 
+        package = error.name.replace("_", "-")
         raise MissingDependencyError(
-            'langchain-core is missing: pip install "langswarm-session[langchain]"'
+            f'{package} is missing: pip install "langswarm-session[langchain]"'
         ) from error
     return getattr(module, name)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
-from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain
+from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain_messages
 from langswarm_session.blocking import run
 from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import SessionNotFoundError
@@ -63,7 +63,7 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
             return []
         self._session = session
         with collector_paused():
-            return [to_langchain(message) for message in messages]
+            return to_langchain_messages(messages)
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Store messages, durably. Blocks; see `aadd_messages`."""

@@ -6,7 +6,7 @@ give back is kept beside them, in ``native["langchain"]``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from langchain_core.messages import (
@@ -95,7 +95,9 @@ def from_langchain(message: BaseMessage) -> SessionMessage:
         message: Any message but a `RemoveMessage`, which is an instruction and not a message.
 
     Returns:
-        The session message; `to_langchain` gives an equal message back.
+        The session message; `to_langchain` gives an equal message back, but for pydantic objects
+        in its free-form fields (``additional_kwargs["parsed"]`` of a structured answer, say):
+        their data comes back, not the object.
 
     Raises:
         InvalidInputError: If it is no message, or holds what cannot be stored.
@@ -128,7 +130,8 @@ def to_langchain(message: SessionMessage) -> BaseMessage:
 
     Args:
         message: One that `from_langchain` made comes back equal; any other is converted, with
-            what LangChain has no field for left out.
+            what LangChain has no field for left out. Of several tools' results in one message
+            that is all but the first: see `to_langchain_messages`.
     """
     values = _values(message)
     kept = message.native.get(FORMAT) if message.native else None
@@ -145,6 +148,55 @@ def to_langchain(message: SessionMessage) -> BaseMessage:
         if name in fields and fields[name] != value:
             setattr(made, name, value)
     return made
+
+
+def to_langchain_messages(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
+    """Session messages as LangChain messages, each tool's result as a message of its own.
+
+    Args:
+        messages: Any. One without a result becomes one message, as by `to_langchain`. Of the
+            results in another the first keeps its id and the others have it with their number;
+            what else it holds follows as a user's message.
+    """
+    return [made for message in messages for made in _split(message)]
+
+
+def _split(message: SessionMessage) -> list[BaseMessage]:
+    """The messages that LangChain has for one of ours."""
+    results = _results(message)
+    if not results or (len(message.blocks) == 1 and message.role is MessageRole.TOOL):
+        return [to_langchain(message)]
+    others: list[Block] = [
+        block for block in message.blocks if not isinstance(block, ToolResultBlock)
+    ]
+    parts: list[tuple[MessageRole, list[Block]]] = [
+        (MessageRole.TOOL, [result]) for result in results
+    ]
+    if others:
+        parts.append((MessageRole.USER, others))
+    return [
+        to_langchain(
+            message.model_copy(
+                update={
+                    "id": message.id if number == 1 else f"{message.id}:{number}",
+                    "role": role,
+                    "content": content,
+                }
+            )
+        )
+        for number, (role, content) in enumerate(parts, 1)
+    ]
+
+
+def _results(message: SessionMessage) -> list[ToolResultBlock]:
+    """A message's tool results, unless it is LangChain's own and comes back as it was."""
+    if (
+        isinstance(message.content, str)
+        or message.role in (MessageRole.ASSISTANT, MessageRole.SYSTEM)
+        or (message.native and FORMAT in message.native)
+    ):
+        return []
+    return [block for block in message.content if isinstance(block, ToolResultBlock)]
 
 
 def _neutral(message: BaseMessage, kind: str) -> SessionMessage:

@@ -2,6 +2,8 @@
 
 JSON has no tuples, bytes, or keys that are not strings; those, and LangChain's documents (which
 retriever tools leave as artifacts), are written as an object with one key that begins with ``$``.
+Of any other pydantic object (such as what structured output leaves in a message) the data is kept,
+and comes back as plain data: stored text must never choose a class.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_core.documents import Document
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from langswarm_session.errors import InvalidInputError
 
@@ -29,7 +33,7 @@ def encode(value: Any) -> Any:
     """The value as JSON values.
 
     Raises:
-        InvalidInputError: If it holds an object that could not be given back.
+        InvalidInputError: If it holds an object that is neither data nor pydantic's.
     """
     kind = type(value)
     if value is None or kind in (str, int, float, bool):
@@ -44,15 +48,27 @@ def encode(value: Any) -> Any:
         return {"$tuple": [encode(item) for item in value]}
     if kind is bytes:
         return {"$bytes": base64.b64encode(value).decode()}
-    if kind is Document:
-        return {"$document": encode(dict(value))}
+    if isinstance(value, BaseModel):
+        return {"$document": encode(dict(value))} if kind is Document else _data_of(value)
     for base, plain in _PLAIN.items():
         if isinstance(value, base) and plain(value) == value:
             return encode(plain(value))
     raise InvalidInputError(
         f"a {kind.__module__}.{kind.__qualname__} in a message cannot be stored; give the message "
-        "JSON values (numbers, text, lists, dicts), tuples, bytes or LangChain documents"
+        "JSON values (numbers, text, lists, dicts), tuples, bytes, LangChain documents or pydantic "
+        "objects"
     )
+
+
+def _data_of(value: BaseModel) -> Any:
+    """What a pydantic object holds."""
+    try:
+        return encode(value.model_dump(mode="json"))
+    except PydanticSerializationError as error:
+        kind = type(value)
+        raise InvalidInputError(
+            f"the data of a {kind.__module__}.{kind.__qualname__} in a message is not JSON: {error}"
+        ) from error
 
 
 def decode(value: Any) -> Any:

@@ -20,7 +20,7 @@ from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.utils import get_unique_config_specs
 from typing_extensions import override
 
-from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain
+from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain, to_langchain_messages
 from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
@@ -243,10 +243,10 @@ class RunnableWithSession(Runnable[Any, Any]):
         if turn.replayed:
             return _Call(turn)
         try:
-            history = [to_langchain(message) for message in await turn.history()]
+            history = to_langchain_messages(await turn.history())
             new = given
             if not _same(sent, turn.messages):  # changed by a middleware, or stored before
-                new = [to_langchain(message) for message in turn.messages]
+                new = to_langchain_messages(turn.messages)
                 part = _shaped(part, new)
             passed = [*history, *new]
             repeatable = key is not None or any(message.id for message in given)

@@ -5,7 +5,8 @@ https://platform.claude.com/docs/en/api/messages
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import binascii
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langswarm_session.blocks import (
@@ -22,13 +23,22 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
+from langswarm_session.sendable import Repair, RepairKind
 
 Param = dict[str, Any]
+Report = Callable[[Repair], None]
 
 NAME = "anthropic"
 """The provider whose blocks these are."""
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+
+_OTHERS = ("search_result", "document", "container_upload", "compaction", "fallback")
+"""Blocks of the API that have no form of their own here, beside those of tools that it runs."""
+
+_KEPT_CITATION = "web_search_result_location"
+"""The one citation that is sent back: the API asks for it. The others count the documents of the
+request they were made in, which a later request may not have."""
 
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -48,17 +58,31 @@ def takes(block: Block, in_result: bool) -> bool:
     if isinstance(block, ReasoningBlock):
         return bool(block.signature or block.encrypted) and not in_result
     if isinstance(block, OtherBlock):
-        return isinstance(block.value.get("type"), str) and not in_result
+        kind = str(block.value.get("type"))
+        if in_result:
+            return kind == "search_result"
+        return kind in _OTHERS or _is_server_call(kind) or _is_server_result(kind)
     return isinstance(block, ToolCallBlock) and not in_result
+
+
+def _is_server_call(kind: str) -> bool:
+    """Whether it is the call of a tool that Anthropic runs."""
+    return kind.endswith("_tool_use")
+
+
+def _is_server_result(kind: str) -> bool:
+    return kind.endswith("_tool_result")
 
 
 def needs_files_api(messages: Iterable[SessionMessage]) -> bool:
     """Whether a file is named by its id, which is a beta of its own."""
-    return any(
-        isinstance(block, ImageBlock | FileBlock) and bool(block.file_id)
-        for message in messages
-        for block in message.blocks
-    )
+    return any(_names_file(block) for message in messages for block in message.blocks)
+
+
+def _names_file(block: Block) -> bool:
+    if isinstance(block, ToolResultBlock) and not isinstance(block.content, str):
+        return any(map(_names_file, block.content))
+    return isinstance(block, ImageBlock | FileBlock) and bool(block.file_id)
 
 
 def system(messages: Iterable[SessionMessage]) -> str:
@@ -67,11 +91,12 @@ def system(messages: Iterable[SessionMessage]) -> str:
     return "\n\n".join(text for text in said if text.strip())
 
 
-def to_messages(messages: Iterable[SessionMessage]) -> list[Param]:
+def to_messages(messages: Iterable[SessionMessage], report: Report | None = None) -> list[Param]:
     """Messages as user's and assistant's in turn; system messages are left to `system`.
 
     Args:
         messages: Messages that `takes` has been asked about, each tool's result behind its call.
+        report: Is told what had to be left out on the way.
     """
     sent: list[Param] = []
     for message in messages:
@@ -79,11 +104,32 @@ def to_messages(messages: Iterable[SessionMessage]) -> list[Param]:
             continue
         role = "assistant" if message.role is MessageRole.ASSISTANT else "user"
         content = [_param(block) for block in message.blocks]
+        if role == "assistant":
+            content = _whole(content, message, report)
         if sent and sent[-1]["role"] == role:
-            sent[-1]["content"].extend(content)
-        else:
+            sent[-1]["content"] += content
+        elif content:
             sent.append({"role": role, "content": content})
     return sent
+
+
+def _whole(content: list[Param], message: SessionMessage, report: Report | None) -> list[Param]:
+    """The blocks without calls that Anthropic broke off, and results that lost their call."""
+    called = {block.get("id") for block in content if _is_server_call(block["type"])}
+    answered = {block.get("tool_use_id") for block in content if _is_server_result(block["type"])}
+    kept = []
+    for block in content:
+        kind = block["type"]
+        if (_is_server_call(kind) and block.get("id") not in answered) or (
+            _is_server_result(kind) and block.get("tool_use_id") not in called
+        ):
+            if report is not None:
+                detail = f"a {kind} without its other half"
+                dropped = RepairKind.BLOCK_DROPPED
+                report(Repair(kind=dropped, message_id=message.id, detail=detail))
+        else:
+            kept.append(block)
+    return kept
 
 
 def _param(block: Block) -> Param:
@@ -102,7 +148,14 @@ def _param(block: Block) -> Param:
         return {"type": "thinking", "thinking": block.reasoning, "signature": block.signature}
     if isinstance(block, OtherBlock):
         return dict(block.value)
-    return {"type": "text", "text": text_of([block])}
+    text: Param = {"type": "text", "text": text_of([block])}
+    cited = _citations(block)
+    return {**text, "citations": cited} if cited else text
+
+
+def _citations(block: Block) -> list[Param]:
+    noted = block.annotations or [] if isinstance(block, TextBlock) else []
+    return [dict(each) for each in noted if each.get("type") == _KEPT_CITATION]
 
 
 def _result(block: ToolResultBlock) -> Param:
@@ -119,21 +172,39 @@ def _result(block: ToolResultBlock) -> Param:
 
 def _source(block: Media) -> Param | None:
     """A picture's or document's source; None if the API has none for it."""
-    if isinstance(block, FileBlock) and block.text:
-        return {"type": "text", "media_type": "text/plain", "data": block.text}
+    if isinstance(block, FileBlock) and block.text and block.text.strip():
+        return _text_source(block.text)
     given = inline(block)
     if given is not None:
-        kind, data = given
-        known = _IMAGE_TYPES if isinstance(block, ImageBlock) else ("application/pdf",)
-        if kind not in known or not is_base64(data):
-            return None
-        return {"type": "base64", "media_type": kind, "data": data}
+        return _inline_source(block, *given)
     url = web_url(block)
     if url is not None:
         return {"type": "url", "url": url}
     if block.file_id and block.file_id.startswith("file_"):
         return {"type": "file", "file_id": block.file_id}
     return None
+
+
+def _inline_source(block: Media, kind: str, data: str) -> Param | None:
+    kind = "image/jpeg" if kind == "image/jpg" else kind
+    if isinstance(block, FileBlock) and kind.startswith("text/"):
+        text = _decoded(data)
+        return None if text is None or not text.strip() else _text_source(text)
+    known = _IMAGE_TYPES if isinstance(block, ImageBlock) else ("application/pdf",)
+    if kind not in known or not is_base64(data):
+        return None
+    return {"type": "base64", "media_type": kind, "data": data}
+
+
+def _text_source(text: str) -> Param:
+    return {"type": "text", "media_type": "text/plain", "data": text}
+
+
+def _decoded(data: str) -> str | None:
+    try:
+        return binascii.a2b_base64(data.encode("ascii"), strict_mode=True).decode()
+    except (binascii.Error, ValueError):
+        return None
 
 
 def from_message(message: Mapping[str, Any], model: str) -> SessionMessage:
@@ -163,16 +234,17 @@ def from_block(block: Mapping[str, Any]) -> Block:
     """A content block that the model gave."""
     kind = block.get("type")
     if kind == "text":
-        return TextBlock(text=block["text"], annotations=block.get("citations") or None)
+        return TextBlock(text=block.get("text") or "", annotations=block.get("citations") or None)
     if kind == "thinking":
-        return ReasoningBlock(reasoning=block.get("thinking", ""), signature=block.get("signature"))
+        thought = block.get("thinking") or ""
+        return ReasoningBlock(reasoning=thought, signature=block.get("signature"))
     if kind == "redacted_thinking":
         return ReasoningBlock(encrypted=block.get("data"))
     if kind == "tool_use":
         arguments = block.get("input")
         return ToolCallBlock(
-            id=block["id"],
-            name=block["name"],
+            id=block.get("id"),
+            name=block.get("name") or "",
             args=dict(arguments) if isinstance(arguments, Mapping) else {},
         )
     return OtherBlock(id=block.get("id"), value=dict(block))
@@ -185,13 +257,20 @@ def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
     read = counted.get("cache_read_input_tokens") or 0
     written = counted.get("cache_creation_input_tokens") or 0
     details = counted.get("output_tokens_details") or {}
+    others = {"cache_creation_input_tokens": written, "server_tool_use": _of_server(counted)}
     return TokenUsage(
         input_tokens=(counted.get("input_tokens") or 0) + read + written,
         output_tokens=counted.get("output_tokens") or 0,
         cached_tokens=read,
         reasoning_tokens=details.get("thinking_tokens") or 0,
-        details={"cache_creation_input_tokens": written} if written else None,
+        details={name: value for name, value in others.items() if value} or None,
     )
+
+
+def _of_server(counted: Mapping[str, Any]) -> dict[str, Any]:
+    """How often the tools ran that Anthropic runs."""
+    uses = counted.get("server_tool_use") or {}
+    return {name: count for name, count in uses.items() if count}
 
 
 def joined(replies: Sequence[SessionMessage]) -> SessionMessage:
@@ -199,15 +278,22 @@ def joined(replies: Sequence[SessionMessage]) -> SessionMessage:
     last = replies[-1]
     if len(replies) == 1:
         return last
+    content = [block for reply in replies for block in reply.blocks]
+    return last.model_copy(update={"content": content, "usage": _summed(replies)})
+
+
+def _summed(replies: Iterable[SessionMessage]) -> TokenUsage | None:
     counts = [reply.usage for reply in replies if reply.usage is not None]
-    return last.model_copy(
-        update={
-            "content": [block for reply in replies for block in reply.blocks],
-            "usage": TokenUsage(
-                input_tokens=sum(count.input_tokens for count in counts),
-                output_tokens=sum(count.output_tokens for count in counts),
-                cached_tokens=sum(count.cached_tokens for count in counts),
-                reasoning_tokens=sum(count.reasoning_tokens for count in counts),
-            ),
-        }
+    if not counts:
+        return None
+    details: dict[str, Any] = {}
+    for count in counts:
+        for name, value in (count.details or {}).items():
+            details[name] = details.get(name, 0) + value if isinstance(value, int) else value
+    return TokenUsage(
+        input_tokens=sum(count.input_tokens for count in counts),
+        output_tokens=sum(count.output_tokens for count in counts),
+        cached_tokens=sum(count.cached_tokens for count in counts),
+        reasoning_tokens=sum(count.reasoning_tokens for count in counts),
+        details=details or None,
     )

@@ -5,7 +5,6 @@ https://developers.openai.com/api/reference/resources/chat
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,10 +20,17 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     text_of,
 )
+from langswarm_session.formats.arguments import call_of, text_of_arguments
 from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
 
 ChatMessage = dict[str, Any]
+
+CUSTOM = "custom_tool_call"
+"""The type, in its extras, of a call that gives its tool text; the same in both formats."""
+
+CALL_ID_LENGTH = 40
+"""How long a call's id may be."""
 
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -107,20 +113,16 @@ def _assistant(message: SessionMessage) -> ChatMessage:
     if refusal:
         sent["refusal"] = refusal
     if calls:
-        sent["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call)},
-            }
-            for call in calls
-        ]
+        sent["tool_calls"] = [_call(call) for call in calls]
     return sent
 
 
-def _arguments(call: ToolCallBlock) -> str:
-    raw = (call.extras or {}).get("arguments")
-    return json.dumps(call.args) if raw is None else str(raw)
+def _call(call: ToolCallBlock) -> dict[str, Any]:
+    if (call.extras or {}).get("type") == CUSTOM:
+        custom = {"name": call.name, "input": str(call.args.get("input", ""))}
+        return {"id": call.id, "type": "custom", "custom": custom}
+    function = {"name": call.name, "arguments": text_of_arguments(call)}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _result(block: ToolResultBlock) -> ChatMessage:
@@ -145,14 +147,12 @@ def from_completion(
         blocks.append(TextBlock(text=message["content"]))
     if message.get("refusal"):
         blocks.append(RefusalBlock(refusal=message["refusal"]))
-    blocks += [
-        call_block(call.get("id"), call["function"]["name"], call["function"].get("arguments"))
-        for call in message.get("tool_calls") or []
-        if call.get("function")
-    ]
+    blocks += [_call_block(call) for call in message.get("tool_calls") or []]
     reason = choice.get("finish_reason") or "stop"
     if any(isinstance(block, RefusalBlock) for block in blocks):
         reason = "refusal"
+    elif reason == "stop" and any(isinstance(block, ToolCallBlock) for block in blocks):
+        reason = "tool_calls"  # some servers say so only by the calls
     return SessionMessage(
         role=MessageRole.ASSISTANT,
         content=blocks,
@@ -164,15 +164,15 @@ def from_completion(
     )
 
 
-def call_block(call_id: str | None, name: str, arguments: str | None) -> ToolCallBlock:
-    """A call whose arguments are JSON text, or what a model took for it."""
-    try:
-        parsed = json.loads(arguments) if arguments else {}
-    except ValueError:
-        parsed = None
-    if isinstance(parsed, dict):
-        return ToolCallBlock(id=call_id, name=name, args=parsed)
-    return ToolCallBlock(id=call_id, name=name, extras={"arguments": arguments or ""})
+def _call_block(call: Mapping[str, Any]) -> ToolCallBlock:
+    custom = call.get("custom")
+    if custom:
+        arguments = {"input": custom.get("input") or ""}
+        return ToolCallBlock(
+            id=call.get("id"), name=custom["name"], args=arguments, extras={"type": CUSTOM}
+        )
+    function = call["function"]
+    return call_of(call.get("id"), function["name"], function.get("arguments"))
 
 
 def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
@@ -192,7 +192,7 @@ class ChunkAssembler:
     """Puts the chunks of a streamed completion together."""
 
     def __init__(self) -> None:
-        self._text: list[str] = []
+        self._content: list[str] = []
         self._refusal: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
         self._completion: dict[str, Any] = {}
@@ -206,36 +206,45 @@ class ChunkAssembler:
     def add(self, chunk: Mapping[str, Any]) -> str:
         """Take a chunk in; returns its new text."""
         self._completion.update(without_none(id=chunk.get("id"), usage=chunk.get("usage")))
-        text = ""
-        for choice in chunk.get("choices") or []:
-            delta = choice.get("delta") or {}
-            text += delta.get("content") or ""
-            self._refusal.append(delta.get("refusal") or "")
-            for call in delta.get("tool_calls") or []:
-                self._add_call(call)
-            self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        self._text.append(text)
-        return text
+        return "".join(self._add_choice(choice) for choice in chunk.get("choices") or [])
+
+    def _add_choice(self, choice: Mapping[str, Any]) -> str:
+        delta = choice.get("delta") or {}
+        content, refusal = delta.get("content") or "", delta.get("refusal") or ""
+        self._content.append(content)
+        self._refusal.append(refusal)
+        for call in delta.get("tool_calls") or []:
+            self._add_call(call)
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        return content + refusal
 
     def _add_call(self, delta: Mapping[str, Any]) -> None:
-        index = delta.get("index", len(self._calls))
-        call = self._calls.setdefault(index, {"id": None, "name": "", "arguments": ""})
-        function = delta.get("function") or {}
+        # Some servers send each call whole, and without an index.
+        index = delta.get("index")
+        call = self._calls.setdefault(
+            len(self._calls) if index is None else index, {"id": None, "name": "", "text": ""}
+        )
         call["id"] = call["id"] or delta.get("id")
-        call["name"] += function.get("name") or ""
-        call["arguments"] += function.get("arguments") or ""
+        call["custom"] = call.get("custom") or delta.get("custom") is not None
+        given = delta.get("custom") or delta.get("function") or {}
+        call["name"] += given.get("name") or ""
+        call["text"] += given.get("input") or given.get("arguments") or ""
 
     def completion(self) -> dict[str, Any]:
         """The whole completion."""
         message = {
-            "content": "".join(self._text),
+            "content": "".join(self._content),
             "refusal": "".join(self._refusal),
-            "tool_calls": [
-                {"id": c["id"], "function": {"name": c["name"], "arguments": c["arguments"]}}
-                for _, c in sorted(self._calls.items())
-            ],
+            "tool_calls": [_assembled(call) for _, call in sorted(self._calls.items())],
         }
         return {
             **self._completion,
             "choices": [{"message": message, "finish_reason": self._finish_reason}],
         }
+
+
+def _assembled(call: Mapping[str, Any]) -> dict[str, Any]:
+    name, text = call["name"], call["text"]
+    if call["custom"]:
+        return {"id": call["id"], "custom": {"name": name, "input": text}}
+    return {"id": call["id"], "function": {"name": name, "arguments": text}}

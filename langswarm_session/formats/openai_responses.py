@@ -6,8 +6,8 @@ its blocks in their order; a block keeps its item's id and whatever of the item 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from langswarm_session.blocks import (
@@ -22,6 +22,7 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     text_of,
 )
+from langswarm_session.formats.arguments import call_of, text_of_arguments
 from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
 
@@ -29,6 +30,13 @@ Item = dict[str, Any]
 
 NAME = "openai"
 """The provider whose items these are."""
+
+CALL_ID_LENGTH = 64
+"""How long a call's id may be."""
+
+REASONING = "reasoning.encrypted_content"
+IMAGES = "message.input_image.image_url"
+"""What is to be asked for by name (``include``), or items come without it."""
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
@@ -45,7 +53,9 @@ def takes(block: Block, in_result: bool) -> bool:
         return by_value or bool(web_url(block) or _file_id(block))
     if isinstance(block, FileBlock):
         given = inline(block)
-        return (given is not None and is_base64(given[1])) or bool(web_url(block) or _file_id(block))
+        return (given is not None and is_base64(given[1])) or bool(
+            web_url(block) or _file_id(block)
+        )
     if isinstance(block, ReasoningBlock):
         return bool(block.encrypted and block.id)
     if isinstance(block, OtherBlock):
@@ -59,14 +69,20 @@ def instructions(messages: Iterable[SessionMessage]) -> str:
     return "\n\n".join(text for text in said if text)
 
 
-def to_items(messages: Iterable[SessionMessage], *, with_ids: bool = False) -> list[Item]:
+def to_items(
+    messages: Iterable[SessionMessage],
+    *,
+    with_ids: bool = False,
+    known: Iterable[SessionMessage] = (),
+) -> list[Item]:
     """Messages as input items; system messages are left to `instructions`.
 
     Args:
         messages: Messages that `takes` has been asked about.
         with_ids: Whether the items go back to where their ids are known.
+        known: Messages that may have made the calls which these answer.
     """
-    custom: set[str] = set()
+    custom = {block.id or "" for message in known for block in message.blocks if _is_custom(block)}
     items: list[Item] = []
     for message in messages:
         if message.role is MessageRole.ASSISTANT:
@@ -199,7 +215,7 @@ def _reasoning(block: ReasoningBlock) -> Item:
 def _call(block: ToolCallBlock, with_ids: bool, custom: set[str]) -> Item:
     extras = block.extras or {}
     known = {"id": extras["item_id"]} if with_ids and "item_id" in extras else {}
-    if extras.get("type") == "custom_tool_call":
+    if _is_custom(block):
         custom.add(block.id or "")
         return {
             "type": "custom_tool_call",
@@ -208,38 +224,39 @@ def _call(block: ToolCallBlock, with_ids: bool, custom: set[str]) -> Item:
             "input": str(block.args.get("input", "")),
             **known,
         }
-    arguments = extras.get("arguments")
     return {
         "type": "function_call",
         "call_id": block.id,
         "name": block.name,
-        "arguments": json.dumps(block.args) if arguments is None else arguments,
+        "arguments": text_of_arguments(block),
         **known,
     }
 
 
+def _is_custom(block: Block) -> bool:
+    """Whether a call gives its tool text in place of arguments."""
+    extras = block.extras or {}
+    return isinstance(block, ToolCallBlock) and extras.get("type") == "custom_tool_call"
+
+
 def from_items(items: Iterable[Mapping[str, Any]]) -> list[SessionMessage]:
-    """Items as messages: what a model gave in a row is one message."""
+    """Items as messages: what a model gave in a row is one message, as are results in a row."""
     messages: list[SessionMessage] = []
-    output: list[Mapping[str, Any]] = []
-
-    def flush() -> None:
-        if output:
-            messages.append(_assistant(output))
-            output.clear()
-
-    for item in items:
-        kind = item.get("type", "message")
-        if kind == "message" and item.get("role") != "assistant":
-            flush()
-            messages.append(_input_message(item))
-        elif kind in ("function_call_output", "custom_tool_call_output"):
-            flush()
-            messages.append(_tool_message(item))
+    for kind, run in groupby(items, _speaker):
+        if kind == "assistant":
+            messages.append(_assistant(list(run)))
+        elif kind == "tool":
+            messages.append(_tool_message(list(run)))
         else:
-            output.append(item)
-    flush()
+            messages += [_input_message(item) for item in run]
     return messages
+
+
+def _speaker(item: Mapping[str, Any]) -> str:
+    kind = item.get("type", "message")
+    if kind in ("function_call_output", "custom_tool_call_output"):
+        return "tool"
+    return "user" if kind == "message" and item.get("role") != "assistant" else "assistant"
 
 
 def from_output(items: Iterable[Mapping[str, Any]]) -> list[Block]:
@@ -311,9 +328,7 @@ def _output_blocks(item: Mapping[str, Any]) -> list[Block]:
     if kind == "custom_tool_call":
         extras = {"type": kind, **without_none(item_id=item.get("id"))}
         arguments = {"input": item.get("input", "")}
-        return [
-            ToolCallBlock(id=item["call_id"], name=item["name"], args=arguments, extras=extras)
-        ]
+        return [ToolCallBlock(id=item["call_id"], name=item["name"], args=arguments, extras=extras)]
     return [OtherBlock(id=item.get("id"), value=dict(item))]
 
 
@@ -352,18 +367,8 @@ def _reasoning_block(item: Mapping[str, Any]) -> ReasoningBlock:
 
 
 def _call_block(item: Mapping[str, Any]) -> ToolCallBlock:
-    raw = item.get("arguments") or ""
     extras = without_none(item_id=item.get("id"))
-    try:
-        arguments = json.loads(raw) if raw else {}
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        # A model may give what is no JSON object; it goes back as it came.
-        arguments, extras["arguments"] = {}, raw
-    return ToolCallBlock(
-        id=item["call_id"], name=item["name"], args=arguments, extras=extras or None
-    )
+    return call_of(item["call_id"], item["name"], item.get("arguments"), **extras)
 
 
 def _input_message(item: Mapping[str, Any]) -> SessionMessage:
@@ -391,10 +396,15 @@ def _input_block(part: Mapping[str, Any]) -> Block:
     return OtherBlock(value=dict(part))
 
 
-def _tool_message(item: Mapping[str, Any]) -> SessionMessage:
+def _tool_message(items: Sequence[Mapping[str, Any]]) -> SessionMessage:
+    return SessionMessage(
+        role=MessageRole.TOOL,
+        content=[_result_block(item) for item in items],
+        provider_message_id=items[0].get("id"),
+    )
+
+
+def _result_block(item: Mapping[str, Any]) -> ToolResultBlock:
     output = item.get("output") or ""
     content = output if isinstance(output, str) else [_input_block(part) for part in output]
-    result = ToolResultBlock(tool_call_id=item.get("call_id") or "", content=content)
-    return SessionMessage(
-        role=MessageRole.TOOL, content=[result], provider_message_id=item.get("id")
-    )
+    return ToolResultBlock(tool_call_id=item.get("call_id") or "", content=content)

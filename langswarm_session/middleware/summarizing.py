@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from langswarm_session.blocks import RefusalBlock
 from langswarm_session.checks import check_limit
-from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.errors import InvalidInputError, ProviderSessionError
 from langswarm_session.interfaces import IProviderSession, ISession, ISessionMiddleware
 from langswarm_session.models import MessageRole, SessionBackend, SessionMessage
 from langswarm_session.records import ProviderRequest
 from langswarm_session.session import BaseSession
 from langswarm_session.transcript import transcript
+from langswarm_session.window import calls_needed
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ PROMPT = (
     "out and promised, with names and figures, and what is still open. Write nothing else."
 )
 """What a model is asked, unless it is given another prompt."""
+
+AT_ONCE = 200
+"""How many messages are summarised at once at most: a prompt has an end."""
 
 _RESULTS = (MessageRole.TOOL, MessageRole.FUNCTION)
 
@@ -69,7 +74,7 @@ class SummarizingMiddleware(ISessionMiddleware):
             if session.last_seq - covered >= self._after:
                 try:
                     await self._summarise(session, covered)
-                except SessionError:
+                except Exception:  # a summary is a convenience; the turn is not
                     logger.warning(
                         "session %r: no summary was made; it is tried again with the next message",
                         session.session_id,
@@ -78,15 +83,17 @@ class SummarizingMiddleware(ISessionMiddleware):
         return message
 
     async def _summarise(self, session: BaseSession, covered: int) -> None:
-        messages = [message async for message in session.iter_messages(after=covered)]
+        limit = AT_ONCE + self._keep
+        messages = await session.manager.storage.get_messages(
+            session.session_id, after=covered, limit=limit, answered_only=True
+        )
         old = messages[: _end(messages, len(messages) - self._keep)]
         if not old:
             return
         summary = session.context.summary
         before = "" if summary is None else f"(Before that: {summary.text})\n"
         text = await self._ask(session, f"{self._prompt}\n\n{before}{transcript(old)}")
-        if text.strip():
-            await session.set_summary(text, old[-1].seq)
+        await session.set_summary(text, old[-1].seq)
 
     async def _ask(self, session: BaseSession, question: str) -> str:
         provider = self._provider
@@ -110,11 +117,19 @@ class SummarizingMiddleware(ISessionMiddleware):
             session.session_id, alone, [message], target=asked.target(alone, {})
         )
         reply = await asked.send_message(request)
-        return "".join(each.text for each in reply.messages)
+        text = "".join(each.text for each in reply.messages)
+        refused = any(isinstance(b, RefusalBlock) for each in reply.messages for b in each.blocks)
+        if refused or not text.strip():
+            raise ProviderSessionError(f"{name} gave no summary", provider=name)
+        return text
 
 
 def _end(messages: Sequence[SessionMessage], end: int) -> int:
     """Where to end so that no call is parted from its results."""
-    while 0 < end < len(messages) and messages[end].role in _RESULTS:
+    while 0 < end < len(messages) and _has_results(messages[end]):
         end -= 1
     return max(0, end)
+
+
+def _has_results(message: SessionMessage) -> bool:
+    return message.role in _RESULTS or bool(calls_needed([message]))

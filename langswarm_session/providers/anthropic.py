@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from langswarm_session.errors import (
     InvalidInputError,
     MissingDependencyError,
+    ProviderAuthenticationError,
     ProviderCapabilityError,
+    SessionError,
 )
-from langswarm_session.formats.anthropic import takes
+from langswarm_session.formats import anthropic, anthropic_events
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import SessionBackend, SessionContext, SessionMessage
 from langswarm_session.providers.anthropic_agents import Agents
 from langswarm_session.providers.anthropic_messages import MAX_TOKENS, Messages
-from langswarm_session.providers.anthropic_threads import OWN_URL, Threads
+from langswarm_session.providers.anthropic_sessions import AgentSessions
+from langswarm_session.providers.anthropic_threads import Threads, is_own
 from langswarm_session.providers.sdk import Sdk
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
@@ -43,9 +48,9 @@ class AnthropicProviderSession(IProviderSession):
         max_tokens: How long a reply may be, in tokens, unless a call says.
         cache: Whether what was sent before is to be read from the cache (automatic caching).
         agent: For managed agents: the id of one, or keywords of ``beta.agents.create`` to make one
-            at the first use.
+            at the first use; an agent of that name is used as it is.
         environment: For managed agents: the id of one, or keywords of
-            ``beta.environments.create``.
+            ``beta.environments.create``, in the same way.
         client: An ``anthropic.AsyncAnthropic`` of your own, in place of one made from the options.
         **options: Keywords of ``anthropic.AsyncAnthropic`` (``base_url``, ``timeout``...).
 
@@ -71,18 +76,22 @@ class AnthropicProviderSession(IProviderSession):
     ) -> None:
         if mode is not None and mode not in MODES:
             raise InvalidInputError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
-        if (mode == "managed_agents") != (agent is not None and environment is not None):
+        given = [each is not None for each in (agent, environment)]
+        if any(given) != (mode == "managed_agents") or any(given) != all(given):
             raise InvalidInputError(
                 "managed agents need an agent and an environment, each an id or what to make it "
                 "from, and mode='managed_agents'"
             )
-        secrets = (api_key,) if isinstance(api_key, str) and api_key else ()
-        self._sdk = Sdk(self.name, lambda: _client(api_key, max_retries, options), secrets, client)
+        keys = (api_key, options.get("auth_token"))
+        secrets = tuple(key for key in keys if isinstance(key, str) and key)
+        self._sdk = _Anthropic(
+            self.name, lambda: _client(api_key, max_retries, options), secrets, client
+        )
         self._mode = mode
         self._messages = Messages(self._sdk, max_retries, max_tokens, cache)
         self._threads = Threads(self._sdk, max_retries, max_tokens, cache)
         self._agents = (
-            Agents(self._sdk, max_retries, agent, environment)
+            Agents(AgentSessions(self._sdk, max_retries, agent, environment), max_retries)
             if agent is not None and environment is not None
             else None
         )
@@ -98,8 +107,7 @@ class AnthropicProviderSession(IProviderSession):
             ProviderAuthenticationError, MissingDependencyError: If there is no client to be had.
         """
         if self._mode is None:
-            own = str(self._sdk.client.base_url).startswith(OWN_URL)
-            self._mode = "threads" if own else "messages"
+            self._mode = "threads" if is_own(self._sdk.client.base_url) else "messages"
         return self._mode
 
     def target(self, context: SessionContext, options: Mapping[str, Any]) -> Target:
@@ -108,7 +116,7 @@ class AnthropicProviderSession(IProviderSession):
             provider=self.name,
             model=context.model,
             strict=True,
-            takes=takes,
+            takes=anthropic.takes if self._agents is None else anthropic_events.takes,
             alternates=self._agents is None,
             needs_user=True,
         )
@@ -121,8 +129,9 @@ class AnthropicProviderSession(IProviderSession):
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """See `IProviderSession.stream_message`."""
-        async for event in self._for(request.context).stream(request):
-            yield event
+        async with aclosing(self._for(request.context).stream(request)) as events:
+            async for event in events:
+                yield event
 
     async def count_tokens(self, request: ProviderRequest) -> int:
         """See `IProviderSession.count_tokens`."""
@@ -151,7 +160,7 @@ class AnthropicProviderSession(IProviderSession):
         return await self._managed("list_provider_sessions").list(limit)
 
     async def archive_provider_session(self, provider_session_id: str) -> None:
-        """Archive a session at Anthropic: it can be read, and takes no more. Managed agents only."""
+        """Archive a session: it can be read, and takes no more. Managed agents only."""
         await self._managed("archive_provider_session").archive(provider_session_id)
 
     async def interrupt(self, provider_session_id: str) -> None:
@@ -178,14 +187,26 @@ class AnthropicProviderSession(IProviderSession):
         native = self.mode == "threads" and context.backend in NATIVE
         return self._threads if native else self._messages
 
-    def _managed(self, operation: str) -> Agents:
+    def _managed(self, operation: str) -> AgentSessions:
         if self._agents is None:
             raise ProviderCapabilityError(
                 f"{operation}: Anthropic keeps conversations with mode='managed_agents' only; a "
                 "thread is a cache of minutes, and the record is the local one",
                 provider=self.name,
             )
-        return self._agents
+        return self._agents.sessions
+
+
+class _Anthropic(Sdk):
+    """Anthropic's SDK."""
+
+    def translated(
+        self, error: Exception, model: str = "", *, streaming: bool = False
+    ) -> SessionError:
+        """See `Sdk.translated`. An error event in a stream has the status of the stream."""
+        if getattr(error, "status_code", None) == HTTPStatus.OK:
+            return self.of_event(getattr(error, "body", None), self._said(error))
+        return super().translated(error, model, streaming=streaming)
 
 
 def _client(api_key: str | None, max_retries: int, options: Mapping[str, Any]) -> Any:
@@ -195,4 +216,12 @@ def _client(api_key: str | None, max_retries: int, options: Mapping[str, Any]) -
         raise MissingDependencyError(
             'anthropic is missing: pip install "langswarm-session[anthropic]"'
         ) from error
-    return AsyncAnthropic(api_key=api_key, max_retries=max_retries, **options)
+    client = AsyncAnthropic(api_key=api_key, max_retries=max_retries, **options)
+    keys = (client.api_key, client.auth_token, client.credentials)
+    if not (any(keys) or options.get("default_headers")):
+        raise ProviderAuthenticationError(
+            "the provider 'anthropic' has no key: give one in providers={'anthropic': key} or in "
+            "the environment variable ANTHROPIC_API_KEY",
+            provider="anthropic",
+        )
+    return client

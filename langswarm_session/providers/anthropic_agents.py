@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
-from typing import Any
 
 from langswarm_session.blocks import OtherBlock, TextBlock
 from langswarm_session.errors import (
     ProviderCapabilityError,
+    ProviderRequestError,
     ProviderSessionError,
     ProviderStreamError,
+    ProviderTimeoutError,
     ProviderUnavailableError,
     SessionError,
 )
@@ -26,44 +27,32 @@ from langswarm_session.formats.anthropic_events import (
     ENDED,
     Event,
     Run,
-    from_events,
+    in_words,
+    parted,
     to_events,
 )
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.providers.sdk import Sdk, delay, plain
+from langswarm_session.providers.anthropic_sessions import AgentSessions
+from langswarm_session.providers.sdk import Patience
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Repair, RepairKind
-from langswarm_session.transcript import transcript
 
 logger = logging.getLogger(__name__)
 
-PAGE = 100
+_USER = MessageRole.USER
 
 
 class Agents:
     """Replies by an agent.
 
     Args:
-        sdk: The client.
+        sessions: The sessions of the agent.
         max_retries: How often to try again what may be tried again.
-        agent: The agent's id, or what to make it from.
-        environment: The environment's id, or what to make it from.
     """
 
-    def __init__(
-        self,
-        sdk: Sdk,
-        max_retries: int,
-        agent: str | Mapping[str, Any],
-        environment: str | Mapping[str, Any],
-    ) -> None:
-        self._sdk = sdk
+    def __init__(self, sessions: AgentSessions, max_retries: int) -> None:
+        self.sessions = sessions
         self._retries = max_retries
-        self._wanted: dict[str, str | Mapping[str, Any]] = {
-            "agents": agent,
-            "environments": environment,
-        }
-        self._ids: dict[str, str] = {}
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
@@ -81,280 +70,224 @@ class Agents:
             raise ProviderCapabilityError(
                 f"managed agents take no {', '.join(request.options)}: the agent's own definition "
                 "says what it is and which tools it has",
-                provider=self._sdk.provider,
+                provider=self.sessions.sdk.provider,
             )
-        session, events = await self._place(request)
-        run = Run()
+        turn = _Turn(self.sessions, self._retries, request)
+        async with aclosing(turn.events()) as events:
+            async for event in events:
+                for block in turn.run.add(event):
+                    if isinstance(block, TextBlock):
+                        yield StreamEvent(text=block.text)
+                    elif not isinstance(block, OtherBlock):
+                        yield StreamEvent(block=block)
+        await turn.check()
+        yield turn.reply()
+
+
+class _Turn:
+    """One turn of an agent.
+
+    Attributes:
+        session: The session that it runs in, once there is one.
+        run: What the agent did.
+    """
+
+    def __init__(self, sessions: AgentSessions, retries: int, request: ProviderRequest) -> None:
+        self.session = ""
+        self.run = Run()
+        self._sessions = sessions
+        self._retries = retries
+        self._request = request
+        self._last: str | None = None
+        self._since = datetime.min.replace(tzinfo=UTC)
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Send what is new, then tell what the agent does until it is idle."""
         try:
-            sent = await self._sent(session, events, request)
-            run.last_event = sent["id"]
-            async with aclosing(self._follow(session, sent)) as following:
-                async for event in following:
-                    for block in run.add(event):
-                        if isinstance(block, TextBlock):
-                            yield StreamEvent(text=block.text)
-                        elif not isinstance(block, OtherBlock):
-                            yield StreamEvent(block=block)
+            sent = await self._begun()
+            self.run.last = sent
+            async with aclosing(self._follow(sent)) as events:
+                async for event in events:
+                    yield event
         except (asyncio.CancelledError, GeneratorExit):
-            with suppress(SessionError):
-                await asyncio.shield(self.interrupt(session))
+            if self.session:
+                await asyncio.shield(self._stop())
             raise
-        await self._check(session, run)
-        state = {"last_event": run.last_event}
-        yield ProviderReply([run.reply(request.context.model)], session, state)
 
-    # One turn
+    async def _stop(self) -> None:
+        with suppress(SessionError):
+            await self._sessions.interrupt(self.session)
 
-    async def _place(self, request: ProviderRequest) -> tuple[str, list[Event]]:
-        """The session to go on with, or a new one, and the events to send to it."""
-        context = request.context
-        session = context.provider_session_id
-        if session is not None and not await self._stands(session, request):
-            await self.delete(session)
-            session = None
-        if session is None:
-            history, new = request.split()
-            session = await self.create({"session_id": request.session_id})
-            await request.save(session, {"last_event": None})
-            new = [*(each for each in history if each.role is MessageRole.SYSTEM), *new]
-        else:
-            history, new = [], request.new_messages
-        return session, to_events(self._with_transcript(history, new, request))
+    def reply(self) -> ProviderReply:
+        """The reply, with where the session stands."""
+        last = self.run.last
+        state = {"last_event": last.get("id"), "at": last.get("processed_at")}
+        message = self.run.reply(self._request.context.model)
+        return ProviderReply([message], self.session, state)
 
-    async def _stands(self, session: str, request: ProviderRequest) -> bool:
+    # What is sent, and where
+
+    async def _begun(self) -> Event:
+        """Send what is new to the session that stands as the record does, or to a new one."""
+        request = self._request
+        known = request.context.provider_session_id
+        if known is not None and not await self._stands(known):
+            await self._sessions.delete(known)
+            known = None
+        if known is None:
+            return await self._anew()
+        self.session = known
+        state = request.context.provider_context
+        self._last, self._since = state.get("last_event"), _moment(state.get("at"))
+        events = self._worded([], request.new_messages, request.context.provider_calls)
+        try:
+            return await self._sent(events)
+        except ProviderRequestError:
+            if not await self._sessions.let_go(known):
+                raise
+        return await self._anew()
+
+    async def _anew(self) -> Event:
+        """Send everything to a new session."""
+        request = self._request
+        history, new = request.split()
+        said = [each for each in history if each.role is MessageRole.SYSTEM]
+        self._last, self._since = None, _moment(None)
+        self.session = ""
+        self.session = await self._sessions.create({"session_id": request.session_id})
+        await request.save(self.session, {"last_event": None})
+        if history:
+            logger.info("session %r: the agent's session is made anew", request.session_id)
+        return await self._sent(self._worded(history, [*said, *new], ()))
+
+    async def _stands(self, session: str) -> bool:
         """Whether a session is as the record knows it."""
+        request = self._request
         if request.in_step:
             return True
+        state = request.context.provider_context
+        if state.get("in_doubt"):
+            return False
         try:
-            later = await self._events_after(session, request.context.provider_context["last_event"])
-        except (KeyError, ProviderSessionError):
+            later = await self._sessions.events_after(session, state.get("last_event"))
+        except ProviderRequestError:
             return False
         return not any(event["type"].startswith("user.") for event in later)
 
-    def _with_transcript(
+    def _worded(
         self,
         history: Sequence[SessionMessage],
         new: Sequence[SessionMessage],
-        request: ProviderRequest,
-    ) -> list[SessionMessage]:
-        """What is to be sent, with what cannot be sent as it is put into words."""
-        last_reply = max(
-            (i for i, each in enumerate(new) if each.role is MessageRole.ASSISTANT), default=-1
-        )
-        told = [
-            each
-            for each in (*history, *new[: last_reply + 1])
-            if each.role is not MessageRole.SYSTEM
-        ]
-        rest = [
-            each
-            for i, each in enumerate(new)
-            if i > last_reply or each.role is MessageRole.SYSTEM
-        ]
-        if not told:
-            return rest
-        request.report(
-            Repair(kind=RepairKind.HISTORY_AS_TEXT, detail=f"{len(told)} messages as a transcript")
-        )
-        text = f"(The conversation so far:)\n{transcript(told)}\n(It goes on with this:)"
-        words = SessionMessage(role=MessageRole.USER, content=text)
-        # Results of calls that are in the transcript only have nothing to answer there.
-        return [words, *(each for each in rest if each.role is not MessageRole.TOOL)]
+        open_calls: Collection[str],
+    ) -> list[Event]:
+        """The events to send, with what cannot be sent as it is put into words."""
+        told, rest = parted(history, new, open_calls)
+        if told:
+            detail = f"{len(told)} messages as a transcript"
+            self._request.report(Repair(kind=RepairKind.HISTORY_AS_TEXT, detail=detail))
+            rest = [in_words(told, goes_on=any(each.role is _USER for each in rest)), *rest]
+        return to_events(rest)
 
-    async def _sent(
-        self, session: str, events: Sequence[Event], request: ProviderRequest
-    ) -> Event:
+    async def _sent(self, events: Sequence[Event]) -> Event:
         """Send events; returns the last. Nothing is sent again that has arrived."""
-        before = request.context.provider_context.get("last_event")
-        retries = self._retries if request.retries is None else request.retries
-        for attempt in range(retries + 1):
+        retries = self._request.retries
+        patience = Patience(self._retries if retries is None else retries)
+        while True:
             try:
-                with self._sdk.errors():
-                    client = self._sdk.client.with_options(max_retries=0)
-                    answer = await client.beta.sessions.events.send(session, events=events)
-                data = plain(self._sdk, answer).get("data")
-                if not data:
-                    raise self._sdk.no_answer("no events")
-                return dict(data[-1])
+                return await self._sessions.send(self.session, events)
+            except asyncio.CancelledError:
+                await asyncio.shield(self._doubt())
+                raise
             except ProviderSessionError as error:
                 if not error.retriable:
                     raise
-                arrived = [
-                    event
-                    for event in await self._events_after(session, before)
-                    if event["type"] == events[-1]["type"]
-                ]
-                if arrived:
-                    return arrived[-1]
-                if attempt == retries:
+                arrived = await self._arrived(str(events[-1]["type"]))
+                if arrived is not None:
+                    return arrived
+                if isinstance(error, ProviderTimeoutError):  # it may yet arrive
+                    await self._doubt()
                     raise
-                await asyncio.sleep(delay(attempt, error))
-        raise AssertionError("the last attempt returns or raises")  # pragma: no cover
+                if not await patience.waits(error):
+                    raise
 
-    async def _follow(self, session: str, sent: Event) -> AsyncGenerator[Event, None]:
+    async def _arrived(self, kind: str) -> Event | None:
+        """The newest event of a kind, if one came since this turn began."""
+        try:
+            later = await self._sessions.events_after(self.session, self._last)
+        except ProviderSessionError:
+            await self._doubt()
+            raise
+        arrived = [event for event in later if event["type"] == kind]
+        return arrived[-1] if arrived else None
+
+    async def _doubt(self) -> None:
+        """Note that the session may have more than it is known to have: it is not gone on with."""
+        await self._request.save(self.session, {"last_event": self._last, "in_doubt": True})
+
+    # What comes back
+
+    async def _follow(self, sent: Event) -> AsyncGenerator[Event, None]:
         """The events behind the one that was sent, until the agent is idle, each once."""
-        seen: set[str] = {sent["id"]}
-        since = _at(sent)
-        for attempt in range(self._retries + 2):
+        seen = {sent["id"]}
+        since = max(self._since, _moment(sent.get("processed_at")))
+        patience = Patience(self._retries + 1)
+        while True:
+            error: ProviderSessionError = ProviderStreamError(
+                "the agent's events ended before it was idle; read them with reconcile()",
+                provider=self._sessions.sdk.provider,
+            )
             try:
-                with self._sdk.errors(streaming=True):
-                    stream = await self._sdk.client.beta.sessions.events.stream(session)
-                try:
-                    # What happened before the stream was opened is not in it.
-                    for event in await self._events_after(session, sent["id"]):
-                        if _is_new(event, seen):
-                            yield event
-                            if _is_end(event):
-                                return
-                    with self._sdk.errors(streaming=True):
-                        async for each in stream:
-                            event = plain(self._sdk, each)
-                            # A stream may play old events again.
-                            if _at(event) > since and _is_new(event, seen):
-                                yield event
-                                if _is_end(event):
-                                    return
-                finally:
-                    await stream.close()
-            except ProviderSessionError as error:
-                if not error.retriable or attempt > self._retries:
-                    raise
-                await asyncio.sleep(delay(attempt, error))
-        raise ProviderStreamError(
-            "the agent's events ended before it was idle; read them with reconcile()",
-            provider=self._sdk.provider,
-        )
+                async with aclosing(self._events(sent["id"])) as events:
+                    async for event, is_new in events:
+                        if event["id"] in seen or not (is_new or _moment_of(event) > since):
+                            continue
+                        seen.add(event["id"])
+                        patience = Patience(self._retries + 1)
+                        yield event
+                        if event["type"] in ENDED:
+                            return
+            except ProviderSessionError as failure:
+                error = failure
+            if not await patience.waits(error):
+                raise error
 
-    async def _check(self, session: str, run: Run) -> None:
+    async def _events(self, sent: str) -> AsyncGenerator[tuple[Event, bool], None]:
+        """Events, and whether they are known to be new: a stream may play old ones again."""
+        async with aclosing(self._sessions.events(self.session)) as events:
+            async for event in events:
+                if not event:
+                    # What happened before the stream was opened need not be in it.
+                    for earlier in await self._sessions.events_after(self.session, sent):
+                        yield earlier, True
+                elif event.get("id"):
+                    yield event, False
+
+    async def check(self) -> None:
         """Raises what an agent's end has in place of a reply."""
+        run, provider = self.run, self._sessions.sdk.provider
         said = str((run.error or {}).get("message") or run.stop)
         calls = {block.id for block in run.blocks if block.type == "tool_call"}
         if run.stop == "requires_action" and not set(run.waits_for) <= calls:
-            await self.interrupt(session)
+            await self._stop()
             raise ProviderCapabilityError(
                 "the agent waits for a tool to be confirmed, which is not done here: give the "
                 "tool the permission policy always_allow",
-                provider=self._sdk.provider,
+                provider=provider,
             )
         if run.stop == "retries_exhausted":
-            raise ProviderUnavailableError(
-                f"the agent's model failed: {said}", provider=self._sdk.provider
-            )
+            raise ProviderUnavailableError(f"the agent's model failed: {said}", provider=provider)
         if run.stop.startswith("session."):
-            raise ProviderSessionError(
-                f"the agent's session has ended: {said}", provider=self._sdk.provider
-            )
+            raise ProviderSessionError(f"the agent's session has ended: {said}", provider=provider)
         if not run.blocks and run.stop != "refusal":
-            raise ProviderSessionError(
-                f"the agent said nothing: {said}", provider=self._sdk.provider
-            )
-
-    # Sessions
-
-    async def create(self, metadata: dict[str, str], **options: Any) -> str:
-        """A session; returns its id."""
-        agent = await self._id("agents")
-        environment = await self._id("environments")
-        with self._sdk.errors():
-            made = await self._sdk.client.beta.sessions.create(
-                agent=agent, environment_id=environment, metadata=metadata, **options
-            )
-        return str(plain(self._sdk, made)["id"])
-
-    async def _id(self, kind: str) -> str:
-        """The id of the agent or environment; one of that name is used again, or else made."""
-        wanted = self._wanted[kind]
-        if isinstance(wanted, str):
-            return wanted
-        if kind not in self._ids:
-            resource = getattr(self._sdk.client.beta, kind)
-            with self._sdk.errors(str(wanted.get("model", ""))):
-                async for each in resource.list():
-                    known = plain(self._sdk, each)
-                    if known.get("name") == wanted.get("name") and not known.get("archived_at"):
-                        self._ids[kind] = str(known["id"])
-                        break
-                else:
-                    made = await resource.create(**wanted)
-                    self._ids[kind] = str(plain(self._sdk, made)["id"])
-        return self._ids[kind]
-
-    async def retrieve(self, session: str) -> dict[str, Any]:
-        """What Anthropic says of a session."""
-        with self._sdk.errors():
-            return plain(self._sdk, await self._sdk.client.beta.sessions.retrieve(session))
-
-    async def list(self, limit: int) -> list[dict[str, Any]]:
-        """The newest sessions of the agent."""
-        found: list[dict[str, Any]] = []
-        agent = await self._id("agents")
-        with self._sdk.errors():
-            async for each in self._sdk.client.beta.sessions.list(agent_id=agent, order="desc"):
-                if len(found) == limit:
-                    break
-                found.append(plain(self._sdk, each))
-        return found
-
-    async def archive(self, session: str) -> None:
-        """Archive a session."""
-        with self._sdk.errors():
-            await self._sdk.client.beta.sessions.archive(session)
-
-    async def interrupt(self, session: str) -> None:
-        """Stop what the agent does."""
-        with self._sdk.errors():
-            await self._sdk.client.beta.sessions.events.send(
-                session, events=[{"type": "user.interrupt"}]
-            )
-
-    async def delete(self, session: str) -> None:
-        """Remove a session; one that runs is interrupted first, one that is gone is fine."""
-        for attempt in range(self._retries + 1):
-            try:
-                with self._sdk.errors():
-                    await self._sdk.client.beta.sessions.delete(session)
-            except ProviderSessionError as error:
-                status = getattr(error.__cause__, "status_code", None)
-                if status == 404:
-                    return
-                if status != 400 or attempt == self._retries:
-                    raise
-                await self.interrupt(session)
-                await asyncio.sleep(delay(attempt, error))
-            else:
-                return
-
-    async def messages(self, session: str, limit: int | None) -> list[SessionMessage]:
-        """The newest messages of a session, oldest first."""
-        messages = from_events(await self._events_after(session, None))
-        return messages if limit is None else messages[max(0, len(messages) - limit) :]
-
-    async def _events_after(self, session: str, last: str | None) -> list[Event]:
-        """The events behind one, or all, oldest first: read from the newest back."""
-        found: list[Event] = []
-        with self._sdk.errors():
-            pages = self._sdk.client.beta.sessions.events.list(session, order="desc", limit=PAGE)
-            async for each in pages:
-                event = plain(self._sdk, each)
-                if last is not None and event.get("id") == last:
-                    break
-                found.append(event)
-        return found[::-1]
+            raise ProviderSessionError(f"the agent said nothing: {said}", provider=provider)
 
 
-def _is_new(event: Event, seen: set[str]) -> bool:
-    event_id = event.get("id")
-    if event_id is None or event_id in seen:
-        return False
-    seen.add(event_id)
-    return True
+def _moment(text: str | None) -> datetime:
+    """A point in time as events have it; the beginning of time for none."""
+    return datetime.min.replace(tzinfo=UTC) if text is None else datetime.fromisoformat(text)
 
 
-def _is_end(event: Event) -> bool:
-    return event["type"] in ENDED
-
-
-def _at(event: Event) -> datetime:
-    """When an event was processed; the beginning of time for one that was not yet."""
+def _moment_of(event: Event) -> datetime:
+    """When an event was processed; one that was not yet is newer than all that were."""
     at = event.get("processed_at")
-    return datetime.min.replace(tzinfo=UTC) if at is None else datetime.fromisoformat(at)
+    return datetime.max.replace(tzinfo=UTC) if at is None else _moment(at)

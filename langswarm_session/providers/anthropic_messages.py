@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
@@ -16,7 +17,7 @@ from langswarm_session.formats.anthropic import (
     to_messages,
 )
 from langswarm_session.models import SessionMessage
-from langswarm_session.providers.sdk import Sdk, check_options, plain
+from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Repair, RepairKind
 from langswarm_session.tools import Tool, as_tools, to_anthropic
@@ -24,8 +25,9 @@ from langswarm_session.tools import Tool, as_tools, to_anthropic
 MAX_TOKENS = 8192
 """How long a reply may be unless the caller says: the API wants a number."""
 
-STREAM_FROM = 16_000
-"""From this many tokens on the SDK refuses to wait for a whole reply; it is streamed then."""
+STREAM_FROM = 8192
+"""Beyond this many tokens the SDK refuses to wait for a whole reply of some models, and a
+connection that is idle for so long may break: the reply is streamed then."""
 
 FILES_BETA = "files-api-2025-04-14"
 
@@ -38,6 +40,9 @@ RESERVED = {
     "thread": "the provider's mode decides it",
     "stream": "use stream_message()",
 }
+
+COUNTED = ("system", "tools", "tool_choice", "thinking")
+"""The keywords that change how many tokens a request has."""
 
 Arguments = dict[str, Any]
 
@@ -60,159 +65,184 @@ class Messages:
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
-        arguments = {
-            **self.fixed(request),
-            "messages": to_messages(request.messages),
-        }
-        return ProviderReply([await self.replied(request, arguments)])
+        arguments = self.whole(request, self.fixed(request))
+        return ProviderReply([joined(await self.replies(request, arguments))])
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """The reply in pieces."""
-        arguments = {
-            **self.fixed(request),
-            "messages": to_messages(request.messages),
-        }
-        async for event in self.streamed(request, arguments):
-            yield event if isinstance(event, StreamEvent) else ProviderReply([event])
+        arguments = self.whole(request, self.fixed(request))
+        async with aclosing(self.streamed(request, arguments)) as events:
+            async for event in events:
+                yield event if isinstance(event, StreamEvent) else ProviderReply([joined(event)])
 
     async def count(self, request: ProviderRequest) -> int:
         """Tokens of the request's messages, by Anthropic's own count."""
-        fixed = self.fixed(request)
-        wanted = {key: fixed[key] for key in ("system", "tools", "tool_choice") if key in fixed}
-        client, betas = self._endpoint(request, fixed)
+        whole = self.whole(request, self.fixed(request))
+        wanted = {key: whole[key] for key in ("messages", "betas", *COUNTED) if key in whole}
+        client, arguments = self._endpoint(request, wanted)
         with self._sdk.errors(request.context.model):
-            counted = await client.count_tokens(
-                model=request.context.model,
-                messages=to_messages(request.messages),
-                **betas,
-                **wanted,
+            counted = plain(
+                self._sdk, await client.count_tokens(model=request.context.model, **arguments)
             )
-        return int(plain(self._sdk, counted)["input_tokens"])
+        if not isinstance(counted.get("input_tokens"), int):
+            raise self._sdk.no_answer("no count")
+        return int(counted["input_tokens"])
+
+    # What is sent
 
     def fixed(self, request: ProviderRequest) -> Arguments:
-        """Keywords of ``messages.create`` but for the messages."""
+        """Keywords of ``messages.create`` but for the messages and what they make necessary."""
         options = dict(request.options)
         check_options(self._sdk.provider, options, RESERVED)
+        self._set_system(request, options)
+        tools = options.pop("tools", None)
+        if tools:
+            options["tools"] = [to_anthropic(tool) for tool in as_tools(tools)]
+        if self._cache and "cache_control" not in options:
+            options["cache_control"] = {"type": "ephemeral"}
+        if options.get("cache_control") is None:
+            options.pop("cache_control", None)
+        if "max_tokens" not in options:
+            thinking = options.get("thinking")
+            budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+            options["max_tokens"] = self._max_tokens + (budget if isinstance(budget, int) else 0)
+        return {"model": request.context.model, **options}
+
+    def _set_system(self, request: ProviderRequest, options: Arguments) -> None:
+        """What the record's system messages say, then the caller's own."""
         said = [system(request.window), options.pop("instructions", None)]
         given = options.pop("system", None)
         if isinstance(given, list):
             said_first = [{"type": "text", "text": text} for text in said if text]
             options["system"] = [*said_first, *given]
         elif any((*said, given)):
-            options["system"] = "\n\n".join(text for text in (*said, given) if text)
-        tools = options.pop("tools", None)
-        if tools:
-            options["tools"] = [to_anthropic(tool) for tool in as_tools(tools)]
-        else:
-            self._declare_tools(request, options)
-        if self._cache and "cache_control" not in options:
-            options["cache_control"] = {"type": "ephemeral"}
-        if "max_tokens" not in options:
-            thinking = options.get("thinking")
-            budget = thinking.get("budget_tokens", 0) if isinstance(thinking, Mapping) else 0
-            options["max_tokens"] = self._max_tokens + budget
-        return {"model": request.context.model, **options}
+            options["system"] = "\n\n".join(str(text) for text in (*said, given) if text)
 
-    def _declare_tools(self, request: ProviderRequest, options: Arguments) -> None:
-        """Declare the tools of past calls: the API refuses calls of tools that it is not told of."""
-        blocks = [block for message in request.messages for block in message.blocks]
-        calls = [block for block in blocks if isinstance(block, ToolCallBlock)]
-        names = dict.fromkeys(call.name for call in calls)
-        if not names and not any(isinstance(block, ToolResultBlock) for block in blocks):
-            return
-        options["tools"] = [to_anthropic(Tool(name)) for name in names or ["tool"]]
-        options["tool_choice"] = {"type": "none"}
-        request.report(Repair(kind=RepairKind.TOOLS_DECLARED, detail=", ".join(names)))
+    def whole(self, request: ProviderRequest, fixed: Arguments) -> Arguments:
+        """The arguments of a request with the whole window."""
 
-    async def replied(self, request: ProviderRequest, arguments: Arguments) -> SessionMessage:
-        """The whole reply to a request."""
-        if arguments["max_tokens"] > STREAM_FROM:
-            async for event in self.streamed(request, arguments):
-                if isinstance(event, SessionMessage):
-                    return event
+        def report(repair: Repair) -> None:
+            if repair not in request.repairs:
+                request.report(repair)
+
+        arguments = {**fixed, "messages": to_messages(request.messages, report)}
+        if "tools" not in fixed:
+            names = _tools_used(request.messages)
+            if names:
+                # The API refuses calls of tools that it is not told of.
+                arguments["tools"] = [to_anthropic(Tool(name)) for name in names]
+                arguments["tool_choice"] = {"type": "none"}
+                report(Repair(kind=RepairKind.TOOLS_DECLARED, detail=", ".join(names)))
+        return arguments
+
+    def _endpoint(
+        self, request: ProviderRequest, arguments: Arguments
+    ) -> tuple[Any, dict[str, Any]]:
+        """Where to send a request, and its arguments with its betas."""
+        retries = self._retries if request.retries is None else request.retries
+        client = self._sdk.client.with_options(max_retries=retries)
+        betas = list(arguments.get("betas") or ())
+        if needs_files_api(request.window) and FILES_BETA not in betas:
+            betas.append(FILES_BETA)
+        if betas:
+            return client.beta.messages, {**arguments, "betas": betas}
+        return client.messages, arguments
+
+    # What comes back
+
+    async def replies(self, request: ProviderRequest, arguments: Arguments) -> list[SessionMessage]:
+        """The whole reply: one message, or more where the model paused."""
+        if _is_long(arguments):
+            async with aclosing(self.streamed(request, arguments)) as events:
+                return [event async for event in events if isinstance(event, list)][-1]
         replies: list[SessionMessage] = []
-        client, betas = self._endpoint(request, arguments)
         while True:
+            client, sent = self._endpoint(request, arguments)
             with self._sdk.errors(request.context.model):
-                answer = await client.create(**arguments, **betas)
-            message = plain(self._sdk, answer)
-            if "content" not in message:
+                message = plain(self._sdk, await client.create(**sent))
+            if not isinstance(message.get("content"), list):
                 raise self._sdk.no_answer("no content")
-            replies.append(self._reply(message, request))
+            self.look_at(message, request, arguments)
+            replies.append(from_message(message, request.context.model))
             if message.get("stop_reason") != "pause_turn" or len(replies) > PAUSES:
-                return joined(replies)
-            arguments = _after_pause(arguments, message)
+                return replies
+            arguments = self.resumed(request, arguments, message)
 
     async def streamed(
         self, request: ProviderRequest, arguments: Arguments
-    ) -> AsyncGenerator[StreamEvent | SessionMessage, None]:
-        """The reply to a request in pieces, then as a whole."""
+    ) -> AsyncGenerator[StreamEvent | list[SessionMessage], None]:
+        """The reply in pieces, then the whole of it."""
         replies: list[SessionMessage] = []
-        client, betas = self._endpoint(request, arguments)
         while True:
             message: dict[str, Any] | None = None
-            is_open = False
-            try:
-                with self._sdk.errors(request.context.model):
-                    manager = client.stream(**arguments, **betas)
-                    events = await manager.__aenter__()
-                    is_open = True
-                with self._sdk.errors(request.context.model, streaming=True):
-                    async for event in events:
-                        if event.type == "message_start":
-                            self.on_start(plain(self._sdk, event)["message"], request, arguments)
-                        shown = _shown(self._sdk, event)
-                        if shown is not None:
-                            yield shown
-                        if event.type == "message_stop":
-                            message = plain(self._sdk, events.current_message_snapshot)
-            finally:
-                if is_open:
-                    await manager.__aexit__(None, None, None)
+            async with aclosing(self._events(request, arguments)) as events:
+                async for event in events:
+                    if isinstance(event, StreamEvent):
+                        yield event
+                    else:
+                        message = event
             if message is None:
                 raise ProviderStreamError(
                     "the stream ended before the reply was complete; send the message again",
                     provider=self._sdk.provider,
                 )
-            replies.append(self._reply(message, request))
+            replies.append(from_message(message, request.context.model))
             if message.get("stop_reason") != "pause_turn" or len(replies) > PAUSES:
-                yield joined(replies)
+                yield replies
                 return
-            arguments = _after_pause(arguments, message)
+            arguments = self.resumed(request, arguments, message)
 
-    def on_start(
+    async def _events(
+        self, request: ProviderRequest, arguments: Arguments
+    ) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
+        """The pieces of one stream, then its message."""
+        client, sent = self._endpoint(request, arguments)
+        async with AsyncExitStack() as stack:
+            with self._sdk.errors(request.context.model):
+                stream = await stack.enter_async_context(client.stream(**sent))
+                await opened(self._sdk, stream)
+            with self._sdk.errors(request.context.model, streaming=True):
+                async for event in stream:
+                    if event.type == "message_start":
+                        self.look_at(plain(self._sdk, event)["message"], request, arguments)
+                    shown = _shown(self._sdk, event)
+                    if shown is not None:
+                        yield shown
+                    if event.type == "message_stop":
+                        yield plain(self._sdk, stream.current_message_snapshot)
+
+    def look_at(
         self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
     ) -> None:
-        """What is to be looked at before anything of a streamed reply is shown."""
+        """What is to be looked at before anything of a reply is shown."""
 
-    def _reply(self, message: Mapping[str, Any], request: ProviderRequest) -> SessionMessage:
-        return from_message(message, request.context.model)
-
-    def _endpoint(
-        self, request: ProviderRequest, arguments: Mapping[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
-        """Where to send a request, and its betas."""
-        retries = self._retries if request.retries is None else request.retries
-        client = self._sdk.client.with_options(max_retries=retries)
-        betas = [FILES_BETA] if needs_files_api(request.messages) else []
-        if not betas and "betas" not in arguments and "thread" not in arguments:
-            return client.messages, {}
-        if betas and "betas" in arguments:
-            arguments["betas"].extend(betas)
-            betas = []
-        return client.beta.messages, {"betas": betas} if betas else {}
+    def resumed(
+        self, request: ProviderRequest, arguments: Arguments, message: Mapping[str, Any]
+    ) -> Arguments:
+        """The request that lets a model go on which paused: its own words are sent back to it."""
+        *before, last = arguments["messages"]
+        said = message["content"]
+        if last["role"] == "assistant":  # it paused before
+            last = {**last, "content": [*last["content"], *said]}
+            return {**arguments, "messages": [*before, last]}
+        paused = {"role": "assistant", "content": said}
+        return {**arguments, "messages": [*before, last, paused]}
 
 
-def _after_pause(arguments: Arguments, message: Mapping[str, Any]) -> Arguments:
-    """The request that lets a model go on which paused: its own words are sent back to it."""
-    if "thread" in arguments:
-        thread = {"type": "continue", "previous_message_id": message["id"]}
-        kept = {key: value for key, value in arguments.items() if key not in ("system", "tools")}
-        return {**kept, "thread": thread, "messages": []}
-    said = {"role": "assistant", "content": message["content"]}
-    return {**arguments, "messages": [*arguments["messages"], said]}
+def _is_long(arguments: Mapping[str, Any]) -> bool:
+    most = arguments["max_tokens"]
+    return isinstance(most, int) and most > STREAM_FROM
+
+
+def _tools_used(messages: list[SessionMessage]) -> list[str]:
+    """The names of the tools that are called in messages, or any where there are results only."""
+    blocks = [block for message in messages for block in message.blocks]
+    names = dict.fromkeys(block.name for block in blocks if isinstance(block, ToolCallBlock))
+    if not names and any(isinstance(block, ToolResultBlock) for block in blocks):
+        return ["tool"]
+    return list(names)
 
 
 def _shown(sdk: Sdk, event: Any) -> StreamEvent | None:

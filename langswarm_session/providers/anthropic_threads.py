@@ -8,44 +8,42 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from pydantic_core import to_json
 
-from langswarm_session.errors import SessionError
-from langswarm_session.formats.anthropic import to_messages, usage
-from langswarm_session.models import SessionMessage
+from langswarm_session.errors import ProviderRequestError, SessionError
+from langswarm_session.formats.anthropic import Param, joined, to_messages, usage
+from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.providers.anthropic_messages import Arguments, Messages
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tokens import estimate
 
 logger = logging.getLogger(__name__)
 
-OWN_URL = "https://api.anthropic.com"
+OWN_HOST = "api.anthropic.com"
 
 BETA = "message-threads-2026-08-12"
 
 HELD_SECONDS = 285.0
 """How long after its last use a thread is gone on with: the server keeps it for five minutes."""
 
-REPLAYED = (
-    "thread_not_found",
-    "thread_already_continued",
-    "thread_continue_in_flight",
-    "thread_fingerprint_mismatch",
-)
-"""The errors after which the whole window is sent under a new thread."""
-
 UNSUPPORTED = "thread_unsupported_request"
 
-CLEARLY_SHORTER = 3
-"""A server is tested only where the whole window has this many times the tokens of what is new, so
-that the count of an answer tells which of the two the model saw."""
+FORGETS_BELOW = 0.75
+"""An answer that counts less than this part of the thread's tokens was given without the thread."""
+
+NEW_AT_MOST, OWN_AT_LEAST = 0.25, 0.5
+"""A server that may ignore threads is tried only where what is new can be no more than this part of
+the thread's tokens, and where at least this part of them are the conversation's: then a server that
+sees only what is new, and some words of its own besides, counts fewer than `FORGETS_BELOW`."""
 
 
-class _ForgetsError(Exception):
+class _ForgetsError(SessionError):
     """The server answered from what was new alone: it does not know threads."""
 
 
@@ -59,154 +57,175 @@ class Threads(Messages):
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
         fixed = self.fixed(request)
-        arguments = self._threaded(request, fixed)
+        arguments = self._first(request, fixed)
         while True:
             try:
-                message = await self.replied(request, arguments)
-                if message.usage is not None:
-                    self._check(message.usage.input_tokens, request, arguments)
-            except (SessionError, _ForgetsError) as error:
-                arguments = self._after(error, request, arguments, fixed)
+                replies = await self.replies(request, arguments)
+            except SessionError as error:
+                arguments = self._instead(error, request, arguments, fixed)
             else:
-                return self._done(message, arguments, fixed)
+                return self._done(replies, arguments, fixed)
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """The reply in pieces."""
         fixed = self.fixed(request)
-        arguments = self._threaded(request, fixed)
+        arguments = self._first(request, fixed)
+        has_begun = False
         while True:
             try:
-                async for event in self.streamed(request, arguments):
-                    if isinstance(event, StreamEvent):
-                        yield event
-                    else:
-                        yield self._done(event, arguments, fixed)
-            except (SessionError, _ForgetsError) as error:
-                # These come before anything was shown; after that, it raises.
-                arguments = self._after(error, request, arguments, fixed)
+                async with aclosing(self.streamed(request, arguments)) as events:
+                    async for event in events:
+                        if isinstance(event, StreamEvent):
+                            has_begun = True
+                            yield event
+                        else:
+                            yield self._done(event, arguments, fixed)
+            except SessionError as error:
+                if has_begun:
+                    raise
+                arguments = self._instead(error, request, arguments, fixed)
             else:
                 return
 
-    def on_start(
-        self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
-    ) -> None:
-        """Look at the count before the first word is shown."""
-        counted = usage(message.get("usage"))
-        if counted is not None:
-            self._check(counted.input_tokens, request, arguments)
+    # What is sent
 
-    # Going on with a thread
-
-    def _threaded(self, request: ProviderRequest, fixed: Arguments) -> Arguments:
-        """The arguments of a request: with what is new, where the thread can be gone on with."""
-        if self._knows_threads is False:
-            return self._whole(request, fixed)
+    def _first(self, request: ProviderRequest, fixed: Arguments) -> Arguments:
+        """The arguments to begin with: only what is new, where the thread can be gone on with."""
         known = request.context.provider_context
-        if (
+        if self._knows_threads is False or known.get("unsupported") == sorted(fixed):
+            return self.whole(request, fixed)
+        if not (
             request.in_step
             and known.get("message_id")
             and known.get("fingerprint") == _fingerprint(fixed)
             and time.time() - known.get("at", 0) < HELD_SECONDS
-            and self._may_go_on(request)
+            and _has_room(request)
         ):
-            thread = {"type": "continue", "previous_message_id": known["message_id"]}
-            kept = {key: value for key, value in fixed.items() if key not in ("system", "tools")}
-            messages = to_messages(request.new_messages)
-            return {**kept, **_threading(fixed, thread), "messages": messages}
-        return self._begun(request, fixed)
+            return self._begun(request, fixed)
+        new = to_messages(request.new_messages)
+        if not (self._is_trusted or _would_show(request, fixed, new)):
+            return self._begun(request, fixed)
+        thread = {"type": "continue", "previous_message_id": known["message_id"]}
+        kept = {key: value for key, value in fixed.items() if key not in ("system", "tools")}
+        if known.get("declared"):
+            kept["tool_choice"] = {"type": "none"}
+        return {**kept, **_threading(fixed, thread), "messages": new}
 
     def _begun(self, request: ProviderRequest, fixed: Arguments) -> Arguments:
         """The arguments of a request with the whole window, under a new thread."""
-        messages = to_messages(request.messages)
-        return {**fixed, **_threading(fixed, {"type": "create"}), "messages": messages}
+        return {**self.whole(request, fixed), **_threading(fixed, {"type": "create"})}
 
-    def _whole(self, request: ProviderRequest, fixed: Arguments) -> Arguments:
-        """The arguments of a request with the whole window, without a thread."""
-        return {**fixed, "messages": to_messages(request.messages)}
-
-    def _after(
+    def _instead(
         self,
-        error: Exception,
+        error: SessionError,
         request: ProviderRequest,
         arguments: Arguments,
         fixed: Arguments,
     ) -> Arguments:
-        """The arguments to try again with.
+        """The arguments to try again with: a new thread in place of one, or none in place of that.
 
         Raises:
             SessionError: The error, if it is not one of threads.
         """
-        if isinstance(error, _ForgetsError):
+        thread = arguments.get("thread")
+        code = _error_code(error)
+        if thread is None:
+            raise error
+        if isinstance(error, _ForgetsError) or self._is_unknown(error):
             self._knows_threads = False
             logger.warning(
-                "the server at %s ignores message threads, so the whole window is sent; name "
-                "mode='messages' for it",
+                "the server at %s does not know message threads, so the whole window is sent; "
+                "name mode='messages' for it",
                 self._sdk.client.base_url,
             )
-            return self._whole(request, fixed)
-        code = _error_code(error)
-        thread = arguments.get("thread")
-        if thread is not None and thread["type"] == "continue" and code in REPLAYED:
-            logger.info("session %r: %s; a new thread is begun", request.session_id, code)
-            return self._begun(request, fixed)
-        if thread is not None and code == UNSUPPORTED:
+        elif code == UNSUPPORTED:
             logger.info("session %r: this request goes without a thread", request.session_id)
-            return self._whole(request, fixed)
-        raise error
+        elif thread["type"] == "continue" and isinstance(error, ProviderRequestError):
+            logger.info("session %r: a new thread is begun: %s", request.session_id, error)
+            return self._begun(request, fixed)
+        else:
+            raise error
+        return self.whole(request, fixed)
+
+    def resumed(
+        self, request: ProviderRequest, arguments: Arguments, message: Mapping[str, Any]
+    ) -> Arguments:
+        """See `Messages.resumed`."""
+        if "thread" not in arguments:
+            return super().resumed(request, arguments, message)
+        if not self._is_trusted:
+            return super().resumed(request, self.whole(request, self.fixed(request)), message)
+        thread = {"type": "continue", "previous_message_id": message["id"]}
+        kept = {key: value for key, value in arguments.items() if key not in ("system", "tools")}
+        return {**kept, "thread": thread, "messages": []}
 
     def _done(
-        self, message: SessionMessage, arguments: Arguments, fixed: Arguments
+        self, replies: Sequence[SessionMessage], arguments: Arguments, fixed: Arguments
     ) -> ProviderReply:
         """The reply, with where its thread stands."""
-        if "thread" not in arguments or message.finish_reason == "refusal":
+        message, last = joined(replies), replies[-1]
+        is_lost = len(replies) > 1 and not self._is_trusted
+        if "thread" not in arguments:
+            known = {"message_id": None, "unsupported": sorted(fixed)}
+            return ProviderReply([message], provider_context=known)
+        if last.finish_reason == "refusal" or is_lost:
             return ProviderReply([message], provider_context={"message_id": None})
-        counted = message.usage
+        counted = last.usage
         seen = 0
         if counted is not None:
             seen = counted.input_tokens + counted.output_tokens - counted.reasoning_tokens
         return ProviderReply(
             [message],
             provider_context={
-                "message_id": message.provider_message_id,
+                "message_id": last.provider_message_id,
                 "fingerprint": _fingerprint(fixed),
+                "declared": "tools" not in fixed
+                and arguments.get("tool_choice") == {"type": "none"},
                 "tokens": seen,
                 "at": int(time.time()),
             },
         )
 
-    # Servers that ignore threads
+    # Servers that do not know threads
 
     @property
     def _is_trusted(self) -> bool:
-        if self._knows_threads is None and str(self._sdk.client.base_url).startswith(OWN_URL):
+        if self._knows_threads is None and is_own(self._sdk.client.base_url):
             self._knows_threads = True
         return self._knows_threads is True
 
-    def _may_go_on(self, request: ProviderRequest) -> bool:
-        """Whether the server is known to hold threads, or its answer would show if it does not."""
-        if self._is_trusted:
-            return True
-        whole, new = (sum(map(estimate, each)) for each in (request.window, request.new_messages))
-        has_count = bool(request.context.provider_context.get("tokens"))
-        return has_count and whole >= CLEARLY_SHORTER * new
+    def _is_unknown(self, error: SessionError) -> bool:
+        """Whether a server that may not know threads says so."""
+        return (
+            isinstance(error, ProviderRequestError)
+            and not self._is_trusted
+            and _error_code(error) is None
+            and "thread" in str(error)
+        )
 
-    def _check(self, counted: int, request: ProviderRequest, arguments: Arguments) -> None:
+    def look_at(
+        self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
+    ) -> None:
         """Raises _ForgetsError if an answer counts fewer tokens than the thread must have."""
-        thread = arguments.get("thread")
-        if self._is_trusted or thread is None or thread["type"] != "continue":
+        known = request.context.provider_context
+        before = (arguments.get("thread") or {}).get("previous_message_id")
+        if self._is_trusted or before is None or before != known.get("message_id"):
             return
-        expected = request.context.provider_context.get("tokens")
-        if expected is None:  # a pause within the turn
-            return
-        if counted < 0.75 * expected:
-            raise _ForgetsError
+        counted = usage(message.get("usage"))
+        if counted is None or counted.input_tokens < FORGETS_BELOW * known["tokens"]:
+            raise _ForgetsError("the server answered from what was new alone")
         self._knows_threads = True
 
 
+def is_own(base_url: Any) -> bool:
+    """Whether this is Anthropic's own address."""
+    return getattr(base_url, "host", None) == OWN_HOST
+
+
 def _threading(fixed: Arguments, thread: Mapping[str, Any]) -> Arguments:
-    return {"thread": thread, "betas": [*fixed.get("betas", ()), BETA]}
+    return {"thread": thread, "betas": [*(fixed.get("betas") or ()), BETA]}
 
 
 def _fingerprint(fixed: Arguments) -> str:
@@ -215,9 +234,35 @@ def _fingerprint(fixed: Arguments) -> str:
     return hashlib.sha256(to_json(parts, fallback=str)).hexdigest()[:16]
 
 
-def _error_code(error: Exception) -> str | None:
+def _has_room(request: ProviderRequest) -> bool:
+    """Whether the thread and what is new are within the session's budget of tokens."""
+    budget = request.context.max_input_tokens
+    new = request.window[len(request.window) - request.new_count :]
+    held: int = request.context.provider_context.get("tokens", 0)
+    return budget is None or held + sum(map(estimate, new)) <= budget
+
+
+def _would_show(request: ProviderRequest, fixed: Arguments, new: Sequence[Param]) -> bool:
+    """Whether the count of an answer would tell that a server ignores threads."""
+    held: int = request.context.provider_context.get("tokens", 0)
+    seen = request.window[: len(request.window) - request.new_count]
+    texts = sum(len(each.text.encode()) for each in seen if each.role is not MessageRole.SYSTEM)
+    frame = len(to_json([fixed.get("system"), fixed.get("tools")], fallback=str))
+    own = (texts + frame) / 4
+    return _most_tokens(new) <= NEW_AT_MOST * held and own >= OWN_AT_LEAST * held
+
+
+def _most_tokens(new: Sequence[Param]) -> float:
+    """More tokens than any tokenizer makes of messages: it makes no more than there are bytes."""
+    written = to_json(new, fallback=str)
+    is_text = b'"source":' not in written
+    return len(written) if is_text else math.inf
+
+
+def _error_code(error: BaseException) -> str | None:
     """The code of an error of threads."""
     body = getattr(error.__cause__, "body", None)
     for key in ("error", "details"):
         body = body.get(key) if isinstance(body, Mapping) else None
-    return str(body.get("error_code")) if isinstance(body, Mapping) else None
+    code = body.get("error_code") if isinstance(body, Mapping) else None
+    return None if code is None else str(code)

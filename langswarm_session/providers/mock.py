@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -23,8 +24,15 @@ from langswarm_session.errors import (
     ProviderUnavailableError,
 )
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
-from langswarm_session.models import MessageRole, SessionMessage, TokenUsage, new_id
+from langswarm_session.models import (
+    MessageRole,
+    SessionContext,
+    SessionMessage,
+    TokenUsage,
+    new_id,
+)
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
+from langswarm_session.sendable import Target
 
 
 class MockFailure(StrEnum):
@@ -65,12 +73,17 @@ MODELS: dict[str, Callable[[ProviderRequest], Answer]] = {"echo": echo, "recall"
 class MockProviderSession(IProviderSession):
     """A provider without a model.
 
+    It keeps the conversations that it was asked to create, for the sessions that name one of them.
+    All else it is sent whole, and forgets.
+
     Args:
         replies: The replies, in order, or a function that makes each; when they have run out, or
             are None, the model's name decides: ``recall``, or else ``echo``. Where a failure or
             an exception stands in place of a reply, that is what happens.
         delay: Seconds before each reply.
         piece_delay: Seconds before each piece of a streamed reply.
+        target: What requests are made to fit, to see without a key what a stricter provider would
+            be sent; with None everything is taken as it is, but for calls without their results.
 
     Attributes:
         requests: The newest requests, as they came: what a test wants to look at.
@@ -80,7 +93,12 @@ class MockProviderSession(IProviderSession):
     capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset(ProviderCapability)
 
     def __init__(
-        self, replies: Script | None = None, *, delay: float = 0.0, piece_delay: float = 0.0
+        self,
+        replies: Script | None = None,
+        *,
+        delay: float = 0.0,
+        piece_delay: float = 0.0,
+        target: Target | None = None,
     ) -> None:
         if isinstance(replies, str):
             raise InvalidInputError("replies is a list of replies or a function, not one string")
@@ -92,6 +110,8 @@ class MockProviderSession(IProviderSession):
             self._script.extend(replies)
         self._delay = delay
         self._piece_delay = piece_delay
+        self._target = Target() if target is None else target
+        self._targets: dict[str, Target] = {}
         self._conversations: dict[str, list[SessionMessage]] = {}
         self.requests: deque[ProviderRequest] = deque(maxlen=100)
 
@@ -109,12 +129,21 @@ class MockProviderSession(IProviderSession):
         answer = failure if isinstance(failure, Exception) else MockFailure(failure)
         self._script.extendleft([answer] * times)
 
+    def target(self, context: SessionContext, options: Mapping[str, Any]) -> Target:
+        """See `IProviderSession.target`."""
+        model = context.model
+        target = self._targets.get(model)
+        if target is None:
+            target = replace(self._target, provider=self.name, model=model)
+            self._targets[model] = target
+        return target
+
     async def send_message(self, request: ProviderRequest) -> ProviderReply:
         """See `IProviderSession.send_message`."""
         answer = self._next(request)
         if self._delay:
             await asyncio.sleep(self._delay)
-        return self._reply(request, _raised(answer))
+        return self._kept(request, _reply(request, _raised(answer)))
 
     async def stream_message(
         self, request: ProviderRequest
@@ -126,16 +155,15 @@ class MockProviderSession(IProviderSession):
         broken = answer is MockFailure.BROKEN_STREAM
         if broken:
             answer = MODELS.get(request.context.model, echo)(request)
-        reply = self._reply(request, _raised(answer))
-        for message in reply.messages:
-            events = list(_pieces(message))
-            for event in events[: len(events) // 2] if broken else events:
-                if self._piece_delay:
-                    await asyncio.sleep(self._piece_delay)
-                yield event
+        message = _reply(request, _raised(answer))
+        events = list(_pieces(message))
+        for event in events[: len(events) // 2] if broken else events:
+            if self._piece_delay:
+                await asyncio.sleep(self._piece_delay)
+            yield event
         if broken:
             _raised(MockFailure.BROKEN_STREAM)
-        yield reply
+        yield self._kept(request, message)
 
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """See `IProviderSession.create_provider_session`."""
@@ -156,9 +184,8 @@ class MockProviderSession(IProviderSession):
         return messages[max(0, len(messages) - limit) :] if limit is not None else list(messages)
 
     async def delete_provider_session(self, provider_session_id: str) -> None:
-        """See `IProviderSession.delete_provider_session`."""
-        self._conversation(provider_session_id)
-        del self._conversations[provider_session_id]
+        """See `IProviderSession.delete_provider_session`; one that is gone already is fine."""
+        self._conversations.pop(provider_session_id, None)
 
     def _conversation(self, provider_session_id: str) -> list[SessionMessage]:
         try:
@@ -175,19 +202,34 @@ class MockProviderSession(IProviderSession):
         make = self._make or MODELS.get(request.context.model, echo)
         return make(request)
 
-    def _reply(self, request: ProviderRequest, answer: Answer) -> ProviderReply:
-        message = _message(answer)
-        if message.usage is None:
-            # A quarter of the characters: a usual estimate for English text.
-            sent = sum(map(_size, request.messages))
-            usage = TokenUsage(
-                input_tokens=(sent + 3) // 4, output_tokens=(_size(message) + 3) // 4
-            )
-            message = message.model_copy(update={"usage": usage})
-        native = request.context.provider_session_id
-        if native in self._conversations:
-            self._conversations[native].extend([*request.new_messages, message])
-        return ProviderReply([message])
+    def _kept(self, request: ProviderRequest, message: SessionMessage) -> ProviderReply:
+        """The reply, after it was put into the conversation that the session names, if any."""
+        context = request.context
+        native = context.provider_session_id
+        if native is None:
+            return ProviderReply([message])
+        kept = self._conversations.get(native)
+        if kept is None:  # lost: made anew from the record
+            native = f"mock_{new_id()}"
+            kept = self._conversations[native] = []
+            sent = request.messages
+        else:
+            # What is there beyond what the record knows of was never acknowledged.
+            del kept[context.provider_context.get("length", len(kept)) :]
+            sent = request.new_messages
+        kept += [each for each in sent if each.role is not MessageRole.SYSTEM]
+        kept.append(message)
+        return ProviderReply([message], native, {"length": len(kept)})
+
+
+def _reply(request: ProviderRequest, answer: Answer) -> SessionMessage:
+    message = _message(answer)
+    if message.usage is not None:
+        return message
+    # A quarter of the characters: a usual estimate for English text.
+    sent = sum(map(_size, request.messages))
+    usage = TokenUsage(input_tokens=(sent + 3) // 4, output_tokens=(_size(message) + 3) // 4)
+    return message.model_copy(update={"usage": usage})
 
 
 def _message(answer: Answer) -> SessionMessage:

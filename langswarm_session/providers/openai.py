@@ -16,7 +16,7 @@ from langswarm_session.providers.sdk import Sdk
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
 
-OWN_URL = "https://api.openai.com"
+OWN_URL = "https://api.openai.com/"
 
 MODES = ("conversations", "responses", "chat")
 
@@ -67,14 +67,14 @@ class OpenAIProviderSession(IProviderSession):
         if mode is not None and mode not in MODES:
             raise InvalidInputError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
         secrets = (api_key,) if isinstance(api_key, str) and api_key else ()
-        self._sdk = Sdk(
-            self.name, lambda: _client(api_key, max_retries, options), secrets, client
-        )
+        self._sdk = Sdk(self.name, lambda: _client(api_key, options), secrets, client)
         self._mode = mode
-        self._retries = max_retries
+        conversations = Conversations(self._sdk, max_retries)
+        self._copies = conversations.copies
+        self._responses = Responses(self._sdk, max_retries)
         self._modes: dict[str, _Mode] = {
-            "conversations": Conversations(self._sdk, max_retries),
-            "responses": Responses(self._sdk, max_retries),
+            "conversations": conversations,
+            "responses": self._responses,
             "chat": Chat(self._sdk, max_retries),
         }
 
@@ -101,6 +101,7 @@ class OpenAIProviderSession(IProviderSession):
             model=context.model,
             strict=True,
             takes=openai_chat.takes if chat else openai_responses.takes,
+            call_id_length=(openai_chat if chat else openai_responses).CALL_ID_LENGTH,
         )
 
     async def send_message(self, request: ProviderRequest) -> ProviderReply:
@@ -116,9 +117,7 @@ class OpenAIProviderSession(IProviderSession):
 
     async def count_tokens(self, request: ProviderRequest) -> int:
         """See `IProviderSession.count_tokens`."""
-        responses = self._modes["responses"]
-        assert isinstance(responses, Responses)
-        return await responses.count(request)
+        return await self._responses.count(request)
 
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """See `IProviderSession.create_provider_session`.
@@ -128,42 +127,36 @@ class OpenAIProviderSession(IProviderSession):
             **options: Keywords of ``conversations.create``.
         """
         metadata = {"user_id": user_id, **(options.pop("metadata", None) or {})}
-        return await self._conversations.create(metadata, **options)
+        return await self._copies.create(metadata, **options)
 
     async def get_provider_session(self, provider_session_id: str) -> dict[str, Any]:
         """See `IProviderSession.get_provider_session`."""
-        return await self._conversations.retrieve(provider_session_id)
+        return await self._copies.retrieve(provider_session_id)
 
     async def get_messages(
         self, provider_session_id: str, limit: int | None = None
     ) -> list[SessionMessage]:
         """See `IProviderSession.get_messages`."""
-        return await self._conversations.messages(provider_session_id, limit)
+        return await self._copies.messages(provider_session_id, limit)
 
     async def delete_provider_session(self, provider_session_id: str) -> None:
         """See `IProviderSession.delete_provider_session`. Its items are deleted one by one."""
-        await self._conversations.delete(provider_session_id)
+        await self._copies.delete(provider_session_id)
 
     async def close(self) -> None:
         """See `IProviderSession.close`."""
         await self._sdk.close()
-
-    @property
-    def _conversations(self) -> Conversations:
-        conversations = self._modes["conversations"]
-        assert isinstance(conversations, Conversations)
-        return conversations
 
     def _mode_for(self, context: SessionContext) -> str:
         mode = self.mode
         return "responses" if mode == "conversations" and context.backend not in NATIVE else mode
 
 
-def _client(api_key: str | None, max_retries: int, options: Mapping[str, Any]) -> Any:
+def _client(api_key: str | None, options: Mapping[str, Any]) -> Any:
     try:
         from openai import AsyncOpenAI
     except ImportError as error:
         raise MissingDependencyError(
             'openai is missing: pip install "langswarm-session[openai]"'
         ) from error
-    return AsyncOpenAI(api_key=api_key, max_retries=max_retries, **options)
+    return AsyncOpenAI(api_key=api_key, **options)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from langswarm_session.errors import ProviderStreamError
 from langswarm_session.formats.openai_chat import ChunkAssembler, from_completion, to_chat
 from langswarm_session.models import SessionMessage
 from langswarm_session.providers.openai_responses import RESERVED
-from langswarm_session.providers.sdk import Sdk, check_options, plain
+from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
-from langswarm_session.tools import as_tools, to_chat as tool_to_chat
+from langswarm_session.tools import as_tools
+from langswarm_session.tools import to_chat as tool_to_chat
 
 _RESERVED = {key: RESERVED[key] for key in ("model", "stream")} | {
     "messages": RESERVED["input"],
@@ -24,7 +26,7 @@ class Chat:
 
     Args:
         sdk: The client.
-        max_retries: How often the SDK tries again; nothing can be doubled here.
+        max_retries: How often to try again; nothing can be doubled here.
     """
 
     def __init__(self, sdk: Sdk, max_retries: int) -> None:
@@ -33,10 +35,7 @@ class Chat:
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
-        with self._sdk.errors(request.context.model):
-            completion = await self._client(request).chat.completions.create(
-                **self._arguments(request)
-            )
+        completion = await self._asked(request, **self._arguments(request))
         return ProviderReply([self._reply(plain(self._sdk, completion), request)])
 
     async def stream(
@@ -46,10 +45,8 @@ class Chat:
         model = request.context.model
         arguments = self._arguments(request)
         arguments.setdefault("stream_options", {"include_usage": True})
-        with self._sdk.errors(model):
-            chunks = await self._client(request).chat.completions.create(**arguments, stream=True)
-        if not hasattr(chunks, "__aiter__"):
-            raise self._sdk.no_answer("no stream")
+        chunks = await self._asked(request, **arguments, stream=True)
+        await opened(self._sdk, chunks)
         whole = ChunkAssembler()
         with self._sdk.errors(model, streaming=True):
             try:
@@ -70,9 +67,10 @@ class Chat:
                 yield StreamEvent(block=block)
         yield ProviderReply([reply])
 
-    def _client(self, request: ProviderRequest) -> Any:
+    async def _asked(self, request: ProviderRequest, **arguments: Any) -> Any:
         retries = self._retries if request.retries is None else request.retries
-        return self._sdk.client.with_options(max_retries=retries)
+        call = partial(self._sdk.once.chat.completions.create, **arguments)
+        return await self._sdk.patiently(call, retries, request.context.model)
 
     def _arguments(self, request: ProviderRequest) -> dict[str, Any]:
         """Keywords of ``chat.completions.create``."""
@@ -88,6 +86,6 @@ class Chat:
         return {"model": request.context.model, "messages": messages, **options}
 
     def _reply(self, completion: dict[str, Any], request: ProviderRequest) -> SessionMessage:
-        if not completion.get("choices"):
-            raise self._sdk.no_answer("no choices")
-        return from_completion(completion, request.context.model, self._sdk.provider)
+        model = request.context.model
+        with self._sdk.errors(model):  # whatever is missing from it
+            return from_completion(completion, model, self._sdk.provider)

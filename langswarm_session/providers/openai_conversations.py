@@ -1,4 +1,4 @@
-"""OpenAI's Conversations API: the conversation is kept there, and only what is new travels.
+"""OpenAI's conversations as a session's own: kept there, so that only what is new travels.
 
 A conversation is a copy of the record. It is checked against it, and mended or made anew, whenever
 anything may have happened that the record does not know: a request whose answer was lost, a turn
@@ -9,65 +9,94 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.errors import (
     ProviderRateLimitError,
+    ProviderRequestError,
     ProviderSessionError,
     ProviderStreamError,
     SessionError,
 )
-from langswarm_session.formats.openai_responses import Item, from_items, to_items
+from langswarm_session.formats.openai_responses import REASONING, Item, from_response, to_items
 from langswarm_session.models import SessionMessage
-from langswarm_session.providers.openai_responses import FINISHED, Responses, reply_of_items
-from langswarm_session.providers.sdk import Sdk, delay, plain
+from langswarm_session.providers.openai_copies import Copies, is_lost
+from langswarm_session.providers.openai_responses import FINISHED, Responses
+from langswarm_session.providers.sdk import Patience, Sdk, delay, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 20
-"""How many items may be added at once."""
+STALE = {"stale": True}
+"""The context of a conversation that is not what the record has: it is to be made anew."""
 
-PAGE = 100
-"""How many items may be listed at once."""
-
-LOCK_WAIT = 60.0
-"""How long to wait, in seconds, for a conversation that another request holds."""
+_KEPT = ("stop", "tool_calls", "length", "refusal")
+"""How replies end that are known to be kept in the conversation."""
 
 
 @dataclass(slots=True)
-class _Place:
-    """Where a turn is to be added.
+class _Turn:
+    """A turn, where it is to be added, and what is known of it.
 
     Attributes:
-        conversation: Its id.
+        request: What is to be answered.
+        patience: How often it may be tried again.
+        conversation: The conversation's id.
         last_item: The newest item that is known to be in it.
         messages: What is to be sent.
+        unsure: Whether a request may still arrive, or have arrived, that the record does not know.
+        was_unsure: Whether that was so in the turn before.
+        is_new: Whether the conversation was made in this turn.
+        is_given: Whether it was made by somebody else, who may have put into it what the record
+            does not know: then nothing is removed from it.
     """
 
-    conversation: str
-    last_item: str | None
-    messages: Sequence[SessionMessage]
+    request: ProviderRequest
+    patience: Patience
+    conversation: str = ""
+    last_item: str | None = None
+    messages: Sequence[SessionMessage] = ()
+    unsure: bool = False
+    was_unsure: bool = False
+    is_new: bool = False
+    is_given: bool = False
+
+    @property
+    def model(self) -> str:
+        return self.request.context.model
 
 
 @dataclass(slots=True)
-class _Attempts:
-    """How often one turn was tried, and what is known of it.
+class _Shown:
+    """What a reader has of a stream."""
 
-    Attributes:
-        left: How often it may be tried again.
-        uncertain: Whether a request may have arrived whose answer did not.
-        until: When waiting for the conversation's lock ends.
-    """
+    anything: bool = False
+    text: str = ""
+    calls: set[str | None] = field(default_factory=set)
 
-    left: int
-    tried: int = 0
-    uncertain: bool = False
-    until: float = 0.0
+    def add(self, event: StreamEvent) -> StreamEvent:
+        self.anything = True
+        self.text += event.text
+        if event.block is not None:
+            self.calls.add(event.block.id)
+        return event
+
+    def is_of(self, message: SessionMessage) -> bool:
+        return message.text.startswith(self.text)
+
+    def rest(self, message: SessionMessage) -> list[StreamEvent]:
+        """What is still to be shown of a message."""
+        text = message.text[len(self.text) :]
+        calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+        return [
+            *([StreamEvent(text=text)] if text else []),
+            *(StreamEvent(block=call) for call in calls if call.id not in self.calls),
+        ]
 
 
 class Conversations(Responses):
@@ -80,317 +109,255 @@ class Conversations(Responses):
 
     def __init__(self, sdk: Sdk, max_retries: int) -> None:
         super().__init__(sdk, max_retries)
-        self.lock_wait = LOCK_WAIT
+        self.copies = Copies(sdk, max_retries)
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
-        model = request.context.model
-        place = await self._place(request)
-        attempts = self._attempts(request)
-        while True:
-            arguments = self._turn_arguments(request, place)
+        turn = await self._begun(request)
+        message: SessionMessage | None = None
+        while message is None:
             try:
-                with self._sdk.errors(model):
-                    response = await self._once.responses.create(**arguments)
-                message = self._reply(plain(self._sdk, response), model)
-            except SessionError as error:
-                place, landed = await self._after(error, request, place, attempts)
-                if landed is None:
-                    continue
-                message = landed
-            return await self._done(message, place, model)
+                response = await self._create(turn)
+                message = self._reply(plain(self._sdk, response), turn.model)
+            except ProviderSessionError as error:
+                message = await self._recovered(turn, error)
+        return await self._done(turn, message)
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """The reply in pieces. One that breaks off is gone on with, if it was completed there."""
-        model = request.context.model
-        place = await self._place(request)
-        attempts = self._attempts(request)
-        while True:
-            arguments = self._turn_arguments(request, place)
-            shown, response_id = "", None
-            message: SessionMessage | None = None
+        turn = await self._begun(request)
+        shown = _Shown()
+        message: SessionMessage | None = None
+        while message is None:
+            response_id: str | None = None
             try:
-                with self._sdk.errors(model):
-                    events = await self._once.responses.create(**arguments, stream=True)
-                async with aclosing(self._events(events, model)) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, StreamEvent):
-                            shown += piece.text
-                            yield piece
-                        elif piece["type"] in FINISHED:
-                            message = self._reply(piece["response"], model)
-                        elif piece["type"] == "response.created":
-                            response_id = piece["response"]["id"]
+                events = self._events(await self._create(turn, stream=True), turn.model)
+                async with aclosing(events):
+                    async for event in events:
+                        if isinstance(event, StreamEvent):
+                            yield shown.add(event)
+                        elif event["type"] == "response.created":
+                            response_id = event["response"].get("id")
+                        elif event["type"] in FINISHED:
+                            message = self._reply(event["response"], turn.model)
                 if message is None:
-                    raise _broken(self._sdk)
-            except SessionError as error:
-                if response_id is not None:
-                    message = await self._finished_there(response_id, error, model)
-                else:
-                    place, message = await self._after(error, request, place, attempts)
-                    if message is None:
-                        continue
-            if shown and not message.text.startswith(shown):
-                raise _broken(self._sdk)
-            if len(message.text) > len(shown):
-                yield StreamEvent(text=message.text[len(shown) :])
-            yield await self._done(message, place, model)
-            return
+                    raise self._broken()
+            except ProviderSessionError as error:
+                turn.unsure = True
+                if message is None:
+                    message = await self._found(turn, error, response_id, shown)
+        for event in shown.rest(message):
+            yield event
+        yield await self._done(turn, message)
 
-    # One turn
+    # One request, and what to do when it fails
 
-    @property
-    def _once(self) -> Any:
-        """The client without retries of its own: it would send a turn a second time."""
-        return self._sdk.client.with_options(max_retries=0)
+    async def _create(self, turn: _Turn, **options: Any) -> Any:
+        """Ask once; the SDK's own retries would send a turn a second time."""
+        arguments = self._arguments(turn.request, turn.messages)
+        with self._sdk.errors(turn.model):
+            return await self._sdk.once.responses.create(
+                **arguments, **options, conversation=turn.conversation
+            )
 
-    def _attempts(self, request: ProviderRequest) -> _Attempts:
-        left = self._retries if request.retries is None else request.retries
-        return _Attempts(left, until=time.monotonic() + self.lock_wait)
-
-    def _turn_arguments(self, request: ProviderRequest, place: _Place) -> dict[str, Any]:
-        arguments = self._arguments(request, place.messages)
-        return {**arguments, "conversation": place.conversation}
-
-    async def _after(
-        self,
-        error: SessionError,
-        request: ProviderRequest,
-        place: _Place,
-        attempts: _Attempts,
-    ) -> tuple[_Place, SessionMessage | None]:
-        """What to do when a request failed.
-
-        Returns:
-            Where to try again, or the reply, if the request had arrived all the same.
+    async def _recovered(self, turn: _Turn, error: ProviderSessionError) -> SessionMessage | None:
+        """The reply, if the request has arrived all the same; None to try again.
 
         Raises:
-            SessionError: If there is nothing more to be done.
+            ProviderSessionError: The error, if there is nothing more to be done.
         """
-        if _is_lost(error):
+        if not turn.is_new and (is_lost(error) or (_does_not_fit(error) and not turn.is_given)):
             logger.warning(
-                "session %r: OpenAI has lost the conversation %s; it is made anew from the record",
-                request.session_id,
-                place.conversation,
+                "session %r: OpenAI's conversation %s is not what it was (%s); it is made anew",
+                turn.request.session_id,
+                turn.conversation,
+                error,
             )
-            return await self._seeded(request), None
-        if _is_locked(error):
-            if time.monotonic() > attempts.until:
-                raise error
-            attempts.tried += 1
-            await asyncio.sleep(delay(attempts.tried, error))
-        elif not isinstance(error, ProviderSessionError) or not error.retriable:
+            await self._remade(turn)
+            return None
+        if error.retriable and not isinstance(error, ProviderRateLimitError):
+            turn.unsure = True
+        goes_on = await turn.patience.waits(error)
+        message = await self._landed(turn, error)
+        if message is None and not goes_on:
             raise error
-        else:
-            attempts.uncertain |= not isinstance(error, ProviderRateLimitError)
-            landed = await self._landed(place, attempts, request.context.model, error)
-            if landed is not None:
-                return place, landed
-            if not attempts.left:
-                raise error
-            attempts.left -= 1
-            attempts.tried += 1
-            await asyncio.sleep(delay(attempts.tried, error))
-        return place, await self._landed(place, attempts, request.context.model, error)
+        return message
 
-    async def _landed(
-        self, place: _Place, attempts: _Attempts, model: str, error: SessionError
-    ) -> SessionMessage | None:
-        """The reply to a request that arrived though its answer did not."""
-        if not attempts.uncertain:
+    async def _landed(self, turn: _Turn, error: ProviderSessionError) -> SessionMessage | None:
+        """The reply to a request that has arrived though its answer has not."""
+        if not turn.unsure:
             return None
         try:
-            items = await self._items_after(place.conversation, place.last_item)
+            output = await self._settled(turn)
         except ProviderSessionError:
-            raise error from None  # it is still not known, so nothing may be sent again
-        reply = reply_of_items(items, model)
-        if reply is not None:
-            logger.info("the answer of OpenAI was lost, and found in its conversation")
-        return reply
+            raise error from error.__cause__  # nothing is known, so nothing may be sent again
+        if not output:
+            return None
+        logger.info("session %r: a lost answer was found at OpenAI", turn.request.session_id)
+        response = {"id": output[-1].get("id"), "output": output}
+        cut = any(item.get("status") == "incomplete" for item in output)
+        return from_response(response | ({"status": "incomplete"} if cut else {}), turn.model)
 
-    async def _finished_there(
-        self, response_id: str, error: SessionError, model: str
-    ) -> SessionMessage:
-        """The whole reply of a stream that broke off.
-
-        Raises:
-            SessionError: The error that it broke off with, if it was not completed.
-        """
-        if not isinstance(error, ProviderSessionError) or not error.retriable:
+    async def _found(
+        self,
+        turn: _Turn,
+        error: ProviderSessionError,
+        response_id: str | None,
+        shown: _Shown,
+    ) -> SessionMessage | None:
+        """The reply of a stream that broke off; None to try again."""
+        message = None
+        if response_id is not None:
+            message = await self._finished(turn, error, response_id)
+        if message is None:
+            if shown.anything:
+                turn.patience.end()  # what a reader has seen cannot be taken back
+            message = await self._recovered(turn, error)
+        if message is not None and not shown.is_of(message):
             raise error
+        return message
+
+    async def _finished(
+        self, turn: _Turn, error: ProviderSessionError, response_id: str
+    ) -> SessionMessage | None:
+        """The whole reply of a response that may have been finished without us."""
+        retrieve = partial(self._sdk.once.responses.retrieve, response_id, include=[REASONING])
         for attempt in range(self._retries + 1):
             try:
-                with self._sdk.errors(model):
-                    response = await self._sdk.client.responses.retrieve(response_id)
+                response = await self._sdk.patiently(retrieve, self._retries, turn.model)
+                found = plain(self._sdk, response)
             except ProviderSessionError:
-                raise error from error.__cause__
-            found = plain(self._sdk, response)
+                return None
             if found.get("status") in ("completed", "incomplete"):
-                logger.info("a stream of OpenAI broke off, and its reply was found there")
-                return self._reply(found, model)
+                logger.info("session %r: a stream of OpenAI broke off, and its reply was found",
+                            turn.request.session_id)  # fmt: skip
+                return self._reply(found, turn.model)
             if found.get("status") not in ("in_progress", "queued"):
-                break
+                return None
             await asyncio.sleep(delay(attempt, error))
-        raise error
+        return None
 
-    async def _done(
-        self, message: SessionMessage, place: _Place, model: str
-    ) -> ProviderReply:
-        last = await self._last_item(place.conversation) if not message.blocks else None
-        item = last or _item_id(message)
-        context = {"last_item": item, "model": model}
-        return ProviderReply([message], place.conversation, context)
+    def _broken(self) -> ProviderStreamError:
+        return ProviderStreamError(
+            "the stream ended before the reply was complete; send the message again",
+            provider=self._sdk.provider,
+        )
 
-    # The copy
+    # The conversation before and after a turn
 
-    async def _place(self, request: ProviderRequest) -> _Place:
-        """Where the turn goes: the conversation as the record knows it, mended or made anew."""
+    async def _begun(self, request: ProviderRequest) -> _Turn:
+        """The turn in the conversation as the record knows it, mended or made anew."""
+        patience = Patience(self._retries if request.retries is None else request.retries)
         context = request.context
         conversation, known = context.provider_session_id, context.provider_context
+        turn = _Turn(request, patience)
         if conversation is None:
-            return await self._seeded(request)
-        model = known.get("model", context.model)
-        if known.get("seeding") or model != context.model:
-            await self.delete(conversation)
-            return await self._seeded(request)
-        last_item = known.get("last_item")
-        if request.in_step and last_item is not None:
-            return _Place(conversation, last_item, request.new_messages)
-        try:
-            if last_item is None:
-                last_item = await self._last_item(conversation)
-            else:
-                await self._drop_after(conversation, last_item)
-        except ProviderSessionError as error:
-            if not _is_lost(error):
-                raise
-            return await self._seeded(request)
-        return _Place(conversation, last_item, request.new_messages)
-
-    async def _seeded(self, request: ProviderRequest) -> _Place:
-        """A new conversation with what the record has of it."""
-        history, new = request.split()
-        conversation = await self.create({"session_id": request.session_id})
-        # From here on there is something to be deleted with the session, whatever happens.
-        await request.save(conversation, {"seeding": True})
-        items = to_items(history)
-        done = 0
-        while done < len(items):
-            done = await self._add(conversation, items, done)
-        last_item = await self._last_item(conversation) if items else None
-        return _Place(conversation, last_item, new)
-
-    async def _add(self, conversation: str, items: Sequence[Item], done: int) -> int:
-        """Add the next chunk; returns how many items are there then.
-
-        When an answer is lost, what is there tells how much of the chunk arrived.
-        """
-        for attempt in range(self._retries + 1):
-            chunk = items[done : done + CHUNK]
+            await self._remade(turn)
+            return turn
+        turn.conversation, turn.last_item = conversation, known.get("last_item")
+        turn.messages = request.new_messages
+        turn.is_given = known.get("given", not known)
+        other_model = known.get("model", turn.model) != turn.model
+        if known.get("stale") or (other_model and not turn.is_given):
+            await self._remade(turn)
+            return turn
+        turn.unsure, turn.was_unsure = not request.in_step, bool(known.get("unsure"))
+        if turn.last_item is None or turn.unsure or turn.was_unsure:
             try:
-                with self._sdk.errors():
-                    await self._once.conversations.items.create(conversation, items=chunk)
+                await self._mended(turn)
             except ProviderSessionError as error:
-                if not error.retriable or attempt == self._retries:
+                if not is_lost(error):
                     raise
-                await asyncio.sleep(delay(attempt, error))
-                done = len(await self._items_after(conversation, None))
-                if done >= len(items):
-                    return done
-            else:
-                return done + len(chunk)
-        return done
+                await self._remade(turn)
+        return turn
 
-    async def _drop_after(self, conversation: str, last_item: str) -> None:
-        """Remove what was added behind the record's back: turns that failed here."""
-        for item in await self._items_after(conversation, last_item):
-            logger.info("an item of a turn that failed is removed from %s", conversation)
-            await self._delete_item(conversation, item["id"])
+    async def _mended(self, turn: _Turn) -> None:
+        """Remove what a turn that failed has left behind."""
+        if turn.is_given or turn.last_item is None:
+            turn.last_item = await self.copies.last_item(turn.conversation)
+        else:
+            strays = await self.copies.items_after(turn.conversation, turn.last_item)
+            await self.copies.delete_items(turn.conversation, strays)
 
-    async def _items_after(self, conversation: str, last_item: str | None) -> list[Item]:
-        """The items behind one, or all, oldest first."""
-        after = {} if last_item is None else {"after": last_item}
-        items: list[Item] = []
-        with self._sdk.errors():
-            pages = self._sdk.client.conversations.items.list(
-                conversation, order="asc", limit=PAGE, **after
-            )
-            async for item in pages:
-                items.append(plain(self._sdk, item))
-        return items
+    async def _remade(self, turn: _Turn) -> None:
+        """A new conversation with what the record has of it, in place of the old one."""
+        if turn.conversation and not turn.is_given:
+            await self.copies.delete(turn.conversation)
+        history, turn.messages = turn.request.split()
+        turn.conversation = await self.copies.create({"session_id": turn.request.session_id})
+        # From here on there is something to be deleted with the session, whatever happens.
+        await turn.request.save(turn.conversation, STALE)
+        turn.last_item = await self.copies.fill(turn.conversation, to_items(history))
+        turn.is_new, turn.is_given, turn.unsure = True, False, False
 
-    async def _last_item(self, conversation: str) -> str | None:
-        with self._sdk.errors():
-            page = await self._sdk.client.conversations.items.list(
-                conversation, order="desc", limit=1
-            )
-        data = getattr(page, "data", None) or []
-        return str(data[0].id) if data else None
+    async def _settled(self, turn: _Turn) -> list[Item] | None:
+        """The turn's output in the conversation, None if there is none; nothing else is left."""
+        items = await self.copies.items_after(turn.conversation, turn.last_item, REASONING)
+        sent = to_items(turn.messages, known=turn.request.window)
+        strays, output = _parted(items, sent)
+        if not turn.is_given:
+            await self.copies.delete_items(turn.conversation, strays)
+        return output or None
 
-    async def create(self, metadata: dict[str, str], **options: Any) -> str:
-        """An empty conversation; returns its id."""
-        with self._sdk.errors():
-            made = await self._sdk.client.conversations.create(metadata=metadata, **options)
-        return str(plain(self._sdk, made)["id"])
+    async def _done(self, turn: _Turn, message: SessionMessage) -> ProviderReply:
+        last_item = _item_id(message)
+        is_kept = last_item is not None and message.finish_reason in _KEPT
+        if turn.unsure or turn.was_unsure or not is_kept:
+            try:
+                output = await self._settled(turn)
+            except ProviderSessionError as error:
+                logger.warning("session %r: OpenAI's copy is made anew in the next turn: %s",
+                               turn.request.session_id, error)  # fmt: skip
+                output = None
+            last_item = output[-1]["id"] if output else None
+        context: dict[str, Any] = {"last_item": last_item, "model": turn.model}
+        if turn.unsure:
+            context["unsure"] = True  # a request that was given up may arrive even now
+        if turn.is_given:
+            context["given"] = True
+        elif last_item is None:
+            context = STALE
+        return ProviderReply([message], turn.conversation, context)
 
-    async def retrieve(self, conversation: str) -> dict[str, Any]:
-        """What OpenAI says of a conversation."""
-        with self._sdk.errors():
-            return plain(self._sdk, await self._sdk.client.conversations.retrieve(conversation))
 
-    async def messages(self, conversation: str, limit: int | None) -> list[SessionMessage]:
-        """The newest messages of a conversation, oldest first."""
-        messages = from_items(await self._items_after(conversation, None))
-        return messages if limit is None else messages[max(0, len(messages) - limit) :]
+def _does_not_fit(error: SessionError) -> bool:
+    """Whether the new items were refused: it may be for what is missing before them."""
+    refusal = refusal_of(error)
+    return isinstance(error, ProviderRequestError) and (refusal.status, refusal.param) == (
+        400,
+        "input",
+    )
 
-    async def delete(self, conversation: str) -> None:
-        """Remove a conversation and its items; one that is gone already is fine."""
-        try:
-            for item in await self._items_after(conversation, None):
-                await self._delete_item(conversation, item["id"])
-            with self._sdk.errors():
-                await self._sdk.client.conversations.delete(conversation)
-        except ProviderSessionError as error:
-            if not _is_lost(error):
-                raise
 
-    async def _delete_item(self, conversation: str, item: str) -> None:
-        try:
-            with self._sdk.errors():
-                await self._sdk.client.conversations.items.delete(
-                    item, conversation_id=conversation
-                )
-        except ProviderSessionError as error:
-            if not _is_lost(error):
-                raise
+def _parted(items: Sequence[Item], sent: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """What is in the way, and a turn's output, of the items behind a turn's beginning."""
+    wanted = [_gist(item) for item in sent]
+    for start in range(len(items) - len(sent), -1, -1):
+        end = start + len(sent)
+        output = list(items[end:])
+        if (
+            [_gist(item) for item in items[start:end]] == wanted
+            and output
+            and not any(item.get("role") in ("user", "system", "developer") for item in output)
+        ):
+            return list(items[:start]), output
+    return list(items), []
+
+
+def _gist(item: Mapping[str, Any]) -> tuple[object, ...]:
+    """What of an item is the same however it is written."""
+    content = item.get("content", item.get("output")) or ""
+    if not isinstance(content, str):
+        content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
+    return item.get("type"), item.get("role"), item.get("call_id"), content
 
 
 def _item_id(message: SessionMessage) -> str | None:
     """The id of a reply's last item."""
+    if not message.blocks:
+        return None
     block = message.blocks[-1]
     item = (block.extras or {}).get("item_id", block.id)
     return None if item is None else str(item)
-
-
-def _broken(sdk: Sdk) -> ProviderStreamError:
-    return ProviderStreamError(
-        "the stream ended before the reply was complete; send the message again",
-        provider=sdk.provider,
-    )
-
-
-def _status(error: SessionError) -> tuple[int | None, str]:
-    cause = error.__cause__
-    return getattr(cause, "status_code", None), str(getattr(cause, "code", "") or "")
-
-
-def _is_lost(error: SessionError) -> bool:
-    """Whether there is no such conversation, or no such item in it, any more."""
-    return _status(error)[0] == 404
-
-
-def _is_locked(error: SessionError) -> bool:
-    """Whether another request holds the conversation."""
-    return _status(error) == (400, "conversation_locked")

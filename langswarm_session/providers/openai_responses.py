@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from langswarm_session.blocks import ToolCallBlock
-from langswarm_session.errors import ProviderSessionError
+from langswarm_session.errors import ProviderCapabilityError, ProviderSessionError
 from langswarm_session.formats.openai_responses import (
-    finish_reason,
+    REASONING,
     from_output,
     from_response,
     instructions,
     to_items,
 )
 from langswarm_session.models import SessionMessage
-from langswarm_session.providers.sdk import Sdk, check_options, plain
+from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tools import as_tools, to_responses
 
@@ -38,7 +40,7 @@ class Responses:
 
     Args:
         sdk: The client.
-        max_retries: How often the SDK tries again; nothing can be doubled here.
+        max_retries: How often to try again; nothing can be doubled here.
     """
 
     def __init__(self, sdk: Sdk, max_retries: int) -> None:
@@ -49,8 +51,7 @@ class Responses:
         """The whole reply."""
         arguments = self._arguments(request, request.messages)
         model = request.context.model
-        with self._sdk.errors(model):
-            response = await self._client(request).responses.create(**arguments, store=False)
+        response = await self._asked(request, "responses.create", **arguments, store=False)
         return ProviderReply([self._reply(plain(self._sdk, response), model)])
 
     async def stream(
@@ -59,39 +60,46 @@ class Responses:
         """The reply in pieces."""
         arguments = self._arguments(request, request.messages)
         model = request.context.model
-        with self._sdk.errors(model):
-            events = await self._client(request).responses.create(
-                **arguments, store=False, stream=True
-            )
+        events = await self._asked(
+            request, "responses.create", **arguments, store=False, stream=True
+        )
         async with aclosing(self._events(events, model)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, StreamEvent):
                     yield piece
                 elif piece["type"] in FINISHED:
                     yield ProviderReply([self._reply(piece["response"], model)])
+                    return
 
     async def count(self, request: ProviderRequest) -> int:
         """Tokens of the request's messages, by OpenAI's own count."""
         arguments = self._arguments(request, request.messages)
         wanted = {key: arguments[key] for key in ("model", "input", "tools", "instructions")
                   if key in arguments}  # fmt: skip
-        with self._sdk.errors(request.context.model):
-            counted = await self._client(request).responses.input_tokens.count(**wanted)
+        if not hasattr(self._sdk.client.responses, "input_tokens"):
+            raise ProviderCapabilityError(
+                "this version of the openai package counts no tokens; update it, or use the "
+                "token_counter 'tiktoken'",
+                provider=self._sdk.provider,
+            )
+        counted = await self._asked(request, "responses.input_tokens.count", **wanted)
         return int(plain(self._sdk, counted)["input_tokens"])
 
-    def _client(self, request: ProviderRequest) -> Any:
+    async def _asked(self, request: ProviderRequest, method: str, **arguments: Any) -> Any:
+        """What a method of the client gives."""
         retries = self._retries if request.retries is None else request.retries
-        return self._sdk.client.with_options(max_retries=retries)
+        call = partial(attrgetter(method)(self._sdk.once), **arguments)
+        return await self._sdk.patiently(call, retries, request.context.model)
 
     def _arguments(
-        self, request: ProviderRequest, messages: Sequence[SessionMessage], *, with_ids: bool = False
+        self, request: ProviderRequest, messages: Sequence[SessionMessage]
     ) -> dict[str, Any]:
         """Keywords of ``responses.create``."""
         options = dict(request.options)
         check_options(self._sdk.provider, options, RESERVED)
         arguments: dict[str, Any] = {
             "model": request.context.model,
-            "input": to_items(messages, with_ids=with_ids),
+            "input": to_items(messages, known=request.window),
         }
         said = [instructions(request.window), options.pop("instructions", None)]
         if any(said):
@@ -99,17 +107,20 @@ class Responses:
         tools = options.pop("tools", None)
         if tools:
             arguments["tools"] = [to_responses(tool) for tool in as_tools(tools)]
-        if "reasoning" in options:
-            # So that it can be sent back where nothing is stored.
-            arguments["include"] = ["reasoning.encrypted_content"]
+        if options.get("reasoning"):
+            # So that it can be sent back to where it is not stored, or not any more.
+            options["include"] = list(dict.fromkeys([REASONING, *(options.get("include") or ())]))
         return {**arguments, **options}
 
     async def _events(
         self, events: Any, model: str
     ) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
-        """What a reader is shown, and of the rest the events themselves, as plain data."""
-        if not hasattr(events, "__aiter__"):
-            raise self._sdk.no_answer("no stream")
+        """What a reader is shown, and of the rest the events themselves, as plain data.
+
+        Raises:
+            ProviderSessionError: If what came is no stream, breaks off, or tells of a failure.
+        """
+        await opened(self._sdk, events)
         with self._sdk.errors(model, streaming=True):
             try:
                 async for event in events:
@@ -127,9 +138,10 @@ class Responses:
     def _reply(self, response: Mapping[str, Any], model: str) -> SessionMessage:
         if response.get("status") in ("failed", "cancelled"):
             raise self._failure({"response": response})
-        if "output" not in response:
+        if not isinstance(response.get("output"), list):
             raise self._sdk.no_answer("no output")
-        return from_response(response, model)
+        with self._sdk.errors(model):  # whatever is wrong with it
+            return from_response(response, model)
 
     def _failure(self, event: Mapping[str, Any]) -> ProviderSessionError:
         """The error for a response that failed."""
@@ -148,20 +160,3 @@ def _shown(event: Mapping[str, Any]) -> StreamEvent | None:
         call = next((block for block in blocks if isinstance(block, ToolCallBlock)), None)
         return None if call is None else StreamEvent(block=call)
     return None
-
-
-def reply_of_items(items: Sequence[Mapping[str, Any]], model: str) -> SessionMessage | None:
-    """A reply from the items that a turn left in a conversation; None if there is none yet."""
-    start = len(items)
-    while start and not _is_input(items[start - 1]):
-        start -= 1
-    blocks = from_output(items[start:])
-    if not blocks or not start:
-        return None
-    message = from_response({"output": items[start:], "id": items[-1].get("id")}, model)
-    return message.model_copy(update={"finish_reason": finish_reason({}, blocks)})
-
-
-def _is_input(item: Mapping[str, Any]) -> bool:
-    kind = item.get("type", "message")
-    return str(kind).endswith("_output") or (kind == "message" and item.get("role") != "assistant")

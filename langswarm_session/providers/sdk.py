@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from langswarm_session.errors import (
@@ -85,13 +88,40 @@ class Sdk:
             raise InvalidInputError(
                 f"the provider {self.provider!r} cannot be made so: {self.clean(str(error))}"
             ) from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an SDK may raise anything
             raise ProviderAuthenticationError(
                 f"the provider {self.provider!r} has no key: give one in providers="
                 f"{{{self.provider!r}: key}} or in the SDK's environment variable "
                 f"({self.clean(str(error))[:200]})",
                 provider=self.provider,
             ) from None
+
+    @property
+    def once(self) -> Any:
+        """The client without retries of its own: it would wait as long as a server likes."""
+        return self.client.with_options(max_retries=0)
+
+    async def patiently(
+        self, call: Callable[[], Awaitable[Any]], retries: int, model: str = ""
+    ) -> Any:
+        """What a call gives, tried again while that may help. Only for what may be done twice.
+
+        Args:
+            call: Makes a request with the client `once`.
+            retries: How often to try again; a locked conversation is waited for in any case.
+            model: The model that is asked for.
+
+        Raises:
+            SessionError: Why it failed in the end.
+        """
+        patience = Patience(retries)
+        while True:
+            try:
+                with self.errors(model):
+                    return await call()
+            except SessionError as error:
+                if not await patience.waits(error):
+                    raise
 
     async def close(self) -> None:
         """Close the running loop's client; those of other loops go with their loops."""
@@ -102,8 +132,13 @@ class Sdk:
 
     def clean(self, text: str) -> str:
         """The text without secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
+        # The key may also be one that the SDK read from the environment.
+        keys = (
+            getattr(client, "api_key", None) for client in (self._given, *self._clients.values())
+        )
+        for secret in (*self._secrets, *keys):
+            if isinstance(secret, str) and secret:
+                text = text.replace(secret, "***")
         return _KEYS.sub("***", text)
 
     @contextmanager
@@ -118,7 +153,7 @@ class Sdk:
             yield
         except (SessionError, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an SDK may raise anything
             made = self.translated(error, model, streaming=streaming)
             # What the SDK says may have the key in it, and would be shown as the cause.
             hidden = self.clean(str(error)) != str(error)
@@ -131,7 +166,8 @@ class Sdk:
         names = {kind.__name__ for kind in type(error).__mro__}
         said = self._said(error)
         where: dict[str, Any] = {"provider": self.provider}
-        if "APITimeoutError" in names:
+        of_transport = type(error).__module__.startswith(("httpx", "httpcore", "anyio"))
+        if "APITimeoutError" in names or (of_transport and "TimeoutException" in names):
             return ProviderTimeoutError(f"{self.provider} gave no answer in time", **where)
         if "APIConnectionError" in names and not streaming:
             return ProviderUnavailableError(
@@ -142,20 +178,22 @@ class Sdk:
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and "APIStatusError" in names:
             return self._of_status(status, error, said, model)
-        if "APIConnectionError" in names or (
-            streaming and type(error).__module__.startswith(("httpx", "httpcore", "anyio"))
-        ):
+        if "APIConnectionError" in names or (streaming and of_transport):
             return ProviderStreamError(
                 f"the stream of {self.provider} broke off; send the message again", **where
             )
-        if "APIResponseValidationError" in names or isinstance(error, ValueError):
+        if "APIResponseValidationError" in names or isinstance(error, ValueError | LookupError):
             return self.no_answer(type(error).__name__)
+        if isinstance(error, AttributeError) and isinstance(error.obj, str):
+            return self.no_answer("text")  # where the SDK makes an object of what came
         if isinstance(error, TypeError):
             return InvalidInputError(f"the provider {self.provider!r} does not take this: {said}")
         if "APIError" in names:  # an error event in a stream
             return self.of_event(getattr(error, "body", None), said)
-        if type(error).__module__.startswith(("httpx", "httpcore", "anyio")):
-            return ProviderUnavailableError(f"{self.provider} broke the connection: {said}", **where)
+        if of_transport:
+            return ProviderUnavailableError(
+                f"{self.provider} broke the connection: {said}", **where
+            )
         return ProviderSessionError(
             f"{self.provider} failed: {type(error).__name__}: {said}", **where
         )
@@ -209,14 +247,20 @@ class Sdk:
             return ProviderTimeoutError(f"{self.provider} gave up waiting: {said}", **where)
         if status >= 500:
             return ProviderUnavailableError(f"{self.provider} is down ({status}): {said}", **where)
+        if _field(error, "code") == LOCKED:
+            return ProviderRequestError(
+                f"{self.provider} is busy with another request of this conversation; send the "
+                f"message again later ({said})",
+                retriable=True,
+                **where,
+            )
         return ProviderRequestError(f"{self.provider} refused the request: {said}", **where)
 
     def _not_found(self, error: Exception, said: str, model: str) -> ProviderSessionError:
-        body = getattr(error, "body", None)
-        code = str(body.get("code") or "") if isinstance(body, Mapping) else ""
-        if not isinstance(body, Mapping):
+        if not isinstance(getattr(error, "body", None), Mapping):
             return self.no_answer("404")
-        if model and ("model" in code or model in said):
+        names_it = "model" in said.lower() and model in said
+        if model and ("model" in _field(error, "code") or names_it):
             return UnknownModelError(
                 f"{self.provider} has no model {model!r}, or not for this key; name another with "
                 "switch_provider()",
@@ -244,6 +288,49 @@ class Sdk:
         return re.sub(r"//[^/@]*@", "//", url)
 
 
+LOCKED = "conversation_locked"
+"""The code of an error that says that another request holds the conversation."""
+
+LOCK_WAIT = 60.0
+"""How long to wait, in seconds, for a conversation that another request holds."""
+
+
+class Refusal(NamedTuple):
+    """What a server said in place of an answer: its HTTP status, and the error's code and field."""
+
+    status: int | None
+    code: str
+    param: str
+
+
+def refusal_of(error: SessionError) -> Refusal:
+    """What a server said that made this error, just caught."""
+    cause = error.__cause__ or error.__context__
+    return Refusal(
+        getattr(cause, "status_code", None), _field(cause, "code"), _field(cause, "param")
+    )
+
+
+def _field(error: object, name: str) -> str:
+    return str(getattr(error, name, None) or "")
+
+
+async def opened(sdk: Sdk, stream: Any) -> Any:
+    """An SDK's stream, if it is one; else it is closed.
+
+    Raises:
+        ProviderResponseError: If what came is no stream of events: SDKs find no event in it, and
+            it ends as if it had broken off.
+    """
+    headers = getattr(getattr(stream, "response", None), "headers", None) or {}
+    kind = str(headers.get("content-type", ""))
+    if not hasattr(stream, "__aiter__") or "html" in kind or "json" in kind:
+        if hasattr(stream, "close"):
+            await stream.close()
+        raise sdk.no_answer(f"no stream but {kind or type(stream).__name__}")
+    return stream
+
+
 def plain(sdk: Sdk, answer: Any) -> dict[str, Any]:
     """An SDK's answer as plain data: what was set, and only that.
 
@@ -265,7 +352,46 @@ def retry_after(error: Exception) -> float | None:
             return max(0.0, float(headers.get(name, "")) * unit)
         except ValueError:
             continue
-    return None
+    try:
+        until = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+
+
+class Patience:
+    """How often, and for how long, one thing is tried again.
+
+    Args:
+        retries: How often; waiting for a locked conversation does not count.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self._left = retries
+        self._tried = 0
+        self._until = time.monotonic() + LOCK_WAIT
+
+    def is_over(self, error: SessionError) -> bool:
+        """Whether this error is the last word."""
+        if refusal_of(error).code == LOCKED:
+            return time.monotonic() > self._until
+        if not (isinstance(error, ProviderSessionError) and error.retriable) or self._left <= 0:
+            return True
+        # A server may ask for more patience than there is.
+        return (getattr(error, "retry_after", None) or 0.0) > LONGEST_RETRY_AFTER
+
+    async def waits(self, error: SessionError) -> bool:
+        """Wait before the next try, and return True; False at once if there is to be none."""
+        if self.is_over(error):
+            return False
+        self._left -= refusal_of(error).code != LOCKED
+        await asyncio.sleep(delay(self._tried, error))
+        self._tried += 1
+        return True
+
+    def end(self) -> None:
+        """Try nothing again."""
+        self._left = 0
 
 
 def delay(attempt: int, error: SessionError) -> float:
@@ -273,7 +399,7 @@ def delay(attempt: int, error: SessionError) -> float:
     asked = getattr(error, "retry_after", None)
     if asked is not None:
         return float(min(asked, LONGEST_RETRY_AFTER))
-    grown = min(FIRST_DELAY * 2**attempt, LAST_DELAY)
+    grown: float = min(FIRST_DELAY * 2**attempt, LAST_DELAY)
     return grown * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
 
 

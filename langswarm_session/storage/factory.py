@@ -32,6 +32,14 @@ def _sqlite(**config: Any) -> ISessionStorage:
     return SQLiteSessionStorage(**config)
 
 
+def _postgres(**config: Any) -> ISessionStorage:
+    from langswarm_session.storage.postgres import PostgresSessionStorage
+
+    if "url" in config:
+        config["dsn"] = config.pop("url")
+    return PostgresSessionStorage(**config)
+
+
 def _sqlite_path(url: str) -> str:
     """The file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, as in SQLAlchemy."""
     parts = urlsplit(url)
@@ -49,6 +57,8 @@ class StorageFactory:
     _makers: ClassVar[dict[str, Callable[..., ISessionStorage]]] = {
         "memory": _memory,
         "sqlite": _sqlite,
+        "postgres": _postgres,
+        "postgresql": _postgres,
     }
 
     @classmethod
@@ -66,10 +76,10 @@ class StorageFactory:
         """Make a storage. Does no I/O: the first use opens it.
 
         Args:
-            name: ``memory``, ``sqlite``, the name of a plug-in, or a URL whose scheme is one of
-                them (``sqlite:///sessions.db``).
-            **config: What the storage takes; for SQLite ``db_path`` and the other arguments of
-                `SQLiteSessionStorage`.
+            name: ``memory``, ``sqlite``, ``postgres``, the name of a plug-in, or a URL whose scheme
+                is one of them (``sqlite:///sessions.db``, ``postgresql://user@host/database``).
+            **config: What the storage takes: the arguments of `SQLiteSessionStorage` (``db_path``
+                first) or `PostgresSessionStorage` (``dsn`` first).
 
         Raises:
             UnknownStorageError: If there is no storage of that name.

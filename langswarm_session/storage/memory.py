@@ -34,6 +34,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.edits import check_edit
 from langswarm_session.storage.rows import dump_json, encode_message
 
 
@@ -143,6 +144,27 @@ class _Log:
             assert turn is not None, "a session with a lease has a turn"
             self.note(turn, TurnStatus.FAILED, rules.LOST_OWNER)
             self.move(errors=self.record.errors + 1, **_NO_LEASE)
+
+    def take_out(self, removed: Mapping[int, SessionMessage]) -> None:
+        """Remove messages, and what is noted of turns that is true no more."""
+        self.messages = [message for message in self.messages if message.seq not in removed]
+        for message in removed.values():
+            del self.by_id[message.id]
+        for turn in {message.turn_id or 0 for message in removed.values()} & self.turns.keys():
+            note, left = self.turns[turn], self.of_turn(turn)
+            if note.key is not None:
+                del self.keys[note.key]
+            if left:
+                note.key = note.digest = None
+                note.answered = rules.answered(note.status, left)
+            else:
+                del self.turns[turn]
+
+    def exchange(self, changed: Sequence[SessionMessage]) -> None:
+        """Put messages in the place of those with the same numbers."""
+        for message in changed:
+            self.messages[self.index(message.seq or 0)] = message
+            self.by_id[message.id] = message
 
     def drop_rest(self, turn: int, kept: int) -> None:
         """Remove all of an unfinished turn but what it began with."""
@@ -419,6 +441,45 @@ class InMemorySessionStorage(ISessionStorage):
             log.messages, log.by_id, log.turns, log.keys = [], {}, {}, {}
             log.record = log.record._replace(message_count=0, revision=log.record.revision + 1)
             return log.record
+
+    async def edit_messages(
+        self,
+        session_id: str,
+        *,
+        expected_revision: int,
+        remove: Sequence[int] = (),
+        change: Sequence[SessionMessage] = (),
+        add: Sequence[SessionMessage] = (),
+    ) -> Appended:
+        """See `ISessionStorage.edit_messages`."""
+        _check([*change, *add])
+        with self._lock:
+            log = self._log(session_id)
+            rules.check_append(log.record, None, expected_revision, _now())
+            wanted = {*remove, *(message.seq for message in change)}
+            found = {m.seq or 0: m for m in log.messages if m.seq in wanted}
+            new = check_edit(
+                log.record,
+                remove,
+                change,
+                add,
+                known={seq: message.id for seq, message in found.items()},
+                taken=_stored(log, add),
+            )
+            if not (add or wanted):
+                return Appended(log.record, [])
+            log.make_free(expected_revision)
+            log.take_out({seq: found[seq] for seq in remove})
+            log.exchange(
+                [_own(m.model_copy(update={"turn_id": found[m.seq or 0].turn_id})) for m in change]
+            )
+            log.move(new, turn_count=log.record.turn_count + min(len(add), 1))
+            last_seq = log.record.last_seq - len(new) + len(add)
+            log.record = log.record._replace(
+                last_seq=last_seq, message_count=len(log.messages) + len(add)
+            )
+            log.put(add, last_seq - len(add) + 1)
+            return Appended(log.record, _as_stored(log, add), len(add))
 
     async def fork_session(
         self, session_id: str, session: NewSession, *, at: int | None = None

@@ -30,7 +30,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
-from langswarm_session.storage.rows import SYSTEM, dump_json
+from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous, typed_error
 from langswarm_session.storage.sqlite_schema import MIGRATIONS, snapshot
 
@@ -376,6 +376,24 @@ class SQLiteSessionStorage(ISessionStorage):
             return log.load(connection, session_id)[0]
 
         return await self._engine.write(job)
+
+    async def edit_messages(
+        self,
+        session_id: str,
+        *,
+        expected_revision: int,
+        remove: Sequence[int] = (),
+        change: Sequence[SessionMessage] = (),
+        add: Sequence[SessionMessage] = (),
+    ) -> Appended:
+        """See `ISessionStorage.edit_messages`."""
+        batch = log.Batch(add)
+        changed = [(message, encode_message(message)) for message in change]
+        return await self._engine.write(
+            lambda connection: log.edit(
+                connection, session_id, expected_revision, remove, changed, batch
+            )
+        )
 
     async def fork_session(
         self, session_id: str, session: NewSession, *, at: int | None = None

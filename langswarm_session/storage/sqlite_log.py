@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from langswarm_session.models import SessionMessage, Turn, TurnStatus, from_micros
-from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord
+from langswarm_session.records import Appended, IdempotencyKey, NewSession, SessionRecord
 from langswarm_session.storage import rules
+from langswarm_session.storage.edits import check_edit
 from langswarm_session.storage.rows import (
     MESSAGE_COLUMNS,
     MessageRow,
@@ -51,7 +52,12 @@ END = (
     f"UPDATE sessions SET {_COUNTED}, errors = errors + ?, provider_state = ifnull(?, "
     f"provider_state), turn_token = NULL, turn_owner = NULL, turn_expires = NULL {_HELD}"
 )
+EDIT = f"UPDATE sessions SET {_COUNTED}, turn_count = turn_count + ? {_FREE}"
 _INSERT = f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_CHANGE = (
+    "UPDATE messages SET role = ?, content = ?, timestamp = ?, extra = ? "
+    "WHERE session = ? AND seq = ?"
+)
 _CREATE = (
     "INSERT INTO sessions (session_id, user_id, provider, model, backend, status, context, "
     "created_at, last_activity) VALUES (?, ?, ?, ?, ?, 'active', ?, ?, ?) "
@@ -70,6 +76,9 @@ _SAVE_COMPLETE = (
     "UPDATE turns SET status = 'complete', answered = 1, error = NULL, finished_at = ? "
     "WHERE session = ? AND turn = ?"
 )
+
+MAX_SEQ = 2**63 - 1
+"""More than any sequence number."""
 
 Place = int
 """A session's key: what its messages and turns refer to."""
@@ -355,6 +364,98 @@ def save_status(
 def save_complete(connection: sqlite3.Connection, place: Place, turn: int) -> None:
     """Note that a turn is complete, where anything else was noted of it."""
     connection.execute(_SAVE_COMPLETE, (now(), place, turn))
+
+
+def edit(
+    connection: sqlite3.Connection,
+    session_id: str,
+    expected_revision: int,
+    remove: Sequence[int],
+    change: Sequence[tuple[SessionMessage, MessageRow]],
+    batch: Batch,
+) -> Appended:
+    """Remove, change and add messages; see `ISessionStorage.edit_messages`."""
+    record, place = load(connection, session_id)
+    rules.check_append(record, None, expected_revision, now())
+    changed = [message for message, _ in change]
+    found = select_places(connection, place, {*remove, *(each.seq or 0 for each in changed)})
+    new = check_edit(
+        record,
+        remove,
+        changed,
+        batch.messages,
+        known={seq: message_id for seq, (message_id, _) in found.items()},
+        taken=select_stored(connection, place, batch.messages),
+    )
+    size, removed = len(batch.messages), {*remove}
+    if not (size or removed or change):
+        return Appended(record, [])
+    make_free(connection, record, place, expected_revision)
+    values = (now(), size, size - len(removed), *rules.usage_sums(new), min(size, 1))
+    record, place = update_free(connection, EDIT, values, session_id, None)
+    delete(connection, place, removed)
+    put(connection, place, change)
+    stored = insert(connection, place, record.last_seq, record.last_seq - size + 1, batch)
+    for turn in {found[seq][1] for seq in removed}:
+        settle_turn(connection, place, turn)
+    return Appended(record, stored, size)
+
+
+def select_places(
+    connection: sqlite3.Connection, place: Place, seqs: Iterable[int]
+) -> dict[int, tuple[str, int]]:
+    """The ids and turns, by number, of those of the messages that are there."""
+    query = "SELECT seq, id, turn FROM messages WHERE session = ? AND seq = ?"
+    found = [connection.execute(query, (place, seq)).fetchone() for seq in seqs]
+    return {
+        seq: (message_id.hex() if isinstance(message_id, bytes) else message_id, turn)
+        for seq, message_id, turn in filter(None, found)
+    }
+
+
+def delete(connection: sqlite3.Connection, place: Place, seqs: Iterable[int]) -> None:
+    """Remove messages."""
+    connection.executemany(
+        "DELETE FROM messages WHERE session = ? AND seq = ?", [(place, seq) for seq in seqs]
+    )
+
+
+def put(
+    connection: sqlite3.Connection,
+    place: Place,
+    changed: Iterable[tuple[SessionMessage, MessageRow]],
+) -> None:
+    """Put messages in the place of the stored ones with the same numbers."""
+    connection.executemany(
+        _CHANGE,
+        [
+            (role, content, timestamp, extra, place, message.seq)
+            for message, (role, content, timestamp, _, extra) in changed
+        ],
+    )
+
+
+def settle_turn(connection: sqlite3.Connection, place: Place, turn: int) -> None:
+    """Bring what is noted of a turn in line with the messages that it still has."""
+    row = connection.execute(
+        "SELECT status FROM turns WHERE session = ? AND turn = ?", (place, turn)
+    ).fetchone()
+    if row is None:
+        return
+    # A turn's messages stand together, so the next turn's first one ends them.
+    following = connection.execute(
+        "SELECT seq FROM messages WHERE session = ? AND seq >= ? AND turn != ? ORDER BY seq",
+        (place, turn, turn),
+    ).fetchone()
+    end = MAX_SEQ if following is None else following[0]
+    left = select(connection, place, "AND seq >= ? AND seq < ?", (turn, end))
+    if not left:
+        connection.execute("DELETE FROM turns WHERE session = ? AND turn = ?", (place, turn))
+        return
+    connection.execute(
+        "UPDATE turns SET key = NULL, digest = NULL, answered = ? WHERE session = ? AND turn = ?",
+        (rules.answered(TurnStatus(row[0]), left), place, turn),
+    )
 
 
 def select_turns(

@@ -126,7 +126,7 @@ async def test_a_plug_in_is_found(provider_factory, plug_in):
     async with SessionManager("memory", {"plugged": "a key"}) as manager:
         session = await manager.create_session("ann", "plugged", "m")
         assert (await session.send_message("x")).text == "plugged in with a key"
-    with pytest.raises(UnknownProviderError, match="mock, plugged"):
+    with pytest.raises(UnknownProviderError, match="mock, openai, plugged"):
         provider_factory.create_provider_session("nobody")
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import pytest
 
 from langswarm_session import (
+    ImageBlock,
     InvalidInputError,
     MessageRole,
     MockFailure,
@@ -20,6 +23,7 @@ from langswarm_session import (
     SessionContext,
     SessionMessage,
     StreamEvent,
+    Target,
     TextBlock,
     TokenUsage,
     ToolCallBlock,
@@ -200,13 +204,68 @@ class TestConversations:
         provider = MockProviderSession()
         native = await provider.create_provider_session("ann")
         await provider.delete_provider_session(native)
-        for attempt in (
-            provider.get_messages,
-            provider.get_provider_session,
-            provider.delete_provider_session,
-        ):
+        for attempt in (provider.get_messages, provider.get_provider_session):
             with pytest.raises(ProviderSessionError, match=native):
                 await attempt(native)
+        await provider.delete_provider_session(native)
+
+    async def test_a_lost_one_is_made_anew_from_the_window(self, ask):
+        provider = MockProviderSession()
+        reply = await provider.send_message(ask("one", "two", native="lost"))
+        assert reply.provider_session_id != "lost"
+        kept = await provider.get_messages(reply.provider_session_id)
+        assert [m.text for m in kept] == ["one", "two", "You said: two"]
+
+    async def test_a_stream_that_is_left_adds_nothing(self, ask):
+        provider = MockProviderSession()
+        native = await provider.create_provider_session("ann")
+        async with aclosing(provider.stream_message(ask("x", native=native))) as events:
+            await anext(events)
+        assert await provider.get_messages(native) == []
+
+    async def test_what_was_never_acknowledged_is_dropped(self, ask):
+        provider = MockProviderSession()
+        native = await provider.create_provider_session("ann")
+        first = await provider.send_message(ask("one", native=native))
+        await provider.send_message(ask("one", "lost", native=native))
+        request = ask("one", "two", native=native)
+        request.context = request.context.model_copy(
+            update={"provider_context": first.provider_context}
+        )
+        await provider.send_message(request)
+        kept = [m.text for m in await provider.get_messages(native)]
+        assert kept == ["one", "You said: one", "two", "You said: two"]
+
+    async def test_the_system_is_not_in_it(self, ask):
+        provider = MockProviderSession()
+        native = await provider.create_provider_session("ann")
+        request = ask("x", native=native)
+        system = SessionMessage(role=MessageRole.SYSTEM, content="be kind")
+        await provider.send_message(
+            ProviderRequest("s", request.context, [system, *request.messages], 2)
+        )
+        assert [m.role for m in await provider.get_messages(native)] == ["user", "assistant"]
+
+
+class TestTarget:
+    async def test_it_takes_everything(self, session, mock):
+        picture = ImageBlock(url="https://example.org/a.png")
+        await session.send_message([picture])
+        assert mock.requests[-1].messages[0].content == [picture]
+        assert (mock.requests[-1].target.provider, mock.requests[-1].target.model) == (
+            "mock",
+            "echo",
+        )
+
+    async def test_it_may_be_as_strict_as_another(self, make_manager):
+        target = Target(strict=True, takes=lambda block, in_result: block.type == "text")
+        mock = MockProviderSession(target=target)
+        manager = make_manager(providers={"mock": mock})
+        session = await manager.create_session("ann", "mock", "echo")
+        reply = await session.send_message([ImageBlock(url="https://example.org/a.png")])
+        assert reply.text == "You said: [image https://example.org/a.png]"
+        (repair,) = reply.metadata["langswarm"]["repairs"]
+        assert repair["kind"] == "block_converted"
 
 
 def test_it_can_do_all_there_is():

@@ -35,6 +35,7 @@ from langswarm_session import (
     set_session_manager,
 )
 from langswarm_session.blocking import run
+from langswarm_session.blocks import ToolResultBlock
 
 TALK = [
     SystemMessage("be brief"),
@@ -384,3 +385,16 @@ async def test_within_a_turn_of_the_session_it_adds_to_that_turn(
         history.add_messages(TALK[2:])
     assert [message.type for message in history.messages] == ["human", "ai", "tool", "ai"]
     assert await turns(session) == ["complete"]
+
+
+async def test_several_results_in_one_message_are_several_messages(
+    history: SessionChatMessageHistory, manager: SessionManager
+) -> None:
+    session = await manager.create_session("ann", "mock", "echo", session_id="chat")
+    results = [ToolResultBlock(tool_call_id=name, content=f"saw {name}") for name in "abc"]
+    await session.record(SessionMessage(id="m", role="tool", content=results))
+    messages = await history.aget_messages()
+    assert [(m.id, m.tool_call_id, m.text) for m in messages if isinstance(m, ToolMessage)] == [
+        ("m", "a", "saw a"), ("m:2", "b", "saw b"), ("m:3", "c", "saw c")
+    ]  # fmt: skip
+    assert messages == history.messages, "with the same ids each time"

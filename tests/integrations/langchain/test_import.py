@@ -9,7 +9,14 @@ import sys
 import langchain_langswarm
 import pytest
 
-NAMES = ["RunnableWithSession", "SessionChatMessageHistory", "from_langchain", "to_langchain"]
+NAMES = [
+    "RunnableWithSession",
+    "SessionChatMessageHistory",
+    "SessionMiddleware",
+    "from_langchain",
+    "to_langchain",
+    "to_langchain_messages",
+]
 
 BLOCK = """
 import sys
@@ -85,9 +92,23 @@ except ImportError as error:
     assert python(code, "langchain_core.chat_history").strip() == "langchain_core.chat_history"
 
 
-def test_it_needs_nothing_but_langchain_core() -> None:
-    code = f"import langchain_langswarm\nfor name in {NAMES!r}: getattr(langchain_langswarm, name)"
+def test_only_the_middleware_needs_more_than_langchain_core() -> None:
+    others = [name for name in NAMES if name != "SessionMiddleware"]
+    code = f"import langchain_langswarm\nfor name in {others!r}: getattr(langchain_langswarm, name)"
     assert python(code, "langchain", "langgraph") == ""
+
+
+@pytest.mark.parametrize("missing", ["langchain", "langgraph"])
+def test_the_middleware_says_what_it_needs(missing: str) -> None:
+    code = """
+try:
+    from langchain_langswarm import SessionMiddleware
+except ImportError as error:
+    print(error)
+"""
+    said = python(code, missing)
+    assert said.startswith(f"{missing} is missing")
+    assert "langswarm-session[langchain]" in said
 
 
 def test_the_import_alone_loads_no_framework() -> None:

@@ -30,7 +30,13 @@ from langchain_core.messages import (
     message_to_dict,
     messages_from_dict,
 )
-from langchain_langswarm import SessionChatMessageHistory, from_langchain, to_langchain
+from langchain_langswarm import (
+    SessionChatMessageHistory,
+    from_langchain,
+    to_langchain,
+    to_langchain_messages,
+)
+from pydantic import BaseModel
 
 from langswarm_session import (
     AudioBlock,
@@ -660,3 +666,85 @@ def test_every_role_is_one_of_langchains(role: MessageRole, content: Any) -> Non
     message = to_langchain(SessionMessage(role=role, content=content, name="look"))
     assert message.content == (content or "")
     assert message.name == "look"
+
+
+# Several results in one message
+
+RESULTS = [
+    ToolResultBlock(tool_call_id="a", content="one", name="look"),
+    ToolResultBlock(tool_call_id="b", content=[ImageBlock(url="https://x/y.png")], is_error=True),
+    ToolResultBlock(tool_call_id="c", content=""),
+]
+
+
+@pytest.mark.parametrize("role", [MessageRole.TOOL, MessageRole.USER, MessageRole.FUNCTION])
+def test_each_result_of_a_message_is_a_message(role: MessageRole) -> None:
+    made = to_langchain_messages([SessionMessage(id="m", role=role, content=RESULTS)])
+    assert all(isinstance(message, ToolMessage) for message in made)
+    assert [(m.id, m.tool_call_id, m.status) for m in made] == [
+        ("m", "a", "success"),
+        ("m:2", "b", "error"),
+        ("m:3", "c", "success"),
+    ]
+    assert [m.content for m in made] == ["one", [{"type": "image", "url": "https://x/y.png"}], ""]
+    assert made[0].name == "look"
+
+
+def test_what_else_is_in_it_follows_as_a_users_message() -> None:
+    message = SessionMessage(
+        id="m", role=MessageRole.USER, content=[TextBlock(text="and?"), *RESULTS[:1]]
+    )
+    result, rest = to_langchain_messages([message])
+    assert (result.type, result.id, result.content) == ("tool", "m", "one")
+    assert (rest.type, rest.id, rest.content) == ("human", "m:2", "and?")
+
+
+@given(st.lists(strategies.messages(), max_size=4, unique_by=lambda message: message.id))
+def test_of_messages_none_is_lost_and_each_has_an_id(stored: list[SessionMessage]) -> None:
+    made = to_langchain_messages(stored)
+    assert made == to_langchain_messages(stored), "the ids are the same each time"
+    assert {message.id for message in stored} <= {message.id for message in made}
+    results = [
+        block.tool_call_id
+        for message in stored
+        for block in message.blocks
+        if isinstance(block, ToolResultBlock) and message.role.value in ("tool", "user", "function")
+    ]
+    assert [m.tool_call_id for m in made if isinstance(m, ToolMessage) and m.tool_call_id] == [
+        result for result in results if result
+    ]
+
+
+def test_langchains_own_come_back_one_for_one() -> None:
+    own = [
+        HumanMessage("x", id="1"),
+        ToolMessage("y", tool_call_id="c", id="2"),
+        AIMessage("z", id="3"),
+    ]
+    assert to_langchain_messages(from_langchain(message) for message in own) == own
+
+
+# Objects in the free-form fields
+
+
+class Place(BaseModel):
+    name: str
+    at: tuple[float, float]
+
+
+def test_what_structured_output_leaves_in_a_message_comes_back_as_data() -> None:
+    place = Place(name="Åbo", at=(60.4, 22.3))
+    message = AIMessage("x", id="1", additional_kwargs={"parsed": place, "refusal": None})
+    stored = SessionMessage.model_validate_json(from_langchain(message).model_dump_json())
+    back = to_langchain(stored)
+    assert back.additional_kwargs == {
+        "parsed": {"name": "Åbo", "at": [60.4, 22.3]},
+        "refusal": None,
+    }
+    assert message.additional_kwargs["parsed"] is place, "the caller's message is left as it was"
+
+
+def test_a_tools_artifact_comes_back_as_data() -> None:
+    message = ToolMessage("x", tool_call_id="c", artifact=[Place(name="Åbo", at=(1, 2))])
+    back = to_langchain(from_langchain(message))
+    assert back.artifact == [{"name": "Åbo", "at": [1.0, 2.0]}]

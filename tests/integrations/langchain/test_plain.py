@@ -94,10 +94,8 @@ def test_what_was_encoded_twice_is_decoded_twice() -> None:
         bytearray(b"x"),
         1j,
         datetime.datetime.now(datetime.UTC),
-        Model(),
         ValueError("x"),
         print,
-        type("Subclass", (Document,), {})(page_content="x"),
         type("Moody", (str,), {"__eq__": lambda *_: False, "__hash__": str.__hash__})("x"),
     ],
     ids=lambda value: type(value).__name__,
@@ -130,3 +128,30 @@ def test_of_a_subclass_the_equal_plain_value_is_kept(value: Any, plain: Any) -> 
 def test_a_refusal_says_what_can_be_stored() -> None:
     with pytest.raises(InvalidInputError, match=r"builtins\.set .*JSON values.*tuples, bytes"):
         encode(set())
+
+
+class Inner(BaseModel):
+    when: datetime.date
+    size: tuple[int, int] = (1, 2)
+
+
+class Outer(BaseModel):
+    inner: Inner
+    more: dict[str, Any] = {}
+
+
+def test_of_a_pydantic_object_the_data_is_kept() -> None:
+    value = Outer(inner=Inner(when=datetime.date(2026, 1, 2)), more={"a": None})
+    data = {"inner": {"when": "2026-01-02", "size": [1, 2]}, "more": {"a": None}}
+    assert decode(json.loads(json.dumps(encode({"parsed": [value]})))) == {"parsed": [data]}
+    assert encode(Model()) == Model().model_dump()
+
+
+def test_a_pydantic_object_that_is_not_json_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="Outer"):
+        encode(Outer(inner=Inner(when=datetime.date(2026, 1, 2)), more={"a": object()}))
+
+
+def test_of_another_kind_of_document_the_data_is_kept() -> None:
+    document = type("Subclass", (Document,), {})(page_content="x")
+    assert decode(encode(document)) == document.model_dump(mode="json")

@@ -1,0 +1,205 @@
+"""An agent's middleware that gives it the memory of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware.types import ModelRequest, ModelResponse, ToolCallRequest
+from langchain_core.messages import BaseMessage, ToolMessage
+from langgraph.config import get_config
+from langgraph.types import Command, Overwrite
+from typing_extensions import override
+
+from langchain_langswarm import watch
+from langchain_langswarm.agent_run import AgentRun, load_window
+from langchain_langswarm.messages import FORMAT
+from langswarm_session.blocking import run
+from langswarm_session.errors import InvalidInputError
+from langswarm_session.manager import SessionManager
+from langswarm_session.presets import get_session_manager
+
+ToolResult = ToolMessage | Command[Any]
+
+
+class SessionMiddleware(AgentMiddleware[Any, Any]):
+    """Gives an agent of `create_agent` the memory of a session.
+
+    A run of the agent is a turn of the session. It begins with the session's window before the new
+    messages; those are stored before the model is first asked, each answer of the model and each
+    result of a tool as soon as it is there. Whatever breaks the run off then, the turn ends as
+    failed or cancelled with all that happened, and the next run goes on from there; a call that
+    never got its result is answered in the request, not in the record. Runs on one session have
+    their turns one after the other, each seeing those before it.
+
+    Called with ``config={"configurable": {"session_id": ..., "user_id": ...}}``, or with both in
+    the runtime context. With an ``idempotency_key`` in the config a repeated call is given the
+    stored answer, and neither the model nor a tool is called.
+
+    - With a checkpointer the thread is the conversation, and is given what only the record has. A
+      run that is interrupted leaves a cancelled turn; the one that resumes it is another turn.
+    - What is said is stored as the other middleware's ``before_model`` left it (PIIMiddleware's,
+      say), in whatever order they are listed. Answers and results are stored as they were given;
+      what of them is not to be in the record is for a middleware of the session.
+    - A summary that SummarizationMiddleware makes stands for what it covers in the session's
+      window from then on (`BaseSession.set_summary`); the log keeps all.
+    - An agent that is a tool of another gets that one's config, and so its session, in which a
+      turn goes on: it is refused, unless it has no such middleware or one with a ``scope``.
+
+    Args:
+        manager: Where the sessions live; the program's shared manager when None.
+        session_id: The session where neither the config nor the runtime context names one.
+        user_id: Whose it is where neither names one; None: whoever's it is, and a new session is
+            the user ``default``'s.
+        scope: For an agent within another: its sessions' ids are the other's, a slash and this.
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager | None = None,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        scope: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.manager = get_session_manager() if manager is None else manager
+        self.session_id = session_id
+        self.user_id = user_id
+        self.scope = scope
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.manager!r})"
+
+    # LangChain's hooks, each for sync and for async runs. The record's work is handed over; the
+    # model and the tools run where the caller runs them.
+
+    @override
+    def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Put the conversation so far before the new messages."""
+        return run(self._begin(state["messages"], runtime.context, is_async=False))
+
+    @override
+    async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Put the conversation so far before the new messages."""
+        return await self._begin(state["messages"], runtime.context, is_async=True)
+
+    @override
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        """Store what is new, ask the model, and store its answer."""
+        current, asked = run(self._asked(request, is_async=False))
+        if current.replayed:
+            return current.replay()
+        return run(current.answered(handler(asked)))
+
+    @override
+    async def awrap_model_call(
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
+    ) -> ModelResponse[Any]:
+        """Store what is new, ask the model, and store its answer."""
+        current, asked = await self._asked(request, is_async=True)
+        if current.replayed:
+            return current.replay()
+        return await current.answered(await handler(asked))
+
+    @override
+    def wrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]
+    ) -> ToolResult:
+        """Run a tool inside of the turn, and store its result."""
+        context = request.runtime.context
+        current = run(self._run(request.state["messages"], context, is_async=False))
+        current.enter()
+        return run(current.returned(handler(request)))
+
+    @override
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]
+    ) -> ToolResult:
+        """Run a tool inside of the turn, and store its result."""
+        context = request.runtime.context
+        current = await self._run(request.state["messages"], context, is_async=True)
+        current.enter()
+        return await current.returned(await handler(request))
+
+    @override
+    def after_agent(self, state: Any, runtime: Any) -> None:
+        """End the turn."""
+        run(self._finish(state["messages"], runtime.context, is_async=False))
+
+    @override
+    async def aafter_agent(self, state: Any, runtime: Any) -> None:
+        """End the turn."""
+        await self._finish(state["messages"], runtime.context, is_async=True)
+
+    async def _begin(
+        self, state: Sequence[BaseMessage], context: Any, *, is_async: bool
+    ) -> dict[str, Any] | None:
+        key = get_config().get("configurable", {}).get("idempotency_key")
+        current = await self._run(state, context, is_async=is_async, key=key)
+        merged = current.merged(state)
+        # In this form what is old is not streamed as if it were new.
+        return None if merged is None else {"messages": Overwrite(merged)}
+
+    async def _asked(
+        self, request: ModelRequest[Any], *, is_async: bool
+    ) -> tuple[AgentRun, ModelRequest[Any]]:
+        state = request.state["messages"]
+        current = await self._run(state, request.runtime.context, is_async=is_async)
+        messages: list[Any] = await current.asked(state, request.messages)
+        if current.holds_stream:
+            tags = [*(request.model.tags or ()), "nostream"]
+            request = request.override(model=request.model.model_copy(update={"tags": tags}))
+        return current, request.override(messages=messages)
+
+    async def _finish(self, state: Sequence[BaseMessage], context: Any, *, is_async: bool) -> None:
+        current = await self._run(state, context, is_async=is_async)
+        await current.finish(state)
+
+    async def _run(
+        self,
+        state: Sequence[BaseMessage],
+        context: Any,
+        *,
+        is_async: bool,
+        key: str | None = None,
+    ) -> AgentRun:
+        """The run in which a hook is called; a new one when that begins or resumes."""
+        run_id = watch.this_run()
+        current = watch.registered(run_id, self.name)
+        if current is None:
+            session_id, user_id = self._who(context)
+            session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
+            known = await load_window(session)
+            made = AgentRun(session, known, state, key=key, is_async=is_async)
+            # Of several tools that resume together the first one's is for all.
+            current = watch.register(run_id, self.name, made)
+        assert isinstance(current, AgentRun)
+        return current
+
+    def _who(self, context: Any) -> tuple[str, str | None]:
+        """The session's and the user's ids."""
+        configurable = get_config().get("configurable", {})
+
+        def named(name: str) -> Any:
+            found = (_named(source, name) for source in (configurable, context, self))
+            return next((value for value in found if value not in (None, "")), None)
+
+        session_id = named("session_id")
+        if session_id is None:
+            raise InvalidInputError(
+                'no session: call the agent with config={"configurable": {"session_id": "..."}}, '
+                "or name it in the runtime context or to SessionMiddleware"
+            )
+        if self.scope is not None:
+            session_id = f"{session_id}/{self.scope}"
+        return session_id, named("user_id")
+
+
+def _named(source: Any, name: str) -> Any:
+    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)

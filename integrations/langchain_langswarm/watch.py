@@ -1,0 +1,146 @@
+"""Tells when an agent's run is over, however it ends.
+
+An agent's middleware is not told of an error in another middleware, of an interrupt, or of a stream
+that is broken off. LangChain's callbacks are: these here hear of every run in the process, and do
+something for those that were registered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextvars import ContextVar
+from typing import Any, Protocol
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.tracers.context import register_configure_hook
+from langgraph.config import get_config
+
+from langswarm_session.blocking import run
+
+
+class Run(Protocol):
+    """What wants to know of a run.
+
+    Attributes:
+        is_async: Whether the run was called with ``await``, and so can wait for `ended`.
+    """
+
+    is_async: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything to end."""
+
+    def received(self, text: str) -> None:
+        """The model said something, in a stream."""
+
+    async def ended(self, error: BaseException | None) -> None:
+        """The run is over."""
+
+
+_parents: dict[UUID, UUID] = {}
+"""The run around each run that goes on: around that of a node, that of its graph."""
+
+_runs: dict[UUID, dict[str, Run]] = {}
+"""Who wants to know of a graph's run, by name."""
+
+_awaited: set[UUID] = set()
+"""Those of them that are async."""
+
+
+def this_run() -> UUID:
+    """The id of the graph's run whose node calls this."""
+    node: UUID = get_config()["callbacks"].parent_run_id  # type: ignore[union-attr,assignment]
+    return _parents[node]
+
+
+def registered(run_id: UUID, name: str) -> Run | None:
+    """Who was registered for a run under this name."""
+    return _runs.get(run_id, {}).get(name)
+
+
+def register(run_id: UUID, name: str, given: Run) -> Run:
+    """Have somebody told of the run's end: the first one that comes with this name.
+
+    Returns:
+        That one.
+    """
+    if given.is_async:
+        _awaited.add(run_id)
+    return _runs.setdefault(run_id, {}).setdefault(name, given)
+
+
+async def _end(run_id: UUID, error: BaseException | None) -> None:
+    _awaited.discard(run_id)
+    for each in _runs.pop(run_id, {}).values():
+        if each.is_open:
+            await each.ended(error)
+
+
+class _Watch(BaseCallbackHandler):
+    """Knows which run is inside which, and ends sync ones."""
+
+    run_inline = True
+    ignore_agent = ignore_chat_model = ignore_custom_event = True
+    ignore_retriever = ignore_retry = True
+
+    def on_chain_start(
+        self, *args: Any, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        if parent_run_id is not None:
+            _parents[run_id] = parent_run_id
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._over(run_id, None)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._over(run_id, error)
+
+    def on_llm_new_token(
+        self, token: Any, *, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        graph = None if parent_run_id is None else _parents.get(parent_run_id)
+        if graph in _runs and isinstance(token, str):
+            for each in _runs[graph].values():
+                each.received(token)
+
+    def _over(self, run_id: UUID, error: BaseException | None) -> None:
+        _parents.pop(run_id, None)
+        if run_id in _runs and run_id not in _awaited:
+            if any(each.is_open for each in _runs[run_id].values()):
+                run(_end(run_id, error))
+            else:
+                del _runs[run_id]
+
+
+class _AsyncWatch(AsyncCallbackHandler):
+    """Ends async runs, on their own loop."""
+
+    run_inline = True
+    ignore_agent = ignore_chat_model = ignore_custom_event = True
+    ignore_llm = ignore_retriever = ignore_retry = True
+
+    @property
+    def ignore_chain(self) -> bool:
+        """Whether there is nobody to tell: sync code pays for a loop each time that it is asked."""
+        if _awaited:
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop()
+                return False
+        return True
+
+    async def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        if run_id in _awaited:
+            await _end(run_id, None)
+
+    async def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        if run_id in _awaited:
+            await _end(run_id, error)
+
+
+_watch, _async_watch = _Watch(), _AsyncWatch()
+# A default is what every context has, so these are called wherever a run begins.
+for _name, _handler in (("langswarm_watch", _watch), ("langswarm_async_watch", _async_watch)):
+    register_configure_hook(ContextVar(_name, default=_handler), inheritable=True)

@@ -1,0 +1,137 @@
+"""LlamaIndex's chat store on sessions, for `Memory`: `AsyncDBChatStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
+
+from langswarm_session.checks import check_limit
+from llama_index_langswarm.base import Edit, Entry, SessionStore, without
+
+
+class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
+    """The messages of sessions as LlamaIndex's database of them; a key is a session's id.
+
+    For `Memory`: its short-term queue is what is active, and what it flushes from there stays in
+    the record, archived. The session is created at the first write; each method is one
+    transaction. All messages come back equal. Removed messages are gone from the record.
+
+    What takes a status does what it does to the messages of that status; None means all.
+    """
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name it is written down with."""
+        return "AsyncSessionChatStore"
+
+    async def get_messages(
+        self,
+        key: str,
+        status: MessageStatus | None = MessageStatus.ACTIVE,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> list[ChatMessage]:
+        """A key's messages, oldest first; none where there is no such session.
+
+        Args:
+            key: The session.
+            status: Which of them.
+            limit: How many at most, from the oldest.
+            offset: How many of the oldest to leave out.
+        """
+        first = check_limit(offset) or 0
+        count = check_limit(limit)
+        chats = await self._chats(key, archived=_archived(status))
+        return chats[first : None if count is None else first + count]
+
+    async def count_messages(
+        self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
+    ) -> int:
+        """How many messages a key has."""
+        return len(await self._chats(key, archived=_archived(status)))
+
+    async def add_message(
+        self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE
+    ) -> None:
+        """Add a message, durably."""
+        await self.add_messages(key, [message], status)
+
+    async def add_messages(
+        self,
+        key: str,
+        messages: Sequence[ChatMessage],
+        status: MessageStatus = MessageStatus.ACTIVE,
+    ) -> None:
+        """Add messages, durably, as one turn."""
+        await self._append(key, messages, archived=status == MessageStatus.ARCHIVED)
+
+    async def set_messages(
+        self,
+        key: str,
+        messages: Sequence[ChatMessage],
+        status: MessageStatus = MessageStatus.ACTIVE,
+    ) -> None:
+        """Let a key's messages of this status be these; those of the other stay."""
+        await self._replace(key, messages, archived=_archived(status))
+
+    async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """Remove the active message at a position.
+
+        Returns:
+            The message; None if there is none there.
+        """
+
+        def plan(entries: list[Entry]) -> Edit:
+            at = idx + _size(entries) if idx < 0 else idx
+            return without(entries, at, at + 1)
+
+        removed = await self._edit(key, plan, archived=False)
+        return removed[0] if removed else None
+
+    async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
+        """Remove a key's messages."""
+        await self._edit(
+            key, lambda entries: without(entries, 0, _size(entries)), archived=_archived(status)
+        )
+
+    async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
+        """Remove the oldest active messages.
+
+        Returns:
+            The messages.
+        """
+        return await self._edit(key, lambda entries: without(entries, 0, n), archived=False) or []
+
+    async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
+        """Archive the oldest active messages: they stay in the record.
+
+        Returns:
+            The messages.
+        """
+
+        def plan(entries: list[Entry]) -> Edit:
+            told: list[ChatMessage] = []
+            last = None
+            for message, chats, _ in entries:
+                if len(told) >= n:
+                    break
+                told += chats
+                last = message.seq
+            # All before it is archived by then.
+            return Edit(told, archive=last)
+
+        return await self._edit(key, plan, archived=False) or []
+
+    async def get_keys(self) -> list[str]:
+        """The sessions that have messages: the user's, or all where no user was named."""
+        return await self._keys()
+
+
+def _archived(status: MessageStatus | None) -> bool | None:
+    return None if status is None else MessageStatus(status) is MessageStatus.ARCHIVED
+
+
+def _size(entries: list[Entry]) -> int:
+    return sum(len(entry.chats) for entry in entries)

@@ -1,0 +1,149 @@
+"""What a framework's or provider's format cannot carry of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from langswarm_session.errors import InvalidInputError
+from langswarm_session.models import SessionMessage
+
+if TYPE_CHECKING:
+    from langswarm_session.interfaces import IProviderSession
+    from langswarm_session.models import SessionContext
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a target cannot carry of one message.
+
+    Attributes:
+        message_id: The message.
+        seq: Its place in the log.
+        lost: The parts, as paths: ``usage``, ``content[1]``, ``content[0].annotations``.
+    """
+
+    message_id: str
+    seq: int | None
+    lost: tuple[str, ...]
+
+
+def _through_langchain(message: SessionMessage) -> list[SessionMessage]:
+    from langchain_langswarm import from_langchain, to_langchain_messages
+
+    return [from_langchain(each) for each in to_langchain_messages([message])]
+
+
+def _through_llama_index(message: SessionMessage) -> list[SessionMessage]:
+    from llama_index_langswarm import from_llama_index, to_llama_index
+
+    return [from_llama_index(each) for each in to_llama_index(message)]
+
+
+def _through_openai_agents(message: SessionMessage) -> list[SessionMessage]:
+    from openai_agents_langswarm import from_openai_agents, to_openai_agents
+
+    return from_openai_agents(to_openai_agents([message]))
+
+
+# Each imports its door when it is asked about it, and not before.
+_DOORS: dict[str, Callable[[SessionMessage], list[SessionMessage]]] = {
+    "langchain": _through_langchain,
+    "llama_index": _through_llama_index,
+    "openai_agents": _through_openai_agents,
+}
+
+_NOT_COMPARED = ("id", "seq", "turn_id", "native", "timestamp")
+"""What a record gives a message, and no format is asked to carry."""
+
+
+def door_losses(target: str, messages: Sequence[SessionMessage]) -> list[Loss]:
+    """What a framework's format loses, message by message; those that lose nothing are left out.
+
+    A message is converted there and back, and the two are compared. One that came in that format
+    is given back exactly.
+
+    Args:
+        target: ``langchain``, ``llama_index`` or ``openai_agents``.
+        messages: The messages.
+
+    Raises:
+        MissingDependencyError: If the framework is not installed.
+    """
+    through = _DOORS[target]
+    losses = []
+    for message in messages:
+        if message.native and target in message.native:
+            continue
+        lost = _lost(message, through(message))
+        if lost:
+            losses.append(Loss(message.id, message.seq, tuple(lost)))
+    return losses
+
+
+def provider_losses(
+    provider: IProviderSession, context: SessionContext, messages: Sequence[SessionMessage]
+) -> list[Loss]:
+    """What a provider is not sent as it is in the log: the repairs, message by message."""
+    from langswarm_session.sendable import make_sendable
+
+    _, repairs = make_sendable(messages, provider.target(context, {}))
+    places = {message.id: message.seq for message in messages}
+    by_message: dict[str, list[str]] = {}
+    for repair in repairs:
+        said = f"{repair.kind.value}: {repair.detail}" if repair.detail else repair.kind.value
+        by_message.setdefault(repair.message_id or "", []).append(said)
+    return [Loss(each, places.get(each), tuple(lost)) for each, lost in by_message.items()]
+
+
+def check_target(target: str) -> bool:
+    """Whether a target is a door; others are providers' names.
+
+    Raises:
+        InvalidInputError: If it is no name at all.
+    """
+    if not isinstance(target, str) or not target:
+        raise InvalidInputError(
+            f"a target is one of {', '.join(_DOORS)} or a provider's name, not {target!r}"
+        )
+    return target in _DOORS
+
+
+def _lost(before: SessionMessage, after: Sequence[SessionMessage]) -> list[str]:
+    """The paths of what is not in the messages that came back."""
+    if not after:
+        return ["the whole message"]
+    first = after[0]
+    fields = [name for name in SessionMessage.model_fields if name not in _NOT_COMPARED]
+    lost = [
+        name
+        for name in fields
+        if name != "content" and _empty(getattr(before, name)) is False
+        and getattr(before, name) != getattr(first, name)
+    ]  # fmt: skip
+    mine = [block.model_dump(exclude_none=True) for block in before.blocks]
+    theirs = [block.model_dump(exclude_none=True) for each in after for block in each.blocks]
+    return [*_lost_blocks(mine, theirs), *lost]
+
+
+def _lost_blocks(
+    mine: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]
+) -> Iterable[str]:
+    rest = list(theirs)
+    for place, block in enumerate(mine):
+        if block in rest:
+            rest.remove(block)
+            continue
+        like = next((each for each in rest if each["type"] == block["type"]), None)
+        if like is None:
+            yield f"content[{place}]"
+            continue
+        rest.remove(like)
+        for name, value in block.items():
+            if like.get(name) != value:
+                yield f"content[{place}].{name}"
+
+
+def _empty(value: object) -> bool:
+    return value is None or value == {} or value == ""

@@ -1,0 +1,36 @@
+"""The arguments of a tool call as the JSON text that OpenAI's APIs have in place of an object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from langswarm_session.blocks import ToolCallBlock
+
+RAW = "arguments"
+"""The key of a call's extras under which text is kept that is no JSON object."""
+
+
+def parsed(text: str | None) -> dict[str, Any] | None:
+    """The arguments, or None where a model gave what is no JSON object."""
+    try:
+        value = from_json(text, allow_inf_nan=False) if text else {}
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def call_of(call_id: str | None, name: str, text: str | None, **extras: Any) -> ToolCallBlock:
+    """A call with its arguments, or with the text that is none."""
+    arguments = parsed(text)
+    if arguments is None:
+        arguments, extras[RAW] = {}, text or ""
+    return ToolCallBlock(id=call_id, name=name, args=arguments, extras=extras or None)
+
+
+def text_of_arguments(call: ToolCallBlock) -> str:
+    """The arguments as text that is a JSON object in any case: servers refuse anything else."""
+    raw = (call.extras or {}).get(RAW)
+    arguments = call.args if raw is None else parsed(str(raw)) or {RAW: raw}
+    return to_json(arguments, inf_nan_mode="null").decode()

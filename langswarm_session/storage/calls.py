@@ -1,0 +1,48 @@
+"""Calls from any thread and event loop to the one thread that does the work, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class Call:
+    """Something asked for, and the future on its caller's loop that waits for the outcome.
+
+    Must be made on the caller's event loop.
+    """
+
+    __slots__ = ("error", "future", "loop", "result")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+def deliver(calls: Iterable[Call]) -> None:
+    """Give each call its outcome; each loop is woken once for all of its own."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Call]] = {}
+    for call in calls:
+        by_loop.setdefault(call.loop, []).append(call)
+    for loop, outcomes in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, outcomes)
+        except RuntimeError:
+            # The loop was closed meanwhile: nobody waits for the outcome any more.
+            logger.debug("a caller's event loop was closed before its outcome was there")
+
+
+def _resolve(calls: list[Call]) -> None:
+    for call in calls:
+        if call.future.done():
+            continue
+        if call.error is not None:
+            call.future.set_exception(call.error)
+        else:
+            call.future.set_result(call.result)

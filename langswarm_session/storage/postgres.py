@@ -1,0 +1,496 @@
+"""Sessions in PostgreSQL: durable, shared by any number of processes on any number of machines."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic_core import from_json
+
+from langswarm_session.errors import InvalidInputError, MissingDependencyError, SessionError
+from langswarm_session.interfaces import ISessionStorage
+from langswarm_session.models import (
+    MessageRole,
+    SessionMessage,
+    SessionStatus,
+    Turn,
+    TurnStatus,
+)
+from langswarm_session.records import (
+    Appended,
+    IdempotencyKey,
+    Lease,
+    NewSession,
+    SessionChanges,
+    SessionPage,
+    SessionRecord,
+    StorageHealth,
+    TurnEnd,
+    TurnStart,
+)
+from langswarm_session.storage import rules
+from langswarm_session.storage.rows import MESSAGE_COLUMNS, SYSTEM, decode_messages, dump_json
+
+try:
+    from langswarm_session.storage import postgres_log as log
+    from langswarm_session.storage.postgres_engine import PostgresEngine
+    from langswarm_session.storage.postgres_pool import Connection, PoolSettings
+    from langswarm_session.storage.postgres_rows import Batch, to_record, to_text
+    from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
+    from langswarm_session.storage.postgres_write import FIELDS, Write
+except ModuleNotFoundError as error:
+    if error.name != "asyncpg":
+        raise
+    raise MissingDependencyError(
+        "PostgreSQL needs asyncpg; install it with: pip install 'langswarm-session[postgres]'"
+    ) from error
+
+_MESSAGES = (
+    f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} AS message "
+    "WHERE session = (SELECT key FROM {sessions} WHERE session_id = $1) "
+)
+_ANSWERED = (
+    "AND NOT EXISTS (SELECT 1 FROM {turns} AS turn WHERE turn.session = message.session "
+    "AND turn.turn = message.turn AND NOT turn.answered) "
+)
+_MINUTE = 60_000_000  # microseconds, as in the schema
+_RENEW = (
+    "UPDATE {sessions} AS s SET turn_expires = "
+    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $3 "
+    "FROM unnest($1::text[], $2::text[]) AS held (session_id, token) "
+    "WHERE s.session_id = held.session_id AND s.turn_token = held.token RETURNING s.turn_token"
+)
+_HEALTH = (
+    "SELECT count(*), coalesce(sum(message_count), 0)::bigint, "
+    "(SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name) "
+    "FROM {sessions}"
+)
+_AT_ONCE = 500
+"""Further messages than these are made in a thread, so that no event loop waits for them."""
+
+_HOSTS = re.compile(r"([\w.\-%]*|\[[\w:.%]*\])(:\d*)?(,([\w.\-%]*|\[[\w:.%]*\])(:\d*)?)*")
+
+
+class PostgresSessionStorage(ISessionStorage):
+    """Sessions in a PostgreSQL database, version 13 or newer.
+
+    The first use connects and creates what is missing. Any number of storages, threads, event
+    loops, processes and machines may use one database. A server that restarts is waited for; what
+    was under way is done again if it can be told that it was not done.
+
+    Works through pgbouncer in transaction mode, and finds that out by itself.
+
+    Args:
+        dsn: The address, ``postgresql://user:password@host:port/database?sslmode=...``; what it
+            leaves out comes from the environment (``PGHOST``, ``PGPASSWORD``...), as with psql.
+        schema: The schema of the tables; it is created if need be.
+        table_prefix: What the names of the tables begin with.
+        password: The password, or a function that returns it at each connection; goes before the
+            one of the address.
+        min_connections: How many connections stay open though they are idle.
+        max_connections: How many connections may be open, at least 2: one is for writing.
+        timeout: How long a call may take, in seconds.
+        connect_timeout: How long to try to connect before a call fails, in seconds.
+        idle_timeout: How long a connection may be idle before it is closed, in seconds.
+        prepared_statements: Whether statements may be prepared; None: unless there is a pooler in
+            between.
+
+    Raises:
+        InvalidInputError: If an argument cannot be used.
+    """
+
+    name: ClassVar[str] = "postgres"
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        schema: str = "public",
+        table_prefix: str = "langswarm_",
+        password: str | Callable[[], str] | None = None,
+        min_connections: int = 1,
+        max_connections: int = 10,
+        timeout: float = 30.0,
+        connect_timeout: float = 10.0,
+        idle_timeout: float = 300.0,
+        prepared_statements: bool | None = None,
+    ) -> None:
+        address = _address(dsn)
+        self._tables = Tables(schema, table_prefix)
+        if not 0 <= min_connections <= max_connections or max_connections < 2:
+            raise InvalidInputError(
+                "max_connections must be at least 2, and min_connections from 0 to that"
+            )
+        if min(timeout, connect_timeout, idle_timeout) <= 0:
+            raise InvalidInputError("timeout, connect_timeout and idle_timeout must be above 0")
+        options = {"dsn": dsn, "password": password}
+        settings = PoolSettings(
+            options={name: value for name, value in options.items() if value is not None},
+            name=address,
+            min_connections=min_connections,
+            max_connections=max_connections,
+            connect_timeout=connect_timeout,
+            idle_timeout=idle_timeout,
+            prepared_statements=prepared_statements,
+        )
+        self._address = address
+        self._engine = PostgresEngine(settings, self._tables, timeout=timeout)
+        # Also at the interpreter's exit, so that a forgotten close() loses nothing.
+        weakref.finalize(self, self._engine.close)
+
+    def __repr__(self) -> str:
+        where = f"schema={self._tables.schema!r}, table_prefix={self._tables.prefix!r}"
+        return f"{type(self).__name__}({self._address!r}, {where})"
+
+    async def create_session(self, session: NewSession) -> SessionRecord:
+        """See `ISessionStorage.create_session`."""
+        context = dump_json(dict(session.context))
+
+        async def job(connection: Connection) -> SessionRecord:
+            return (await log.create(connection, self._tables, session, context)).record
+
+        return await self._engine.transact(job)
+
+    async def get_session(self, session_id: str) -> SessionRecord:
+        """See `ISessionStorage.get_session`."""
+
+        async def job(connection: Connection) -> SessionRecord:
+            return (await log.load(connection, self._tables, session_id, lock=False)).record
+
+        return await self._engine.read(job)
+
+    async def list_sessions(
+        self,
+        *,
+        user_id: str | None = None,
+        status: SessionStatus | None = None,
+        inactive_since: int | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """See `ISessionStorage.list_sessions`."""
+        values: list[Any] = []
+
+        def given(value: object) -> str:
+            values.append(value)
+            return f"${len(values)}"
+
+        where = ["true"]
+        if user_id is not None:
+            where.append(f"user_id = {given(to_text(user_id))}")
+        if status is not None:
+            where.append(f"status = {given(status.value)}")
+        if inactive_since is not None:
+            where.append(f"last_activity < {given(inactive_since)}")
+            where.append(f"active_minute <= {given(inactive_since // _MINUTE)}")
+        if cursor is not None:
+            activity, key = rules.parse_cursor(cursor)
+            where.append(f"(last_activity, key) < ({given(activity)}, {given(key)})")
+            where.append(f"active_minute <= {given(activity // _MINUTE)}")
+        query = self._tables.sql(
+            f"SELECT key, {FIELDS} FROM {{sessions}} WHERE {' AND '.join(where)} "
+            f"ORDER BY active_minute DESC, last_activity DESC, key DESC LIMIT {given(limit + 1)}"
+        )
+        rows = await self._engine.read(lambda connection: connection.fetch(query, *values))
+        records = [to_record(row[1:]) for row in rows[:limit]]
+        if len(rows) <= limit:
+            return SessionPage(records, None)
+        return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][0]}")
+
+    async def update_session(
+        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.update_session`."""
+        state = changes.provider_state
+        columns: dict[str, Any] = {
+            "status": None if changes.status is None else changes.status.value,
+            "provider": changes.provider,
+            "model": changes.model,
+            "backend": None if changes.backend is None else changes.backend.value,
+            "provider_state": None if state is None else dump_json(dict(state)),
+        }
+        columns = {name: value for name, value in columns.items() if value is not None}
+        context = None if changes.context is None else dict(changes.context)
+        dump_json(context)
+
+        async def job(connection: Connection) -> SessionRecord:
+            session = await self._load(connection, session_id)
+            rules.check_revision(session.record, expected_revision)
+            values = dict(columns)
+            if context is not None:
+                values["context"] = dump_json({**from_json(session.record.context), **context})
+            session.change(**values)
+            return await session.save()
+
+        return await self._engine.transact(job)
+
+    async def delete_session(self, session_id: str) -> None:
+        """See `ISessionStorage.delete_session`."""
+
+        async def job(connection: Connection) -> None:
+            await (await self._load(connection, session_id)).remove()
+
+        await self._engine.transact(job)
+
+    async def append(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        *,
+        token: str | None = None,
+        expected_revision: int | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Appended:
+        """See `ISessionStorage.append`."""
+
+        async def job(connection: Connection, unclear: bool) -> Appended:  # noqa: FBT001
+            session = await self._load(connection, session_id)
+            return await log.append(
+                session, messages, token, expected_revision, key, unclear=unclear
+            )
+
+        batch = Batch(messages)
+        if not messages:
+            return await self._engine.transact(lambda connection: job(connection, False))
+        own_key = key if token is None else None
+        write = Write(
+            session_id,
+            batch,
+            job,
+            token=token,
+            keeps=True,
+            revision=expected_revision,
+            status=None if own_key is None else TurnStatus.COMPLETE.value,
+            key=own_key,
+        )
+        done = await self._engine.write(write)
+        if isinstance(done, Appended):
+            return done
+        turn = done.last_seq - len(messages) + 1 if token is None else done.turn_id
+        return Appended(done, batch.placed(done.last_seq, turn), len(messages))
+
+    async def begin_turn(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        lease: Lease,
+        *,
+        key: IdempotencyKey | None = None,
+        expected_revision: int | None = None,
+    ) -> TurnStart:
+        """See `ISessionStorage.begin_turn`."""
+        rules.check_begins(session_id, messages)
+
+        async def job(connection: Connection, unclear: bool) -> TurnStart:  # noqa: FBT001
+            session = await self._load(connection, session_id)
+            return await log.begin_turn(
+                session, messages, lease, key, expected_revision, unclear=unclear
+            )
+
+        batch = Batch(messages)
+        write = Write(
+            session_id,
+            batch,
+            job,
+            lease=lease,
+            revision=expected_revision,
+            status=None if key is None else TurnStatus.OPEN.value,
+            key=key,
+        )
+        done = await self._engine.write(write)
+        if isinstance(done, TurnStart):
+            return done
+        return TurnStart(done, batch.placed(done.last_seq, done.turn_id), added=len(messages))
+
+    async def end_turn(
+        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+    ) -> Appended:
+        """See `ISessionStorage.end_turn`."""
+        state = None if end.provider_state is None else dump_json(dict(end.provider_state))
+
+        async def job(connection: Connection, unclear: bool) -> Appended:  # noqa: FBT001
+            session = await self._load(connection, session_id)
+            return await log.end_turn(session, end, messages, state, unclear=unclear)
+
+        batch = Batch(messages)
+        write = Write(
+            session_id,
+            batch,
+            job,
+            token=end.token,
+            state=state,
+            status=end.status.value,
+            answered=any(message.role is MessageRole.ASSISTANT for message in messages),
+            error=end.error,
+        )
+        done = await self._engine.write(write)
+        if isinstance(done, Appended):
+            return done
+        return Appended(done, batch.placed(done.last_seq, done.turn_id), len(messages))
+
+    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+        """See `ISessionStorage.renew_turns`."""
+        held = {to_text(token): token for token in tokens}
+        sessions = [to_text(session_id) for session_id in tokens.values()]
+        values = (sessions, list(held), int(seconds * 1_000_000))
+        rows = await self._engine.transact(
+            lambda connection: connection.fetch(self._tables.sql(_RENEW), *values)
+        )
+        return {held[row[0]] for row in rows}
+
+    async def get_messages(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        answered_only: bool = False,
+        system_only: bool = False,
+    ) -> list[SessionMessage]:
+        """See `ISessionStorage.get_messages`."""
+        query = _MESSAGES + (_ANSWERED if answered_only else "")
+        values: list[Any] = [to_text(session_id)]
+        if system_only:
+            query += f"AND role = {SYSTEM} "
+        if before is not None:
+            values.append(before)
+            query += f"AND seq < ${len(values)} "
+        if after is not None:
+            values.append(after)
+            query += f"AND seq > ${len(values)} "
+        newest = limit is not None and after is None
+        query += "ORDER BY seq DESC" if newest else "ORDER BY seq"
+        if limit is not None:
+            values.append(limit)
+            query += f" LIMIT ${len(values)}"
+        query = self._tables.sql(query)
+
+        async def job(connection: Connection) -> list[Any]:
+            rows = await connection.fetch(query, *values)
+            if not rows:
+                await log.load(connection, self._tables, session_id, lock=False)
+            return rows
+
+        rows = await self._engine.read(job)
+        if newest:
+            rows.reverse()
+        if len(rows) <= _AT_ONCE:
+            return decode_messages(rows)
+        return await asyncio.to_thread(decode_messages, rows)
+
+    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+        """See `ISessionStorage.get_turns`."""
+
+        async def job(connection: Connection) -> list[Turn]:
+            session = await log.load(connection, self._tables, session_id, lock=False)
+            return await session.select_turns(limit)
+
+        return await self._engine.transact(job, "REPEATABLE READ")
+
+    async def clear_messages(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.clear_messages`."""
+
+        async def job(connection: Connection) -> SessionRecord:
+            session = await self._load(connection, session_id)
+            await session.make_free(expected_revision)
+            await session.clear()
+            session.change(message_count=0)
+            return await session.save()
+
+        return await self._engine.transact(job)
+
+    async def edit_messages(
+        self,
+        session_id: str,
+        *,
+        expected_revision: int,
+        remove: Sequence[int] = (),
+        change: Sequence[SessionMessage] = (),
+        add: Sequence[SessionMessage] = (),
+    ) -> Appended:
+        """See `ISessionStorage.edit_messages`."""
+        batch = Batch(add)
+        Batch(change)
+
+        async def job(connection: Connection) -> Appended:
+            session = await self._load(connection, session_id)
+            return await log.edit(session, expected_revision, remove, change, batch)
+
+        return await self._engine.transact(job)
+
+    async def fork_session(
+        self, session_id: str, session: NewSession, *, at: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.fork_session`."""
+        context = dump_json(dict(session.context))
+
+        async def job(connection: Connection) -> SessionRecord:
+            source = await log.load(connection, self._tables, session_id, lock=False)
+            target = await log.create(connection, self._tables, session, context)
+            await source.copy_to(target, at)
+            return await target.save()
+
+        # One view of the source, which others may go on writing to meanwhile.
+        return await self._engine.transact(job, "REPEATABLE READ")
+
+    async def health(self) -> StorageHealth:
+        """See `ISessionStorage.health`."""
+        tables = [self._tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]
+        started = time.perf_counter()
+        try:
+            rows = await self._engine.read(
+                lambda connection: connection.fetch(self._tables.sql(_HEALTH), tables)
+            )
+        except SessionError as error:
+            return StorageHealth(ok=False, backend=self.name, detail=str(error))
+        sessions, messages, size = rows[0]
+        return StorageHealth(
+            ok=True,
+            backend=self.name,
+            sessions=sessions,
+            messages=messages,
+            size_bytes=size,
+            latency_seconds=time.perf_counter() - started,
+            schema_version=len(MIGRATIONS),
+        )
+
+    async def close(self) -> None:
+        """See `ISessionStorage.close`."""
+        await asyncio.to_thread(self._engine.close)
+
+    async def _load(self, connection: Connection, session_id: str) -> log.Log:
+        return await log.load(connection, self._tables, session_id)
+
+
+def _address(dsn: str | None) -> str:
+    """What to call the database in messages: the address without names and secrets.
+
+    Raises:
+        InvalidInputError: If it is no address.
+    """
+    if dsn is None:
+        return "postgres"
+    if not isinstance(dsn, str):
+        raise InvalidInputError(f"dsn must be a text, not {type(dsn).__name__}")
+    scheme, _, rest = dsn.partition("://")
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        parts = None
+    hosts = "" if parts is None else parts.netloc.rpartition("@")[2]
+    odd = parts is None or "@" in parts.path + parts.query or parts.fragment
+    if scheme not in ("postgres", "postgresql") or odd or not _HOSTS.fullmatch(hosts):
+        # It may hold a password, so it is not shown.
+        raise InvalidInputError(
+            "the dsn is no address; write postgresql://user:password@host:port/database, with "
+            "whatever is special in the password as %xx (urllib.parse.quote)"
+        )
+    return f"postgresql://{hosts}{'' if parts is None else parts.path}"

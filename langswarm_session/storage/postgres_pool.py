@@ -1,0 +1,250 @@
+"""Connections to PostgreSQL that heal. Everything here runs on one event loop.
+
+A connection that broke is dropped and made anew; one that was idle is asked first whether it still
+stands, since a firewall may have forgotten it without a word. Through a pooler such as pgbouncer a
+statement may run on another server connection than the one before: there, nothing is prepared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped,unused-ignore]
+
+from langswarm_session.storage.postgres_errors import may_connect_later, unreachable
+
+_FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
+"""Seconds between two tries to connect, doubling in between."""
+
+_CHECK_AFTER, _CHECK_TIME = 15.0, 3.0
+"""Idle for so many seconds, a connection has so many to answer before it is used again."""
+
+_CLOSE_TIME = 5.0
+"""How many seconds a connection has to say goodbye."""
+
+_SOCKET_OPTIONS = (
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 20_000),  # milliseconds
+)
+"""What makes the system notice that the other side is gone, where it knows of such a thing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How a pool connects; times in seconds.
+
+    Attributes:
+        options: What asyncpg is to be given: the address and the password.
+        name: What to call the database in messages, without secrets.
+        min_connections: How many stay open though they are idle.
+        max_connections: How many may be open.
+        connect_timeout: How long to try to connect.
+        idle_timeout: How long a connection may be idle.
+        prepared_statements: Whether statements may be prepared; None: where there is no pooler.
+    """
+
+    options: dict[str, Any]
+    name: str
+    min_connections: int
+    max_connections: int
+    connect_timeout: float
+    idle_timeout: float
+    prepared_statements: bool | None
+
+
+class Connection:
+    """One connection. One task at a time may use it.
+
+    Args:
+        raw: The driver's.
+        prepares: Whether statements may be prepared.
+    """
+
+    def __init__(self, raw: Any, prepares: bool) -> None:
+        self._raw = raw
+        self._prepares = prepares
+        self._prepared: dict[str, Any] = {}
+        self.used_at = asyncio.get_running_loop().time()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is known to be gone."""
+        return bool(self._raw.is_closed())
+
+    async def fetch(self, query: str, *values: Any) -> list[Any]:
+        """Run a statement and return its rows."""
+        if not self._prepares:
+            return list(await self._raw.fetch(query, *values))
+        statement = self._prepared.get(query)
+        if statement is None:
+            # The name is given, as the driver would prepare none without its cache.
+            name = f"langswarm_{len(self._prepared)}"
+            statement = self._prepared[query] = await self._raw.prepare(query, name=name)
+        return await statement.fetch(*values)  # type: ignore[no-any-return]
+
+    async def script(self, text: str) -> None:
+        """Run statements without values."""
+        await self._raw.execute(text)
+
+    async def commit(self) -> None:
+        """Commit.
+
+        Raises:
+            asyncpg.PostgresError: If it was rolled back instead.
+        """
+        if await self._raw.execute("COMMIT") != "COMMIT":
+            raise asyncpg.TransactionRollbackError("the transaction had failed before")
+
+    async def roll_back(self) -> None:
+        """End a transaction, if it goes on; a connection that cannot do so is closed."""
+        if self.is_closed or not self._raw.is_in_transaction():
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_TIME):
+                await self._raw.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001 - the server rolls back when the connection ends
+            self._raw.terminate()
+
+    async def stands(self) -> bool:
+        """Whether the server still answers."""
+        try:
+            async with asyncio.timeout(_CHECK_TIME):
+                await self._raw.execute("SELECT 1")
+        except Exception:  # noqa: BLE001 - whatever the reason, it is not used again
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Say goodbye, or hang up."""
+        try:
+            await self._raw.close(timeout=_CLOSE_TIME)
+        except Exception:  # noqa: BLE001 - then it is closed without
+            self._raw.terminate()
+
+
+class Pool:
+    """Connections for many tasks. One more than they share is kept for the writer."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._free = asyncio.Semaphore(settings.max_connections - 1)
+        self._idle: list[Connection] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def acquire(self, *, reserved: bool = False) -> Connection:
+        """A connection that stands; `release` it afterwards.
+
+        Args:
+            reserved: Take the one that is kept for the writer, without waiting for others.
+
+        Raises:
+            SessionStorageError: If none can be made.
+        """
+        if not reserved:
+            await self._free.acquire()
+        try:
+            return await self._standing()
+        except BaseException:
+            if not reserved:
+                self._free.release()
+            raise
+
+    def release(self, connection: Connection, *, reserved: bool = False, usable: bool) -> None:
+        """Give a connection back.
+
+        Args:
+            reserved: As it was taken.
+            usable: Whether it is in order: outside a transaction, with nothing under way.
+        """
+        if usable and not connection.is_closed:
+            connection.used_at = self._loop.time()
+            self._idle.append(connection)
+            if self._sweep is None:
+                self._sweep = self._loop.call_later(self._settings.idle_timeout, self._sweep_idle)
+        else:
+            self._drop(connection)
+        if not reserved:
+            self._free.release()
+
+    async def close(self) -> None:
+        """Close what is idle; nothing else may be in use any more."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        while self._idle:
+            self._drop(self._idle.pop())
+        await asyncio.gather(*self._closing)
+
+    async def _standing(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            idle = self._loop.time() - connection.used_at
+            if not connection.is_closed and (idle < _CHECK_AFTER or await connection.stands()):
+                return connection
+            self._drop(connection)
+        return await self._connect()
+
+    async def _connect(self) -> Connection:
+        deadline = self._loop.time() + self._settings.connect_timeout
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await self._connect_once()
+            except Exception as error:
+                if not may_connect_later(error) or self._loop.time() + delay > deadline:
+                    raise unreachable(error, self._settings.name) from error
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LAST_DELAY)
+
+    async def _connect_once(self) -> Connection:
+        settings = self._settings
+        raw = await asyncpg.connect(
+            **settings.options, timeout=settings.connect_timeout, statement_cache_size=0
+        )
+        try:
+            _watch(raw)
+            prepares = settings.prepared_statements
+            if prepares is None:
+                # A pooler gives out keys of its own, with the number of a process of its own.
+                process = await raw.fetchval("SELECT pg_backend_pid()")
+                prepares = process == raw.get_server_pid()
+        except BaseException:
+            raw.terminate()
+            raise
+        return Connection(raw, prepares)
+
+    def _drop(self, connection: Connection) -> None:
+        task = self._loop.create_task(connection.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _sweep_idle(self) -> None:
+        self._sweep = None
+        oldest = self._loop.time() - self._settings.idle_timeout
+        spare = len(self._idle) - self._settings.min_connections
+        # Those used last stand at the end, so the idlest come first.
+        while spare > 0 and self._idle and self._idle[0].used_at <= oldest:
+            self._drop(self._idle.pop(0))
+            spare -= 1
+        if self._idle:
+            delay = max(self._idle[0].used_at - oldest, 1.0)
+            self._sweep = self._loop.call_later(delay, self._sweep_idle)
+
+
+def _watch(raw: Any) -> None:
+    """Let the system notice a peer that is gone without a word."""
+    transport = getattr(raw, "_transport", None)
+    connected = None if transport is None else transport.get_extra_info("socket")
+    if connected is None or connected.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for level, option, value in _SOCKET_OPTIONS:
+        if hasattr(socket, option):
+            connected.setsockopt(level, getattr(socket, option), value)

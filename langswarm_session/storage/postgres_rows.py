@@ -1,0 +1,128 @@
+"""Texts and messages as PostgreSQL can hold them, and back.
+
+PostgreSQL's ``text`` holds every character but NUL. In a name, NUL is written as U+0001 and a zero,
+and U+0001 itself twice. In a message, content with a NUL goes into the JSON of ``extra``, where it
+is escaped; so does an id that is not of our own making, with a digest of it in the ``id`` column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from langswarm_session.models import SessionMessage
+from langswarm_session.records import SessionRecord
+from langswarm_session.storage import rules
+from langswarm_session.storage.rows import check_text, dump_json, encode_id, encode_message
+
+MessageRow = tuple[int, str | None, int, bytes, str | None]
+"""What of a row the message itself decides: role, content, timestamp, id, extra."""
+
+_ESCAPED = re.compile("\x01([\x010])")
+
+
+def to_text(text: str) -> str:
+    """A name as a column holds it.
+
+    Raises:
+        InvalidInputError: If there is half of a character in it.
+    """
+    if text.isprintable():
+        return text
+    check_text(text)
+    return text.replace("\x01", "\x01\x01").replace("\0", "\x010")
+
+
+def from_text(text: str) -> str:
+    """The name that a column holds."""
+    if "\x01" not in text:
+        return text
+    return _ESCAPED.sub(lambda match: "\0" if match[1] == "0" else "\x01", text)
+
+
+def maybe_text(text: str | None) -> str | None:
+    """A name as a column holds it, if there is one."""
+    return None if text is None else to_text(text)
+
+
+def to_id(message_id: str) -> bytes:
+    """A message id as it is stored: 16 bytes for our own, the 32 of a digest for any other."""
+    packed = encode_id(message_id)
+    return packed if isinstance(packed, bytes) else sha256(packed.encode()).digest()
+
+
+def encode(message: SessionMessage) -> MessageRow:
+    """The columns of a message.
+
+    Raises:
+        InvalidInputError: If it holds what cannot be stored.
+    """
+    role, content, timestamp, message_id, extra = encode_message(message)
+    odd: dict[str, str] = {}
+    if isinstance(message_id, str):
+        odd["id"], message_id = message_id, sha256(message_id.encode()).digest()
+    if content is not None and "\0" in content:
+        odd["content"], content = content, None
+    if odd:
+        head = dump_json(odd)
+        extra = head if extra is None else f"{head[:-1]},{extra[1:]}"
+    return role, content, timestamp, message_id, extra
+
+
+def to_row(record: SessionRecord) -> tuple[object, ...]:
+    """A session's fields as the columns hold them."""
+    return record._replace(
+        session_id=to_text(record.session_id),
+        user_id=to_text(record.user_id),
+        provider=to_text(record.provider),
+        model=to_text(record.model),
+        turn_token=maybe_text(record.turn_token),
+        turn_owner=maybe_text(record.turn_owner),
+    )
+
+
+def to_record(row: Sequence[object]) -> SessionRecord:
+    """The session of a row of its fields."""
+    record = SessionRecord._make(row)
+    if "\x01" not in "".join(filter(None, (*record[:4], record.turn_token, record.turn_owner))):
+        return record
+    return record._replace(
+        session_id=from_text(record.session_id),
+        user_id=from_text(record.user_id),
+        provider=from_text(record.provider),
+        model=from_text(record.model),
+        turn_token=None if record.turn_token is None else from_text(record.turn_token),
+        turn_owner=None if record.turn_owner is None else from_text(record.turn_owner),
+    )
+
+
+@dataclass(slots=True)
+class Batch:
+    """Messages to store, with their rows made beforehand, in the caller's thread.
+
+    Attributes:
+        messages: Those that are new.
+        stored: Those whose id turned out to be stored already, as they are stored.
+        order: The ids of all, as they were given.
+    """
+
+    messages: Sequence[SessionMessage]
+    stored: dict[str, SessionMessage] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    rows: list[MessageRow] = field(init=False)
+    sums: tuple[int, int, int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = [encode(message) for message in self.messages]
+        self.sums = rules.usage_sums(self.messages)
+
+    def placed(self, last_seq: int, turn: int) -> list[SessionMessage]:
+        """All messages as stored, the last of the new ones with this number."""
+        first = last_seq - len(self.messages) + 1
+        new = [message._placed(seq, turn) for seq, message in enumerate(self.messages, first)]
+        if not self.stored:
+            return new
+        known = {**self.stored, **{message.id: message for message in new}}
+        return [known[message_id] for message_id in dict.fromkeys(self.order)]

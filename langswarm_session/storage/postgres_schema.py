@@ -1,0 +1,321 @@
+"""The PostgreSQL schema, and how an older one becomes a newer one.
+
+The version is a row of a table of ours. Whoever finds an older one brings it up to date under an
+advisory lock, in one transaction, so that any number of processes may start at once.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from langswarm_session.errors import InvalidInputError, StorageUnavailableError, StorageVersionError
+
+if TYPE_CHECKING:
+    from langswarm_session.storage.postgres_pool import Connection
+
+_LONGEST_NAME = 63
+_LONGEST_SUFFIX = len("messages_of_system")
+
+MIGRATIONS: list[list[str]] = [
+    # 1: each write moves its session's row, so the row has room to be written again on its page,
+    # and what is indexed of its activity is the minute only: then the indexes need no new entry.
+    # Names are compared byte by byte, which no upgrade of the system's languages can change.
+    [
+        """
+        CREATE TABLE {sessions} (
+            key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            session_id text COLLATE "C" NOT NULL UNIQUE,
+            user_id text COLLATE "C" NOT NULL,
+            provider text NOT NULL,
+            model text NOT NULL,
+            backend text NOT NULL,
+            status text NOT NULL,
+            context text NOT NULL,
+            provider_state text,
+            created_at bigint NOT NULL,
+            last_activity bigint NOT NULL,
+            revision bigint NOT NULL DEFAULT 0,
+            last_seq bigint NOT NULL DEFAULT 0,
+            message_count bigint NOT NULL DEFAULT 0,
+            turn_count bigint NOT NULL DEFAULT 0,
+            input_tokens bigint NOT NULL DEFAULT 0,
+            output_tokens bigint NOT NULL DEFAULT 0,
+            cached_tokens bigint NOT NULL DEFAULT 0,
+            reasoning_tokens bigint NOT NULL DEFAULT 0,
+            errors bigint NOT NULL DEFAULT 0,
+            turn_id bigint,
+            turn_token text COLLATE "C",
+            turn_owner text,
+            turn_expires bigint,
+            active_minute bigint NOT NULL GENERATED ALWAYS AS (last_activity / 60000000) STORED
+        ) WITH (fillfactor = 60)
+        """,
+        "CREATE INDEX {sessions_by_user} ON {sessions} (user_id, active_minute)",
+        "CREATE INDEX {sessions_by_activity} ON {sessions} (active_minute)",
+        """
+        CREATE TABLE {messages} (
+            session bigint NOT NULL,
+            seq bigint NOT NULL,
+            turn bigint NOT NULL,
+            timestamp bigint NOT NULL,
+            role smallint NOT NULL,
+            id bytea NOT NULL,
+            content text,
+            extra text,
+            PRIMARY KEY (session, seq)
+        )
+        """,
+        # Ids rise with time, so that new ones land on one page.
+        "CREATE UNIQUE INDEX {messages_by_id} ON {messages} (id, session)",
+        # Role 2 is "system": such messages stay in the window, however old they are.
+        "CREATE INDEX {messages_of_system} ON {messages} (session, seq) WHERE role = 2",
+        # Only turns that say more than "complete" have a row here.
+        """
+        CREATE TABLE {turns} (
+            session bigint NOT NULL,
+            turn bigint NOT NULL,
+            status text NOT NULL,
+            answered boolean NOT NULL,
+            key text COLLATE "C",
+            digest text,
+            error text,
+            finished_at bigint,
+            PRIMARY KEY (session, turn)
+        )
+        """,
+        "CREATE UNIQUE INDEX {turns_by_key} ON {turns} (session, key) WHERE key IS NOT NULL",
+        # Stores many sessions' turns in one go, each if its session is free or its lease is held.
+        # One row comes back for each: the session afterwards; all NULL if it was refused; with the
+        # key 0 if another transaction has it (or it is not there) and there was to be no waiting.
+        # The plans are the same whatever the values, so they are made once for a connection.
+        """
+        CREATE FUNCTION {write}(
+            may_wait boolean,
+            ids text[], tokens text[], next_tokens text[], owners text[], leases bigint[],
+            revisions bigint[], sizes int[], inputs bigint[], outputs bigint[], cached bigint[],
+            reasoning bigint[], states text[], statuses text[], answers boolean[],
+            problems text[], keys text[], digests text[],
+            roles smallint[], contents text[], times bigint[], message_ids bytea[], extras text[]
+        ) RETURNS SETOF {sessions} LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+        AS $langswarm$
+        #variable_conflict use_column
+        DECLARE
+            moved {sessions};
+            moment bigint;
+            places bigint[] := '{{}}';
+            seqs bigint[] := '{{}}';
+            in_turns bigint[] := '{{}}';
+        BEGIN
+            FOR i IN 1 .. cardinality(ids) LOOP
+                moved := NULL;
+                IF NOT may_wait THEN
+                    PERFORM 1 FROM {sessions} WHERE session_id = ids[i] FOR UPDATE SKIP LOCKED;
+                    IF NOT FOUND THEN
+                        moved.key := 0;
+                        places := places || array_fill(NULL::bigint, ARRAY[sizes[i]]);
+                        seqs := seqs || array_fill(NULL::bigint, ARRAY[sizes[i]]);
+                        in_turns := in_turns || array_fill(NULL::bigint, ARRAY[sizes[i]]);
+                        RETURN NEXT moved;
+                        CONTINUE;
+                    END IF;
+                END IF;
+                moment := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+                UPDATE {sessions} AS s SET
+                    revision = s.revision + 1,
+                    last_activity = greatest(s.last_activity, moment),
+                    last_seq = s.last_seq + sizes[i],
+                    message_count = s.message_count + sizes[i],
+                    turn_count = s.turn_count + (tokens[i] IS NULL)::int,
+                    input_tokens = s.input_tokens + inputs[i],
+                    output_tokens = s.output_tokens + outputs[i],
+                    cached_tokens = s.cached_tokens + cached[i],
+                    reasoning_tokens = s.reasoning_tokens + reasoning[i],
+                    errors = s.errors + coalesce((statuses[i] = 'failed')::int, 0),
+                    provider_state = coalesce(states[i], s.provider_state),
+                    turn_id = CASE WHEN leases[i] IS NULL THEN s.turn_id ELSE s.last_seq + 1 END,
+                    turn_token = next_tokens[i],
+                    turn_owner = CASE WHEN next_tokens[i] IS NOT NULL
+                        THEN coalesce(owners[i], s.turn_owner) END,
+                    turn_expires = CASE WHEN next_tokens[i] IS NOT NULL
+                        THEN coalesce(moment + leases[i], s.turn_expires) END
+                WHERE s.session_id = ids[i]
+                    AND s.turn_token IS NOT DISTINCT FROM tokens[i]
+                    AND (tokens[i] IS NOT NULL OR s.status IN ('active', 'error'))
+                    AND s.revision = coalesce(revisions[i], s.revision)
+                    AND (keys[i] IS NULL OR NOT EXISTS (SELECT 1 FROM {turns} AS t
+                        WHERE t.session = s.key AND t.key = keys[i]))
+                RETURNING s.* INTO moved;
+                FOR n IN 1 .. sizes[i] LOOP
+                    places := places || moved.key;
+                    seqs := seqs || moved.last_seq - sizes[i] + n;
+                    in_turns := in_turns || CASE WHEN tokens[i] IS NULL
+                        THEN moved.last_seq - sizes[i] + 1 ELSE moved.turn_id END;
+                END LOOP;
+                IF moved.key IS NOT NULL AND keys[i] IS NOT NULL THEN
+                    INSERT INTO {turns} (session, turn, status, answered, key, digest)
+                    VALUES (moved.key, moved.last_seq - sizes[i] + 1, statuses[i], true,
+                        keys[i], digests[i]);
+                ELSIF moved.key IS NOT NULL AND statuses[i] = 'complete' THEN
+                    UPDATE {turns} SET status = 'complete', answered = true, error = NULL,
+                        finished_at = moment
+                    WHERE session = moved.key AND turn = moved.turn_id;
+                ELSIF moved.key IS NOT NULL AND statuses[i] IS NOT NULL THEN
+                    INSERT INTO {turns} AS t (session, turn, status, answered, error, finished_at)
+                    VALUES (moved.key, moved.turn_id, statuses[i],
+                        answers[i] OR EXISTS (SELECT 1 FROM {messages} AS m WHERE
+                            m.session = moved.key AND m.seq >= moved.turn_id
+                            AND m.turn = moved.turn_id AND m.role = {assistant}),
+                        problems[i], moment)
+                    ON CONFLICT (session, turn) DO UPDATE SET status = excluded.status,
+                        answered = excluded.answered, error = excluded.error,
+                        finished_at = excluded.finished_at;
+                END IF;
+                RETURN NEXT moved;
+            END LOOP;
+            INSERT INTO {messages} (session, seq, turn, timestamp, role, id, content, extra)
+            SELECT m.place, m.seq, m.turn, m.moment, m.role, m.id, m.content, m.extra
+            FROM unnest(places, seqs, in_turns, times, roles, message_ids, contents, extras)
+                AS m (place, seq, turn, moment, role, id, content, extra)
+            WHERE m.place IS NOT NULL;
+        END
+        $langswarm$
+        """,
+    ],
+]
+"""One list of statements per version, oldest first. Only ever appended to."""
+
+
+class Tables:
+    """The names of our tables, as they are written in SQL.
+
+    Args:
+        schema: The schema they are in.
+        prefix: What their names begin with.
+
+    Raises:
+        InvalidInputError: If there can be no tables of these names.
+    """
+
+    _NAMES = (
+        "sessions",
+        "sessions_by_user",
+        "sessions_by_activity",
+        "messages",
+        "messages_by_id",
+        "messages_of_system",
+        "turns",
+        "turns_by_key",
+        "write",
+        "schema_version",
+    )
+
+    def __init__(self, schema: str, prefix: str) -> None:
+        self.schema = _checked("schema", schema, 0)
+        self.prefix = _checked("table_prefix", prefix, _LONGEST_SUFFIX)
+        if not schema:
+            raise InvalidInputError("schema is empty; PostgreSQL's own is named 'public'")
+        self._names = {
+            # An index is where its table is; PostgreSQL wants no schema for it.
+            name: _quoted(prefix + name) if "_by_" in name or "_of_" in name
+            else f"{_quoted(schema)}.{_quoted(prefix + name)}"
+            for name in self._NAMES
+        }  # fmt: skip
+        self._names["assistant"] = "1"
+        self._made: dict[str, str] = {}
+
+    def sql(self, template: str) -> str:
+        """The statement of a template that names our tables in braces."""
+        made = self._made.get(template)
+        if made is None:
+            made = self._made[template] = template.format_map(self._names)
+        return made
+
+
+def _checked(name: str, value: object, room: int) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidInputError(f"{name} must be a text without NUL, not {value!r}")
+    if "$langswarm$" in value or len(value.encode(errors="replace")) > _LONGEST_NAME - room:
+        raise InvalidInputError(
+            f"{name} {value[:80]!r} is too long: {_LONGEST_NAME - room} bytes are allowed"
+        )
+    return value
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+async def migrate(connection: Connection, tables: Tables, name: str) -> None:
+    """Bring the schema to the newest version.
+
+    Args:
+        connection: A connection outside a transaction.
+        tables: Where the tables are.
+        name: What to call the database in messages.
+
+    Raises:
+        StorageVersionError: If the schema is newer than this version of the package knows.
+        StorageUnavailableError: If the database cannot hold every text.
+    """
+    if _checked_version(await _version(connection, tables), name) == len(MIGRATIONS):
+        return
+    encoding = (await connection.fetch("SHOW server_encoding"))[0][0]
+    if encoding != "UTF8":
+        raise StorageUnavailableError(
+            f"{name}: the database has the encoding {encoding}; create one with UTF8"
+        )
+    await connection.script("BEGIN ISOLATION LEVEL READ COMMITTED")
+    try:
+        await connection.fetch("SELECT pg_advisory_xact_lock($1)", _lock_key(tables))
+        version = _checked_version(await _version(connection, tables), name)
+        if not version:
+            await _prepare(connection, tables)
+        for number, statements in enumerate(MIGRATIONS[version:], version + 1):
+            for statement in statements:
+                await connection.script(tables.sql(statement))
+            await connection.fetch(
+                tables.sql("INSERT INTO {schema_version} (version) VALUES ($1)"), number
+            )
+        await connection.script("COMMIT")
+    except BaseException:
+        await connection.roll_back()
+        raise
+
+
+async def _prepare(connection: Connection, tables: Tables) -> None:
+    """Create the schema, which an ordinary user may not even try where there is one already."""
+    found = await connection.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1", tables.schema)
+    if not found:
+        await connection.script(f"CREATE SCHEMA {_quoted(tables.schema)}")
+    await connection.script(tables.sql("CREATE TABLE {schema_version} (version int PRIMARY KEY)"))
+
+
+async def _version(connection: Connection, tables: Tables) -> int:
+    """The version of the schema; 0 if there is none yet."""
+    # Not by to_regclass(): within a transaction it may remember what was not there a moment ago.
+    found = await connection.fetch(
+        "SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        "WHERE nspname = $1 AND relname = $2",
+        tables.schema,
+        tables.prefix + "schema_version",
+    )
+    if not found:
+        return 0
+    rows = await connection.fetch(tables.sql("SELECT max(version) FROM {schema_version}"))
+    return int(rows[0][0] or 0)
+
+
+def _checked_version(version: int, name: str) -> int:
+    if version > len(MIGRATIONS):
+        raise StorageVersionError(
+            f"{name} has schema version {version}, and this version of langswarm-session knows up "
+            f"to {len(MIGRATIONS)}; upgrade the package (the database was left as it is)"
+        )
+    return version
+
+
+def _lock_key(tables: Tables) -> int:
+    # One for all prefixes of a schema, as the first of them creates it.
+    digest = sha256(f"langswarm-session {tables.schema}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)

@@ -1,0 +1,110 @@
+"""Writes that many sessions send together: the four that make up a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langswarm_session.records import IdempotencyKey, Lease, SessionRecord
+from langswarm_session.storage.calls import Call
+from langswarm_session.storage.postgres_pool import Connection
+from langswarm_session.storage.postgres_rows import Batch, maybe_text, to_record, to_text
+from langswarm_session.storage.postgres_schema import Tables
+
+FIELDS = ", ".join(SessionRecord._fields)
+_ARGUMENTS = ", ".join(f"${n}" for n in range(1, 24))
+_WRITE = f"SELECT key, {FIELDS} FROM {{write}}({_ARGUMENTS})"
+
+
+class Write(Call):
+    """A turn, its beginning, a part of it, or its end.
+
+    Args:
+        session_id: The session.
+        batch: The messages to add; all of them must be new.
+        token: The token of the lease that the write is under; None: it begins a turn.
+        lease: The lease to take.
+        keeps: Whether the lease is kept; it is given back otherwise.
+        revision: The revision that the session must be at.
+        state: The provider's new state.
+        status: What to note of the turn.
+        error: Why it was cancelled or failed.
+        key: The turn's key.
+        job: What to do in a transaction if any of that does not hold; the argument says whether
+            the write may have been made already, and only the answer was lost.
+
+    Attributes:
+        weight: How many characters the messages have.
+        is_odd: Whether to leave it to the job at once.
+        unclear: Whether it was sent and no answer came.
+    """
+
+    __slots__ = ("_job", "batch", "is_odd", "session_id", "unclear", "values", "weight")
+
+    def __init__(
+        self,
+        session_id: str,
+        batch: Batch,
+        job: Callable[[Connection, bool], Awaitable[Any]],
+        *,
+        token: str | None = None,
+        lease: Lease | None = None,
+        keeps: bool = False,
+        revision: int | None = None,
+        state: str | None = None,
+        status: str | None = None,
+        answered: bool = True,
+        error: str | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> None:
+        super().__init__()
+        self.session_id = session_id
+        self.batch = batch
+        self.weight = sum(len(row[1] or "") + len(row[4] or "") for row in batch.rows)
+        self.is_odd = self.unclear = False
+        self._job = job
+        self.values = (
+            to_text(session_id),
+            maybe_text(token),
+            maybe_text(token if keeps else lease.token if lease else None),
+            maybe_text(lease.owner if lease else None),
+            int(lease.seconds * 1_000_000) if lease else None,
+            revision,
+            len(batch.rows),
+            *batch.sums,
+            state,
+            status,
+            answered,
+            maybe_text(error),
+            maybe_text(key.key if key else None),
+            maybe_text(key.digest if key else None),
+        )
+
+    async def job(self, connection: Connection) -> Any:
+        """Do the write in a transaction of its own."""
+        return await self._job(connection, self.unclear)
+
+
+async def send(
+    connection: Connection, tables: Tables, group: list[Write], *, may_wait: bool
+) -> None:
+    """Make writes in one statement, and set the result of each that was made.
+
+    One that does not fit its session as it is now, or is under way in another transaction that is
+    not to be waited for, is left without a result.
+
+    Raises:
+        asyncpg.PostgresError: If a message is stored already, or a key; then none was made.
+    """
+    columns = [*zip(*(write.values for write in group), strict=True)]
+    rows = [row for write in group for row in write.batch.rows]
+    messages = [*zip(*rows, strict=True)] if rows else [()] * 5
+    roles, contents, times, ids, extras = messages
+    found = await connection.fetch(
+        tables.sql(_WRITE), may_wait, *columns, roles, contents, times, ids, extras
+    )
+    for write, row in zip(group, found, strict=True):
+        if row[0]:
+            write.result = to_record(row[1:])
+        elif row[0] is None:
+            write.is_odd = True

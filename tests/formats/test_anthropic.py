@@ -1,0 +1,312 @@
+"""Anthropic's messages and blocks: pure translations."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from anthropic.types.beta import BetaMessageParam
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from provider_server.anthropic_rules import FILES_BETA, Context, check_request
+from provider_server.anthropic_shape import shape_error
+
+from langswarm_session.blocks import (
+    AudioBlock,
+    FileBlock,
+    ImageBlock,
+    OtherBlock,
+    ReasoningBlock,
+    RefusalBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    VideoBlock,
+)
+from langswarm_session.formats.anthropic import (
+    from_block,
+    from_message,
+    joined,
+    needs_files_api,
+    system,
+    takes,
+    to_messages,
+    usage,
+)
+from langswarm_session.models import SessionMessage, TokenUsage
+from langswarm_session.sendable import Target, make_sendable
+from langswarm_session.testing.strategies import logs, texts
+
+MODEL = "claude-test-1"
+TARGET = Target("anthropic", MODEL, strict=True, takes=takes, alternates=True, needs_user=True)
+TOOL = {"name": "tool", "input_schema": {"type": "object"}}
+
+said = texts().filter(str.strip)
+ids = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=12)
+
+
+def user(*blocks: Any) -> SessionMessage:
+    return SessionMessage(role="user", content=list(blocks))
+
+
+def reply(*blocks: Any) -> SessionMessage:
+    return SessionMessage(role="assistant", content=list(blocks), provider="anthropic", model=MODEL)
+
+
+API_BLOCKS = st.one_of(
+    st.builds(lambda text: {"type": "text", "text": text}, said),
+    st.builds(
+        lambda text, signature: {"type": "thinking", "thinking": text, "signature": signature},
+        texts(),
+        said,
+    ),
+    st.builds(lambda data: {"type": "redacted_thinking", "data": data}, said),
+    st.builds(
+        lambda number, name, args: {"type": "tool_use", "id": number, "name": name, "input": args},
+        ids,
+        ids,
+        st.dictionaries(texts(8), st.integers() | texts(8), max_size=3),
+    ),
+)
+
+
+class TestReplies:
+    @given(st.lists(API_BLOCKS, min_size=1, max_size=5))
+    def test_go_back_as_they_came(self, content):
+        message = from_message(
+            {"id": "msg_1", "content": content, "stop_reason": "end_turn"}, MODEL
+        )
+        (sent,) = to_messages([message])
+        assert sent == {"role": "assistant", "content": content}
+
+    @given(st.lists(API_BLOCKS, max_size=4), st.lists(API_BLOCKS, max_size=4))
+    def test_with_a_pause_are_one(self, one, two):
+        usages = {"input_tokens": 3, "output_tokens": 2, "cache_creation_input_tokens": 1}
+        parts = [
+            from_message({"content": content, "stop_reason": reason, "usage": usages}, MODEL)
+            for content, reason in ((one, "pause_turn"), (two, "end_turn"))
+        ]
+        whole = joined(parts)
+        assert whole.blocks == [*parts[0].blocks, *parts[1].blocks]
+        assert whole.finish_reason == "stop"
+        assert (whole.usage.input_tokens, whole.usage.output_tokens) == (8, 4)
+        assert whole.usage.details == {"cache_creation_input_tokens": 2}
+        assert joined(parts[:1]) is parts[0]
+
+    def test_that_nobody_counted_have_no_usage(self):
+        parts = [from_message({"content": []}, MODEL)] * 2
+        assert joined(parts).usage is None
+        assert usage(None) is usage({}) is None
+
+    @pytest.mark.parametrize(
+        ("reason", "finish"),
+        [
+            ("end_turn", "stop"),
+            ("stop_sequence", "stop"),
+            ("tool_use", "tool_calls"),
+            ("max_tokens", "length"),
+            ("model_context_window_exceeded", "length"),
+            ("pause_turn", "pause_turn"),
+            ("refusal", "refusal"),
+            (None, "stop"),
+        ],
+    )
+    def test_say_why_they_ended(self, reason, finish):
+        message = from_message({"content": [], "stop_reason": reason}, MODEL)
+        assert message.finish_reason == finish
+        assert bool(message.blocks) is (reason == "refusal")
+
+    def test_say_why_they_refused(self):
+        told = {"content": [], "stop_reason": "refusal", "stop_details": {"explanation": "no"}}
+        assert from_message(told, MODEL).content == [RefusalBlock(refusal="no")]
+
+    def test_of_servers_that_leave_things_out(self):
+        assert from_message({}, MODEL).content == []
+        assert from_block({"type": "text", "text": None}) == TextBlock(text="")
+        assert from_block({"type": "tool_use", "input": None}) == ToolCallBlock(name="")
+        assert from_block({"type": "new_in_2027"}) == OtherBlock(value={"type": "new_in_2027"})
+
+    def test_usage_counts_what_was_cached_as_input(self):
+        counted = usage(
+            {
+                "input_tokens": 5,
+                "output_tokens": 7,
+                "cache_read_input_tokens": 20,
+                "cache_creation_input_tokens": 3,
+                "output_tokens_details": {"thinking_tokens": 4},
+                "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 0},
+            }
+        )
+        assert counted == TokenUsage(
+            input_tokens=28,
+            output_tokens=7,
+            cached_tokens=20,
+            reasoning_tokens=4,
+            details={
+                "cache_creation_input_tokens": 3,
+                "server_tool_use": {"web_search_requests": 2},
+            },
+        )
+
+
+class TestRequests:
+    @settings(max_examples=100)
+    @given(logs(), st.booleans())
+    def test_of_any_log_are_as_the_api_wants_them(self, log, own):
+        """The shape is the SDK's, the rules are the stand-in server's."""
+        # Nobody can make up the signature of a thought.
+        log = [message.replaced(provider="anthropic") if own else message for message in log]
+        log = [message.replaced(model="another") for message in log]
+        sendable, _ = make_sendable(log, TARGET)
+        messages = to_messages(sendable)
+        assert shape_error(messages, list[BetaMessageParam]) is None
+        check_request(Context(MODEL, messages, tools=[TOOL], betas={FILES_BETA}))
+
+    def test_system_messages_travel_apart(self):
+        log = [
+            SessionMessage(role="system", content="Be kind."),
+            user(TextBlock(text="one")),
+            SessionMessage(role="system", content=" "),
+            SessionMessage(role="system", content="Be brief."),
+        ]
+        assert system(log) == "Be kind.\n\nBe brief."
+        assert [message["role"] for message in to_messages(log)] == ["user"]
+
+    def test_messages_of_one_speaker_are_one(self):
+        log = [user(TextBlock(text="a")), user(TextBlock(text="b")), reply(TextBlock(text="c"))]
+        assert [len(message["content"]) for message in to_messages(log)] == [2, 1]
+
+    def test_results(self):
+        results = [
+            ToolResultBlock(tool_call_id="1", content="so"),
+            ToolResultBlock(tool_call_id="2", content=[TextBlock(text="x")], is_error=True),
+        ]
+        (message,) = to_messages([SessionMessage(role="tool", content=results)])
+        assert message["content"] == [
+            {"type": "tool_result", "tool_use_id": "1", "content": "so"},
+            {
+                "type": "tool_result",
+                "tool_use_id": "2",
+                "content": [{"type": "text", "text": "x"}],
+                "is_error": True,
+            },
+        ]
+
+    @pytest.mark.parametrize("kind", ["server_tool_use", "mcp_tool_use"])
+    def test_calls_that_anthropic_broke_off_are_left_out(self, kind):
+        call = OtherBlock(value={"type": kind, "id": "s1", "name": "web_search", "input": {}})
+        found = OtherBlock(value={"type": "web_search_tool_result", "tool_use_id": "s1"})
+        text = TextBlock(text="x")
+        reports: list[Any] = []
+        assert len(to_messages([reply(call, found, text)], reports.append)[0]["content"]) == 3
+        assert reports == []
+        for half in (call, found):
+            (message,) = to_messages([reply(half, text)], reports.append)
+            assert [block["type"] for block in message["content"]] == ["text"]
+        assert [report.kind for report in reports] == ["block_dropped"] * 2
+        assert to_messages([reply(call)]) == []
+
+    def test_only_the_webs_citations_go_back(self):
+        web = {"type": "web_search_result_location", "encrypted_index": "i"}
+        other = {"type": "char_location", "document_index": 3}
+        of_others = {"type": "url_citation", "url": "x"}
+        texts = [
+            TextBlock(text="x", annotations=[web, other]),
+            TextBlock(text="y", annotations=[of_others]),
+        ]
+        (message,) = to_messages([reply(*texts)])
+        assert [block.get("citations") for block in message["content"]] == [[web], None]
+
+
+DATA = base64.b64encode(b"data").decode()
+
+
+class TestMedia:
+    @pytest.mark.parametrize(
+        ("block", "source"),
+        [
+            (
+                ImageBlock(base64=DATA, mime_type="image/gif"),
+                {"type": "base64", "media_type": "image/gif", "data": DATA},
+            ),
+            (
+                ImageBlock(base64=DATA, mime_type="image/jpg"),
+                {"type": "base64", "media_type": "image/jpeg", "data": DATA},
+            ),
+            (ImageBlock(url="https://a.b/c"), {"type": "url", "url": "https://a.b/c"}),
+            (ImageBlock(file_id="file_1"), {"type": "file", "file_id": "file_1"}),
+            (FileBlock(file_id="file_1"), {"type": "file", "file_id": "file_1"}),
+            (
+                FileBlock(base64=DATA),
+                {"type": "base64", "media_type": "application/pdf", "data": DATA},
+            ),
+            (
+                FileBlock(text="words"),
+                {"type": "text", "media_type": "text/plain", "data": "words"},
+            ),
+            (
+                FileBlock(base64=DATA, mime_type="text/markdown"),
+                {"type": "text", "media_type": "text/plain", "data": "data"},
+            ),
+        ],
+    )
+    def test_that_can_be_sent(self, block, source):
+        assert takes(block, False)
+        assert takes(block, True)
+        (message,) = to_messages([user(block)])
+        assert message["content"][0]["source"] == source
+        assert shape_error(message, BetaMessageParam) is None
+
+    @pytest.mark.parametrize(
+        "block",
+        [
+            ImageBlock(),
+            ImageBlock(base64="no base64"),
+            ImageBlock(base64=DATA, mime_type="image/tiff"),
+            ImageBlock(url="ftp://a.b/c"),
+            ImageBlock(file_id="file-of-openai"),
+            FileBlock(text=" "),
+            FileBlock(base64=DATA, mime_type="application/zip"),
+            FileBlock(base64=base64.b64encode(b"\xff\xfe").decode(), mime_type="text/plain"),
+            FileBlock(base64=base64.b64encode(b" ").decode(), mime_type="text/plain"),
+            FileBlock(base64="?", mime_type="text/plain"),
+            AudioBlock(base64=DATA),
+            VideoBlock(url="https://a.b/c"),
+            RefusalBlock(refusal="no"),
+            TextBlock(text=" \n"),
+            ReasoningBlock(reasoning="unsigned"),
+            OtherBlock(value={}),
+            OtherBlock(value={"type": "image_url"}),
+            OtherBlock(value={"type": "agent.tool_use"}),
+            OtherBlock(value={"type": "tool_use"}),
+        ],
+    )
+    def test_or_not(self, block):
+        assert not takes(block, False)
+
+    @pytest.mark.parametrize(
+        ("block", "in_result"),
+        [
+            (ReasoningBlock(signature="s"), False),
+            (ReasoningBlock(encrypted="e"), False),
+            (ToolCallBlock(name="x"), False),
+            (OtherBlock(value={"type": "server_tool_use"}), False),
+            (OtherBlock(value={"type": "search_result"}), True),
+        ],
+    )
+    def test_where(self, block, in_result):
+        assert takes(block, False)
+        assert takes(block, True) is in_result
+
+    def test_that_need_the_files_api(self):
+        named = ImageBlock(file_id="file_1")
+        in_result = ToolResultBlock(tool_call_id="1", content=[named])
+        assert needs_files_api([user(named)])
+        assert needs_files_api([user(in_result)])
+        assert not needs_files_api([user(ToolResultBlock(tool_call_id="1", content="x"))])
+        assert not needs_files_api([user(TextBlock(text="x"), ImageBlock(base64=DATA))])
+
+    def test_a_title_has_a_limit(self):
+        (message,) = to_messages([user(FileBlock(text="x", filename="n" * 300))])
+        assert message["content"][0]["title"] == "n" * 255

@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from langswarm_session.errors import (
+    InvalidInputError,
+    ProviderAuthenticationError,
+    ProviderRateLimitError,
+    ProviderRequestError,
+    ProviderResponseError,
+    ProviderSessionError,
+    ProviderStreamError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    SessionError,
+    SessionNotFoundError,
+    UnknownModelError,
+)
+from langswarm_session.providers import sdk
+from langswarm_session.providers.sdk import (
+    LONGEST_RETRY_AFTER,
+    Patience,
+    Sdk,
+    check_options,
+    delay,
+    opened,
+    plain,
+    refusal_of,
+    retry_after,
+)
+
+
+class APIError(Exception):
+    """An error as the SDKs' generator makes it."""
+
+    def __init__(self, message="", *, body=None):
+        super().__init__(message)
+        self.body = body
+
+
+class APIStatusError(APIError):
+    def __init__(self, status, body=None, headers=None):
+        super().__init__(f"Error code: {status} - {body}", body=body)
+        self.status_code = status
+        self.response = Response(headers or {})
+        self.code = body.get("code") if isinstance(body, dict) else None
+        self.param = body.get("param") if isinstance(body, dict) else None
+
+
+class APIConnectionError(APIError):
+    pass
+
+
+class APITimeoutError(APIConnectionError):
+    pass
+
+
+class Response:
+    def __init__(self, headers):
+        self.headers = headers
+
+
+class Client:
+    base_url = "https://user:pass@api.example.org/v1/"
+    api_key = "a-key-of-its-own"
+
+    def __init__(self):
+        self.closed = 0
+
+    async def close(self):
+        self.closed += 1
+
+
+class Stream:
+    def __init__(self, kind="text/event-stream"):
+        self.response = Response({"content-type": kind})
+        self.closed = False
+
+    def __aiter__(self):
+        return self
+
+    async def close(self):
+        self.closed = True
+
+
+class Answer:
+    def model_dump(self, **options):
+        assert options == {"mode": "json", "exclude_unset": True, "warnings": False}
+        return {"id": "x"}
+
+
+@pytest.fixture
+def vendor():
+    return Sdk("acme", Client, ("the-secret",), Client())
+
+
+def caught(vendor, error, **options):
+    with pytest.raises(SessionError) as info, vendor.errors("m-1", **options):
+        raise error
+    return info.value
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retriable", "said"),
+    [
+        (APITimeoutError(), ProviderTimeoutError, True, "gave no answer in time"),
+        (APIConnectionError(), ProviderUnavailableError, True, r"//api\.example\.org/v1/; check"),
+        (APIStatusError(401), ProviderAuthenticationError, False, "refused the key"),
+        (APIStatusError(403), ProviderAuthenticationError, False, "does not allow"),
+        (APIStatusError(404), ProviderResponseError, False, "check the base_url"),
+        (APIStatusError(404, {"message": "no item"}), ProviderRequestError, False, "no item"),
+        (APIStatusError(404, {"message": "no model m-1"}), UnknownModelError, False, "'m-1'"),
+        (APIStatusError(404, {"code": "model_not_found"}), UnknownModelError, False, "'m-1'"),
+        (APIStatusError(404, {"message": "no x_m-1"}), ProviderRequestError, False, "x_m-1"),
+        (APIStatusError(408), ProviderTimeoutError, True, "gave up waiting"),
+        (APIStatusError(429), ProviderRateLimitError, True, "no more requests"),
+        (APIStatusError(400, {"message": "bad"}), ProviderRequestError, False, "bad"),
+        (APIStatusError(422, {"error": {"message": "bad"}}), ProviderRequestError, False, "bad"),
+        (APIStatusError(400, {"code": "conversation_locked"}), ProviderRequestError, True, "busy"),
+        (APIStatusError(503), ProviderUnavailableError, True, r"is down \(503\)"),
+        (APIStatusError(502, "<HTML>x</HTML>"), ProviderUnavailableError, True, "a web page"),
+        (ValueError("x"), ProviderResponseError, False, "ValueError"),
+        (KeyError("x"), ProviderResponseError, False, "KeyError"),
+        (TypeError("no keyword x"), InvalidInputError, None, "no keyword x"),
+        (RuntimeError("x"), ProviderSessionError, False, "failed: RuntimeError: x"),
+        (APIError("x", body={"type": "overloaded_error"}), ProviderUnavailableError, True, "x"),
+        (APIError("x", body={"error": {"code": "rate_limit"}}), ProviderRateLimitError, True, "x"),
+        (APIError("x", body={"type": "invalid"}), ProviderRequestError, False, "gave no reply: x"),
+    ],
+)  # fmt: skip
+def test_errors(vendor, error, kind, retriable, said):
+    made = caught(vendor, error)
+    assert type(made) is kind
+    assert getattr(made, "retriable", None) is retriable
+    assert made.__cause__ is error
+    with pytest.raises(kind, match=said):
+        raise made
+
+
+def test_where_an_sdk_makes_an_object_of_text(vendor):
+    with pytest.raises(ProviderResponseError), vendor.errors():
+        "text"._set_private_attributes()
+    assert type(caught(vendor, AttributeError("x", obj=1))) is ProviderSessionError
+
+
+def test_errors_of_a_stream(vendor):
+    broken = APIConnectionError()
+    assert type(caught(vendor, broken, streaming=True)) is ProviderStreamError
+    read = type("ReadError", (Exception,), {"__module__": "httpx2._exceptions"})
+    assert type(caught(vendor, read(), streaming=True)) is ProviderStreamError
+    assert type(caught(vendor, read())) is ProviderUnavailableError
+    late = type("TimeoutException", (Exception,), {"__module__": "httpx._exceptions"})
+    assert type(caught(vendor, late(), streaming=True)) is ProviderTimeoutError
+
+
+@pytest.mark.parametrize("error", [SessionNotFoundError("x"), asyncio.CancelledError()])
+def test_what_is_passed_on(vendor, error):
+    with pytest.raises(type(error)) as info, vendor.errors():
+        raise error
+    assert info.value is error
+
+
+@pytest.mark.parametrize("secret", ["the-secret", "a-key-of-its-own", "sk-proj-abcdefgh"])
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 500])
+def test_secrets_are_in_no_error(vendor, secret, status):
+    made = caught(vendor, APIStatusError(status, {"message": f"{secret} is bad"}))
+    assert secret not in "".join(traceback.format_exception(made))
+    # What the server said is known all the same.
+    assert made.__cause__ is None
+    assert made.__suppress_context__
+
+
+def test_what_a_server_said_is_known_though_it_is_hidden(vendor):
+    body = {"message": "the-secret", "code": "c", "param": "p"}
+    assert refusal_of(caught(vendor, APIStatusError(409, body))) == (409, "c", "p")
+    assert refusal_of(caught(vendor, RuntimeError())) == (None, "", "")
+    assert refusal_of(ProviderSessionError("x")) == (None, "", "")
+
+
+class TestClients:
+    async def test_one_for_each_loop(self):
+        made = []
+
+        def make():
+            made.append(Client())
+            return made[-1]
+
+        vendor = Sdk("acme", make)
+        assert vendor.client is vendor.client
+        await asyncio.to_thread(lambda: asyncio.run(use(vendor)))
+        gc.collect()
+        assert len(made) == 2
+        await vendor.close()
+        await vendor.close()
+        assert [client.closed for client in made] == [1, 0]
+
+    async def test_a_callers_own_is_left_open(self):
+        client = Client()
+        vendor = Sdk("acme", Client, (), client)
+        assert vendor.client is client
+        await vendor.close()
+        assert client.closed == 0
+
+    @pytest.mark.parametrize(
+        ("error", "kind", "said"),
+        [
+            (TypeError("no keyword the-secret"), InvalidInputError, r"cannot be made so: .*\*\*\*"),
+            (RuntimeError("the-secret"), ProviderAuthenticationError, "has no key"),
+            (InvalidInputError("x"), InvalidInputError, "x"),
+        ],
+    )
+    async def test_that_cannot_be_made(self, error, kind, said):
+        def make():
+            raise error
+
+        vendor = Sdk("acme", make, ("the-secret",))
+        with pytest.raises(kind, match=said) as info:
+            _ = vendor.client
+        assert "the-secret" not in "".join(traceback.format_exception(info.value))
+
+
+async def use(vendor):
+    return vendor.client
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": "2"}, 2.0),
+            ({"retry-after": "-2"}, 0.0),
+            ({"retry-after": "nan"}, 0.0),
+            ({"retry-after": "soon"}, None),
+            ({"retry-after": "2", "retry-after-ms": "1500"}, 1.5),
+            ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ],
+    )
+    def test_seconds(self, headers, seconds):
+        assert retry_after(APIStatusError(429, headers=headers)) == seconds
+
+    def test_a_date_to_come(self):
+        date = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+        assert 3000 < retry_after(APIStatusError(429, headers={"retry-after": date})) <= 3600
+
+    def test_delays_grow_up_to_a_limit(self):
+        error = ProviderUnavailableError("x")
+        assert 0.125 <= delay(0, error) <= 0.25
+        assert 4.0 <= delay(50, error) <= 8.0
+        assert delay(50, ProviderRateLimitError("x", retry_after=3.0)) == 3.0
+
+
+class TestPatience:
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch):
+        monkeypatch.setattr(sdk, "FIRST_DELAY", 0.0)
+
+    async def test_it_ends(self):
+        patience, error = Patience(2), ProviderUnavailableError("x")
+        assert [await patience.waits(error) for _ in range(3)] == [True, True, False]
+
+    async def test_it_can_be_ended(self):
+        patience = Patience(2)
+        patience.end()
+        assert not await patience.waits(ProviderUnavailableError("x"))
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            InvalidInputError("x"),
+            ProviderRequestError("x"),
+            ProviderRateLimitError("x", retry_after=LONGEST_RETRY_AFTER + 1),
+        ],
+    )
+    async def test_some_errors_are_the_last_word(self, error):
+        assert not await Patience(2).waits(error)
+
+    async def test_a_lock_is_waited_out_and_counts_for_nothing(self, vendor, monkeypatch):
+        locked = caught(vendor, APIStatusError(400, {"code": "conversation_locked"}))
+        patience = Patience(0)
+        assert [await patience.waits(locked) for _ in range(3)] == [True] * 3
+        monkeypatch.setattr(sdk, "LOCK_WAIT", -1.0)
+        assert not await Patience(9).waits(locked)
+
+    async def test_a_call_is_made_again(self, vendor):
+        errors = [APIConnectionError(), APIStatusError(500)]
+
+        async def call():
+            if errors:
+                raise errors.pop()
+            return "answer"
+
+        with pytest.raises(ProviderUnavailableError):
+            await vendor.patiently(call, 0)
+        assert await vendor.patiently(call, 1) == "answer"
+
+
+class TestAnswers:
+    def test_plain(self, vendor):
+        assert plain(vendor, Answer()) == {"id": "x"}
+
+    @pytest.mark.parametrize("answer", ["<html>", None, b"x", 3])
+    def test_what_is_none(self, vendor, answer):
+        with pytest.raises(ProviderResponseError, match="not an answer of acme's API"):
+            plain(vendor, answer)
+
+    async def test_streams(self, vendor):
+        for kind in ("text/event-stream", "text/plain", ""):
+            stream = Stream(kind)
+            assert await opened(vendor, stream) is stream
+
+    @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
+    async def test_what_is_no_stream_is_closed(self, vendor, kind):
+        stream = Stream(kind)
+        with pytest.raises(ProviderResponseError, match=f"no stream but {kind}"):
+            await opened(vendor, stream)
+        assert stream.closed
+        with pytest.raises(ProviderResponseError, match="no stream but str"):
+            await opened(vendor, "text")
+
+
+def test_options_that_a_session_decides():
+    check_options("acme", {"a": 1}, {"b": "it is ours"})
+    with pytest.raises(InvalidInputError, match="b is not to be given.*'acme': it is ours"):
+        check_options("acme", {"a": 1, "b": None}, {"b": "it is ours"})

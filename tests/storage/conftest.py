@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import postgres_server
+import pytest
+
+
+@pytest.fixture
+def postgres_schema() -> Iterator[str]:
+    """A schema of the test's own in PostgreSQL; the test is skipped where there is no server."""
+    with postgres_server.schema() as name:
+        yield name
