@@ -1,9 +1,11 @@
 """The thread under the PostgreSQL storage: it owns the connections and gathers writes.
 
 One background thread with an event loop of its own does all that is done, so that a storage is
-bound to no loop of its callers. Writes that have queued up meanwhile are sent as one statement,
-whose sessions share the way to the server and its commit. It waits for no lock: a write that
-cannot be made just so is taken out, and done by itself on another connection.
+bound to no loop of its callers. A write that finds nothing else under way is sent at once; those
+that queue up meanwhile are sent as one statement, whose sessions share the way to the server and
+its commit. That waits for no lock: a write that cannot be made just so is taken out, and its
+session is written to by itself, on another connection, until nothing of it is left. So the writes
+of one session are made in the order in which they came.
 
 What became of a write whose connection broke is found out on the next one: a transaction is looked
 up by its number, and a gathered write is done again, which changes nothing if it was done.
@@ -97,6 +99,7 @@ class PostgresEngine:
         self._opened = False
         self._waiting: deque[Write] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._alone: dict[str, deque[Write]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
 
@@ -168,12 +171,19 @@ class PostgresEngine:
                 self._spawn(self._answer(call, call.begin()))
 
     def _take_write(self, write: Write) -> None:
-        if write.weight > MAX_WEIGHT:
-            self._spawn(self._write_alone([write]))
-            return
-        self._waiting.append(write)
-        if self._writer is None:
-            self._writer = self._spawn(self._write_waiting())
+        own = self._alone.get(write.session_id)
+        if own is not None:
+            own.append(write)
+        elif write.weight > MAX_WEIGHT or not (self._writer or self._alone):
+            self._start_alone(write.session_id, [write])
+        else:
+            self._waiting.append(write)
+            if self._writer is None:
+                self._writer = self._spawn(self._write_waiting())
+
+    def _start_alone(self, session_id: str, writes: Iterable[Write]) -> None:
+        self._alone.setdefault(session_id, deque()).extend(writes)
+        self._spawn(self._write_alone(session_id))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._loop is not None
@@ -386,12 +396,24 @@ class PostgresEngine:
         by_session: dict[str, list[Write]] = {}
         for write in writes:
             by_session.setdefault(write.session_id, []).append(write)
-        for same in by_session.values():
-            self._spawn(self._write_alone(same))
+        for session_id, same in by_session.items():
+            later = [write for write in self._waiting if write.session_id == session_id]
+            if later:
+                self._waiting = deque(w for w in self._waiting if w.session_id != session_id)
+            if session_id in self._alone:
+                self._alone[session_id].extend(same + later)
+            else:
+                self._start_alone(session_id, same + later)
 
-    async def _write_alone(self, writes: list[Write]) -> None:
-        for write in writes:
-            await self._answer(write, self._timed(self._write_one(write)))
+    async def _write_alone(self, session_id: str) -> None:
+        """Do the writes of one session until there are no more."""
+        writes = self._alone[session_id]
+        try:
+            while writes:
+                write = writes.popleft()
+                await self._answer(write, self._timed(self._write_one(write)))
+        finally:
+            del self._alone[session_id]
 
     async def _write_one(self, write: Write) -> Any:
         if not write.is_odd:

@@ -106,19 +106,26 @@ MIGRATIONS: list[list[str]] = [
             places bigint[] := '{{}}';
             seqs bigint[] := '{{}}';
             in_turns bigint[] := '{{}}';
+            free boolean[];
         BEGIN
+            IF NOT may_wait THEN
+                WITH locked AS MATERIALIZED (
+                    SELECT session_id FROM {sessions} WHERE session_id = ANY (ids)
+                    FOR UPDATE SKIP LOCKED
+                )
+                SELECT array_agg(session_id IS NOT NULL ORDER BY n) INTO free
+                FROM unnest(ids) WITH ORDINALITY AS wanted (id, n)
+                    LEFT JOIN locked ON session_id = id;
+            END IF;
             FOR i IN 1 .. cardinality(ids) LOOP
                 moved := NULL;
-                IF NOT may_wait THEN
-                    PERFORM 1 FROM {sessions} WHERE session_id = ids[i] FOR UPDATE SKIP LOCKED;
-                    IF NOT FOUND THEN
-                        moved.key := 0;
-                        places := places || array_fill(NULL::bigint, ARRAY[sizes[i]]);
-                        seqs := seqs || array_fill(NULL::bigint, ARRAY[sizes[i]]);
-                        in_turns := in_turns || array_fill(NULL::bigint, ARRAY[sizes[i]]);
-                        RETURN NEXT moved;
-                        CONTINUE;
-                    END IF;
+                IF NOT may_wait AND NOT free[i] THEN
+                    moved.key := 0;
+                    places := places || array_fill(NULL::bigint, ARRAY[sizes[i]]);
+                    seqs := seqs || array_fill(NULL::bigint, ARRAY[sizes[i]]);
+                    in_turns := in_turns || array_fill(NULL::bigint, ARRAY[sizes[i]]);
+                    RETURN NEXT moved;
+                    CONTINUE;
                 END IF;
                 moment := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
                 UPDATE {sessions} AS s SET
@@ -173,11 +180,13 @@ MIGRATIONS: list[list[str]] = [
                 END IF;
                 RETURN NEXT moved;
             END LOOP;
-            INSERT INTO {messages} (session, seq, turn, timestamp, role, id, content, extra)
-            SELECT m.place, m.seq, m.turn, m.moment, m.role, m.id, m.content, m.extra
-            FROM unnest(places, seqs, in_turns, times, roles, message_ids, contents, extras)
-                AS m (place, seq, turn, moment, role, id, content, extra)
-            WHERE m.place IS NOT NULL;
+            IF cardinality(places) > 0 THEN
+                INSERT INTO {messages} (session, seq, turn, timestamp, role, id, content, extra)
+                SELECT m.place, m.seq, m.turn, m.moment, m.role, m.id, m.content, m.extra
+                FROM unnest(places, seqs, in_turns, times, roles, message_ids, contents, extras)
+                    AS m (place, seq, turn, moment, role, id, content, extra)
+                WHERE m.place IS NOT NULL;
+            END IF;
         END
         $langswarm$
         """,

@@ -192,7 +192,7 @@ class TestTurns:
 
     @pytest.mark.parametrize("replays", [True, False])
     async def test_streams_that_play_old_events_again(self, session, world, replays):
-        world.set(replays_events=replays)
+        world.set(replays_events=replays, agent_delay=0.1)
         for number in range(3):
             reply = await streamed(session, f"message {number}")
             assert reply.text == f"I see {2 * number + 1} messages. The last says: message {number}"
