@@ -177,6 +177,8 @@ class Sdk:
             )
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and "APIStatusError" in names:
+            if status < 400:  # an error event in a stream
+                return self.of_event(getattr(error, "body", None), said)
             return self._of_status(status, error, said, model)
         if "APIConnectionError" in names or (streaming and of_transport):
             return ProviderStreamError(

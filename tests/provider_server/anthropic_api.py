@@ -52,7 +52,9 @@ class Turn:
         if self.thread is not None:
             threads.store(self.world, self.thread, self.before, self.context.messages, message)
         elif message["stop_reason"] == "pause_turn":
-            _paused(self.world).add(digest(message["content"]))
+            before = self.body["messages"][-1]
+            said = before["content"] if before["role"] == "assistant" else []
+            _paused(self.world).add(digest([*said, *message["content"]]))
 
 
 def _paused(world: World) -> set[str]:

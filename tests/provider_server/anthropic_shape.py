@@ -153,7 +153,7 @@ def _which(value: dict[str, Any], dicts: list[Any], plain: list[Any], path: Path
         yield from _unknown(value, dicts, path)
         return
     found = [list(_errors(value, kind, path)) for kind in named]
-    if all(found):
+    if all(found) and not any(get_origin(kind) in {dict, Mapping} for kind in plain):
         yield from min(found, key=len)
 
 

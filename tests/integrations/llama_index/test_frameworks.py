@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -325,3 +326,11 @@ async def test_two_agents_at_once_in_their_own_sessions(
     for n, memory in enumerate(memories):
         assert (await memory.aget_all())[0].content == f"city {n}"
         assert len(await memory.aget_all()) == 5
+
+
+async def test_memory_takes_the_store_itself(database: AsyncSessionChatStore, chats: Chats) -> None:
+    if "chat_store" not in signature(Memory.from_defaults).parameters:
+        pytest.skip("this version of LlamaIndex makes a memory only on its own store")
+    memory = Memory.from_defaults(session_id="chat", chat_store=database)
+    await memory.aput_messages(chats("ab"))
+    assert await database.get_messages("chat") == chats("ab")

@@ -1,0 +1,145 @@
+"""A proxy on loopback between a storage and its server, which breaks connections on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import postgres_server
+
+Hook = Callable[[bytes], bool]
+"""Told what the client sends; True if the connection is to break there."""
+
+
+class Proxy:
+    """Forwards connections, until it is told otherwise.
+
+    Attributes:
+        before: Asked before what the client sends goes on; True breaks the connection: it is lost.
+        after: Asked likewise; True lets it go on, and breaks the connection at the answer.
+        refuses: Whether new connections are hung up on.
+        stalls: Whether nothing is forwarded any more, without a word.
+    """
+
+    def __init__(self) -> None:
+        self.before: Hook | None = None
+        self.after: Hook | None = None
+        self.refuses = False
+        self.stalls = False
+        self.connections = 0
+        self.port = 0
+        self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._done: asyncio.Event
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()))
+
+    def start(self) -> None:
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._done.set)
+        self._thread.join()
+        self._loop.close()
+
+    def cut(self) -> None:
+        """Break all connections."""
+        done = threading.Event()
+
+        def cut() -> None:
+            self._cut_all()
+            done.set()
+
+        self._loop.call_soon_threadsafe(cut)
+        done.wait()
+
+    async def _run(self) -> None:
+        self._done = asyncio.Event()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._done.wait()
+        server.close()
+        self._cut_all()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.refuses:
+            writer.transport.abort()
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", postgres_server.port())
+        pair = (writer, back)
+        self._pairs.add(pair)
+        doomed = asyncio.Event()
+        ways = [
+            asyncio.ensure_future(self._ask(reader, back, doomed)),
+            asyncio.ensure_future(self._answer(there, writer, doomed)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            self._cut(pair)
+
+    async def _ask(
+        self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, doomed: asyncio.Event
+    ) -> None:
+        while data := await self._read(reader):
+            if self.before is not None and self.before(data):
+                return
+            if self.after is not None and self.after(data):
+                doomed.set()
+            back.write(data)
+            await self._drain(back)
+
+    async def _answer(
+        self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event
+    ) -> None:
+        while data := await self._read(there):
+            if doomed.is_set():
+                return
+            writer.write(data)
+            await self._drain(writer)
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            data = await reader.read(2**16)
+        except OSError:
+            return b""
+        if self.stalls:
+            await asyncio.Event().wait()
+        return data
+
+    async def _drain(self, writer: asyncio.StreamWriter) -> None:
+        try:
+            await writer.drain()
+        except OSError:
+            return
+
+    def _cut_all(self) -> None:
+        for pair in list(self._pairs):
+            self._cut(pair)
+
+    def _cut(self, pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
+        self._pairs.discard(pair)
+        for writer in pair:
+            writer.transport.abort()
+
+
+@contextmanager
+def proxy() -> Iterator[Proxy]:
+    """A proxy that runs."""
+    made = Proxy()
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()

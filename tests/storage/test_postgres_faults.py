@@ -1,0 +1,286 @@
+"""What becomes of calls when connections to PostgreSQL break."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import postgres_server
+import pytest
+from postgres_proxy import Hook, Proxy, proxy
+
+from langswarm_session import (
+    ISessionStorage,
+    SessionExistsError,
+    SessionNotFoundError,
+    StorageBusyError,
+    StorageUnavailableError,
+    TurnStatus,
+)
+from langswarm_session.records import IdempotencyKey, SessionChanges
+from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.testing.making import (
+    cancelled,
+    completed,
+    lease,
+    new_session,
+    reply,
+    texts,
+    user,
+)
+
+
+@pytest.fixture
+def between(postgres_schema: str) -> Iterator[Proxy]:
+    """The proxy between the storage and the server."""
+    with proxy() as made:
+        yield made
+
+
+@pytest.fixture
+async def storage(between: Proxy, postgres_schema: str) -> AsyncIterator[PostgresSessionStorage]:
+    storage = PostgresSessionStorage(
+        postgres_server.through(between.port), schema=postgres_schema, connect_timeout=5
+    )
+    await storage.create_session(new_session("s"))
+    yield storage
+    between.before = between.after = None
+    between.refuses = between.stalls = False
+    await storage.close()
+
+
+def once(*words: bytes) -> Hook:
+    """Breaks the first connection that sends all of the words."""
+    lock, done = threading.Lock(), []
+
+    def hook(data: bytes) -> bool:
+        with lock:
+            if done or not all(word in data for word in words):
+                return False
+            done.append(True)
+            return True
+
+    return hook
+
+
+def breaks(between: Proxy, answer: bool, *words: bytes) -> None:
+    """Lose the next message with these words, or the answer to it."""
+    if answer:
+        between.after = once(*words)
+    else:
+        between.before = once(*words)
+
+
+LOST = pytest.mark.parametrize("answer", [False, True], ids=["question", "answer"])
+"""Whether what was sent got lost, or only the answer: then it was done."""
+
+
+@LOST
+async def test_a_turn_whose_connection_broke_is_there_once(
+    storage: PostgresSessionStorage, between: Proxy, answer: bool
+) -> None:
+    for n in range(3):
+        breaks(between, answer, f"asked {n}".encode())
+        done = await storage.append("s", [user(f"asked {n}"), reply("r")])
+        assert [message.seq for message in done.new_messages] == [2 * n + 1, 2 * n + 2]
+        assert (done.added, done.record.message_count) == (2, 2 * n + 2)
+    assert texts(await storage.get_messages("s")) == [f"asked {n // 2}" if n % 2 == 0 else "r" for n in range(6)]
+    assert len(await storage.get_turns("s")) == 3
+
+
+@LOST
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_each_step_of_a_turn_is_made_once(
+    storage: PostgresSessionStorage, between: Proxy, answer: bool, keyed: bool
+) -> None:
+    begun, key = lease(), IdempotencyKey("key", "digest") if keyed else None
+    breaks(between, answer, b"the question")
+    start = await storage.begin_turn("s", [user("the question")], begun, key=key)
+    assert (start.replayed, start.added, texts(start.messages)) == (False, 1, ["the question"])
+    assert start.record.turn_token == begun.token
+    breaks(between, answer, b"the step")
+    step = await storage.append("s", [reply("the step")], token=begun.token)
+    assert (step.added, step.record.turn_token) == (1, begun.token)
+    breaks(between, answer, b"the answer")
+    end = await storage.end_turn("s", completed(begun), [reply("the answer")])
+    assert (end.added, end.record.turn_token, texts(end.new_messages)) == (1, None, ["the answer"])
+    assert texts(await storage.get_messages("s")) == ["the question", "the step", "the answer"]
+    assert [turn.status for turn in await storage.get_turns("s")] == [TurnStatus.COMPLETE]
+    assert (await storage.get_session("s")).turn_count == 1
+
+
+@LOST
+@pytest.mark.parametrize("end", [completed, cancelled])
+async def test_an_end_without_a_message_is_made_once(
+    storage: PostgresSessionStorage, between: Proxy, answer: bool, end: Callable[..., object]
+) -> None:
+    begun = lease()
+    await storage.begin_turn("s", [user("a")], begun)
+    breaks(between, answer, begun.token.encode())
+    done = await storage.end_turn("s", end(begun), [])
+    assert done.record.turn_token is None
+    assert len(await storage.get_turns("s")) == 1
+
+
+@LOST
+async def test_a_commit_that_got_lost_is_looked_up(
+    storage: PostgresSessionStorage, between: Proxy, answer: bool
+) -> None:
+    breaks(between, answer, b"COMMIT")
+    created = await storage.create_session(new_session("t"))
+    assert created == await storage.get_session("t")
+    breaks(between, answer, b"COMMIT")
+    changed = await storage.update_session(
+        "s", SessionChanges(context={"a": 1}), expected_revision=0
+    )
+    assert (changed.revision, changed) == (1, await storage.get_session("s"))
+    breaks(between, answer, b"COMMIT")
+    forked = await storage.fork_session("s", new_session("u"))
+    assert forked == await storage.get_session("u")
+    breaks(between, answer, b"COMMIT")
+    await storage.delete_session("t")
+    with pytest.raises(SessionNotFoundError):
+        await storage.get_session("t")
+    with pytest.raises(SessionExistsError):
+        await storage.create_session(new_session("u"))
+
+
+async def test_any_place_may_break(storage: PostgresSessionStorage, between: Proxy) -> None:
+    """Whatever message of a call gets lost, the call is made once."""
+    for n in range(40):
+        count = iter(range(1000))
+        hook = lambda data, n=n, count=count: next(count) == n // 2 % 10  # noqa: E731
+        if n % 2:
+            between.before = hook
+        else:
+            between.after = hook
+        await storage.append("s", [user(f"{n}")])
+        session = await storage.get_session("s")
+        await storage.edit_messages(
+            "s", expected_revision=session.revision, add=[user(f"{n} added")], remove=[]
+        )
+        between.before = between.after = None
+    said = [text for n in range(40) for text in (f"{n}", f"{n} added")]
+    assert texts(await storage.get_messages("s")) == said
+
+
+async def test_many_sessions_whose_connection_broke_are_there_once(
+    storage: PostgresSessionStorage, between: Proxy
+) -> None:
+    names = [f"s{n}" for n in range(20)]
+    await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
+
+    async def write(name: str) -> None:
+        for n in range(10):
+            await storage.append(name, [user(f"{n}"), reply(f"{n}")])
+
+    async def disturb() -> None:
+        for _ in range(6):
+            await storage.append("s", [user()])
+            await asyncio.to_thread(between.cut)
+
+    await asyncio.gather(disturb(), *map(write, names))
+    for name in names:
+        log = await storage.get_messages(name)
+        assert texts(log) == [f"{n}" for n in range(10) for _ in "ab"]
+        assert [message.seq for message in log] == list(range(1, 21))
+        assert (await storage.get_session(name)).revision == 10
+    assert len(await storage.get_messages("s")) == 6
+
+
+async def test_idle_connections_that_were_closed_do_no_harm(
+    storage: PostgresSessionStorage, between: Proxy
+) -> None:
+    await asyncio.gather(*(storage.get_session("s") for _ in range(8)))
+    between.cut()
+    await storage.append("s", [user("a")])
+    between.cut()
+    reads = await asyncio.gather(*(storage.get_messages("s") for _ in range(8)))
+    assert all(texts(read) == ["a"] for read in reads)
+
+
+async def test_the_server_hangs_up_on_idle_connections(
+    storage: PostgresSessionStorage, postgres_schema: str
+) -> None:
+    await asyncio.gather(*(storage.get_session("s") for _ in range(4)))
+    await asyncio.to_thread(
+        postgres_server.query,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+        "AND query LIKE '%' || $1 || '%'",
+        postgres_schema,
+    )
+    await storage.append("s", [user("a")])
+    assert texts(await storage.get_messages("s")) == ["a"]
+
+
+async def test_a_server_that_comes_back_is_waited_for(
+    storage: PostgresSessionStorage, between: Proxy
+) -> None:
+    between.refuses = True
+    between.cut()
+    seen = between.connections
+    calls = [asyncio.ensure_future(storage.append("s", [user(f"{n}")])) for n in range(5)]
+    reading = asyncio.ensure_future(storage.get_session("s"))
+    while between.connections < seen + 3:
+        await asyncio.sleep(0.01)
+    assert not any(call.done() for call in calls)
+    between.refuses = False
+    await asyncio.gather(*calls, reading)
+    assert texts(await storage.get_messages("s")) == [f"{n}" for n in range(5)]
+
+
+async def test_a_server_that_stays_away_is_told_of(
+    between: Proxy, postgres_schema: str
+) -> None:
+    dsn = postgres_server.through(between.port)
+    storage = PostgresSessionStorage(dsn, schema=postgres_schema, connect_timeout=0.3)
+    await storage.create_session(new_session("s"))
+    between.refuses = True
+    between.cut()
+    with pytest.raises(StorageUnavailableError):
+        await storage.append("s", [user("lost")])
+    with pytest.raises(StorageUnavailableError):
+        await storage.get_session("s")
+    health = await storage.health()
+    assert (health.ok, "reached" in str(health.detail)) == (False, True)
+    between.refuses = False
+    await storage.append("s", [user("kept")])
+    assert texts(await storage.get_messages("s")) == ["kept"]
+    await storage.close()
+
+
+async def test_a_network_without_a_word_ends_the_call(
+    between: Proxy, postgres_schema: str
+) -> None:
+    dsn = postgres_server.through(between.port)
+    storage = PostgresSessionStorage(
+        dsn, schema=postgres_schema, connect_timeout=0.3, timeout=0.6
+    )
+    await storage.create_session(new_session("s"))
+    between.stalls = True
+    calls = [storage.append("s", [user("a")]), storage.get_session("s"), storage.list_sessions()]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(each) for each in outcomes} <= {StorageBusyError, StorageUnavailableError}
+    between.stalls = False
+    between.cut()
+    await storage.append("s", [user("b")])
+    assert texts(await storage.get_messages("s"))[-1] == "b"
+    await storage.close()
+
+
+async def test_close_finishes_what_waits_for_the_server(
+    storage: ISessionStorage, between: Proxy, postgres_schema: str
+) -> None:
+    between.refuses = True
+    between.cut()
+    seen = between.connections
+    calls = [asyncio.ensure_future(storage.append("s", [user(f"{n}")])) for n in range(5)]
+    while between.connections == seen:
+        await asyncio.sleep(0.01)
+    closing = asyncio.ensure_future(storage.close())
+    between.refuses = False
+    await asyncio.gather(*calls, closing)
+    again = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
+    assert texts(await again.get_messages("s")) == [f"{n}" for n in range(5)]
+    await again.close()
