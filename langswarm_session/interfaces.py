@@ -395,7 +395,7 @@ class IProviderSession(ABC):
     """Generates replies, and keeps conversations where it can."""
 
     name: ClassVar[str]
-    capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset()
+    capabilities: frozenset[ProviderCapability] = frozenset()
 
     @abstractmethod
     async def send_message(self, request: ProviderRequest) -> ProviderReply:
@@ -466,8 +466,18 @@ class IProviderSession(ABC):
         """
         raise self._keeps_nothing("get_messages")
 
+    def pulled(self, provider_context: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What to go on with once the record has taken over what only the provider's copy had.
+
+        By itself nothing is known any more of where the copy ends.
+
+        Args:
+            provider_context: What was known before.
+        """
+        return {}
+
     async def delete_provider_session(self, provider_session_id: str) -> None:
-        """Remove a conversation at the provider, with all it holds.
+        """Remove a conversation at the provider, with all it holds; one that is gone is fine.
 
         Raises:
             ProviderCapabilityError: If the provider keeps no conversations.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langswarm_session.blocks import (
     AudioBlock,
@@ -84,21 +84,21 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
         ]
         pulled = await session.record(named)
         if not only_local:
-            await _in_step(session, state, pulled)
+            await _in_step(session, state, provider.pulled(state.context), pulled)
     return Reconciliation(only_local, only_remote, pulled)
 
 
 async def _in_step(
-    session: BaseSession, state: ProviderState, pulled: Sequence[SessionMessage]
+    session: BaseSession,
+    state: ProviderState,
+    provider_context: Mapping[str, Any],
+    pulled: Sequence[SessionMessage],
 ) -> None:
-    """Note that the provider's copy has what was pulled from it.
-
-    Where exactly the copy ended is known no more, so that is left for the provider to find.
-    """
+    """Note that the provider's copy has what was pulled from it."""
     answered = {b.tool_call_id for m in pulled for b in m.blocks if isinstance(b, ToolResultBlock)}
     made = [b.id for b in pulled[-1].blocks if isinstance(b, ToolCallBlock) and b.id]
     calls = [call for call in [*state.calls, *made] if call not in answered]
-    after = ProviderState(state.session_id, {}, pulled[-1].seq or state.seq, calls)
+    after = ProviderState(state.session_id, provider_context, pulled[-1].seq or state.seq, calls)
     changes = SessionChanges(
         provider_state=with_state(session.context, session.context.provider, after)
     )

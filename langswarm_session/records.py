@@ -335,7 +335,8 @@ class ProviderRequest:
 
     def report(self, repair: Repair) -> None:
         """Say that something was changed."""
-        self.repairs.append(repair)
+        if repair not in self.repairs:
+            self.repairs.append(repair)
 
     async def save(
         self, provider_session_id: str | None, provider_context: Mapping[str, Any] | None = None
@@ -353,7 +354,8 @@ class ProviderRequest:
         self, messages: Sequence[SessionMessage], open_calls: Sequence[str] | None
     ) -> list[SessionMessage]:
         sendable, repairs = make_sendable(messages, self.target, open_calls=open_calls)
-        self.repairs += repairs
+        for repair in repairs:
+            self.report(repair)
         return sendable
 
 

@@ -108,6 +108,7 @@ class Target:
         strict: Whether anything is refused at all beyond unpaired calls and results.
         takes: Whether a block can be sent: of a user's or an assistant's message, or, with True
             as its second argument, inside of a tool's result.
+        user_blocks: The types of blocks of the provider's own format that a user may send.
         alternates: Whether user and assistant must take turns, the user first and last, and what
             the assistant says must come in order: its reasoning, the rest, its calls.
         needs_user: Whether the last message must not be the assistant's.
@@ -119,6 +120,7 @@ class Target:
     model: str = ""
     strict: bool = False
     takes: Callable[[Block, bool], bool] = takes_everything
+    user_blocks: frozenset[str] = frozenset()
     alternates: bool = False
     needs_user: bool = False
     call_id_length: int = 40
@@ -278,6 +280,8 @@ class _Work:
         if isinstance(block, ReasoningBlock):
             right = role is _ASSISTANT and self._is_own(message)
         elif isinstance(block, OtherBlock):
+            if role is _USER and not in_result:
+                return block.value.get("type") in self.target.user_blocks
             right = role is _USER or (
                 role is _ASSISTANT and self._is_own(message, same_model=False)
             )
@@ -423,8 +427,10 @@ class _Work:
             detail = f"a result without one is that of the call {call.id!r}"
             self.report(RepairKind.ID_CHANGED, message, detail)
         content = self._result_content(block, message)
-        if call.id != block.tool_call_id or content is not block.content:
-            block = block.model_copy(update={"tool_call_id": call.id, "content": content})
+        name = block.name and (call.name or block.name)
+        if (call.id, name) != (block.tool_call_id, block.name) or content is not block.content:
+            update = {"tool_call_id": call.id, "name": name, "content": content}
+            block = block.model_copy(update=update)
         call.is_answered = True
         call.exchange.results.append((message, block))
 

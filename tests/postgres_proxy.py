@@ -21,6 +21,8 @@ class Proxy:
         after: Asked likewise; True lets it go on, and breaks the connection at the answer.
         refuses: Whether new connections are hung up on.
         stalls: Whether nothing is forwarded any more, without a word.
+        connections: How many there were.
+        broken: How many of them broke where they were asked to.
     """
 
     def __init__(self) -> None:
@@ -29,6 +31,7 @@ class Proxy:
         self.refuses = False
         self.stalls = False
         self.connections = 0
+        self.broken = 0
         self.port = 0
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._loop = asyncio.new_event_loop()
@@ -94,8 +97,10 @@ class Proxy:
     ) -> None:
         while data := await self._read(reader):
             if self.before is not None and self.before(data):
+                self.broken += 1
                 return
             if self.after is not None and self.after(data):
+                self.broken += 1
                 doomed.set()
             back.write(data)
             await self._drain(back)

@@ -36,6 +36,9 @@ _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _OTHERS = ("search_result", "document", "container_upload", "compaction", "fallback")
 """Blocks of the API that have no form of their own here, beside those of tools that it runs."""
 
+USER_BLOCKS = frozenset(("search_result", "document", "container_upload"))
+"""Those of them that a user may send."""
+
 _KEPT_CITATION = "web_search_result_location"
 """The one citation that is sent back: the API asks for it. The others count the documents of the
 request they were made in, which a later request may not have."""

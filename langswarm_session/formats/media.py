@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 from typing import Any
 
 from langswarm_session.blocks import AudioBlock, FileBlock, ImageBlock, VideoBlock
@@ -16,6 +17,8 @@ DEFAULT_TYPES = {
     "file": "application/pdf",
 }
 """The media types assumed where none is named."""
+
+_WEB_URL = re.compile(r"https?://[^\s/?#]+\S*")
 
 
 def inline(block: Media) -> tuple[str, str] | None:
@@ -38,10 +41,7 @@ def data_url(block: Media) -> str | None:
 
 def web_url(block: Media) -> str | None:
     """The block's address on the web, if it has one."""
-    url = block.url
-    if url and url.startswith(("https://", "http://")) and not any(map(str.isspace, url)):
-        return url
-    return None
+    return block.url if block.url and _WEB_URL.fullmatch(block.url) else None
 
 
 def is_base64(data: str) -> bool:

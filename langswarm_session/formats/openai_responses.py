@@ -40,6 +40,42 @@ IMAGES = "message.input_image.image_url"
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
+_DETAILS = ("low", "high", "auto", "original")
+_PHASES = ("commentary", "final_answer")
+
+USER_BLOCKS = frozenset(
+    (
+        "mcp_approval_response",
+        "computer_call_output",
+        "local_shell_call_output",
+        "shell_call_output",
+        "apply_patch_call_output",
+    )
+)
+"""The items that answer what hosted tools ask of a user."""
+
+_OTHERS = frozenset(
+    (
+        "apply_patch_call",
+        "code_interpreter_call",
+        "compaction",
+        "computer_call",
+        "file_search_call",
+        "image_generation_call",
+        "local_shell_call",
+        "mcp_approval_request",
+        "mcp_call",
+        "mcp_list_tools",
+        "program",
+        "program_output",
+        "shell_call",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    )
+)
+"""The items of a reply that have no form of their own here, and can be sent back."""
+
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
@@ -49,17 +85,16 @@ def takes(block: Block, in_result: bool) -> bool:
         return True
     if isinstance(block, ImageBlock):
         given = inline(block)
-        by_value = given is not None and given[0] in _IMAGE_TYPES and is_base64(given[1])
-        return by_value or bool(web_url(block) or _file_id(block))
+        if given is not None:
+            return given[0] in _IMAGE_TYPES and is_base64(given[1])
+        return bool(web_url(block) or _file_id(block))
     if isinstance(block, FileBlock):
         given = inline(block)
-        return (given is not None and is_base64(given[1])) or bool(
-            web_url(block) or _file_id(block)
-        )
+        return is_base64(given[1]) if given is not None else bool(web_url(block) or _file_id(block))
     if isinstance(block, ReasoningBlock):
         return bool(block.encrypted and block.id)
     if isinstance(block, OtherBlock):
-        return not in_result and isinstance(block.value.get("type"), str) and "id" in block.value
+        return not in_result and block.value.get("type") in _OTHERS and "id" in block.value
     return isinstance(block, RefusalBlock | ToolCallBlock) and not in_result
 
 
@@ -111,12 +146,12 @@ def _user_items(message: SessionMessage) -> list[Item]:
 
 def _part(block: Block) -> Item:
     if isinstance(block, ImageBlock):
-        detail = (block.extras or {}).get("detail", "auto")
+        detail = (block.extras or {}).get("detail")
         url = data_url(block) or web_url(block)
         file_id = None if url else _file_id(block)
         return {
             "type": "input_image",
-            "detail": detail,
+            "detail": detail if detail in _DETAILS else "auto",
             **without_none(image_url=url, file_id=file_id),
         }
     if isinstance(block, FileBlock):
@@ -172,6 +207,7 @@ def _output_items(blocks: Sequence[Block], with_ids: bool, custom: set[str]) -> 
 def _message(blocks: Sequence[Block], with_ids: bool) -> Item:
     first = blocks[0]
     phase = (first.extras or {}).get("phase")
+    phase = phase if phase in _PHASES else None
     if not (with_ids and first.id and first.id.startswith("msg_")):
         # Without an id it is what a caller says that the model said.
         return {

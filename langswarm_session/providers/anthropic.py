@@ -21,7 +21,7 @@ from langswarm_session.providers.anthropic_agents import Agents
 from langswarm_session.providers.anthropic_messages import MAX_TOKENS, Messages
 from langswarm_session.providers.anthropic_sessions import AgentSessions
 from langswarm_session.providers.anthropic_threads import Threads, is_own
-from langswarm_session.providers.sdk import Sdk
+from langswarm_session.providers.sdk import Sdk, client_options, secrets_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
 
@@ -59,7 +59,7 @@ class AnthropicProviderSession(IProviderSession):
     """
 
     name: ClassVar[str] = "anthropic"
-    capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset(ProviderCapability)
+    capabilities = frozenset(ProviderCapability)
 
     def __init__(
         self,
@@ -82,19 +82,19 @@ class AnthropicProviderSession(IProviderSession):
                 "managed agents need an agent and an environment, each an id or what to make it "
                 "from, and mode='managed_agents'"
             )
-        keys = (api_key, options.get("auth_token"))
-        secrets = tuple(key for key in keys if isinstance(key, str) and key)
+        secrets = secrets_of((api_key, options.get("auth_token")), options)
+        options = client_options(options)
         self._sdk = _Anthropic(
             self.name, lambda: _client(api_key, max_retries, options), secrets, client
         )
         self._mode = mode
+        lacking = ProviderCapability.TOOLS if agent is not None else ProviderCapability.NATIVE
+        self.capabilities = self.capabilities - {lacking}
         self._messages = Messages(self._sdk, max_retries, max_tokens, cache)
         self._threads = Threads(self._sdk, max_retries, max_tokens, cache)
-        self._agents = (
-            Agents(AgentSessions(self._sdk, max_retries, agent, environment), max_retries)
-            if agent is not None and environment is not None
-            else None
-        )
+        # A session of an agent can be deleted in any mode: the session may have had another once.
+        self._sessions = AgentSessions(self._sdk, max_retries, agent or "", environment or "")
+        self._agents = None if agent is None else Agents(self._sessions, max_retries)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in mode {self._mode or 'automatic'}>"
@@ -117,6 +117,7 @@ class AnthropicProviderSession(IProviderSession):
             model=context.model,
             strict=True,
             takes=anthropic.takes if self._agents is None else anthropic_events.takes,
+            user_blocks=anthropic.USER_BLOCKS if self._agents is None else frozenset(),
             alternates=self._agents is None,
             needs_user=True,
         )
@@ -174,8 +175,8 @@ class AnthropicProviderSession(IProviderSession):
         return await self._managed("get_messages").messages(provider_session_id, limit)
 
     async def delete_provider_session(self, provider_session_id: str) -> None:
-        """See `IProviderSession.delete_provider_session`. Managed agents only."""
-        await self._managed("delete_provider_session").delete(provider_session_id)
+        """See `IProviderSession.delete_provider_session`; in any mode."""
+        await self._sessions.delete(provider_session_id)
 
     async def close(self) -> None:
         """See `IProviderSession.close`."""
@@ -194,7 +195,7 @@ class AnthropicProviderSession(IProviderSession):
                 "thread is a cache of minutes, and the record is the local one",
                 provider=self.name,
             )
-        return self._agents.sessions
+        return self._sessions
 
 
 class _Anthropic(Sdk):

@@ -12,7 +12,7 @@ from langswarm_session.models import SessionBackend, SessionContext, SessionMess
 from langswarm_session.providers.openai_chat import Chat
 from langswarm_session.providers.openai_conversations import Conversations
 from langswarm_session.providers.openai_responses import Responses
-from langswarm_session.providers.sdk import Sdk
+from langswarm_session.providers.sdk import Sdk, client_options, secrets_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
 
@@ -53,7 +53,7 @@ class OpenAIProviderSession(IProviderSession):
     """
 
     name: ClassVar[str] = "openai"
-    capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset(ProviderCapability)
+    capabilities = frozenset(ProviderCapability)
 
     def __init__(
         self,
@@ -66,9 +66,12 @@ class OpenAIProviderSession(IProviderSession):
     ) -> None:
         if mode is not None and mode not in MODES:
             raise InvalidInputError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
-        secrets = (api_key,) if isinstance(api_key, str) and api_key else ()
+        secrets = secrets_of((api_key,), options)
+        options = client_options(options)
         self._sdk = Sdk(self.name, lambda: _client(api_key, options), secrets, client)
         self._mode = mode
+        if mode in ("responses", "chat"):
+            self.capabilities = self.capabilities - {ProviderCapability.NATIVE}
         conversations = Conversations(self._sdk, max_retries)
         self._copies = conversations.copies
         self._responses = Responses(self._sdk, max_retries)
@@ -101,6 +104,7 @@ class OpenAIProviderSession(IProviderSession):
             model=context.model,
             strict=True,
             takes=openai_chat.takes if chat else openai_responses.takes,
+            user_blocks=frozenset() if chat else openai_responses.USER_BLOCKS,
             call_id_length=(openai_chat if chat else openai_responses).CALL_ID_LENGTH,
         )
 
@@ -127,17 +131,21 @@ class OpenAIProviderSession(IProviderSession):
             **options: Keywords of ``conversations.create``.
         """
         metadata = {"user_id": user_id, **(options.pop("metadata", None) or {})}
-        return await self._copies.create(metadata, **options)
+        return await self._kept("create_provider_session").create(metadata, **options)
 
     async def get_provider_session(self, provider_session_id: str) -> dict[str, Any]:
         """See `IProviderSession.get_provider_session`."""
-        return await self._copies.retrieve(provider_session_id)
+        return await self._kept("get_provider_session").retrieve(provider_session_id)
 
     async def get_messages(
         self, provider_session_id: str, limit: int | None = None
     ) -> list[SessionMessage]:
         """See `IProviderSession.get_messages`."""
-        return await self._copies.messages(provider_session_id, limit)
+        return await self._kept("get_messages").messages(provider_session_id, limit)
+
+    def pulled(self, provider_context: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `IProviderSession.pulled`. The newest item is asked for in the next turn."""
+        return {**provider_context, "last_item": None} if provider_context else {}
 
     async def delete_provider_session(self, provider_session_id: str) -> None:
         """See `IProviderSession.delete_provider_session`. Its items are deleted one by one."""
@@ -146,6 +154,11 @@ class OpenAIProviderSession(IProviderSession):
     async def close(self) -> None:
         """See `IProviderSession.close`."""
         await self._sdk.close()
+
+    def _kept(self, operation: str) -> Any:
+        if ProviderCapability.NATIVE not in self.capabilities:
+            raise self._keeps_nothing(operation)
+        return self._copies
 
     def _mode_for(self, context: SessionContext) -> str:
         mode = self.mode

@@ -7,6 +7,7 @@ the same shapes; they are told apart by name here, without importing either.
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 import re
 import time
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
 from langswarm_session.errors import (
@@ -126,7 +128,8 @@ class Sdk:
     async def close(self) -> None:
         """Close the running loop's client; those of other loops go with their loops."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
-        self._clients.clear()
+        for loop in [loop for loop in self._clients if loop.is_closed()]:
+            del self._clients[loop]
         if client is not None:
             await client.close()
 
@@ -412,3 +415,25 @@ def check_options(provider: str, options: Mapping[str, Any], reserved: Mapping[s
             raise InvalidInputError(
                 f"{name} is not to be given to the provider {provider!r}: {reserved[name]}"
             )
+
+
+def client_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A client's options with the address's password in a header: clients log addresses."""
+    parts = urlsplit(str(options.get("base_url") or ""))
+    if parts.username is None:
+        return dict(options)
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    basic = base64.b64encode(login.encode()).decode()
+    headers = {"Authorization": f"Basic {basic}", **(options.get("default_headers") or {})}
+    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return {**options, "base_url": address, "default_headers": headers}
+
+
+def secrets_of(keys: tuple[object, ...], options: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of a client's options must not be seen: keys, headers, the address's password."""
+    headers = client_options(options).get("default_headers") or {}
+    password = urlsplit(str(options.get("base_url") or "")).password
+    words = [word for value in headers.values() for word in str(value).split()]
+    given = [*headers.values(), *words, password]
+    long = [each for each in given if isinstance(each, str) and len(each) >= 8]
+    return (*(key for key in keys if isinstance(key, str) and key), *long)

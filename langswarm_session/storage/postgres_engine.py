@@ -196,9 +196,20 @@ class PostgresEngine:
         try:
             call.result = await work
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
-            call.error = typed_error(error, self.name)
-            call.error.__cause__ = error.__cause__ if call.error is error else error
+            call.error = self._typed(call, error)
         deliver([call])
+
+    def _typed(self, call: Call, error: Exception) -> SessionError:
+        typed = typed_error(error, self.name)
+        away = isinstance(typed, (StorageBusyError, StorageUnavailableError))
+        if away and isinstance(call, Write) and call.unclear:
+            typed = type(typed)(
+                f"{typed}; it was sent, and no answer came: it may be stored, and with the same "
+                "message ids it is stored once however often it is sent"
+            )
+        if typed is not error:
+            typed.__cause__ = error
+        return typed
 
     async def _timed(self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -382,9 +393,9 @@ class PostgresEngine:
 
     def _write_singly(self, group: list[Write], error: Exception) -> None:
         """Do each by itself, after the whole group failed."""
-        if isinstance(error, SessionError):
+        if isinstance(error, SessionError) or state_of(error) in GONE:
             for write in group:
-                write.error = error
+                write.error = self._typed(write, error)
             deliver(group)
             return
         for write in group:
@@ -419,11 +430,11 @@ class PostgresEngine:
         if not write.is_odd:
             try:
                 await self._send([write])
-            except SessionError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the write's own job finds out
+            except Exception as error:
                 self._note(error)
                 write.unclear = is_lost(error)
+                if isinstance(error, SessionError) or state_of(error) in GONE:
+                    raise
             if write.result is not None:
                 return write.result
         return await self._transact(write.job, "READ COMMITTED")

@@ -28,6 +28,10 @@ _BY_STATE: dict[str, _Kind] = {
     "3D000": (StorageUnavailableError, "there is no such database; create it"),
     "42P07": (StorageCorruptError, "tables of another program have these names; use another "
               "table_prefix or schema"),
+    "42P01": (StorageUnavailableError, "the tables are gone; the next call makes them again"),
+    "42883": (StorageUnavailableError, "our functions are gone with the tables"),
+    "3F000": (StorageUnavailableError, "the schema is gone with its tables; the next call makes "
+              "them again"),
     "54000": (InvalidInputError, "an id is too long to be stored"),
     "XX001": (StorageCorruptError, "the database is damaged; restore a copy"),
     "XX002": (StorageCorruptError, "an index of the database is damaged; REINDEX it"),

@@ -85,7 +85,9 @@ async def test_a_turn_whose_connection_broke_is_there_once(
         done = await storage.append("s", [user(f"asked {n}"), reply("r")])
         assert [message.seq for message in done.new_messages] == [2 * n + 1, 2 * n + 2]
         assert (done.added, done.record.message_count) == (2, 2 * n + 2)
-    assert texts(await storage.get_messages("s")) == [f"asked {n // 2}" if n % 2 == 0 else "r" for n in range(6)]
+    assert between.broken == 3
+    said = [text for n in range(3) for text in (f"asked {n}", "r")]
+    assert texts(await storage.get_messages("s")) == said
     assert len(await storage.get_turns("s")) == 3
 
 
@@ -108,6 +110,7 @@ async def test_each_step_of_a_turn_is_made_once(
     assert texts(await storage.get_messages("s")) == ["the question", "the step", "the answer"]
     assert [turn.status for turn in await storage.get_turns("s")] == [TurnStatus.COMPLETE]
     assert (await storage.get_session("s")).turn_count == 1
+    assert between.broken == 3
 
 
 @LOST
@@ -121,6 +124,7 @@ async def test_an_end_without_a_message_is_made_once(
     done = await storage.end_turn("s", end(begun), [])
     assert done.record.turn_token is None
     assert len(await storage.get_turns("s")) == 1
+    assert between.broken == 1
 
 
 @LOST
@@ -144,6 +148,7 @@ async def test_a_commit_that_got_lost_is_looked_up(
         await storage.get_session("t")
     with pytest.raises(SessionExistsError):
         await storage.create_session(new_session("u"))
+    assert between.broken == 4
 
 
 async def test_any_place_may_break(storage: PostgresSessionStorage, between: Proxy) -> None:
@@ -162,6 +167,7 @@ async def test_any_place_may_break(storage: PostgresSessionStorage, between: Pro
         )
         between.before = between.after = None
     said = [text for n in range(40) for text in (f"{n}", f"{n} added")]
+    assert between.broken > 20
     assert texts(await storage.get_messages("s")) == said
 
 

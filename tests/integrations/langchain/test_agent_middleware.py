@@ -413,6 +413,23 @@ async def test_what_a_middleware_changes_is_what_everybody_sees(
         assert "secret" not in str(chunks), "the reader sees it after the middleware"
 
 
+class Teller(Caller):
+    """A model that tells."""
+
+    def _answer(self, messages: list[BaseMessage]) -> AIMessage:
+        return AIMessage("I tell a secret")
+
+
+@pytest.mark.parametrize("way", ["stream messages", "astream messages"])
+async def test_an_answer_that_a_middleware_must_see_first_is_not_streamed_before(
+    way: str, redacting: SessionManager, config: RunnableConfig, log: Log
+) -> None:
+    agent = create_agent(Teller(), middleware=[SessionMiddleware(redacting)])
+    chunks = await ask(way, agent, "sea", config)
+    assert [chunk.text for chunk, _ in chunks] == ["I tell a ***"]
+    assert log() == [("human", "sea"), ("ai", "I tell a ***")]
+
+
 async def test_a_refused_message_is_not_stored_and_no_model_is_asked(
     agent: Any, manager: SessionManager, model: Caller, config: RunnableConfig
 ) -> None:

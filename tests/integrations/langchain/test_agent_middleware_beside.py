@@ -176,10 +176,12 @@ async def test_what_the_record_left_out_stays_out_of_a_threads_requests(
 # SummarizationMiddleware
 
 
-def summarizing(model: Looker, manager: SessionManager, summarizer: Looker, keep: int = 2) -> list:
+def summarizing(
+    manager: SessionManager, summarizer: Looker, trigger: int = 5, keep: int = 2
+) -> list[Any]:
     return [
         SessionMiddleware(manager),
-        SummarizationMiddleware(summarizer, trigger=("messages", 5), keep=("messages", keep)),
+        SummarizationMiddleware(summarizer, trigger=("messages", trigger), keep=("messages", keep)),
     ]
 
 
@@ -187,7 +189,7 @@ async def test_a_summary_is_made_of_the_session_and_stays_with_it(
     ask: Any, manager: SessionManager, model: Looker, config: RunnableConfig, log: Log
 ) -> None:
     summarizer = Summarizer(seen=[], offered=[])
-    agent = create_agent(model, middleware=summarizing(model, manager, summarizer))
+    agent = create_agent(model, middleware=summarizing(manager, summarizer))
     for text in "abc":
         await ask(agent, text, config)
     assert len(summarizer.seen) == 1
@@ -209,21 +211,22 @@ async def test_a_threads_summary_is_not_undone_by_the_record(
     summarizer = Summarizer(seen=[], offered=[])
     agent = create_agent(
         model,
-        middleware=summarizing(model, manager, summarizer, keep),
+        middleware=summarizing(manager, summarizer, 7, keep),
         checkpointer=InMemorySaver(),
     )
-    for text in "abc":
+    for text in "abcd":
         await ask(agent, text, threaded)
-    assert model.texts[2][0].endswith("summary 1")
-    assert model.texts[2][1:] == ["about b", "c"][-keep:]
-    for text in "de":
+    assert model.texts[3][0].endswith("summary 1")
+    assert model.texts[3][1:] == ["about c", "d"][-keep:]
+    for text in "ef":
         await ask(agent, text, threaded)
-    for seen in model.texts[2:]:
+    assert model.texts[4][1:] == [*["about c", "d"][-keep:], "about d", "e"]
+    for seen in model.texts[3:]:
         assert sum("summary" in text for text in seen) == 1
         assert "a" not in seen
         assert len(seen) == len(set(seen))
     assert [text for _, text in log()] == [
-        text for letter in "abcde" for text in (letter, f"about {letter}")
+        text for letter in "abcdef" for text in (letter, f"about {letter}")
     ]
 
 
@@ -373,7 +376,7 @@ async def test_all_of_them_together(
         model,
         [look],
         middleware=[
-            *summarizing(model, manager, summarizer),
+            *summarizing(manager, summarizer),
             PIIMiddleware("email"),
             HumanInTheLoopMiddleware({"look": True}),
         ],

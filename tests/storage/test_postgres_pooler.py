@@ -1,0 +1,132 @@
+"""Through pgbouncer in transaction mode, where there is one to start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import postgres_server
+import pytest
+
+from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.testing import StorageConformance
+from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
+
+BINARY = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+
+pytestmark = pytest.mark.skipif(
+    BINARY is None, reason="pgbouncer is not installed (apt-get install pgbouncer)"
+)
+
+SETTINGS = """
+[databases]
+{database} = host={host} port={port} {password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {own_port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 4
+max_client_conn = 200
+ignore_startup_parameters = extra_float_digits
+{user}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def pooler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a pooler before the server."""
+    postgres_server.need()
+    parts, own_port = urlsplit(postgres_server.dsn()), free_port()
+    settings = tmp_path_factory.mktemp("pgbouncer") / "pgbouncer.ini"
+    settings.write_text(
+        SETTINGS.format(
+            database=f"{parts.path[1:]} = dbname={parts.path[1:]} user={parts.username}".partition(" = ")[0],
+            host=f"{parts.hostname} dbname={parts.path[1:]} user={parts.username}",
+            port=parts.port or 5432,
+            password=f"password={parts.password}" if parts.password else "",
+            own_port=own_port,
+            user="user = nobody" if os.getuid() == 0 else "",
+        )
+    )
+    for each in (settings, settings.parent, settings.parent.parent, settings.parent.parent.parent):
+        if os.getuid() == 0 and each.owner() == "root" and str(each) != "/tmp":
+            each.chmod(each.stat().st_mode | 0o055 if each.is_dir() else 0o644)
+    assert BINARY
+    process = subprocess.Popen([BINARY, "-q", str(settings)], stderr=subprocess.PIPE)
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", own_port)) == 0:
+                    break
+            if process.poll() is not None:
+                assert process.stderr
+                pytest.fail(process.stderr.read().decode())
+            asyncio.run(asyncio.sleep(0.02))
+        yield postgres_server.through(own_port)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+class TestThroughPgBouncer(StorageConformance):
+    durable = True
+
+    @pytest.fixture(autouse=True)
+    def own_schema(self, postgres_schema: str, pooler: str) -> None:
+        self.schema, self.dsn = postgres_schema, pooler
+
+    def make_storage(self, tmp_path: Path) -> PostgresSessionStorage:
+        return PostgresSessionStorage(self.dsn, schema=self.schema)
+
+
+@pytest.fixture
+async def storage(pooler: str, postgres_schema: str) -> AsyncIterator[PostgresSessionStorage]:
+    storage = PostgresSessionStorage(pooler, schema=postgres_schema)
+    yield storage
+    await storage.close()
+
+
+async def test_the_pooler_is_found_out(
+    storage: PostgresSessionStorage, postgres_schema: str
+) -> None:
+    direct = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
+    for each, prepares in ((storage, False), (direct, True)):
+        await each.list_sessions()
+        pool = each._engine._pool
+        assert pool is not None
+        assert [connection._prepares for connection in pool._idle] == [prepares]
+    await direct.close()
+
+
+async def test_many_share_a_few_connections(
+    storage: PostgresSessionStorage, pooler: str, postgres_schema: str
+) -> None:
+    storages = [storage, *(PostgresSessionStorage(pooler, schema=postgres_schema) for _ in "123")]
+
+    async def talk(one: PostgresSessionStorage, name: str) -> None:
+        await one.create_session(new_session(name))
+        for n in range(10):
+            begun = lease()
+            await one.begin_turn(name, [user(f"{n}")], begun)
+            await one.end_turn(name, completed(begun), [reply(f"{n}")])
+            await one.append(name, [user("x")])
+        read = texts(await one.get_messages(name))
+        assert read == [text for n in range(10) for text in (f"{n}", f"{n}", "x")]
+
+    await asyncio.gather(*(talk(one, f"s{n}") for n, one in enumerate(storages * 6)))
+    for each in storages[1:]:
+        await each.close()
