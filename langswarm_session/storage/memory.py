@@ -166,9 +166,11 @@ class _Log:
             self.messages[self.index(message.seq or 0)] = message
             self.by_id[message.id] = message
 
-    def drop_rest(self, turn: int, kept: int) -> None:
-        """Remove all of an unfinished turn but what it began with."""
-        rest = self.since(turn + kept)
+    def drop_reply(self, turn: int, after: int) -> None:
+        """Remove what there was of an unfinished turn's reply, behind a message."""
+        rest = self.since(max(turn, after + 1))
+        while rest and rest[0].role is not MessageRole.ASSISTANT:
+            del rest[0]
         for message in rest:
             del self.by_id[message.id]
         del self.messages[len(self.messages) - len(rest) :]
@@ -343,8 +345,7 @@ class InMemorySessionStorage(ISessionStorage):
             }
             if known is not None and outcome == "resume":
                 stored = _stored(log, messages).values()
-                elsewhere = sum(m.turn_id != known.turn for m in stored)
-                log.drop_rest(known.turn, len(messages) - elsewhere)
+                log.drop_reply(known.turn, rules.last_begun(len(messages), stored, known.turn))
                 log.move(turn_id=known.turn, **held)
                 log.note(known.turn, TurnStatus.OPEN)
                 return TurnStart(log.record, log.of_turn(known.turn))

@@ -482,6 +482,4 @@ def _start_all_afresh() -> None:
         engine._start_afresh()
 
 
-os.register_at_fork(
-    before=_hold_all, after_in_parent=_let_go_all, after_in_child=_start_all_afresh
-)
+os.register_at_fork(before=_hold_all, after_in_parent=_let_go_all, after_in_child=_start_all_afresh)

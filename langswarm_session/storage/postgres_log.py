@@ -330,9 +330,7 @@ class Log:
                 break
         return spans
 
-    def _turn(
-        self, turn: int, span: list[tuple[int, int]], known: tuple[Any, ...] | None
-    ) -> Turn:
+    def _turn(self, turn: int, span: list[tuple[int, int]], known: tuple[Any, ...] | None) -> Turn:
         status, key, error, finished = known or (TurnStatus.COMPLETE.value, None, None, None)
         if self.record.turn_token is not None and self.record.turn_id == turn:
             status = TurnStatus.OPEN.value
@@ -392,9 +390,7 @@ async def create(connection: Connection, tables: Tables, session: NewSession, co
     return Log(connection, tables, rows[0])
 
 
-async def _sorted_out(
-    log: Log, messages: Sequence[SessionMessage]
-) -> Batch:
+async def _sorted_out(log: Log, messages: Sequence[SessionMessage]) -> Batch:
     """The messages that are new, and those that are stored already."""
     stored = await log.select_stored(messages)
     fresh = rules.new_messages(log.record.session_id, messages, stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,6 +146,20 @@ def check_known(
             session_id=record.session_id,
         )
     return "anew"
+
+
+def last_begun(given: int, stored: Collection[SessionMessage], turn: int) -> int:
+    """The number of the last message that a turn is known to have begun with.
+
+    Args:
+        given: How many messages are sent again. With a key they may have new ids; they are as
+            many as the turn began with, but for those of other turns.
+        stored: Those of them whose ids are stored.
+        turn: The turn.
+    """
+    ours = [message.seq or 0 for message in stored if message.turn_id == turn]
+    elsewhere = len(stored) - len(ours)
+    return max([turn + given - elsewhere - 1, *ours])
 
 
 def new_messages(

@@ -268,8 +268,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 return None
             log.make_free(connection, record, place, expected_revision)
             stored = log.select_stored(connection, place, messages).values()
-            elsewhere = sum(message.turn_id != known.turn for message in stored)
-            dropped = log.drop_rest(connection, place, known.turn, len(messages) - elsewhere)
+            last = rules.last_begun(len(messages), stored, known.turn)
+            dropped = log.drop_reply(connection, place, known.turn, last)
             counted = (log.now(), 0, -dropped, 0, 0, 0, 0)
             values = (*counted, known.turn, *held)
             record, place = log.update_free(connection, log.RESUME, values, session_id, None)

@@ -17,6 +17,7 @@ from langswarm_session.records import Appended, IdempotencyKey, NewSession, Sess
 from langswarm_session.storage import rules
 from langswarm_session.storage.edits import check_edit
 from langswarm_session.storage.rows import (
+    ASSISTANT,
     MESSAGE_COLUMNS,
     MessageRow,
     decode_messages,
@@ -324,12 +325,17 @@ def known_turn(
     return rules.KnownTurn(turn, last_turn == turn, TurnStatus(status), digest)
 
 
-def drop_rest(connection: sqlite3.Connection, place: Place, turn: int, kept: int) -> int:
-    """Remove all of an unfinished turn but what it began with; returns how many messages."""
-    # It began with one insert, so that part has consecutive numbers.
+def drop_reply(connection: sqlite3.Connection, place: Place, turn: int, after: int) -> int:
+    """Remove what there was of an unfinished turn's reply; returns how many messages.
+
+    Args:
+        after: The number of the last message that it is known to have begun with.
+    """
     return connection.execute(
-        "DELETE FROM messages WHERE session = ? AND turn = ? AND seq >= ?",
-        (place, turn, turn + kept),
+        "DELETE FROM messages WHERE session = :session AND turn = :turn AND seq >= ("
+        "SELECT min(seq) FROM messages WHERE session = :session AND turn = :turn "
+        "AND seq > :after AND role = :assistant)",
+        {"session": place, "turn": turn, "after": after, "assistant": ASSISTANT},
     ).rowcount
 
 

@@ -27,6 +27,7 @@ _TESTS = (
     "provider_sessions",
     "storage_life",
     "storage_log",
+    "storage_replace",
     "storage_sessions",
     "storage_turns",
 )

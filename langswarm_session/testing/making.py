@@ -104,6 +104,7 @@ IN_SESSION: dict[str, Operation] = {
     "get_messages": lambda storage, session: storage.get_messages(session),
     "get_turns": lambda storage, session: storage.get_turns(session),
     "clear_messages": lambda storage, session: storage.clear_messages(session),
+    "edit_messages": lambda storage, session: storage.edit_messages(session, expected_revision=0),
     "fork_session": lambda storage, session: storage.fork_session(session, new_session("fork")),
 }
 """Every method that names a session."""

@@ -142,7 +142,7 @@ class EditTests(StorageTests):
             {"remove": [1], "add": [user("\ud800")]},
             {"change": [user("\ud800", id="taken", seq=7)]},
         ],
-        ids=str,
+        ids=range(10),
     )
     async def test_what_does_not_fit_changes_nothing(
         self, storage: ISessionStorage, edit: dict[str, Any]

@@ -477,6 +477,20 @@ class TurnTests(StorageTests):
             await storage.end_turn("s", failed(begun), [reply("half"), user("more")])
         assert len(await storage.get_turns("s")) == 2
 
+    @pytest.mark.parametrize("again", [[0], [1], [0, 1]])
+    async def test_a_resumed_turn_keeps_all_that_it_began_with(
+        self, storage: ISessionStorage, again: list[int]
+    ) -> None:
+        await storage.create_session(new_session("s"))
+        asked = [user("a"), user("b")]
+        begun = lease()
+        await storage.begin_turn("s", asked, begun)
+        await storage.end_turn("s", failed(begun), [reply("half")])
+        start = await storage.begin_turn("s", [asked[i] for i in again], lease())
+        assert not start.replayed
+        assert texts(await storage.get_messages("s")) == ["a", "b"]
+        assert texts(start.messages) == ["a", "b"]
+
     async def test_a_resumed_turn_is_open(self, storage: ISessionStorage) -> None:
         """It has no end and no error until it ends again, and is no turn more."""
         await storage.create_session(new_session("s"))

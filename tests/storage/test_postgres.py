@@ -162,12 +162,19 @@ async def test_a_database_that_is_not_there_is_named(postgres_schema: str) -> No
 
 @pytest.mark.parametrize(
     ("schema", "prefix"),
-    [("", ""), (" \"'{};--%s$1", "\"'{x} $$ "), ("\u00fc\U0001f600", "\u00e9_"), ("Upper", "P" * 45)],
+    [
+        ("", ""),
+        (" \"'{};--%s$1", "\"'{x} $$ "),
+        ("\u00fc\U0001f600", "\u00e9_"),
+        ("Upper", "P" * 45),
+    ],
 )
 async def test_any_schema_and_prefix(postgres_schema: str, schema: str, prefix: str) -> None:
     name = f"{postgres_schema[:36]}{schema}"
     storage = PostgresSessionStorage(postgres_server.dsn(), schema=name, table_prefix=prefix)
-    beside = PostgresSessionStorage(postgres_server.dsn(), schema=name, table_prefix=prefix[:-1] + "x")
+    beside = PostgresSessionStorage(
+        postgres_server.dsn(), schema=name, table_prefix=prefix[:-1] + "x"
+    )
     try:
         await asyncio.gather(*(each.create_session(new_session("s")) for each in (storage, beside)))
         await storage.append("s", [user("a"), reply("b")])
@@ -194,7 +201,9 @@ async def test_names_with_nul_are_kept(storage: PostgresSessionStorage) -> None:
     assert start.record.turn_token == begun.token
     assert await storage.renew_turns({begun.token: NULS}, 60) == {begun.token}
     await storage.end_turn(NULS, completed(begun), [reply(id=f"{NULS}2", metadata={NULS: NULS})])
-    assert (await storage.begin_turn(NULS, [user("x")], lease(), key=IdempotencyKey("k", "d"))).added
+    assert (
+        await storage.begin_turn(NULS, [user("x")], lease(), key=IdempotencyKey("k", "d"))
+    ).added
     stored = await storage.get_messages(NULS, limit=2, before=3)
     assert [(m.id, m.text) for m in stored] == [(NULS, NULS), (f"{NULS}2", "hi")]
     assert (await storage.get_turns(NULS))[0].idempotency_key == key.key
@@ -353,7 +362,9 @@ async def test_connections_are_no_more_than_allowed(postgres_schema: str) -> Non
     )  # fmt: skip
     names = [f"s{n}" for n in range(20)]
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
-    work = [call for name in names for call in (storage.append(name, [user()]), storage.get_turns(name))]
+    work = [
+        call for name in names for call in (storage.append(name, [user()]), storage.get_turns(name))
+    ]
     await asyncio.gather(*work, storage.list_sessions())
     pool = storage._engine._pool
     assert pool is not None

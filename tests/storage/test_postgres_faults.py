@@ -236,9 +236,7 @@ async def test_a_server_that_comes_back_is_waited_for(
     assert texts(await storage.get_messages("s")) == [f"{n}" for n in range(5)]
 
 
-async def test_a_server_that_stays_away_is_told_of(
-    between: Proxy, postgres_schema: str
-) -> None:
+async def test_a_server_that_stays_away_is_told_of(between: Proxy, postgres_schema: str) -> None:
     dsn = postgres_server.through(between.port)
     storage = PostgresSessionStorage(dsn, schema=postgres_schema, connect_timeout=0.3)
     await storage.create_session(new_session("s"))
@@ -256,13 +254,9 @@ async def test_a_server_that_stays_away_is_told_of(
     await storage.close()
 
 
-async def test_a_network_without_a_word_ends_the_call(
-    between: Proxy, postgres_schema: str
-) -> None:
+async def test_a_network_without_a_word_ends_the_call(between: Proxy, postgres_schema: str) -> None:
     dsn = postgres_server.through(between.port)
-    storage = PostgresSessionStorage(
-        dsn, schema=postgres_schema, connect_timeout=0.3, timeout=0.6
-    )
+    storage = PostgresSessionStorage(dsn, schema=postgres_schema, connect_timeout=0.3, timeout=0.6)
     await storage.create_session(new_session("s"))
     between.stalls = True
     calls = [storage.append("s", [user("a")]), storage.get_session("s"), storage.list_sessions()]

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 SETTINGS = """
 [databases]
-{database} = host={host} port={port} {password}
+{database} = host={host} port={port} user={user} {password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {own_port}
@@ -35,8 +35,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 4
 max_client_conn = 200
-ignore_startup_parameters = extra_float_digits
-{user}
+{run_as}
 """
 
 
@@ -51,20 +50,19 @@ def pooler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a pooler before the server."""
     postgres_server.need()
     parts, own_port = urlsplit(postgres_server.dsn()), free_port()
+    # Read before it gives up the rights of root, if it has them.
     settings = tmp_path_factory.mktemp("pgbouncer") / "pgbouncer.ini"
     settings.write_text(
         SETTINGS.format(
-            database=f"{parts.path[1:]} = dbname={parts.path[1:]} user={parts.username}".partition(" = ")[0],
-            host=f"{parts.hostname} dbname={parts.path[1:]} user={parts.username}",
+            database=parts.path[1:],
+            host=parts.hostname,
             port=parts.port or 5432,
+            user=parts.username,
             password=f"password={parts.password}" if parts.password else "",
             own_port=own_port,
-            user="user = nobody" if os.getuid() == 0 else "",
+            run_as="user = nobody" if os.getuid() == 0 else "",
         )
     )
-    for each in (settings, settings.parent, settings.parent.parent, settings.parent.parent.parent):
-        if os.getuid() == 0 and each.owner() == "root" and str(each) != "/tmp":
-            each.chmod(each.stat().st_mode | 0o055 if each.is_dir() else 0o644)
     assert BINARY
     process = subprocess.Popen([BINARY, "-q", str(settings)], stderr=subprocess.PIPE)
     try:

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import postgres_server
+import pytest
+
+from langswarm_session import StorageCorruptError, StorageVersionError
+from langswarm_session.storage import postgres, postgres_schema
+from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.testing.making import new_session, reply, texts, user
+
+
+def open_storage(schema: str, **options: Any) -> PostgresSessionStorage:
+    return PostgresSessionStorage(postgres_server.dsn(), schema=schema, **options)
+
+
+@pytest.fixture(autouse=True)
+def own_migrations(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The migrations, to which a test may add one of its own."""
+    migrations = list(postgres_schema.MIGRATIONS)
+    monkeypatch.setattr(postgres_schema, "MIGRATIONS", migrations)
+    monkeypatch.setattr(postgres, "MIGRATIONS", migrations)
+    return migrations
+
+
+def ask(schema: str, query: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in postgres_server.query(query.format(f'"{schema}"'))]
+
+
+async def test_storages_that_open_at_once(postgres_schema: str) -> None:
+    storages = [open_storage(postgres_schema, table_prefix=f"p{n % 3}_") for n in range(9)]
+    await asyncio.gather(
+        *(each.create_session(new_session(f"{n}")) for n, each in enumerate(storages))
+    )
+    for each in storages:
+        assert len((await each.list_sessions()).records) == 3
+        assert (await each.health()).schema_version == len(postgres.MIGRATIONS)
+        await each.close()
+
+
+async def test_an_older_schema_becomes_a_newer_one_once(
+    postgres_schema: str, own_migrations: list[list[str]]
+) -> None:
+    old = open_storage(postgres_schema)
+    await old.create_session(new_session("s"))
+    await old.append("s", [user("a"), reply("b")])
+    own_migrations.append(
+        ["ALTER TABLE {sessions} ADD COLUMN extra text", "CREATE TABLE {turns_by_key} (a int)"]
+    )
+    new = [open_storage(postgres_schema) for _ in range(4)]
+    logs = await asyncio.gather(*(each.get_messages("s") for each in new))
+    assert [texts(each) for each in logs] == [["a", "b"]] * 4
+    # The older one goes on as well, as the statements name their columns.
+    for each in (old, *new):
+        await each.append("s", [user("c")])
+    assert len(await old.get_messages("s")) == 7
+    query = "SELECT version FROM {}.langswarm_schema_version ORDER BY version"
+    assert await asyncio.to_thread(ask, postgres_schema, query) == [(1,), (2,)]
+    for each in (old, *new):
+        await each.close()
+
+
+async def test_a_migration_that_fails_leaves_all_as_it_was(
+    postgres_schema: str, own_migrations: list[list[str]]
+) -> None:
+    old = open_storage(postgres_schema)
+    await old.create_session(new_session("s"))
+    own_migrations.append(["ALTER TABLE {sessions} ADD COLUMN extra text", "SELECT 1/0"])
+    new = open_storage(postgres_schema)
+    for _ in range(2):
+        with pytest.raises(Exception, match="division by zero"):
+            await new.get_session("s")
+    del own_migrations[-1]
+    await new.append("s", [user("a")])
+    query = "SELECT version FROM {}.langswarm_schema_version"
+    assert await asyncio.to_thread(ask, postgres_schema, query) == [(1,)]
+    await old.close()
+    await new.close()
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(postgres_schema: str) -> None:
+    old = open_storage(postgres_schema)
+    await old.create_session(new_session("s"))
+    await old.close()
+    await asyncio.to_thread(
+        ask, postgres_schema, "INSERT INTO {}.langswarm_schema_version VALUES (99)"
+    )
+    storage = open_storage(postgres_schema)
+    for _ in range(2):
+        with pytest.raises(StorageVersionError, match="99"):
+            await storage.append("s", [user()])
+    health = await storage.health()
+    assert (health.ok, "upgrade" in str(health.detail)) == (False, True)
+    await storage.close()
+    count = "SELECT message_count FROM {}.langswarm_sessions"
+    assert await asyncio.to_thread(ask, postgres_schema, count) == [(0,)]
+
+
+async def test_tables_of_another_program_are_left_alone(postgres_schema: str) -> None:
+    await asyncio.to_thread(ask, postgres_schema, "CREATE SCHEMA {}")
+    await asyncio.to_thread(ask, postgres_schema, "CREATE TABLE {}.langswarm_messages (a int)")
+    storage = open_storage(postgres_schema)
+    with pytest.raises(StorageCorruptError, match="table_prefix"):
+        await storage.create_session(new_session("s"))
+    await storage.close()
+    tables = f"SELECT tablename::text FROM pg_tables WHERE schemaname = '{postgres_schema}'"
+    assert await asyncio.to_thread(ask, postgres_schema, tables) == [("langswarm_messages",)]
