@@ -1,21 +1,26 @@
 # make run   a conversation that is still there the next time (needs no key)
 # make test  the tests
+# make doors each framework's door, alone with its framework
 # make check lint, format and types
 # make bench side by side with the peers (installs them into an environment of their own)
 
 PYTHON ?= python3
 VENV := .venv
+DOOR_VENVS := .venv-doors
+DOORS := langchain langchain-agents llama-index openai-agents
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 DB ?= langswarm_sessions.db
 
-.PHONY: run test check format bench notebooks clean
+.PHONY: run test doors check format bench notebooks clean
 
 run: $(VENV)/.run
 	@$(BIN)/langswarm-session --db $(DB) chat --session demo --demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+doors: $(addprefix door-,$(DOORS))
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -33,7 +38,7 @@ notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) build dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(DOOR_VENVS) build dist .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,3 +57,14 @@ $(BENCH_VENV)/.bench: pyproject.toml benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r benchmarks/requirements.txt
 	@touch $@
+
+# One environment for each door: nothing but its framework, so that it is seen to need no more.
+door-%: $(DOOR_VENVS)/%/.installed
+	$(DOOR_VENVS)/$*/bin/python -m pytest -q -n auto tests/integrations/$(subst -,_,$(patsubst langchain-agents,langchain,$*))
+
+$(DOOR_VENVS)/%/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOOR_VENVS)/$*
+	$(DOOR_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*,test]"
+	@touch $@
+
+.PRECIOUS: $(DOOR_VENVS)/%/.installed

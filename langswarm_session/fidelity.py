@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
@@ -36,9 +36,9 @@ def _through_langchain(message: SessionMessage) -> list[SessionMessage]:
 
 
 def _through_llama_index(message: SessionMessage) -> list[SessionMessage]:
-    from llama_index_langswarm import from_llama_index, to_llama_index
+    from llama_index_langswarm import from_llama_index, to_llama_index_messages
 
-    return [from_llama_index(each) for each in to_llama_index(message)]
+    return [from_llama_index(each) for each in to_llama_index_messages([message])]
 
 
 def _through_openai_agents(message: SessionMessage) -> list[SessionMessage]:
@@ -54,8 +54,8 @@ _DOORS: dict[str, Callable[[SessionMessage], list[SessionMessage]]] = {
     "openai_agents": _through_openai_agents,
 }
 
-_NOT_COMPARED = ("id", "seq", "turn_id", "native", "timestamp")
-"""What a record gives a message, and no format is asked to carry."""
+_NOT_COMPARED = ("id", "seq", "turn_id", "native", "timestamp", "content")
+"""What a record gives a message, and no format is asked to carry; and what is compared apart."""
 
 
 def door_losses(target: str, messages: Sequence[SessionMessage]) -> list[Loss]:
@@ -115,13 +115,12 @@ def _lost(before: SessionMessage, after: Sequence[SessionMessage]) -> list[str]:
     if not after:
         return ["the whole message"]
     first = after[0]
-    fields = [name for name in SessionMessage.model_fields if name not in _NOT_COMPARED]
-    lost = [
-        name
-        for name in fields
-        if name != "content" and _empty(getattr(before, name)) is False
-        and getattr(before, name) != getattr(first, name)
-    ]  # fmt: skip
+    carried = (name for name in SessionMessage.model_fields if name not in _NOT_COMPARED)
+    lost = []
+    for name in carried:
+        value = getattr(before, name)
+        if value and value != getattr(first, name):
+            lost.append(name)
     mine = [block.model_dump(exclude_none=True) for block in before.blocks]
     theirs = [block.model_dump(exclude_none=True) for each in after for block in each.blocks]
     return [*_lost_blocks(mine, theirs), *lost]
@@ -143,7 +142,3 @@ def _lost_blocks(
         for name, value in block.items():
             if like.get(name) != value:
                 yield f"content[{place}].{name}"
-
-
-def _empty(value: object) -> bool:
-    return value is None or value == {} or value == ""

@@ -25,7 +25,7 @@ from langswarm_session import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from provider_server.client import ProviderServer, ServerWorld  # noqa: E402
+from provider_server.client import ProviderServer, ServerWorld
 
 # A busy machine is no failure, and nothing is to be left behind.
 settings.register_profile("tests", deadline=None, database=None)

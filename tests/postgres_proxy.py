@@ -36,6 +36,7 @@ class Proxy:
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
+        self._counted = threading.Condition()
         self._done: asyncio.Event
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()))
 
@@ -59,6 +60,11 @@ class Proxy:
         self._loop.call_soon_threadsafe(cut)
         done.wait()
 
+    def wait_for(self, connections: int) -> None:
+        """Block until there have been so many connections."""
+        with self._counted:
+            assert self._counted.wait_for(lambda: self.connections >= connections, timeout=30)
+
     async def _run(self) -> None:
         self._done = asyncio.Event()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -73,7 +79,9 @@ class Proxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        with self._counted:
+            self.connections += 1
+            self._counted.notify_all()
         if self.refuses:
             writer.transport.abort()
             return

@@ -62,7 +62,6 @@ async def test_what_a_format_has_no_field_for_is_named(session, door):
 async def test_a_message_that_came_in_a_format_loses_nothing_there(session):
     pytest.importorskip("langchain_core")
     from langchain_core.messages import AIMessage
-
     from langchain_langswarm import from_langchain
 
     message = from_langchain(AIMessage("hi", additional_kwargs={"own": [1]}, id="m"))

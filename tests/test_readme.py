@@ -81,7 +81,9 @@ def test_python(example: Example, tmp_path: Path, keys: dict[str, str]):
     else:
         printed = run([sys.executable, "-W", "error", str(file)], tmp_path, **keys)
         assert printed == (example.prints or printed)
-        run([sys.executable, str(file)], tmp_path, **keys)  # a second run finds what the first one left
+        run(
+            [sys.executable, str(file)], tmp_path, **keys
+        )  # a second run finds what the first one left
 
 
 @pytest.mark.parametrize("example", scripts("sh"), ids=range(len(scripts("sh"))))

@@ -298,9 +298,6 @@ class TestVendors:
             assert len(await vendor.use(manager)) == 2
         vendor.check(key)
 
-    @pytest.mark.xfail(
-        reason="open bug: only the key is taken out of what a vendor says", strict=False
-    )
     async def test_a_header_of_a_gateway(self, vendor):
         token = f"gw{uuid.uuid4().hex}"
         vendor.world.fail(
@@ -311,9 +308,6 @@ class TestVendors:
             await vendor.use(manager)
         vendor.check(token, vendor.world.key)
 
-    @pytest.mark.xfail(
-        reason="open bug: HTTP clients log the address with its password", strict=False
-    )
     async def test_a_password_in_the_address(self, vendor):
         password = f"pw{uuid.uuid4().hex}"
         url = vendor.url.replace("//", f"//gateway:{password}@")
@@ -321,9 +315,6 @@ class TestVendors:
             await vendor.use(manager)
         vendor.check(password, vendor.world.key)
 
-    @pytest.mark.xfail(
-        reason="open bug: HTTP clients log the address with its password", strict=False
-    )
     async def test_nobody_at_an_address_with_a_password(self, vendor):
         password = f"pw{uuid.uuid4().hex}"
         async with vendor.manager(base_url=f"http://gateway:{password}@127.0.0.1:9") as manager:

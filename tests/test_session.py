@@ -324,7 +324,6 @@ class TestRecord:
             await session.record(user("y"), idempotency_key="k")
         assert await texts(session) == ["x"]
 
-
     async def test_a_key_of_other_messages_is_refused_for_stored_ones_too(self, session):
         message = user("x")
         await session.record(message)

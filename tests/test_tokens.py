@@ -17,7 +17,6 @@ from langswarm_session import (
     MockProviderSession,
     OtherBlock,
     ProviderCapabilityError,
-    ProviderSessionError,
     ProviderUnavailableError,
     ReasoningBlock,
     RefusalBlock,
@@ -304,6 +303,7 @@ class TestProvidersCount:
             session = await manager.create_session(
                 "ann", "openai", "gpt-5.4", max_input_tokens=10, token_counter="provider"
             )
-            with pytest.raises(ProviderSessionError):
+            world.fail("POST /v1/responses/input_tokens", "status", times=-1, status=404)
+            with pytest.raises(ProviderCapabilityError, match="counts no tokens"):
                 await session.send_message("one")
         assert world.requests("POST /v1/responses") == []

@@ -40,6 +40,9 @@ OURS = _ours("langswarm-session", "ours:StorageStore")
 SESSION = _ours("langswarm-session send_message", "ours:SessionStore", answers=True)
 
 AGENTS = _peer(_FASTEST, "openai_agents:SQLiteStore", "dicts")
+AGENTS_SQLALCHEMY = _peer(
+    "openai-agents SQLAlchemySession", "openai_agents:SQLAlchemyStore", "dicts"
+)
 LANGCHAIN = _peer(
     "langchain-community SQLChatMessageHistory", "langchain:AsyncHistory", "typed", wal=False
 )
@@ -50,7 +53,7 @@ RAW = Contender("raw sqlite3", Kind.LIMIT, "benchmarks.contenders.raw:RawStore",
 CONTENDERS = (
     OURS,
     AGENTS,
-    _peer("openai-agents SQLAlchemySession", "openai_agents:SQLAlchemyStore", "dicts"),
+    AGENTS_SQLALCHEMY,
     LANGCHAIN,
     LLAMA_INDEX,
     LANGGRAPH,
@@ -72,28 +75,75 @@ class Door:
     Attributes:
         framework: Whose door it is.
         door: Ours.
-        peer: Theirs.
-        sync: Whether both are called where no event loop runs.
-        goals: How many times faster ours shall append and read; None for no goal.
+        peers: Theirs.
+        sync: Whether all are called where no event loop runs.
+        goals: How many times faster than each ours shall append and read; None for no goal.
     """
 
     framework: str
     door: Contender
-    peer: Contender
+    peers: tuple[Contender, ...]
     sync: bool = False
     goals: tuple[float, float] | None = (6, 3)
 
 
 DOORS = (
-    Door("LangChain", _ours("SessionChatMessageHistory", "doors:LangChainDoor"), LANGCHAIN),
+    Door("LangChain", _ours("SessionChatMessageHistory", "doors:LangChainDoor"), (LANGCHAIN,)),
     Door(
         "LangChain",
         _ours("SessionChatMessageHistory, sync", "doors:LangChainSyncDoor"),
-        _peer("langchain-community SQLChatMessageHistory, sync", "langchain:SyncHistory", "typed"),
+        (
+            _peer(
+                "langchain-community SQLChatMessageHistory, sync", "langchain:SyncHistory", "typed"
+            ),
+        ),
         sync=True,
     ),
-    Door("LlamaIndex", _ours("AsyncSessionChatStore", "doors:LlamaIndexDoor"), LLAMA_INDEX),
-    Door("OpenAI Agents SDK", _ours("AgentSession", "doors:AgentsDoor"), AGENTS, goals=None),
+    Door("LlamaIndex", _ours("AsyncSessionChatStore", "doors:LlamaIndexDoor"), (LLAMA_INDEX,)),
+    Door(
+        "LlamaIndex",
+        _ours("SessionChatStore, one message at a time", "doors:LlamaIndexSingleDoor"),
+        (
+            _peer(
+                "llama-index SQLAlchemyChatStore, one message at a time",
+                "llama_index:SingleChatStore",
+                "typed",
+                wal=False,
+            ),
+        ),
+    ),
+    Door(
+        "LlamaIndex",
+        _ours("SessionChatStore, sync, one message at a time", "doors:LlamaIndexSyncDoor"),
+        (
+            _peer(
+                "llama-index SQLAlchemyChatStore, on a loop of the caller's, one message at a time",
+                "llama_index:SyncChatStore",
+                "typed",
+                wal=False,
+            ),
+        ),
+        sync=True,
+    ),
+    Door(
+        "OpenAI Agents SDK",
+        _ours("AgentSession, items in the short form", "doors:AgentsDoor"),
+        (AGENTS, AGENTS_SQLALCHEMY),
+        goals=None,
+    ),
+    Door(
+        "OpenAI Agents SDK",
+        _ours("AgentSession, items as a Runner stores them", "doors:AgentsRunnerDoor"),
+        (
+            _peer(f"{_FASTEST}, Runner's items", "openai_agents:RunnerSQLiteStore", "dicts"),
+            _peer(
+                "openai-agents SQLAlchemySession, Runner's items",
+                "openai_agents:RunnerSQLAlchemyStore",
+                "dicts",
+            ),
+        ),
+        goals=None,
+    ),
 )
 
 
@@ -103,5 +153,5 @@ def find(name: str) -> Contender:
     Raises:
         KeyError: If there is none.
     """
-    everybody = (*CONTENDERS, SESSION, *(one for door in DOORS for one in (door.door, door.peer)))
+    everybody = (*CONTENDERS, SESSION, *(one for door in DOORS for one in (door.door, *door.peers)))
     return {contender.name: contender for contender in everybody}[name]

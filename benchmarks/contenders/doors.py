@@ -101,6 +101,52 @@ class LlamaIndexDoor(_DoorStore):
         return messages
 
 
+class LlamaIndexSingleDoor(_DoorStore):
+    """`SessionChatStore`, its async methods: a message is a call, and durable by itself."""
+
+    async def begin(self, session: str) -> None:
+        from llama_index_langswarm import SessionChatStore
+
+        self._store = SessionChatStore(manager=self._manager)
+
+    async def preload(self, session: str, turns: Sequence[Turn]) -> None:
+        from benchmarks.contenders.llama_index import to_messages
+
+        await self._store.aset_messages(session, to_messages(turns))
+
+    async def _add(self, session: str, turns: Sequence[Turn]) -> None:
+        from benchmarks.contenders.llama_index import to_messages
+
+        for message in to_messages(turns):
+            await self._store.async_add_message(session, message)
+
+    async def read_all(self, session: str) -> Sequence[Any]:
+        messages: Sequence[Any] = await self._store.aget_messages(session)
+        return messages
+
+
+class LlamaIndexSyncDoor(LlamaIndexSingleDoor):
+    """`SessionChatStore`, its synchronous methods; never waits for an event loop."""
+
+    async def preload(self, session: str, turns: Sequence[Turn]) -> None:
+        from benchmarks.contenders.llama_index import to_messages
+
+        self._store.set_messages(session, to_messages(turns))
+
+    async def _add(self, session: str, turns: Sequence[Turn]) -> None:
+        from benchmarks.contenders.llama_index import to_messages
+
+        for message in to_messages(turns):
+            self._store.add_message(session, message)
+
+    async def read_all(self, session: str) -> Sequence[Any]:
+        messages: Sequence[Any] = self._store.get_messages(session)
+        return messages
+
+    async def close(self) -> None:
+        asyncio.run(self._manager.close())  # nobody runs a loop here
+
+
 class AgentsDoor(_DoorStore):
     """`AgentSession`, a session of the OpenAI Agents SDK."""
 
@@ -109,15 +155,33 @@ class AgentsDoor(_DoorStore):
 
         self._session = AgentSession(session, self._manager)
 
-    async def _add(self, session: str, turns: Sequence[Turn]) -> None:
+    def _items(self, turns: Sequence[Turn]) -> list[Any]:
         from benchmarks.contenders.openai_agents import items_of
 
-        await self._session.add_items(items_of(turns))
+        return items_of(turns)
+
+    async def _add(self, session: str, turns: Sequence[Turn]) -> None:
+        await self._session.add_items(self._items(turns))
 
     async def read_all(self, session: str) -> Sequence[Any]:
         items: Sequence[Any] = await self._session.get_items()
         return items
 
+    async def newest(self, session: str, count: int) -> Sequence[Any]:
+        items: Sequence[Any] = await self._session.get_items(limit=count)
+        return items
+
     @staticmethod
     def text(message: Any) -> str:
-        return str(message["content"])
+        from benchmarks.contenders.openai_agents import text_of
+
+        return text_of(message)
+
+
+class AgentsRunnerDoor(AgentsDoor):
+    """The same with the items that a Runner stores."""
+
+    def _items(self, turns: Sequence[Turn]) -> list[Any]:
+        from benchmarks.contenders.openai_agents import runner_items_of
+
+        return runner_items_of(turns)

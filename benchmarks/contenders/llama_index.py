@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -66,3 +67,42 @@ class ChatStore(Store):
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+class SingleChatStore(ChatStore):
+    """The same with a call for each message, which is all that a `BaseChatStore` can be asked."""
+
+    async def append_turn(self, session: str, turn: Turn) -> None:
+        for message in to_messages((turn,)):
+            await self._store.add_message(session, message)
+
+
+class SyncChatStore(SingleChatStore):
+    """The same for who runs no event loop: it has async methods only, so one is run for each call.
+
+    The loop is made once, which is cheaper than `asyncio.run`.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self._loop = asyncio.new_event_loop()
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        store = cls(create_async_engine(f"sqlite+aiosqlite:///{path}"))
+        store._loop.run_until_complete(store._store.get_messages("nobody", limit=1))
+        return store
+
+    async def append_turn(self, session: str, turn: Turn) -> None:
+        for message in to_messages((turn,)):
+            self._loop.run_until_complete(self._store.add_message(session, message))
+
+    async def preload(self, session: str, turns: Sequence[Turn]) -> None:
+        self._loop.run_until_complete(super().preload(session, turns))
+
+    async def read_all(self, session: str) -> list[ChatMessage]:
+        return self._loop.run_until_complete(self._store.get_messages(session))
+
+    async def close(self) -> None:
+        self._loop.run_until_complete(self._engine.dispose())
+        self._loop.close()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 from agents import SQLiteSession
 
@@ -28,6 +29,37 @@ def items_of(turns: Sequence[Turn]) -> list[Any]:
     ]
 
 
+def runner_items_of(turns: Sequence[Turn]) -> list[Any]:
+    """The same as `Runner.run` stores them: an answer with all that the API says of it."""
+    return [
+        item
+        for turn in turns
+        for item in (
+            {"content": turn.user, "role": "user"},
+            {
+                "id": f"msg_{uuid4().hex}",
+                "content": [
+                    {
+                        "annotations": [],
+                        "text": turn.assistant,
+                        "type": "output_text",
+                        "logprobs": [],
+                    }
+                ],
+                "role": "assistant",
+                "status": "completed",
+                "type": "message",
+            },
+        )
+    ]
+
+
+def text_of(item: Any) -> str:
+    """The text of an item in either form."""
+    content = item["content"]
+    return str(content if isinstance(content, str) else content[0]["text"])
+
+
 class _SessionStore(Store):
     """One session object for each conversation, made once, as the SDK's examples do."""
 
@@ -37,14 +69,17 @@ class _SessionStore(Store):
     def _make(self, session: str) -> SessionABC:
         raise NotImplementedError
 
+    def _items(self, turns: Sequence[Turn]) -> list[Any]:
+        return items_of(turns)
+
     async def begin(self, session: str) -> None:
         self._sessions[session] = self._make(session)
 
     async def append_turn(self, session: str, turn: Turn) -> None:
-        await self._sessions[session].add_items(items_of((turn,)))
+        await self._sessions[session].add_items(self._items((turn,)))
 
     async def preload(self, session: str, turns: Sequence[Turn]) -> None:
-        await self._sessions[session].add_items(items_of(turns))
+        await self._sessions[session].add_items(self._items(turns))
 
     async def read_all(self, session: str) -> list[Any]:
         return await self._sessions[session].get_items()  # type: ignore[no-any-return]
@@ -54,7 +89,7 @@ class _SessionStore(Store):
 
     @staticmethod
     def text(message: Any) -> str:
-        return str(message["content"])
+        return text_of(message)
 
 
 class SQLiteStore(_SessionStore):
@@ -100,3 +135,17 @@ class SQLAlchemyStore(_SessionStore):
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+class RunnerSQLiteStore(SQLiteStore):
+    """`SQLiteSession` with a Runner's items."""
+
+    def _items(self, turns: Sequence[Turn]) -> list[Any]:
+        return runner_items_of(turns)
+
+
+class RunnerSQLAlchemyStore(SQLAlchemyStore):
+    """`SQLAlchemySession` with a Runner's items."""
+
+    def _items(self, turns: Sequence[Turn]) -> list[Any]:
+        return runner_items_of(turns)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.contenders import DOORS, OURS, RAW, SESSION, Contender, Door, Store
-from benchmarks.load import make_turns
+from benchmarks.load import Audit, make_turns
 from benchmarks.measure import (
     MS,
     US,
@@ -18,6 +18,7 @@ from benchmarks.measure import (
     without_loop,
 )
 from benchmarks.report import Cell, Section
+from benchmarks.sections import reading
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
@@ -34,7 +35,7 @@ def run_turn(bench: Bench) -> Section:
     timings = asyncio.run(_time_turns(bench))
     for contender in (SESSION, OURS, RAW):
         time = timings.p50(contender.name)
-        cell = _cell(timings, contender, US)
+        cell = reading.cell(timings, contender.name, US)
         section.row(contender.label, cell, ratio(time, timings.p50(RAW.name)))
     whole = ratio(timings.p50(SESSION.name), timings.p50(RAW.name))
     section.at_most("a whole turn with the mock provider, against one raw commit", whole, 4)
@@ -58,42 +59,65 @@ async def _time_turns(bench: Bench) -> Timings:
 
 
 def run_doors(bench: Bench) -> Section:
-    """Each door beside what it replaces: append a turn, read the whole log."""
+    """Each door beside what it can take the place of: append a turn, read the log and its end."""
     section = Section(
         "SQLite: the doors",
-        ["append a turn (p50 us)", f"read {LENGTH:,} turns (ms)", "append: faster by", "read: by"],
+        [
+            "append a turn (p50 us)",
+            f"read {LENGTH:,} turns (ms)",
+            f"newest {reading.FEW} (ms)",
+            "door: faster to append by",
+            "to read by",
+            "to read the newest by",
+        ],
     )
     for door in DOORS:
         name = f"{door.framework}: {door.door.name}"
         drive = without_loop if door.sync else asyncio.run
         try:
-            appends, reads = drive(_time_door(bench, (door.door, door.peer)))
+            figures = drive(_time_door(bench, (door.door, *door.peers)))
         except ImportError as error:
             section.row(name, f"not installed ({describe(error)})")
-            continue
+            figures = None
         except Exception as error:
             section.row(name, describe(error))
-            continue
-        gains = [_gain(timings, door) for timings in (appends, reads)]
-        section.row(name, _cell(appends, door.door, US), _cell(reads, door.door, MS), *gains)
-        theirs = (_cell(appends, door.peer, US), _cell(reads, door.peer, MS))
-        section.row(f"{door.framework}: {door.peer.name}", *theirs)
-        if door.goals:
-            section.at_least(f"{name}: faster to append", gains[0], door.goals[0])
-            section.at_least(f"{name}: faster to read", gains[1], door.goals[1])
+            figures = None
+        _report_door(section, door, name, figures)
     return section
 
 
-def _gain(timings: Timings, door: Door) -> float | None:
-    return ratio(timings.p50(door.peer.name), timings.p50(door.door.name))
+def _report_door(section: Section, door: Door, name: str, figures: DoorFigures | None) -> None:
+    """Add the rows, and the goals also where there are no figures."""
+    if figures is not None:
+        section.row(name, *_cells(figures, door.door))
+    for peer in door.peers:
+        gains: list[float | None] = [None, None, None]
+        if figures is not None:
+            gains = [ratio(each.p50(peer.name), each.p50(door.door.name)) for each in figures]
+            section.row(f"{door.framework}: {peer.name}", *_cells(figures, peer), *gains)
+        if door.goals:
+            section.at_least(f"{name}: faster to append", gains[0], door.goals[0])
+            section.at_least(f"{name}: faster to read", gains[1], door.goals[1])
 
 
-def _cell(timings: Timings, contender: Contender, scale: float) -> Cell:
-    return timings.failures.get(contender.name) or timings.p50(contender.name, scale)
+class DoorFigures(NamedTuple):
+    """What was timed of a door and its peers."""
+
+    appends: Timings
+    reads: Timings
+    newest: Timings
 
 
-async def _time_door(bench: Bench, pair: tuple[Contender, ...]) -> tuple[Timings, Timings]:
-    async with bench.stores(pair) as stores:
+def _cells(figures: DoorFigures, contender: Contender) -> list[Cell]:
+    scales = (US, MS, MS)
+    return [
+        reading.cell(timings, contender.name, scale)
+        for timings, scale in zip(figures, scales, strict=True)
+    ]
+
+
+async def _time_door(bench: Bench, contenders: tuple[Contender, ...]) -> DoorFigures:
+    async with bench.stores(contenders) as stores:
         for store in stores.values():
             await store.begin("s0")
             await store.preload("s0", make_turns("s0", LENGTH))
@@ -105,9 +129,26 @@ async def _time_door(bench: Bench, pair: tuple[Contender, ...]) -> tuple[Timings
             slice_seconds=0.1,
         )
         reads = await interleave(
-            {name: _reader(store) for name, store in stores.items()}, rounds=bench.scale.reads
+            {name: reading.whole(store, 2 * LENGTH) for name, store in stores.items()},
+            rounds=bench.scale.reads,
         )
-        return appends, reads
+        newest = await interleave(
+            {name: reading.newest(store) for name, store in stores.items()},
+            rounds=bench.scale.reads,
+            batch=20,
+            slice_seconds=0.1,
+        )
+        for name, store in stores.items():
+            await _check(store, LENGTH + len(appends.seconds[name]), name)
+        return DoorFigures(appends, reads, newest)
+
+
+async def _check(store: Store, turns: int, name: str) -> None:
+    """Raises RuntimeError unless a store still has every turn that it was given."""
+    audit = Audit()
+    audit.add([store.text(each) for each in await store.read_all("s0")], range(turns))
+    if not audit.clean:
+        raise RuntimeError(f"{name}: {audit.summary()}")
 
 
 def _appender(store: Store, first: int, calls: int) -> Action:
@@ -117,10 +158,3 @@ def _appender(store: Store, first: int, calls: int) -> Action:
         await store.append_turn("s0", next(turns))
 
     return append
-
-
-def _reader(store: Store) -> Action:
-    async def read() -> None:
-        await store.read_all("s0")
-
-    return read

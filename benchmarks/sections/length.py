@@ -8,10 +8,11 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import Bench, ours, raw
-from benchmarks.contenders import Contender, Store, UnsupportedError, find
+from benchmarks.contenders import Contender, Store, find
 from benchmarks.load import make_turns
 from benchmarks.measure import MS, US, Action, Timings, describe, interleave, ratio
-from benchmarks.report import Cell, Section
+from benchmarks.report import Section
+from benchmarks.sections import reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,10 +48,11 @@ async def _run(bench: Bench) -> Section:
         longest = {name: store for (length, name), store in ready.items() if length == LONGEST}
         appends = await _time_appends(bench, ready)
         reads = await interleave(
-            {name: _reader(store) for name, store in longest.items()}, rounds=bench.scale.reads
+            {name: reading.whole(store, 2 * LONGEST) for name, store in longest.items()},
+            rounds=bench.scale.reads,
         )
         newest = await interleave(
-            {name: _newest(store) for name, store in longest.items()},
+            {name: reading.newest(store) for name, store in longest.items()},
             rounds=bench.scale.reads,
             batch=20,
             slice_seconds=0.1,
@@ -101,24 +103,6 @@ def _appender(bench: Bench, store: Store, length: int) -> Action:
     return append
 
 
-def _reader(store: Store) -> Action:
-    async def read() -> None:
-        found = len(await store.read_all("s0"))
-        if found < 2 * LONGEST:
-            raise RuntimeError(f"{found} messages instead of {2 * LONGEST}")
-
-    return read
-
-
-def _newest(store: Store) -> Action:
-    async def read() -> None:
-        found = len(await store.newest("s0", 20))
-        if found != 20:
-            raise RuntimeError(f"{found} messages instead of 20")
-
-    return read
-
-
 def _report(bench: Bench, appends: dict[int, Timings], reads: Timings, newest: Timings) -> Section:
     section = Section(
         "SQLite: one turn appended and durable, and the log read",
@@ -134,22 +118,16 @@ def _report(bench: Bench, appends: dict[int, Timings], reads: Timings, newest: T
         name = contender.name
         section.row(
             contender.label,
-            *(_cell(appends[length], name, US) for length in SESSIONS),
+            *(reading.cell(appends[length], name, US) for length in SESSIONS),
             ratio(appends[LONGEST].p50(name), appends[10].p50(name)),
-            _cell(reads, name, MS),
+            reading.cell(reads, name, MS),
             contender.reads,
-            _cell(newest, name, MS),
+            reading.cell(newest, name, MS),
         )
     for label, reason in bench.missing.items():
         section.row(label, reason)
     _judge(bench, section, appends, reads, newest)
     return section
-
-
-def _cell(timings: Timings, name: str, scale: float) -> Cell:
-    if reason := timings.failures.get(name):
-        return reason.removeprefix(f"{UnsupportedError.__name__}: ")
-    return timings.p50(name, scale)
 
 
 def _figures(contenders: tuple[Contender, ...], timings: Timings) -> dict[str, float | None]:

@@ -49,8 +49,9 @@ def __getattr__(name: str) -> Any:
         from langswarm_session.errors import MissingDependencyError
 
         package = error.name.replace("_", "-")
+        extra = "langchain" if package == "langchain-core" else "langchain-agents"
         raise MissingDependencyError(
-            f'{package} is missing: pip install "langswarm-session[langchain]"'
+            f'{package} is missing: pip install "langswarm-session[{extra}]"'
         ) from error
     return getattr(module, name)
 

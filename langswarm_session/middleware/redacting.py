@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from langswarm_session.blocks import blocks_adapter
@@ -141,7 +142,7 @@ class RedactingMiddleware(ISessionMiddleware):
     def redacted_text(self, text: str) -> str:
         """The text without what the detectors find."""
         for detector in self._detectors:
-            text = detector.pattern.sub(lambda match, found=detector: self._for(found, match), text)
+            text = detector.pattern.sub(partial(self._for, detector), text)
         return text
 
     def reveal(self, text: str) -> str:

@@ -90,7 +90,7 @@ class MockProviderSession(IProviderSession):
     """
 
     name: ClassVar[str] = "mock"
-    capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset(ProviderCapability)
+    capabilities = frozenset(ProviderCapability)
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import SessionBackend, SessionContext, SessionMessage
 from langswarm_session.providers.openai_chat import Chat
 from langswarm_session.providers.openai_conversations import Conversations
+from langswarm_session.providers.openai_copies import Copies
 from langswarm_session.providers.openai_responses import Responses
 from langswarm_session.providers.sdk import Sdk, client_options, secrets_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
@@ -155,7 +156,7 @@ class OpenAIProviderSession(IProviderSession):
         """See `IProviderSession.close`."""
         await self._sdk.close()
 
-    def _kept(self, operation: str) -> Any:
+    def _kept(self, operation: str) -> Copies:
         if ProviderCapability.NATIVE not in self.capabilities:
             raise self._keeps_nothing(operation)
         return self._copies

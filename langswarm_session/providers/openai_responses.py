@@ -9,7 +9,12 @@ from operator import attrgetter
 from typing import Any
 
 from langswarm_session.blocks import ToolCallBlock
-from langswarm_session.errors import ProviderCapabilityError, ProviderSessionError
+from langswarm_session.errors import (
+    ProviderCapabilityError,
+    ProviderRequestError,
+    ProviderResponseError,
+    ProviderSessionError,
+)
 from langswarm_session.formats.openai_responses import (
     REASONING,
     from_output,
@@ -18,7 +23,7 @@ from langswarm_session.formats.openai_responses import (
     to_items,
 )
 from langswarm_session.models import SessionMessage
-from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
+from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tools import as_tools, to_responses
 
@@ -82,7 +87,15 @@ class Responses:
                 "token_counter 'tiktoken'",
                 provider=self._sdk.provider,
             )
-        counted = await self._asked(request, "responses.input_tokens.count", **wanted)
+        try:
+            counted = await self._asked(request, "responses.input_tokens.count", **wanted)
+        except (ProviderRequestError, ProviderResponseError) as error:
+            if refusal_of(error).status != 404:
+                raise
+            raise ProviderCapabilityError(
+                "this server counts no tokens; use the token_counter 'tiktoken' or 'estimate'",
+                provider=self._sdk.provider,
+            ) from error
         return int(plain(self._sdk, counted)["input_tokens"])
 
     async def _asked(self, request: ProviderRequest, method: str, **arguments: Any) -> Any:

@@ -248,7 +248,7 @@ class PostgresSessionStorage(ISessionStorage):
     ) -> Appended:
         """See `ISessionStorage.append`."""
 
-        async def job(connection: Connection, unclear: bool) -> Appended:  # noqa: FBT001
+        async def job(connection: Connection, unclear: bool) -> Appended:
             session = await self._load(connection, session_id)
             return await log.append(
                 session, messages, token, expected_revision, key, unclear=unclear
@@ -256,7 +256,7 @@ class PostgresSessionStorage(ISessionStorage):
 
         batch = Batch(messages)
         if not messages:
-            return await self._engine.transact(lambda connection: job(connection, False))
+            return await self._engine.transact(lambda connection: job(connection, unclear=False))
         own_key = key if token is None else None
         write = Write(
             session_id,
@@ -286,7 +286,7 @@ class PostgresSessionStorage(ISessionStorage):
         """See `ISessionStorage.begin_turn`."""
         rules.check_begins(session_id, messages)
 
-        async def job(connection: Connection, unclear: bool) -> TurnStart:  # noqa: FBT001
+        async def job(connection: Connection, unclear: bool) -> TurnStart:
             session = await self._load(connection, session_id)
             return await log.begin_turn(
                 session, messages, lease, key, expected_revision, unclear=unclear
@@ -313,7 +313,7 @@ class PostgresSessionStorage(ISessionStorage):
         """See `ISessionStorage.end_turn`."""
         state = None if end.provider_state is None else dump_json(dict(end.provider_state))
 
-        async def job(connection: Connection, unclear: bool) -> Appended:  # noqa: FBT001
+        async def job(connection: Connection, unclear: bool) -> Appended:
             session = await self._load(connection, session_id)
             return await log.end_turn(session, end, messages, state, unclear=unclear)
 
@@ -480,7 +480,7 @@ def _address(dsn: str | None) -> str:
         return "postgres"
     if not isinstance(dsn, str):
         raise InvalidInputError(f"dsn must be a text, not {type(dsn).__name__}")
-    scheme, _, rest = dsn.partition("://")
+    scheme = dsn.partition("://")[0]
     try:
         parts = urlsplit(dsn)
     except ValueError:

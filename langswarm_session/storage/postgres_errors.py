@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncpg  # type: ignore[import-untyped,unused-ignore]
+import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import (
     InvalidInputError,
@@ -26,12 +26,10 @@ _BY_STATE: dict[str, _Kind] = {
     "25006": (StorageUnavailableError, "the server is read-only: a standby, or set so"),
     "42501": (StorageUnavailableError, "no permission to use the schema or its tables"),
     "3D000": (StorageUnavailableError, "there is no such database; create it"),
-    "42P07": (StorageCorruptError, "tables of another program have these names; use another "
-              "table_prefix or schema"),
+    "42P07": (StorageCorruptError, "other tables have these names; use another table_prefix"),
     "42P01": (StorageUnavailableError, "the tables are gone; the next call makes them again"),
-    "42883": (StorageUnavailableError, "our functions are gone with the tables"),
-    "3F000": (StorageUnavailableError, "the schema is gone with its tables; the next call makes "
-              "them again"),
+    "42883": (StorageUnavailableError, "the tables are gone with their functions"),
+    "3F000": (StorageUnavailableError, "the tables are gone with their schema"),
     "54000": (InvalidInputError, "an id is too long to be stored"),
     "XX001": (StorageCorruptError, "the database is damaged; restore a copy"),
     "XX002": (StorageCorruptError, "an index of the database is damaged; REINDEX it"),

@@ -35,7 +35,7 @@ from langswarm_session.storage.postgres_rows import (
 )
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_write import FIELDS
-from langswarm_session.storage.rows import MESSAGE_COLUMNS, decode_messages
+from langswarm_session.storage.rows import ASSISTANT, MESSAGE_COLUMNS, decode_messages
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LOAD = f"SELECT {_NOW}, key, {FIELDS} FROM {{sessions}} WHERE session_id = $1"
@@ -66,6 +66,11 @@ _CHANGE = (
     "extra = new.extra FROM unnest($2::bigint[], $3::smallint[], $4::text[], $5::bigint[], "
     "$6::text[]) AS new (seq, role, content, timestamp, extra) "
     "WHERE session = $1 AND {messages}.seq = new.seq"
+)
+_DROP_REPLY = (
+    "DELETE FROM {messages} WHERE session = $1 AND turn = $2 AND seq >= (SELECT min(seq) "
+    f"FROM {{messages}} WHERE session = $1 AND turn = $2 AND seq > $3 AND role = {ASSISTANT}) "
+    "RETURNING seq"
 )
 _SAVE_STATUS = (
     "INSERT INTO {turns} (session, turn, status, answered, error, finished_at) "
@@ -191,14 +196,14 @@ class Log:
             None if digest is None else from_text(digest),
         )
 
-    async def drop_rest(self, turn: int, kept: int) -> None:
-        """Remove all of an unfinished turn but what it began with."""
-        # It began with one insert, so that part has consecutive numbers.
-        rows = await self._run(
-            "DELETE FROM {messages} WHERE session = $1 AND turn = $2 AND seq >= $3 RETURNING seq",
-            turn,
-            turn + kept,
-        )
+    async def drop_reply(self, turn: int, after: int) -> None:
+        """Remove what there was of an unfinished turn's reply.
+
+        Args:
+            turn: The turn.
+            after: The number of the last message that it is known to have begun with.
+        """
+        rows = await self._run(_DROP_REPLY, turn, after)
         self.record = self.record._replace(message_count=self.record.message_count - len(rows))
 
     async def save_key(self, turn: int, status: TurnStatus, key: IdempotencyKey) -> None:
@@ -491,8 +496,7 @@ async def _resume(
 ) -> TurnStart:
     """Open again a turn that ended early, with what it began with."""
     stored = (await log.select_stored(messages)).values()
-    elsewhere = sum(message.turn_id != turn for message in stored)
-    await log.drop_rest(turn, len(messages) - elsewhere)
+    await log.drop_reply(turn, rules.last_begun(len(messages), stored, turn))
     log.add(0, turn_id=turn, **held)
     await log.save_status(turn, TurnStatus.OPEN)
     return TurnStart(await log.save(), await log.select_turn(turn))

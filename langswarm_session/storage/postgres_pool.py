@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg  # type: ignore[import-untyped,unused-ignore]
+import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.storage.postgres_errors import may_connect_later, unreachable
 
@@ -68,7 +68,7 @@ class Connection:
 
     def __init__(self, raw: Any, prepares: bool) -> None:
         self._raw = raw
-        self._prepares = prepares
+        self.prepares = prepares
         self._prepared: dict[str, Any] = {}
         self.used_at = asyncio.get_running_loop().time()
 
@@ -79,7 +79,7 @@ class Connection:
 
     async def fetch(self, query: str, *values: Any) -> list[Any]:
         """Run a statement and return its rows."""
-        if not self._prepares:
+        if not self.prepares:
             return list(await self._raw.fetch(query, *values))
         statement = self._prepared.get(query)
         if statement is None:

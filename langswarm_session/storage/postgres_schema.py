@@ -88,7 +88,8 @@ MIGRATIONS: list[list[str]] = [
         # Stores many sessions' turns in one go, each if its session is free or its lease is held.
         # One row comes back for each: the session afterwards; all NULL if it was refused; with the
         # key 0 if another transaction has it (or it is not there) and there was to be no waiting.
-        # The plans are the same whatever the values, so they are made once for a connection.
+        # Role 1 is "assistant". The plans are the same whatever the values, so they are made once
+        # for a connection.
         """
         CREATE FUNCTION {write}(
             may_wait boolean,
@@ -172,7 +173,7 @@ MIGRATIONS: list[list[str]] = [
                     VALUES (moved.key, moved.turn_id, statuses[i],
                         answers[i] OR EXISTS (SELECT 1 FROM {messages} AS m WHERE
                             m.session = moved.key AND m.seq >= moved.turn_id
-                            AND m.turn = moved.turn_id AND m.role = {assistant}),
+                            AND m.turn = moved.turn_id AND m.role = 1),
                         problems[i], moment)
                     ON CONFLICT (session, turn) DO UPDATE SET status = excluded.status,
                         answered = excluded.answered, error = excluded.error,
@@ -230,7 +231,6 @@ class Tables:
             else f"{_quoted(schema)}.{_quoted(prefix + name)}"
             for name in self._NAMES
         }  # fmt: skip
-        self._names["assistant"] = "1"
         self._made: dict[str, str] = {}
 
     def sql(self, template: str) -> str:

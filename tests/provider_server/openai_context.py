@@ -203,6 +203,12 @@ def count_input(
     return count_pieces(world, pieces)
 
 
+def count_only(context: list[Json], instructions: str, tools: list[Json]) -> int:
+    """Input tokens of a context that no model is asked about."""
+    head = len(instructions) + (len(json.dumps(tools)) if tools else 0)
+    return tokens_of(head + sum(map(characters_of, context)))
+
+
 def fingerprint(item: Json) -> str:
     """What makes an item the same for the cache."""
     who = item.get("role") or item["type"]

@@ -19,6 +19,7 @@ from .openai_context import (
     check_unique,
     compacted,
     count_input,
+    count_only,
     resolve,
     without_foreign,
 )
@@ -308,8 +309,19 @@ async def list_input(request: Request) -> Json:
     return page(request, response_of(request)["input"])
 
 
+async def count(request: Request) -> Json:
+    """POST /responses/input_tokens."""
+    world, body = world_of(request), await body_of(request)
+    check_offered(world, request)
+    context = input_items(world, body)
+    check_context(world, context, body["model"])
+    tokens = count_only(context, body.get("instructions") or "", body.get("tools") or [])
+    return {"object": "response.input_tokens", "input_tokens": tokens}
+
+
 routes = [
     Route("/responses", endpoint(create), methods=["POST"]),
+    Route("/responses/input_tokens", endpoint(count), methods=["POST"]),
     Route("/responses/{response_id}", endpoint(retrieve), methods=["GET"]),
     Route("/responses/{response_id}", endpoint(delete), methods=["DELETE"]),
     Route("/responses/{response_id}/input_items", endpoint(list_input), methods=["GET"]),

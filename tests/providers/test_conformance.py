@@ -17,14 +17,6 @@ from langswarm_session import (
 )
 from langswarm_session.testing import ProviderConformance
 
-MIRROR = ("test_the_copy", "test_a_copy", "test_conversations_are", "test_what_was_said_in_a_conv")
-CLAIMS = dict.fromkeys(MIRROR, "capabilities says NATIVE in a mode that keeps nothing")
-LOOPS = ("test_an_event_loop_while_another_runs", "test_a_sync_caller")
-LEAKS = dict.fromkeys(
-    LOOPS, "Sdk.close() lets go of the clients of other loops without closing them"
-)
-COUNT = {"test_it_counts": "the stand-in has no /v1/responses/input_tokens"}
-
 
 class TestMock(ProviderConformance):
     model = "recall"
@@ -58,15 +50,6 @@ class StandIn(ProviderConformance):
 
     streams: ClassVar[str | None] = None
     """The request whose answer is streamed, if it is another."""
-
-    open_bugs: ClassVar[dict[str, str]] = {}
-    """What is known not to hold yet, by the beginning of a test's name, and why."""
-
-    @pytest.fixture(autouse=True)
-    def _known(self, request: pytest.FixtureRequest) -> None:
-        for name, reason in self.open_bugs.items():
-            if request.node.name.startswith(name):
-                pytest.skip(f"an open bug: {reason}")
 
     @pytest.fixture(autouse=True)
     def _world(self, world) -> None:
@@ -108,19 +91,16 @@ class OpenAI(StandIn):
 
 
 class TestOpenAIConversations(OpenAI):
-    open_bugs = {**LEAKS, **COUNT}
     mode = "conversations"
     turns = "POST /v1/responses"
 
 
 class TestOpenAIResponses(OpenAI):
-    open_bugs = {**LEAKS, **COUNT, **CLAIMS}
     mode = "responses"
     turns = "POST /v1/responses"
 
 
 class TestOpenAIChat(OpenAI):
-    open_bugs = {**LEAKS, **COUNT, **CLAIMS}
     mode = "chat"
     turns = "POST /v1/chat/completions"
 
@@ -141,24 +121,14 @@ class Anthropic(StandIn):
 
 
 class TestAnthropicThreads(Anthropic):
-    open_bugs = {
-        **LEAKS,
-        **CLAIMS,
-        "test_a_call_": "the stand-in refuses further keys of a beta tool's schema",
-    }
     mode = "threads"
 
 
 class TestAnthropicMessages(Anthropic):
-    open_bugs = {**LEAKS, **CLAIMS}
     mode = "messages"
 
 
 class TestAnthropicManagedAgents(Anthropic):
-    open_bugs = {
-        **LEAKS,
-        "test_a_call_": "capabilities says TOOLS, which managed agents refuse",
-    }
     mode = "managed_agents"
     turns = "POST /v1/sessions/*/events"
     streams = "GET /v1/sessions/*/events/stream"

@@ -369,7 +369,7 @@ async def test_connections_are_no_more_than_allowed(postgres_schema: str) -> Non
     pool = storage._engine._pool
     assert pool is not None
     assert 1 <= len(pool._idle) <= 3
-    while pool._idle:  # they were idle for too long
+    while pool._idle:  # noqa: ASYNC110 - until they have been idle for too long
         await asyncio.sleep(0.02)
     await storage.get_session("s1")
     await storage.close()

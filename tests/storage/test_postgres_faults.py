@@ -228,8 +228,7 @@ async def test_a_server_that_comes_back_is_waited_for(
     seen = between.connections
     calls = [asyncio.ensure_future(storage.append("s", [user(f"{n}")])) for n in range(5)]
     reading = asyncio.ensure_future(storage.get_session("s"))
-    while between.connections < seen + 3:
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(between.wait_for, seen + 3)
     assert not any(call.done() for call in calls)
     between.refuses = False
     await asyncio.gather(*calls, reading)
@@ -276,8 +275,7 @@ async def test_close_finishes_what_waits_for_the_server(
     between.cut()
     seen = between.connections
     calls = [asyncio.ensure_future(storage.append("s", [user(f"{n}")])) for n in range(5)]
-    while between.connections == seen:
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(between.wait_for, seen + 1)
     closing = asyncio.ensure_future(storage.close())
     between.refuses = False
     await asyncio.gather(*calls, closing)

@@ -106,7 +106,7 @@ async def test_the_pooler_is_found_out(
         await each.list_sessions()
         pool = each._engine._pool
         assert pool is not None
-        assert [connection._prepares for connection in pool._idle] == [prepares]
+        assert [connection.prepares for connection in pool._idle] == [prepares]
     await direct.close()
 
 
