@@ -22,7 +22,7 @@ from langswarm_session.errors import MissingDependencyError, ProviderCapabilityE
 from langswarm_session.interfaces import IProviderSession
 from langswarm_session.models import MessageRole, SessionMessage, TokenCounter
 from langswarm_session.records import ProviderRequest
-from langswarm_session.window import beginning_at, calls_needed, place_of
+from langswarm_session.window import beginning_at, calls_needed, place_of, steady
 
 logger = logging.getLogger(__name__)
 
@@ -193,4 +193,6 @@ def fit(
         if left < 0:
             break
         start -= 1
+    if start:
+        start = steady(older, start, len(older) - start)
     return [*beginning_at(older, start), *kept]

@@ -16,6 +16,10 @@ _RESULTS = (MessageRole.TOOL, MessageRole.FUNCTION)
 _FURTHER = 100
 """How many more messages to look at for the calls that a turn's results answer."""
 
+STEADY_FROM = 32
+"""How many messages make a window large: it is better to send some fewer of them than to have
+another beginning in each turn."""
+
 SUMMARY = "What was said before, in short: "
 """What a summary begins with where it is sent."""
 
@@ -88,7 +92,7 @@ def cut(
     """The newest messages, and all system messages.
 
     A tool's result is only in the window when its call is: results at the beginning, whose call
-    was cut off, are left out as well.
+    was cut off, are left out as well. A large window that is full begins at a `steady` place.
 
     Args:
         messages: Oldest first.
@@ -100,9 +104,28 @@ def cut(
     while start and (room or messages[start - 1].role is MessageRole.SYSTEM):
         start -= 1
         room -= messages[start].role is not MessageRole.SYSTEM
+    if not room and max_messages >= STEADY_FROM:
+        start = steady(messages, start, max_messages)
     if needed:
         start = min(start, place_of(messages, needed))
     return beginning_at(messages, start)
+
+
+def steady(messages: Sequence[SessionMessage], start: int, size: int) -> int:
+    """A place from which a window may begin for some turns, at most a quarter of it further on.
+
+    Providers find in their cache what begins as an earlier request did; a window that moves with
+    each turn has another beginning each time.
+
+    Args:
+        messages: Oldest first.
+        start: Where the window may begin at the earliest.
+        size: How many messages it may have.
+    """
+    step = 1 << max(0, (size // 4).bit_length() - 1)
+    while start < len(messages) and (messages[start].seq or 0) % step:
+        start += 1
+    return start
 
 
 def beginning_at(messages: Sequence[SessionMessage], start: int) -> list[SessionMessage]:

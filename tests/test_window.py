@@ -112,6 +112,33 @@ class TestSent:
         assert len(sent(mock)) == 8
 
 
+class TestSteady:
+    """A provider's cache knows a request by its beginning."""
+
+    @pytest.mark.parametrize("limits", [{"max_messages": 40}, {"max_input_tokens": 400}])
+    async def test_a_full_window_begins_alike_for_some_turns(self, manager, mock, limits):
+        session = await manager.create_session("ann", "mock", "echo", **limits)
+        for number in range(80):
+            await session.send_message(f"message {number:03}")
+        requests = list(mock.requests)[-40:]
+        beginnings = [request.messages[0].text for request in requests]
+        assert len(set(beginnings)) <= len(beginnings) / 3
+        assert beginnings == sorted(beginnings)
+        sizes = [len(request.messages) for request in requests]
+        assert max(sizes) <= limits.get("max_messages", 50)
+        assert min(sizes) >= 0.7 * max(sizes)
+
+    async def test_it_is_the_same_for_who_comes_anew(self, manager, mock):
+        session = await manager.create_session("ann", "mock", "echo", max_messages=40)
+        for number in range(50):
+            await session.send_message(f"message {number:03}")
+            fork = await session.fork()
+            await fork.send_message("last")
+            await (await manager.get_session(session.session_id)).send_message("last")
+            again, kept = (list(request.messages) for request in list(mock.requests)[-2:])
+            assert [each.text for each in again] == [each.text for each in kept]
+
+
 class TestToolExchanges:
     async def test_a_result_goes_only_with_its_call(self, session, mock):
         await session.record(
