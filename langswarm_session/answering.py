@@ -18,7 +18,13 @@ from langswarm_session.errors import (
     SessionError,
 )
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
-from langswarm_session.models import Fallback, MessageRole, SessionBackend, SessionMessage
+from langswarm_session.models import (
+    Fallback,
+    MessageRole,
+    SessionBackend,
+    SessionContext,
+    SessionMessage,
+)
 from langswarm_session.pipeline import in_session
 from langswarm_session.provider_state import ProviderState, state_of, with_state
 from langswarm_session.records import (
@@ -245,16 +251,7 @@ class Answering:
         self, provider: IProviderSession, candidate: Fallback, retries: int | None
     ) -> ProviderRequest:
         session, turn = self._session, self._turn
-        state = state_of(session.context, candidate.provider)
-        update: dict[str, Any] = {
-            "provider": candidate.provider,
-            "model": candidate.model or session.context.model,
-        }
-        if candidate is not self._own and candidate.provider == self._own.provider:
-            # Another model of the same provider answers without touching the conversation there.
-            state = ProviderState()
-            update["backend"] = SessionBackend.LOCAL_MEMORY
-        context = session.context.model_copy(update={**update, **state.to_context()})
+        context, state = self._context_for(candidate)
 
         async def save(native: str | None, native_context: Mapping[str, Any] | None) -> None:
             saved = ProviderState(native, dict(native_context or {}))
@@ -278,6 +275,22 @@ class Answering:
             save=save,
         )
         return await within_budget(request, provider, is_stand_in=candidate is not self._own)
+
+    def _context_for(self, candidate: Fallback) -> tuple[SessionContext, ProviderState]:
+        """The session's context as if a candidate were its provider, and that one's state."""
+        context = self._session.context
+        state = state_of(context, candidate.provider)
+        if candidate is self._own:
+            return context, state
+        update: dict[str, Any] = {
+            "provider": candidate.provider,
+            "model": candidate.model or context.model,
+        }
+        if candidate.provider == self._own.provider:
+            # Another model of the same provider answers without touching the conversation there.
+            state = ProviderState()
+            update["backend"] = SessionBackend.LOCAL_MEMORY
+        return context.model_copy(update={**update, **state.to_context()}), state
 
     async def _save(self, provider: str, state: ProviderState) -> None:
         session = self._session
@@ -332,7 +345,7 @@ class Answering:
             }
         if notes:
             update["metadata"] = {**message.metadata, NOTES: notes}
-        return message.model_copy(update=update)
+        return SessionMessage._trusted({**message.__dict__, **update})
 
     async def _tell_repairs(self, request: ProviderRequest | None) -> None:
         if request is not None and request.repairs:

@@ -1,7 +1,8 @@
 """The PostgreSQL server of the tests, and schemas in it that are dropped after use.
 
 The one at ``LANGSWARM_TEST_POSTGRES`` (a dsn), else one on this machine's port 5432 that lets this
-user in without a password. Without a server these tests are skipped, but fail if ``CI`` is set.
+user in without a password. Without a server these tests are skipped, but fail if ``CI`` is set; so
+is a module that imports this one first where the driver is not installed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,10 @@ HOW = (
     "name another with LANGSWARM_TEST_POSTGRES=postgresql://user:password@host:port/database "
     "(and pip install 'langswarm-session[postgres]')"
 )
+
+
+if find_spec("asyncpg") is None and not os.environ.get("CI"):
+    pytest.skip(HOW, allow_module_level=True)
 
 
 def dsn() -> str:

@@ -246,3 +246,135 @@ def test_links_lead_somewhere(path: Path):
 def test_every_notebook_is_run_here():
     source = Path(__file__).read_text(encoding="utf-8")
     assert [path.name for path in NOTEBOOKS if f'await run("{path.name}")' not in source] == []
+
+
+def needs(extra: str, *modules: str) -> None:
+    """Skips the test of a notebook whose frameworks are not all here."""
+    from importlib.util import find_spec
+
+    for module in modules:
+        if find_spec(module) is None:
+            pytest.skip(f'{module} is missing: pip install "langswarm-session[{extra}]"')
+
+
+async def test_agents(run: Run):
+    needs("langchain-agents", "langchain")
+    text, html, _ = await run("02_agents.ipynb")
+    said = "My tools said: 12 degrees in Narvik"
+    assert text["agent"] == f"'You asked 1 time(s). {said}'"
+    assert text["second"] == f"You asked 2 time(s). {said}\n6 messages, of which 2 are new\n"
+    assert "of ada · active · langchain/none · 6 messages" in html["record"]
+    assert html["record"].count("calls weather</summary>") == 1
+    said += "; 12 degrees in Uppsala"
+    assert text["stream"] == f"You asked 3 time(s). {said}"
+    # The model may have been a word or two ahead of the reader.
+    assert re.match(
+        r"You asked 4 time\(s\)\. My\ncancelled, kept: You asked 4 time\(s\)\. My", text["break"]
+    )
+    assert text["crash"].startswith("exit code 1\n")
+    assert "Please book the train to Narvik." in html["crash"]
+    assert "calls book</summary>" in html["crash"]
+    said += "; No result: the call was broken off before it gave one."
+    answer, died, went_on = text["going-on"].splitlines()
+    assert answer == f"You asked 6 time(s). {said}"
+    assert died == "failed the process that ran the turn ended before the turn did"
+    assert went_on.strip() == "complete"
+    assert text["careful"] == "shall I? book {'city': 'Oslo'}\n"
+    said += "; the train to Oslo is booked"
+    assert text["approve"] == f"You asked 7 time(s). {said}\ncancelled interrupted\ncomplete \n"
+    assert text["thread"] == "20 messages in the thread, 20 in the record\n"
+    assert text["restart"] == f"You asked 8 time(s). {said}\n22 messages\n"
+
+    again = await run("02_agents.ipynb")  # on the same file
+    assert again.text["agent"].startswith(f"'You asked 9 time(s). {said}")
+    assert again.text["second"].endswith("\n28 messages, of which 2 are new\n")
+    assert again.text["thread"] == "42 messages in the thread, 42 in the record\n"
+
+
+async def test_llama_index(run: Run):
+    needs("llama-index", "llama_index")
+    text, html, _ = await run("03_llama_index.ipynb")
+    told = "You told me {} thing(s), first: I go to Narvik."
+    assert text["engine"] == f"{told.format(1)}\n{told.format(2)}\n"
+    assert text["stream"] == told.format(3)
+    assert "of ada · active · llama_index/none · 6 messages" in html["record"]
+    deleted, roles = text["edit"].splitlines()
+    assert deleted == f"deleted: {told.format(3)}"
+    assert roles == str(["user", "assistant"] * 3)
+    told = "You told me {} thing(s), first: How is the weather in Narvik?"
+    told += " A tool says: 12 degrees in Narvik."
+    assert text["agent"] == f"{told.format(1)}\n{told.format(2)}\n"
+    assert html["agent-record"].count("calls weather</summary>") == 1
+    counts = re.search(r"(\d+) messages active, (\d+) archived, (\d+) in the rec", text["archive"])
+    active, archived, recorded = map(int, counts.groups())
+    assert active + archived == recorded == 20
+    assert active < archived
+    first = f"is now: Page {archived // 2 + 1}: the night train leaves at ten.\n"
+    assert text["archive"].endswith(first)
+    assert text["restart"] == f"{told.format(3)}\n"
+    assert text["users"].startswith("[] []\nsession 'chat': there is no such session")
+    assert '"user_id": "ada"' in text["serial"]
+    assert text["serial"].endswith("\n6 messages\n")
+
+    again = await run("03_llama_index.ipynb")  # on the same file
+    assert again.text["restart"].startswith(told.format(6))
+
+
+async def test_across_frameworks(run: Run):
+    needs("langchain-agents", "langchain")
+    needs("llama-index", "llama_index")
+    needs("openai-agents", "agents", "agents.testing")
+    text, html, _ = await run("04_across_frameworks.ipynb")
+    assert text["langchain"] == "'It is 12 degrees in Narvik.'"
+    given = text["llama-given"].splitlines()
+    assert [line.split()[0] for line in given] == ["user", "assistant", "tool", "assistant", "user"]
+    assert "tool_name='weather' tool_kwargs={'city': 'Narvik'}" in given[1]
+    assert "text='12 degrees in Narvik'" in given[2]
+    assert text["llama"] == "It is as warm in Uppsala.\n"
+
+    kind = r"^\{(?:'type': '(?!message)(\w+)'.*|.*'role': '(\w+)'.*)\}$"
+    items = re.findall(kind, text["agents-given"], re.MULTILINE)
+    assert ["".join(item) for item in items] == [
+        *("user", "function_call", "function_call_output", "assistant") * 2,
+        "user",
+    ]
+    called = re.findall(r"'function_call', 'call_id': '(\w+)'", text["agents-given"])
+    answered = re.findall(r"'call_id': '(\w+)', 'output': '12 degrees", text["agents-given"])
+    assert called == answered == ["call_1", "call_2"]
+    assert text["agents"] == "'12 degrees in Oslo as well.'"
+
+    plain = text["plain-given"].splitlines()
+    assert [line.split()[0] for line in plain] == ["user", "assistant", "tool", "assistant"] * 3 + [
+        "user"
+    ]
+    assert "name='weather' args={'city': 'Oslo'}" in plain[9]
+    assert plain[10].endswith(" 12 degrees in Oslo")
+    assert text["plain"] == "'I would take the train to Narvik.'"
+
+    back = text["back"].splitlines()
+    assert len(back) == 15
+    assert [line[6:].strip() for line in back if line.startswith("ai ")] == [
+        "[{'city': 'Narvik'}]", "It is 12 degrees in Narvik.",
+        "[{'city': 'Uppsala'}]", "It is as warm in Uppsala.",
+        "[{'city': 'Oslo'}]", "12 degrees in Oslo as well.",
+        "I would take the train to Narvik.",
+    ]  # fmt: skip
+    assert "of ada · active · mock/any · 16 messages" in html["record"]
+    assert html["record"].count("calls weather</summary>") == 3
+    assert text["own"] == "LangChain: True\nLlamaIndex: True\nOpenAI Agents SDK: True\n"
+
+    lost = {
+        int(seq): cells
+        for seq, *cells in re.findall(
+            r"<th>(\d+)</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>\s*<td>(.*?)</td>", html["fidelity"]
+        )
+    }
+    langchain, llama_index, openai_agents = range(3)
+    assert lost[6] == ["", "", "content[0]"]  # the thought
+    assert "content[0].annotations" in lost[12][llama_index]
+    assert (lost[2][langchain], lost[2][llama_index], lost[2][openai_agents]) == (
+        "",
+        "usage",
+        "usage",
+    )
+    assert {lost[seq][openai_agents] for seq in (10, 12)} == {""}  # its own

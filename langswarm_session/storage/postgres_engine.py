@@ -304,6 +304,14 @@ class PostgresEngine:
                 await connection.roll_back()
                 raise
             await self._check_committed(number)
+        except asyncio.CancelledError:
+            if number is None:
+                raise
+            # Only the time limit cancels.
+            raise StorageUnavailableError(
+                f"{self.name}: no answer to the commit in {self._timeout:g} seconds, so it may be "
+                "stored; read the session again"
+            ) from None
         finally:
             self._release(connection, usable=usable)
         return result

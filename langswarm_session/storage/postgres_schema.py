@@ -88,6 +88,7 @@ MIGRATIONS: list[list[str]] = [
         # Stores many sessions' turns in one go, each if its session is free or its lease is held.
         # One row comes back for each: the session afterwards; all NULL if it was refused; with the
         # key 0 if another transaction has it (or it is not there) and there was to be no waiting.
+        # An array that would hold nothing but NULL may be NULL itself.
         # Role 1 is "assistant". The plans are the same whatever the values, so they are made once
         # for a connection.
         """
@@ -135,10 +136,10 @@ MIGRATIONS: list[list[str]] = [
                     last_seq = s.last_seq + sizes[i],
                     message_count = s.message_count + sizes[i],
                     turn_count = s.turn_count + (tokens[i] IS NULL)::int,
-                    input_tokens = s.input_tokens + inputs[i],
-                    output_tokens = s.output_tokens + outputs[i],
-                    cached_tokens = s.cached_tokens + cached[i],
-                    reasoning_tokens = s.reasoning_tokens + reasoning[i],
+                    input_tokens = s.input_tokens + coalesce(inputs[i], 0),
+                    output_tokens = s.output_tokens + coalesce(outputs[i], 0),
+                    cached_tokens = s.cached_tokens + coalesce(cached[i], 0),
+                    reasoning_tokens = s.reasoning_tokens + coalesce(reasoning[i], 0),
                     errors = s.errors + coalesce((statuses[i] = 'failed')::int, 0),
                     provider_state = coalesce(states[i], s.provider_state),
                     turn_id = CASE WHEN leases[i] IS NULL THEN s.turn_id ELSE s.last_seq + 1 END,
@@ -171,7 +172,7 @@ MIGRATIONS: list[list[str]] = [
                 ELSIF moved.key IS NOT NULL AND statuses[i] IS NOT NULL THEN
                     INSERT INTO {turns} AS t (session, turn, status, answered, error, finished_at)
                     VALUES (moved.key, moved.turn_id, statuses[i],
-                        answers[i] OR EXISTS (SELECT 1 FROM {messages} AS m WHERE
+                        coalesce(answers[i], false) OR EXISTS (SELECT 1 FROM {messages} AS m WHERE
                             m.session = moved.key AND m.seq >= moved.turn_id
                             AND m.turn = moved.turn_id AND m.role = 1),
                         problems[i], moment)

@@ -27,10 +27,10 @@ WITH moved AS (
         last_seq = s.last_seq + $7,
         message_count = s.message_count + $7,
         turn_count = s.turn_count + ($2 IS NULL)::int,
-        input_tokens = s.input_tokens + $8,
-        output_tokens = s.output_tokens + $9,
-        cached_tokens = s.cached_tokens + $10,
-        reasoning_tokens = s.reasoning_tokens + $11,
+        input_tokens = s.input_tokens + coalesce($8, 0),
+        output_tokens = s.output_tokens + coalesce($9, 0),
+        cached_tokens = s.cached_tokens + coalesce($10, 0),
+        reasoning_tokens = s.reasoning_tokens + coalesce($11, 0),
         provider_state = coalesce($12, s.provider_state),
         turn_id = CASE WHEN $5::bigint IS NULL THEN s.turn_id ELSE s.last_seq + 1 END,
         turn_token = $3::text,
@@ -74,6 +74,7 @@ class Write(Call):
         revision: The revision that the session must be at.
         state: The provider's new state.
         status: What to note of the turn.
+        answered: Whether there is a reply among the messages.
         error: Why it was cancelled or failed.
         key: The turn's key.
         job: What to do in a transaction if any of that does not hold; the argument says whether
@@ -110,7 +111,7 @@ class Write(Call):
         revision: int | None = None,
         state: str | None = None,
         status: str | None = None,
-        answered: bool = True,
+        answered: bool = False,
         error: str | None = None,
         key: IdempotencyKey | None = None,
     ) -> None:
@@ -130,10 +131,10 @@ class Write(Call):
             int(lease.seconds * 1_000_000) if lease else None,
             revision,
             len(batch.rows),
-            *batch.sums,
+            *(each or None for each in batch.sums),
             state,
             status,
-            answered,
+            answered or None,
             maybe_text(error),
             maybe_text(key.key if key else None),
             maybe_text(key.digest if key else None),
@@ -156,15 +157,20 @@ async def send(
         asyncpg.PostgresError: If a message is stored already, or a key; then none was made.
     """
     rows = [row for write in group for row in write.batch.rows]
-    messages = [*zip(*rows, strict=True)] if rows else [()] * 5
+    messages = [_column(each) for each in zip(*rows, strict=True)] if rows else [()] * 5
     if may_wait and len(group) == 1 and group[0].is_plain and connection.prepares:
         query = tables.sql(_WRITE_ONE[group[0].status])
         found = await connection.fetch(query, *group[0].values[:12], *messages) or [(None,)]
     else:
-        columns = zip(*(write.values for write in group), strict=True)
+        columns = map(_column, zip(*(write.values for write in group), strict=True))
         found = await connection.fetch(tables.sql(_WRITE), may_wait, *columns, *messages)
     for write, row in zip(group, found, strict=True):
         if row[0]:
             write.result = to_record(row[1:])
         elif row[0] is None:
             write.is_odd = True
+
+
+def _column(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """An array to send; none at all if it is all NULL, as the driver looks at each value."""
+    return None if values.count(None) == len(values) else values

@@ -268,6 +268,24 @@ async def test_a_network_without_a_word_ends_the_call(between: Proxy, postgres_s
     await storage.close()
 
 
+async def test_a_commit_without_an_answer_is_told_of(between: Proxy, postgres_schema: str) -> None:
+    dsn = postgres_server.through(between.port)
+    storage = PostgresSessionStorage(dsn, schema=postgres_schema, timeout=0.5)
+    await storage.create_session(new_session("s"))
+
+    def stall(data: bytes) -> bool:
+        between.stalls = between.stalls or b"COMMIT" in data
+        return False
+
+    between.after = stall
+    with pytest.raises(StorageUnavailableError, match="may be stored"):
+        await storage.update_session("s", SessionChanges(model="m"))
+    between.after, between.stalls = None, False
+    between.cut()
+    assert (await storage.get_session("s")).model in ("m", "model-1")
+    await storage.close()
+
+
 async def test_close_finishes_what_waits_for_the_server(
     storage: ISessionStorage, between: Proxy, postgres_schema: str
 ) -> None:
