@@ -2,40 +2,40 @@
 
 ::
 
-    SessionError                        the root: carries ``session_id`` where there is one
-    ├── InvalidInputError               an argument that cannot be used (also a ValueError)
-    ├── SessionNotFoundError            no such session, or not one of this user
-    ├── SessionExistsError              the id is taken
-    ├── SessionInactiveError            archived, paused or completed: takes no new turn
-    ├── SessionBusyError                another turn is running and the time to wait is over
-    │   └── NestedTurnError             a turn inside a turn of its session would wait for itself
-    ├── TurnLostError                   the turn was taken over, so its result was not stored
-    ├── RevisionConflictError           the session moved on since the revision the caller named
-    ├── MessageConflictError            this message id is stored already, with other content
-    ├── IdempotencyConflictError        this idempotency key was used for another message
-    ├── MessageRefusedError             a middleware refused the message
-    ├── MiddlewareError                 a middleware failed
-    ├── ManagerClosedError              the manager was closed
-    ├── MissingDependencyError          an optional package is not installed (also an ImportError)
-    ├── ProviderSessionError            the provider failed: carries ``provider`` and ``retriable``
-    │   ├── UnknownProviderError        no provider goes by this name
-    │   ├── ProviderCapabilityError     the provider cannot do what was asked
-    │   ├── ProviderAuthenticationError the key is missing, wrong, or not allowed to do this
-    │   ├── UnknownModelError           the provider has no such model, or not for this key
-    │   ├── ProviderRequestError        the provider refused the request as it was
-    │   ├── ProviderResponseError       what came back is not an answer of this API
-    │   ├── ProviderRateLimitError      too many requests: carries ``retry_after`` (seconds)
-    │   ├── ProviderTimeoutError        no answer in time
-    │   ├── ProviderUnavailableError    the provider is down or cannot be reached
-    │   └── ProviderStreamError         the stream broke off before the reply was complete
-    └── SessionStorageError             the storage failed
-        ├── UnknownStorageError         no storage goes by this name
-        ├── StorageClosedError          the storage was closed
-        ├── StorageBusyError            another process held the database for too long
-        ├── StorageFullError            the disk is full: nothing of this write was kept
-        ├── StorageUnavailableError     the file or server cannot be opened or written
-        ├── StorageCorruptError         the database is damaged or is not one of ours
-        └── StorageVersionError         the database was written by a newer version
+    SessionError                         the root: carries ``session_id`` where there is one
+    ├── InvalidInputError                an argument that cannot be used (also a ValueError)
+    ├── SessionNotFoundError             no such session, or not one of this user
+    ├── SessionExistsError               the id is taken
+    ├── SessionInactiveError             archived, paused or completed: takes no new turn
+    ├── SessionBusyError                 another turn is running and the time to wait is over
+    │   └── NestedTurnError              a turn inside a turn of its session would wait for itself
+    ├── TurnLostError                    the turn was taken over, so its result was not stored
+    ├── RevisionConflictError            the session moved on since the revision the caller named
+    ├── MessageConflictError             this message id is stored already, with other content
+    ├── IdempotencyConflictError         this idempotency key was used for another message
+    ├── MessageRefusedError              a middleware refused the message
+    ├── MiddlewareError                  a middleware failed
+    ├── ManagerClosedError               the manager was closed
+    ├── MissingDependencyError           an optional package is not installed (also an ImportError)
+    ├── ProviderSessionError             the provider failed: carries ``provider`` and ``retriable``
+    │   ├── UnknownProviderError         no provider goes by this name
+    │   ├── ProviderCapabilityError      the provider cannot do what was asked
+    │   ├── ProviderAuthenticationError  the key is missing, wrong, or not allowed to do this
+    │   ├── UnknownModelError            the provider has no such model, or not for this key
+    │   ├── ProviderRequestError         the provider refused the request as it was
+    │   ├── ProviderResponseError        what came back is not an answer of this API
+    │   ├── ProviderRateLimitError       too many requests: carries ``retry_after`` (seconds)
+    │   ├── ProviderTimeoutError         no answer in time
+    │   ├── ProviderUnavailableError     the provider is down or cannot be reached
+    │   └── ProviderStreamError          the stream broke off before the reply was complete
+    └── SessionStorageError              the storage failed
+        ├── UnknownStorageError          no storage goes by this name
+        ├── StorageClosedError           the storage was closed
+        ├── StorageBusyError             another process held the database for too long
+        ├── StorageFullError             the disk is full: nothing of this write was kept
+        ├── StorageUnavailableError      the file or server cannot be opened or written
+        ├── StorageCorruptError          the database is damaged or is not one of ours
+        └── StorageVersionError          the database was written by a newer version
 """
 
 from __future__ import annotations

@@ -303,7 +303,6 @@ class PostgresEngine:
             if number is None or not is_lost(error):
                 await connection.roll_back()
                 raise
-            await self._check_committed(number)
         except asyncio.CancelledError:
             if number is None:
                 raise
@@ -314,6 +313,8 @@ class PostgresEngine:
             ) from None
         finally:
             self._release(connection, usable=usable)
+        if not usable:
+            await self._check_committed(number)
         return result
 
     async def _check_committed(self, number: str) -> None:

@@ -44,6 +44,12 @@ from langswarm_google_genai import GoogleProviderSession, wire  # noqa: E402
 MODEL = "gemini-3.8-flash"
 
 
+@pytest.fixture(autouse=True)
+def without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's own client: aiohttp, which it prefers where it is there, warns and is not closed."""
+    monkeypatch.setattr("google.genai._api_client.has_aiohttp", False)
+
+
 @pytest.fixture(scope="module")
 def server():
     with GeminiServer() as server:

@@ -115,7 +115,7 @@ def test_an_unknown_storage_is_named_with_those_there_are(name: str) -> None:
     with pytest.raises(UnknownStorageError) as caught:
         StorageFactory.create_storage(name)
     assert repr(name.partition("://")[0]) in str(caught.value)
-    assert "memory, sqlite" in str(caught.value)
+    assert "memory, postgres, postgresql, sqlite" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,8 @@ def test_an_entry_point_replaces_none_of_ours(plugged_in: str) -> None:
 
 
 def test_entry_points_are_among_those_there_are(plugged_in: str) -> None:
-    with pytest.raises(UnknownStorageError, match=f"absent, broken, memory, {plugged_in}, sqlite"):
+    known = f"absent, broken, memory, {plugged_in}, postgres, postgresql, sqlite"
+    with pytest.raises(UnknownStorageError, match=known):
         StorageFactory.create_storage("unknown")
 
 

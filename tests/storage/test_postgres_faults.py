@@ -72,6 +72,9 @@ def breaks(between: Proxy, answer: bool, *words: bytes) -> None:
         between.before = once(*words)
 
 
+COMMIT = b"COMMIT\0"
+"""The whole statement: READ COMMITTED has the word as well."""
+
 LOST = pytest.mark.parametrize("answer", [False, True], ids=["question", "answer"])
 """Whether what was sent got lost, or only the answer: then it was done."""
 
@@ -131,24 +134,39 @@ async def test_an_end_without_a_message_is_made_once(
 async def test_a_commit_that_got_lost_is_looked_up(
     storage: PostgresSessionStorage, between: Proxy, answer: bool
 ) -> None:
-    breaks(between, answer, b"COMMIT")
+    breaks(between, answer, COMMIT)
     created = await storage.create_session(new_session("t"))
     assert created == await storage.get_session("t")
-    breaks(between, answer, b"COMMIT")
+    breaks(between, answer, COMMIT)
     changed = await storage.update_session(
         "s", SessionChanges(context={"a": 1}), expected_revision=0
     )
     assert (changed.revision, changed) == (1, await storage.get_session("s"))
-    breaks(between, answer, b"COMMIT")
+    breaks(between, answer, COMMIT)
     forked = await storage.fork_session("s", new_session("u"))
     assert forked == await storage.get_session("u")
-    breaks(between, answer, b"COMMIT")
+    breaks(between, answer, COMMIT)
     await storage.delete_session("t")
     with pytest.raises(SessionNotFoundError):
         await storage.get_session("t")
     with pytest.raises(SessionExistsError):
         await storage.create_session(new_session("u"))
     assert between.broken == 4
+
+
+async def test_two_connections_are_enough_to_look_a_commit_up(
+    between: Proxy, postgres_schema: str
+) -> None:
+    dsn = postgres_server.through(between.port)
+    storage = PostgresSessionStorage(dsn, schema=postgres_schema, max_connections=2)
+    breaks(between, True, COMMIT)
+    await storage.create_session(new_session("s"))
+    between.after = lambda data: COMMIT in data and between.broken < 9
+    names = [f"s{n}" for n in range(8)]
+    await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
+    assert between.broken == 9
+    assert len((await storage.list_sessions()).records) == 9
+    await storage.close()
 
 
 async def test_any_place_may_break(storage: PostgresSessionStorage, between: Proxy) -> None:
@@ -274,7 +292,7 @@ async def test_a_commit_without_an_answer_is_told_of(between: Proxy, postgres_sc
     await storage.create_session(new_session("s"))
 
     def stall(data: bytes) -> bool:
-        between.stalls = between.stalls or b"COMMIT" in data
+        between.stalls = between.stalls or COMMIT in data
         return False
 
     between.after = stall

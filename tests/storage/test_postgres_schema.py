@@ -47,7 +47,10 @@ async def test_an_older_schema_becomes_a_newer_one_once(
     await old.create_session(new_session("s"))
     await old.append("s", [user("a"), reply("b")])
     own_migrations.append(
-        ["ALTER TABLE {sessions} ADD COLUMN extra text", "CREATE TABLE {turns_by_key} (a int)"]
+        [
+            "ALTER TABLE {sessions} ADD COLUMN extra text",
+            "ALTER TABLE {turns} ADD COLUMN extra text",
+        ]
     )
     new = [open_storage(postgres_schema) for _ in range(4)]
     logs = await asyncio.gather(*(each.get_messages("s") for each in new))

@@ -108,7 +108,7 @@ except ImportError as error:
 """
     said = python(code, missing)
     assert said.startswith(f"{missing} is missing")
-    assert "langswarm-session[langchain]" in said
+    assert "langswarm-session[langchain-agents]" in said
 
 
 def test_the_import_alone_loads_no_framework() -> None:
