@@ -321,6 +321,9 @@ if TYPE_CHECKING:
     from langswarm_session.storage.memory import (
         InMemorySessionStorage as InMemorySessionStorage,
     )
+    from langswarm_session.storage.postgres import (
+        PostgresSessionStorage as PostgresSessionStorage,
+    )
     from langswarm_session.storage.sqlite import (
         SQLiteSessionStorage as SQLiteSessionStorage,
     )
@@ -461,6 +464,7 @@ _HOMES = {
     "session": ("BaseSession",),
     "storage.factory": ("StorageFactory",),
     "storage.memory": ("InMemorySessionStorage",),
+    "storage.postgres": ("PostgresSessionStorage",),
     "storage.sqlite": ("SQLiteSessionStorage",),
     "tools": (
         "Tool",

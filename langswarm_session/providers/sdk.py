@@ -168,25 +168,14 @@ class Sdk:
         """The error of this package for one that the SDK raised."""
         names = {kind.__name__ for kind in type(error).__mro__}
         said = self._said(error)
-        where: dict[str, Any] = {"provider": self.provider}
-        of_transport = type(error).__module__.startswith(("httpx", "httpcore", "anyio"))
-        if "APITimeoutError" in names or (of_transport and "TimeoutException" in names):
-            return ProviderTimeoutError(f"{self.provider} gave no answer in time", **where)
-        if "APIConnectionError" in names and not streaming:
-            return ProviderUnavailableError(
-                f"{self.provider} cannot be reached at {self._address()}; check the base_url and "
-                "the network",
-                **where,
-            )
+        lost = self._of_connection(error, names, said, streaming)
+        if lost is not None:
+            return lost
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and "APIStatusError" in names:
             if status < 400:  # an error event in a stream
                 return self.of_event(getattr(error, "body", None), said)
             return self._of_status(status, error, said, model)
-        if "APIConnectionError" in names or (streaming and of_transport):
-            return ProviderStreamError(
-                f"the stream of {self.provider} broke off; send the message again", **where
-            )
         if "APIResponseValidationError" in names or isinstance(error, ValueError | LookupError):
             return self.no_answer(type(error).__name__)
         if isinstance(error, AttributeError) and isinstance(error.obj, str):
@@ -195,12 +184,32 @@ class Sdk:
             return InvalidInputError(f"the provider {self.provider!r} does not take this: {said}")
         if "APIError" in names:  # an error event in a stream
             return self.of_event(getattr(error, "body", None), said)
+        return ProviderSessionError(
+            f"{self.provider} failed: {type(error).__name__}: {said}", provider=self.provider
+        )
+
+    def _of_connection(
+        self, error: Exception, names: set[str], said: str, streaming: bool
+    ) -> ProviderSessionError | None:
+        """The error for a connection that was not made, was lost or gave nothing in time."""
+        where: dict[str, Any] = {"provider": self.provider}
+        of_transport = type(error).__module__.startswith(("httpx", "httpcore", "anyio"))
+        if "APITimeoutError" in names or (of_transport and "TimeoutException" in names):
+            return ProviderTimeoutError(f"{self.provider} gave no answer in time", **where)
+        if not (of_transport or "APIConnectionError" in names):
+            return None
+        if streaming:
+            return ProviderStreamError(
+                f"the stream of {self.provider} broke off; send the message again", **where
+            )
         if of_transport:
             return ProviderUnavailableError(
                 f"{self.provider} broke the connection: {said}", **where
             )
-        return ProviderSessionError(
-            f"{self.provider} failed: {type(error).__name__}: {said}", **where
+        return ProviderUnavailableError(
+            f"{self.provider} cannot be reached at {self._address()}; check the base_url and "
+            "the network",
+            **where,
         )
 
     def of_event(self, body: object, said: str) -> ProviderSessionError:

@@ -481,6 +481,7 @@ class TurnTests(StorageTests):
     async def test_a_resumed_turn_keeps_all_that_it_began_with(
         self, storage: ISessionStorage, again: list[int]
     ) -> None:
+        """Whichever of its first messages are sent again."""
         await storage.create_session(new_session("s"))
         asked = [user("a"), user("b")]
         begun = lease()
