@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
 from langswarm_session.checks import check_limit
+from langswarm_session.manager import SessionManager
 from llama_index_langswarm.base import Edit, Entry, SessionStore, without
 
 
@@ -20,6 +22,17 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
 
     What takes a status does what it does to the messages of that status; None means all.
     """
+
+    def __init__(
+        self,
+        manager: SessionManager | None = None,
+        *,
+        user_id: str | None = None,
+        address: str | None = None,
+        **others: Any,
+    ) -> None:
+        # Declared here as well: type checkers would make one of the fields in its place.
+        super().__init__(manager, user_id=user_id, address=address, **others)
 
     @classmethod
     def class_name(cls) -> str:

@@ -53,6 +53,7 @@ class SessionStore(BaseModel):
     address: str
     user_id: str | None = None
     _manager: SessionManager = PrivateAttr()
+    _written: BaseSession | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -112,14 +113,33 @@ class SessionStore(BaseModel):
         if archived:
             messages = [_flagged(message) for message in messages]
         if messages:
-            session = await self._manager.get_or_create_session(key, self.user_id, provider=FORMAT)
-            await session.record(messages)
+            await self._record(key, messages)
+
+    async def _record(self, key: str, messages: list[SessionMessage]) -> None:
+        session = self._written
+        if session is not None and session.session_id == key and self.user_id is None:
+            try:
+                await session.record(messages)
+            except SessionNotFoundError:  # deleted since: begin anew
+                self._written = None
+            else:
+                return
+        session = await self._manager.get_or_create_session(key, self.user_id, provider=FORMAT)
+        await session.record(messages)
+        self._written = session
 
     async def _chats(self, key: str, *, archived: bool | None = None) -> list[ChatMessage]:
         """A key's messages, oldest first: all, only the archived ones or only the others."""
         session = await self._found(key)
-        entries = [] if session is None else await _entries(session, archived)
-        return [chat for entry in entries for chat in entry.chats]
+        if session is None:
+            return []
+        up_to, messages = await _log(session, archived)
+        with collector_paused():
+            return to_llama_index_messages(
+                each
+                for each in messages
+                if archived is None or _is_archived(each, up_to) is archived
+            )
 
     async def _edit(
         self, key: str, plan: Callable[[list[Entry]], Edit], *, archived: bool | None = None
@@ -205,20 +225,26 @@ def without(entries: list[Entry], first: int, last: int) -> Edit:
 
 async def _entries(session: BaseSession, archived: bool | None) -> list[Entry]:
     """A session's messages with what LlamaIndex sees of them, oldest first."""
-    before = session.context.model_extra or {}
-    up_to: int = before.get(ARCHIVED_UP_TO) or 0
-    after = up_to if archived is False else 0
-    messages = [message async for message in session.iter_messages(after=after)]
+    up_to, messages = await _log(session, archived)
     with collector_paused():
         entries = [
-            Entry(
-                each,
-                to_llama_index_messages([each]),
-                (each.seq or 0) <= up_to or STATUS in each.metadata,
-            )
+            Entry(each, to_llama_index_messages([each]), _is_archived(each, up_to))
             for each in messages
         ]
     return [each for each in entries if archived is None or each.archived is archived]
+
+
+async def _log(session: BaseSession, archived: bool | None) -> tuple[int, Sequence[SessionMessage]]:
+    """The number of the newest message archived in a row, and the messages to look at."""
+    before = session.context.model_extra or {}
+    up_to: int = before.get(ARCHIVED_UP_TO) or 0
+    if archived is False and up_to:
+        return up_to, [message async for message in session.iter_messages(after=up_to)]
+    return up_to, await session.get_messages()
+
+
+def _is_archived(message: SessionMessage, up_to: int) -> bool:
+    return (message.seq or 0) <= up_to or STATUS in message.metadata
 
 
 async def _carry_out(session: BaseSession, edit: Edit) -> None:

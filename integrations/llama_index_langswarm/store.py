@@ -10,6 +10,7 @@ from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 
 from langswarm_session.blocking import run
+from langswarm_session.manager import SessionManager
 from llama_index_langswarm.base import Edit, Entry, SessionStore, replaced, without
 
 
@@ -22,6 +23,17 @@ class SessionChatStore(SessionStore, BaseChatStore):
 
     The sync methods block; each does what the async one of the same purpose does.
     """
+
+    def __init__(
+        self,
+        manager: SessionManager | None = None,
+        *,
+        user_id: str | None = None,
+        address: str | None = None,
+        **others: Any,
+    ) -> None:
+        # Declared here as well: type checkers would make one of the fields in its place.
+        super().__init__(manager, user_id=user_id, address=address, **others)
 
     @classmethod
     def class_name(cls) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from langswarm_session.blocks import Block, OtherBlock, ToolResultBlock
+from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats import openai_responses
 from langswarm_session.formats.openai_responses import Item
@@ -48,7 +49,8 @@ def to_openai_agents(messages: Iterable[SessionMessage]) -> list[Item]:
         messages: Items that `from_openai_agents` was given come back equal; what else there is is
             converted, with what an item has no field for left out.
     """
-    return [item for message in messages for item in items_of(message)]
+    with collector_paused():
+        return [item for message in messages for item in items_of(message)]
 
 
 def items_of(message: SessionMessage) -> list[Item]:
@@ -172,6 +174,12 @@ def _same(ours: object, theirs: object) -> bool:
 
 def _says(items: Sequence[Item], message: SessionMessage) -> bool:
     """Whether the items still say what the message does."""
+    if message.role is MessageRole.ASSISTANT and all(map(_is_output, items)):
+        try:
+            if openai_responses.from_output(items) == message.content:
+                return True
+        except _MALFORMED:
+            pass
     neutral = _neutral(items)
     return neutral.role is message.role and neutral.content == message.content
 
@@ -189,7 +197,13 @@ def _made(message: SessionMessage, *, with_ids: bool) -> list[Item]:
         blocks = [block for block in blocks if not isinstance(block, OtherBlock)]
     if len(blocks) < len(before) or any(map(is_not, blocks, before)):
         message = message.model_copy(update={"content": blocks})
-    return openai_responses.to_items([message], with_ids=with_ids)
+    made = openai_responses.to_items([message], with_ids=with_ids)
+    for item in made if with_ids else ():
+        if item.get("type") == "message" and "id" in item:
+            for part in item["content"]:
+                if part["type"] == "output_text":
+                    part["logprobs"] = []
+    return made
 
 
 def _sendable(block: Block) -> Block | None:

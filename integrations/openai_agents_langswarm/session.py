@@ -51,6 +51,7 @@ class AgentSession:
         self.session_id = session_id
         self.manager = get_session_manager() if manager is None else manager
         self.user_id = user_id
+        self._session: BaseSession | None = None
         self.session_settings = (
             SessionSettings()
             if session_settings is None
@@ -85,11 +86,20 @@ class AgentSession:
             SessionError: Whatever else `BaseSession.record` raises.
         """
         messages = from_openai_agents(items)
+        session = self._session if self.user_id is None else None
+        if messages and session is not None:
+            try:
+                await session.record(messages)
+            except SessionNotFoundError:  # deleted since: begin anew
+                self._session = None
+            else:
+                return
         if messages:
             session = await self.manager.get_or_create_session(
                 self.session_id, self.user_id, provider=FORMAT
             )
             await session.record(messages)
+            self._session = session
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item for good.
