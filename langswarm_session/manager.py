@@ -140,7 +140,9 @@ class SessionManager(ISessionManager):
             sessions = blocking.run(self.list_sessions(20))
         except SessionError as error:  # a notebook shows a manager that was closed, too
             return f"{escape(repr(self))} ({escape(str(error))})"
-        return f"{escape(repr(self))}{sessions._repr_html_()}"
+        return table_html(
+            SESSION_COLUMNS, [session_row(each._record) for each in sessions], repr(self)
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -41,11 +41,11 @@ _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _LARGEST_PICTURE = 2_000_000
 
 _COLOURS = {
-    MessageRole.USER: "#2563eb",
-    MessageRole.ASSISTANT: "#0f766e",
-    MessageRole.SYSTEM: "#6b7280",
-    MessageRole.TOOL: "#b45309",
-    MessageRole.FUNCTION: "#b45309",
+    MessageRole.USER: "#3b82f6",
+    MessageRole.ASSISTANT: "#0d9488",
+    MessageRole.SYSTEM: "#858b96",
+    MessageRole.TOOL: "#d07a10",
+    MessageRole.FUNCTION: "#d07a10",
 }
 
 # Only what stands on light and dark grounds alike.
@@ -108,7 +108,7 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], note: s
     )
     return (
         f'<div style="{_BOX}">{escape(note)}'
-        f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table></div>'
+        f'<table style="border-collapse:collapse;font:inherit"><tr>{head}</tr>{body}</table></div>'
     )
 
 
@@ -165,7 +165,9 @@ def _facts(record: SessionRecord) -> list[str]:
 def _turn_line(turn: Turn) -> str:
     parts = [f"turn {turn.id}", turn.status.value, f"messages {turn.first_seq} to {turn.last_seq}"]
     if turn.finished_at is not None:
-        parts.append(f"{(turn.finished_at - turn.started_at).total_seconds():.1f} s")
+        # The one is the server's clock, the other may be the caller's.
+        seconds = max(0.0, (turn.finished_at - turn.started_at).total_seconds())
+        parts.append(f"{seconds:.1f} s")
     if turn.error:
         parts.append(turn.error)
     return " · ".join(parts)
@@ -175,7 +177,7 @@ def _block_html(block: Block) -> str:
     if isinstance(block, TextBlock):
         return _text_html(block.text)
     if isinstance(block, RefusalBlock):
-        return f"<i>refused:</i>{_text_html(block.refusal)}"
+        return f'<div style="{_MUTED}">refused</div>{_text_html(block.refusal)}'
     if isinstance(block, ReasoningBlock):
         return _folded("reasoning", block.reasoning or "(not shown by the provider)")
     if isinstance(block, ToolCallBlock):
