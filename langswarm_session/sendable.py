@@ -459,7 +459,11 @@ class _Work:
         if not isinstance(block.content, str):
             for inner in block.content:
                 words += self._blocks(inner, message, entry.role, in_result=True)
-        entry.blocks += words
+        # Where calls must come last, they still do.
+        ordered = self.target.alternates and entry.exchange is not None
+        calls = (i for i, each in enumerate(entry.blocks) if isinstance(each, ToolCallBlock))
+        at = next(calls) if ordered else len(entry.blocks)
+        entry.blocks[at:at] = words
 
     # The request
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from anthropic.types import message_create_params
 from anthropic.types.beta import message_create_params as beta_create_params
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from provider_server.anthropic_context import redact, sign
 from provider_server.anthropic_rules import Context, check_request
@@ -400,8 +400,16 @@ WAYS = {
 }
 
 
+NAMELESS = SessionMessage(
+    id="m0",
+    role="assistant",
+    content=[ToolCallBlock(name=""), ToolResultBlock(tool_call_id="", name="other")],
+)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @given(log=cut_logs(), later=cut_logs())
+@example(log=[], later=[NAMELESS])
 @settings(max_examples=8)
 def test_any_log_is_answered_over_the_wire(
     provider_server: ProviderServer,

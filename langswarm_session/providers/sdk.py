@@ -128,8 +128,10 @@ class Sdk:
     async def close(self) -> None:
         """Close the running loop's client; those of other loops go with their loops."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
-        for loop in [loop for loop in self._clients if loop.is_closed()]:
-            del self._clients[loop]
+        over = [self._clients.pop(loop) for loop in [*self._clients] if loop.is_closed()]
+        if over:
+            # Away from this loop, on which their finalizers would wait for connections of others.
+            await asyncio.to_thread(over.clear)
         if client is not None:
             await client.close()
 

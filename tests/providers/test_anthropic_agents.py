@@ -529,6 +529,7 @@ class TestTheProvidersSessions:
         ):
             with pytest.raises(ProviderCapabilityError, match="managed_agents"):
                 await call
+        await provider.close()
 
 
 FAULTS = [
