@@ -96,7 +96,8 @@ def _key(who: Fallback) -> tuple[str, str | None]:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+    said = str(error).removeprefix(f"session {getattr(error, 'session_id', None)!r}: ")
+    return f"{type(error).__name__}: {said}"[:500]
 
 
 class Answering:
