@@ -95,6 +95,16 @@ def _key(who: Fallback) -> tuple[str, str | None]:
     return who.provider, who.model
 
 
+def check_tools(provider: IProviderSession, options: Mapping[str, Any], session_id: str) -> None:
+    """Raises ProviderCapabilityError if there are tools, and the provider takes none."""
+    if options.get("tools") and ProviderCapability.TOOLS not in provider.capabilities:
+        raise ProviderCapabilityError(
+            f"the provider {provider.name!r} takes no tools",
+            session_id=session_id,
+            provider=provider.name,
+        )
+
+
 def _reason(error: Exception) -> str:
     said = str(error).removeprefix(f"session {getattr(error, 'session_id', None)!r}: ")
     return f"{type(error).__name__}: {said}"[:500]
@@ -197,12 +207,7 @@ class Answering:
     def _provider(self, candidate: Fallback) -> IProviderSession:
         session = self._session
         provider = session.manager._provider(candidate.provider, session.session_id)
-        if self._options.get("tools") and ProviderCapability.TOOLS not in provider.capabilities:
-            raise ProviderCapabilityError(
-                f"the provider {provider.name!r} takes no tools",
-                session_id=session.session_id,
-                provider=provider.name,
-            )
+        check_tools(provider, self._options, session.session_id)
         return provider
 
     def _retries(self, candidate: Fallback) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
+from langswarm_session.sendable import make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession
@@ -86,8 +87,6 @@ def provider_losses(
     provider: IProviderSession, context: SessionContext, messages: Sequence[SessionMessage]
 ) -> list[Loss]:
     """What a provider is not sent as it is in the log: the repairs, message by message."""
-    from langswarm_session.sendable import make_sendable
-
     _, repairs = make_sendable(messages, provider.target(context, {}))
     places = {message.id: message.seq for message in messages}
     by_message: dict[str, list[str]] = {}

@@ -47,6 +47,11 @@ class SessionBackend(StrEnum):
     EXTERNAL_DB = "external_db"
     HYBRID = "hybrid"
 
+    @property
+    def is_native(self) -> bool:
+        """Whether a provider that keeps conversations is asked to keep this one."""
+        return self in (SessionBackend.PROVIDER_NATIVE, SessionBackend.HYBRID)
+
 
 class TurnStatus(StrEnum):
     """How a turn stands: open while it is being answered, then one of the others for good."""

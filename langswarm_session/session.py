@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from langswarm_session import blocking, fidelity, window
-from langswarm_session.answering import Answer, Answering
+from langswarm_session.answering import Answer, Answering, check_tools
 from langswarm_session.blocks import Block, blocks_adapter
 from langswarm_session.checks import (
     as_messages,
@@ -26,7 +26,6 @@ from langswarm_session.checks import (
 )
 from langswarm_session.errors import (
     InvalidInputError,
-    ProviderCapabilityError,
     SessionError,
 )
 from langswarm_session.fidelity import Loss
@@ -34,7 +33,6 @@ from langswarm_session.interfaces import (
     ISession,
     ISessionLifecycleHook,
     ISessionMiddleware,
-    ProviderCapability,
 )
 from langswarm_session.models import (
     MessageList,
@@ -826,16 +824,10 @@ class BaseSession(ISession):
     def _check_answerable(self, options: Mapping[str, Any]) -> None:
         """Raises what can be known to be wrong before anything is stored."""
         self._manager._check_open()
-        context = self.context
-        provider = self._manager._provider(context.provider, self.session_id)
+        provider = self._manager._provider(self.context.provider, self.session_id)
         if options.get("tools"):
             as_tools(options["tools"])
-            if ProviderCapability.TOOLS not in provider.capabilities:
-                raise ProviderCapabilityError(
-                    f"the provider {provider.name!r} takes no tools",
-                    session_id=self.session_id,
-                    provider=provider.name,
-                )
+        check_tools(provider, options, self.session_id)
 
 
 def check_context(

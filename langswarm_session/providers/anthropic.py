@@ -16,7 +16,7 @@ from langswarm_session.errors import (
 )
 from langswarm_session.formats import anthropic, anthropic_events
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
-from langswarm_session.models import SessionBackend, SessionContext, SessionMessage
+from langswarm_session.models import SessionContext, SessionMessage
 from langswarm_session.providers.anthropic_agents import Agents
 from langswarm_session.providers.anthropic_messages import MAX_TOKENS, Messages
 from langswarm_session.providers.anthropic_sessions import AgentSessions
@@ -26,8 +26,6 @@ from langswarm_session.records import ProviderReply, ProviderRequest, StreamEven
 from langswarm_session.sendable import Target
 
 MODES = ("threads", "messages", "managed_agents")
-
-NATIVE = (SessionBackend.PROVIDER_NATIVE, SessionBackend.HYBRID)
 
 
 class AnthropicProviderSession(IProviderSession):
@@ -185,7 +183,7 @@ class AnthropicProviderSession(IProviderSession):
     def _for(self, context: SessionContext) -> Messages | Threads | Agents:
         if self._agents is not None:
             return self._agents
-        native = self.mode == "threads" and context.backend in NATIVE
+        native = self.mode == "threads" and context.backend.is_native
         return self._threads if native else self._messages
 
     def _managed(self, operation: str) -> AgentSessions:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from langswarm_session.errors import InvalidInputError, MissingDependencyError
 from langswarm_session.formats import openai_chat, openai_responses
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
-from langswarm_session.models import SessionBackend, SessionContext, SessionMessage
+from langswarm_session.models import SessionContext, SessionMessage
 from langswarm_session.providers.openai_chat import Chat
 from langswarm_session.providers.openai_conversations import Conversations
 from langswarm_session.providers.openai_copies import Copies
@@ -20,9 +20,6 @@ from langswarm_session.sendable import Target
 OWN_URL = "https://api.openai.com/"
 
 MODES = ("conversations", "responses", "chat")
-
-NATIVE = (SessionBackend.PROVIDER_NATIVE, SessionBackend.HYBRID)
-"""The backends with which a provider that keeps conversations is asked to."""
 
 
 class _Mode(Protocol):
@@ -163,7 +160,7 @@ class OpenAIProviderSession(IProviderSession):
 
     def _mode_for(self, context: SessionContext) -> str:
         mode = self.mode
-        return "responses" if mode == "conversations" and context.backend not in NATIVE else mode
+        return "responses" if mode == "conversations" and not context.backend.is_native else mode
 
 
 def _client(api_key: str | None, options: Mapping[str, Any]) -> Any:

@@ -11,7 +11,6 @@ reads and writes alike, without a group commit: ``benchmarks/`` measures it besi
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
@@ -33,6 +32,7 @@ from langswarm_session.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
+from langswarm_session.storage.calls import Call, deliver
 from langswarm_session.storage.sqlite_schema import check, migrate, snapshot
 
 logger = logging.getLogger(__name__)
@@ -70,17 +70,14 @@ def typed_error(error: Exception, path: str) -> SessionError:
     return kind(f"{path}: {hint} ({error})")
 
 
-class _Call:
-    """A job, and the future on its caller's loop that waits for the outcome."""
+class _Call(Call):
+    """A job, and who waits for its outcome."""
 
-    __slots__ = ("error", "future", "job", "loop", "result")
+    __slots__ = ("job",)
 
-    def __init__(self, job: Job[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, job: Job[Any]) -> None:
+        super().__init__()
         self.job = job
-        self.loop = loop
-        self.future: asyncio.Future[Any] = loop.create_future()
-        self.result: Any = None
-        self.error: Exception | None = None
 
 
 class SQLiteEngine:
@@ -120,7 +117,7 @@ class SQLiteEngine:
         A job may be run again after a rollback. It must not write before it raises a
         `SessionError`: the transaction may be shared and goes on.
         """
-        call = _Call(job, asyncio.get_running_loop())
+        call = _Call(job)
         self._submit(call)
         return await call.future  # type: ignore[no-any-return]
 
@@ -128,7 +125,7 @@ class SQLiteEngine:
         """Run a job on a reader's connection and return its result."""
         if self._file is None:
             await self.write(_nothing)
-        call = _Call(job, asyncio.get_running_loop())
+        call = _Call(job)
         with self._lock:
             self._refuse_if_closed()
             with self._reading_lock:
@@ -205,7 +202,7 @@ class SQLiteEngine:
                         call.error = typed_error(error, self.path)
                 else:
                     self._commit(connection, calls)
-            _deliver(calls)
+            deliver(calls)
         for thread in self._readers:
             thread.join()
         # The last connection to close folds the write-ahead log into the file.
@@ -321,7 +318,7 @@ class SQLiteEngine:
                 call.error = typed_error(error, self.path)
             with self._reading_lock:
                 self._reading -= 1
-            _deliver([call])
+            deliver([call])
         if connection is not None:
             connection.close()
 
@@ -337,29 +334,6 @@ class SQLiteEngine:
 
 def _nothing(_: sqlite3.Connection) -> None:
     return None
-
-
-def _deliver(calls: list[_Call]) -> None:
-    """Wake each loop once for all its calls."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Call]] = {}
-    for call in calls:
-        by_loop.setdefault(call.loop, []).append(call)
-    for loop, outcomes in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, outcomes)
-        except RuntimeError:
-            # The loop was closed meanwhile: nobody waits for the outcome any more.
-            logger.debug("a caller's event loop was closed before its outcome was there")
-
-
-def _resolve(calls: list[_Call]) -> None:
-    for call in calls:
-        if call.future.done():
-            continue
-        if call.error is not None:
-            call.future.set_exception(call.error)
-        else:
-            call.future.set_result(call.result)
 
 
 _engines: weakref.WeakSet[SQLiteEngine] = weakref.WeakSet()
