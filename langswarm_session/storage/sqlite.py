@@ -31,7 +31,9 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
-from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous, typed_error
+from langswarm_session.storage.sqlite_engine import SQLiteEngine
+from langswarm_session.storage.sqlite_errors import typed_error
+from langswarm_session.storage.sqlite_file import DatabaseFile, Synchronous
 from langswarm_session.storage.sqlite_schema import MIGRATIONS, snapshot
 
 T = TypeVar("T")
@@ -40,6 +42,8 @@ _ANSWERED = (
     "AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.session = messages.session "
     "AND turns.turn = messages.turn AND NOT turns.answered) "
 )
+_FEW, _LITTLE = 200, 32_768
+"""So many rows are read, and characters stored, about as quickly as handed to another thread."""
 
 
 class SQLiteSessionStorage(ISessionStorage):
@@ -55,6 +59,8 @@ class SQLiteSessionStorage(ISessionStorage):
             killed process, and a power cut may take the last moments. NORMAL is faster.
         busy_timeout: How long to wait for another process's write, in seconds.
         max_readers: How many reads may go on at once.
+        max_waiting: How many calls may wait at once; further ones raise `StorageBusyError`.
+        timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`.
 
     Raises:
         InvalidInputError: If an argument cannot be used.
@@ -69,6 +75,8 @@ class SQLiteSessionStorage(ISessionStorage):
         synchronous: Synchronous = "FULL",
         busy_timeout: float = 30.0,
         max_readers: int = 4,
+        max_waiting: int = 10_000,
+        timeout: float = 60.0,
     ) -> None:
         path = os.fspath(db_path)
         if not path or "\0" in path or path == ":memory:":
@@ -77,14 +85,17 @@ class SQLiteSessionStorage(ISessionStorage):
             )
         if synchronous not in ("FULL", "NORMAL"):
             raise InvalidInputError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
-        if busy_timeout < 0 or max_readers < 1:
-            raise InvalidInputError("busy_timeout must be at least 0 and max_readers at least 1")
+        if busy_timeout < 0 or timeout <= 0 or max_readers < 1 or max_waiting < 1:
+            raise InvalidInputError(
+                "busy_timeout must be at least 0, timeout above 0, max_readers and max_waiting "
+                "at least 1"
+            )
         self.db_path = path
         self._engine = SQLiteEngine(
-            str(Path(path).absolute()),
-            synchronous=synchronous,
-            busy_timeout=busy_timeout,
+            DatabaseFile(str(Path(path).absolute()), synchronous, busy_timeout),
             max_readers=max_readers,
+            max_waiting=max_waiting,
+            timeout=timeout,
         )
         # Also at the interpreter's exit, so that a forgotten close() loses nothing.
         weakref.finalize(self, self._engine.close)
@@ -96,12 +107,14 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.create_session`."""
         context = dump_json(dict(session.context))
         return await self._engine.write(
-            lambda connection: log.create(connection, session, context)[0]
+            lambda connection: log.create(connection, session, context)[0], is_small=True
         )
 
     async def get_session(self, session_id: str) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
-        return await self._engine.read(lambda connection: log.load(connection, session_id)[0])
+        return await self._engine.read(
+            lambda connection: log.load(connection, session_id)[0], is_small=True
+        )
 
     async def list_sessions(
         self,
@@ -136,7 +149,9 @@ class SQLiteSessionStorage(ISessionStorage):
                 return SessionPage(records, None)
             return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][-1]}")
 
-        return await self._engine.read(job)
+        # A user's sessions are found by an index; any other listing looks at all sessions.
+        is_small = user_id is not None and status is None and limit <= _FEW
+        return await self._engine.read(job, is_small=is_small)
 
     async def update_session(
         self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
@@ -348,7 +363,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 messages.reverse()
             return messages
 
-        return await self._engine.read(job)
+        is_small = limit is not None and limit <= _FEW and not system_only
+        return await self._engine.read(job, is_small=is_small)
 
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
@@ -447,7 +463,10 @@ class SQLiteSessionStorage(ISessionStorage):
         """Run a job that stores messages; if an id is known, again without that message."""
         batch = log.Batch(messages)
         try:
-            return await self._engine.write(lambda connection: job(connection, batch))
+            size = batch.size
+            return await self._engine.write(
+                lambda connection: job(connection, batch), is_small=size <= _LITTLE, size=size
+            )
         except sqlite3.IntegrityError:
             pass
 
