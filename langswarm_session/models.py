@@ -170,6 +170,10 @@ class SessionMessage(Model):
 
         return message_html(self)
 
+    def says_same(self, other: SessionMessage) -> bool:
+        """Whether another message says the same: speaker and content."""
+        return self.role is other.role and self.content == other.content
+
     def replaced(self, **changes: Any) -> Self:
         """A copy with other values in some fields, validated.
 

@@ -358,6 +358,22 @@ class BaseSession(ISession):
         self._manager._check_open()
         return MessageList(await self._storage.get_messages(self.session_id, limit=limit))
 
+    async def get_window(self) -> list[SessionMessage]:
+        """What of the log the next turn is to know, as of the last call: its window, oldest first.
+
+        Raises:
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        context = self.context
+        return await window.load(
+            self._storage,
+            self.session_id,
+            before=self.last_seq + 1,
+            max_messages=context.max_messages,
+            summary=context.summary,
+        )
+
     async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.
 

@@ -5,8 +5,9 @@
 `to_langchain_messages` convert messages without a store.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from langswarm_session.lazy import lazy_names
 
 if TYPE_CHECKING:
     from langchain_langswarm.agent import SessionMiddleware as SessionMiddleware
@@ -25,7 +26,11 @@ _HOMES = {
     "to_langchain": "messages",
     "to_langchain_messages": "messages",
 }
-_PACKAGES = ("langchain_core", "langchain", "langgraph")
+_EXTRAS = {
+    "langchain_core": ("langchain-core", "langchain"),
+    "langchain": ("langchain", "langchain-agents"),
+    "langgraph": ("langgraph", "langchain-agents"),
+}
 
 __all__ = [
     "RunnableWithSession",
@@ -36,25 +41,4 @@ __all__ = [
     "to_langchain_messages",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{home}")
-    except ModuleNotFoundError as error:
-        if error.name not in _PACKAGES:
-            raise
-        from langswarm_session.errors import MissingDependencyError
-
-        package = error.name.replace("_", "-")
-        extra = "langchain" if package == "langchain-core" else "langchain-agents"
-        raise MissingDependencyError(
-            f'{package} is missing: pip install "langswarm-session[{extra}]"'
-        ) from error
-    return getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _EXTRAS)
