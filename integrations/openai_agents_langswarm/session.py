@@ -108,6 +108,18 @@ class AgentSession:
         """Remove all items for good; the session stays."""
         await self._sessions.clear(self.session_id)
 
+    async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
+        """Let the items be these, in one write.
+
+        The SDK's `OpenAIResponsesCompactionSession` asks for it by this name; without it, it clears
+        a session and then adds to it, and who dies in between has lost the conversation.
+
+        Returns:
+            Whether there is a session whose items could be replaced.
+        """
+        replace = partial(_replace, from_openai_agents(items))
+        return await self._sessions.edit(self.session_id, replace) is not None
+
 
 async def _newest(
     get_messages: Callable[[int | None], Awaitable[list[SessionMessage]]], limit: int | None
@@ -123,6 +135,14 @@ async def _newest(
         if len(items) >= limit or len(messages) < count:
             return messages, items[max(0, len(items) - limit) :]
         count *= 2
+
+
+async def _replace(messages: list[SessionMessage], session: BaseSession) -> list[SessionMessage]:
+    """Let a log be these messages."""
+    remove = [message.seq or 0 for message in await session.get_messages()]
+    return await session.edit_messages(
+        expected_revision=session.revision, remove=remove, add=messages
+    )
 
 
 async def _pop(session: BaseSession) -> TResponseInputItem | None:

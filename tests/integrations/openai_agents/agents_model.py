@@ -57,7 +57,7 @@ class ScriptedModel(Model):
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         output = self._next(args, kwargs)
-        return ModelResponse(output=output, usage=Usage(requests=1), response_id=None)
+        return ModelResponse(output=output, usage=Usage(requests=1), response_id="resp")
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         response = Response(

@@ -231,14 +231,42 @@ async def test_two_runs_at_once_lose_nothing(
         assert mine == ["function_call", "function_call_output"]
 
 
-async def test_the_sdks_compaction_replaces_the_items(chat: AgentSession) -> None:
-    compacted = [{"type": "compaction", "id": "cmp_1", "encrypted_content": "x"}]
+COMPACTED: list[Any] = [{"type": "compaction", "id": "cmp_1", "encrypted_content": "x"}]
+
+
+def compacting(chat: AgentSession, **options: Any) -> OpenAIResponsesCompactionSession:
+    """The SDK's session that has its items compacted, by a client that makes one item of all."""
 
     async def compact(**_: Any) -> Any:
-        return SimpleNamespace(output=compacted, usage=None)
+        return SimpleNamespace(output=COMPACTED, usage=None)
 
     client: Any = SimpleNamespace(responses=SimpleNamespace(compact=compact))
-    session = OpenAIResponsesCompactionSession("chat", chat, client=client, compaction_mode="input")
+    return OpenAIResponsesCompactionSession(
+        "chat", chat, client=client, compaction_mode="input", **options
+    )
+
+
+async def test_the_sdks_compaction_replaces_the_items(chat: AgentSession) -> None:
+    session = compacting(chat)
     await session.add_items([{"role": "user", "content": f"{n}"} for n in range(12)])
     await session.run_compaction({"force": True})
-    assert await session.get_items() == await chat.get_items() == compacted
+    assert await session.get_items() == await chat.get_items() == COMPACTED
+
+
+async def test_the_sdks_compaction_within_a_run(chat: AgentSession, way: Way) -> None:
+    session = compacting(chat, should_trigger_compaction=lambda _: True)
+    agent, model = forecaster()
+    assert await way(agent, "weather?", session) == "both sunny"
+    assert await chat.get_items() == COMPACTED
+    assert await way(agent, "how many?", session) == "you asked for two"
+    assert model.inputs[-1] == [*COMPACTED, {"role": "user", "content": "how many?"}]
+
+
+async def test_a_compaction_is_one_write(chat: AgentSession, manager: SessionManager) -> None:
+    await chat.add_items([{"role": "user", "content": f"{n}"} for n in range(12)])
+    before = (await manager.get_session("chat")).revision
+    assert await chat._atomic_replace_items(COMPACTED)
+    assert await chat.get_items() == COMPACTED
+    assert (await manager.get_session("chat")).revision == before + 1
+    nobody = AgentSession("nobody", manager)
+    assert not await nobody._atomic_replace_items(COMPACTED), "there is nothing to be replaced"
