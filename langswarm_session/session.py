@@ -26,6 +26,7 @@ from langswarm_session.checks import (
 )
 from langswarm_session.errors import (
     InvalidInputError,
+    ProviderAuthenticationError,
     SessionError,
 )
 from langswarm_session.fidelity import Loss
@@ -647,21 +648,25 @@ class BaseSession(ISession):
         """What a framework or provider would not get of this conversation as it is.
 
         Args:
-            target: ``langchain``, ``llama_index``, ``openai_agents``, or a provider's name.
+            target: ``langchain``, ``llama_index``, ``openai_agents``, or a provider's name. Nobody
+                is asked anything, and no provider needs its key for it.
 
         Returns:
             An entry for each message that loses something, oldest first.
 
         Raises:
-            MissingDependencyError: If the framework is not installed.
+            MissingDependencyError: If the framework, or the provider's SDK, is not installed.
             UnknownProviderError: If there is no such framework or provider.
         """
-        is_door = fidelity.check_target(target)
+        target = fidelity.check_target(target)
         messages = await self.get_messages()
-        if is_door:
+        if fidelity.is_door(target):
             return fidelity.door_losses(target, messages)
-        provider = self._manager._provider(target, self.session_id)
-        return fidelity.provider_losses(provider, self.context, messages)
+        losses = partial(fidelity.provider_losses, context=self.context, messages=messages)
+        try:
+            return losses(self._manager._providers.get(target) or self._manager._keyless(target))
+        except ProviderAuthenticationError:  # a known one that was made without a key
+            return losses(self._manager._keyless(target))
 
     async def set_status(self, status: SessionStatus | str) -> None:
         """Change the status: only an active session takes new turns.

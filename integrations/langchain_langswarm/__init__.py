@@ -1,8 +1,8 @@
 """LangChain's doors to the conversation record.
 
 `SessionMiddleware` gives an agent its memory, `RunnableWithSession` gives a chain its own, and
-`SessionChatMessageHistory` is a chat message history; `from_langchain`, `to_langchain` and
-`to_langchain_messages` convert messages without a store.
+`SessionChatMessageHistory` is a chat message history. `from_langchain` and `to_langchain` convert a
+message without a store, `from_langchain_messages` and `to_langchain_messages` several.
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from langchain_langswarm.agent import SessionMiddleware as SessionMiddleware
     from langchain_langswarm.history import SessionChatMessageHistory as SessionChatMessageHistory
     from langchain_langswarm.messages import from_langchain as from_langchain
+    from langchain_langswarm.messages import (
+        from_langchain_messages as from_langchain_messages,
+    )
     from langchain_langswarm.messages import to_langchain as to_langchain
     from langchain_langswarm.messages import to_langchain_messages as to_langchain_messages
     from langchain_langswarm.runnable import RunnableWithSession as RunnableWithSession
@@ -23,6 +26,7 @@ _HOMES = {
     "SessionChatMessageHistory": "history",
     "SessionMiddleware": "agent",
     "from_langchain": "messages",
+    "from_langchain_messages": "messages",
     "to_langchain": "messages",
     "to_langchain_messages": "messages",
 }
@@ -37,6 +41,7 @@ __all__ = [
     "SessionChatMessageHistory",
     "SessionMiddleware",
     "from_langchain",
+    "from_langchain_messages",
     "to_langchain",
     "to_langchain_messages",
 ]

@@ -18,7 +18,11 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from langchain_langswarm.agent_state import count_old, is_summary, merged, sendable
-from langchain_langswarm.messages import from_langchain, to_langchain, to_langchain_messages
+from langchain_langswarm.messages import (
+    from_langchain_messages,
+    to_langchain,
+    to_langchain_messages,
+)
 from langswarm_session import window
 from langswarm_session.models import MessageRole, SessionMessage, new_id
 from langswarm_session.sendable import describe_repairs
@@ -138,7 +142,7 @@ class AgentRun:
             new = {message.id: message for message in messages if self._is_new(message)}
             if not new or self.replayed is not None:
                 return list(messages)
-            sent = [from_langchain(message) for message in new.values()]
+            sent = from_langchain_messages(new.values())
             stored = await self._store(sent)
             self._known |= new.keys()
             self._own |= new.keys()

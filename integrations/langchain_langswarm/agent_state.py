@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from langchain_langswarm.messages import from_langchain, to_langchain_messages
+from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
 from langswarm_session.sendable import Repair, Target, make_sendable
 
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
@@ -80,7 +80,7 @@ def sendable(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[Repai
     """A request in which every call is answered, and what had to be changed for that."""
     if _is_paired(messages):
         return messages, []
-    converted = [from_langchain(message) for message in messages]
+    converted = from_langchain_messages(messages)
     own = {id(made): message for made, message in zip(converted, messages, strict=True)}
     sent, repairs = make_sendable(converted, Target())
     return [

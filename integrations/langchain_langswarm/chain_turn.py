@@ -8,7 +8,11 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from langchain_langswarm.messages import from_langchain, to_langchain, to_langchain_messages
+from langchain_langswarm.messages import (
+    from_langchain_messages,
+    to_langchain,
+    to_langchain_messages,
+)
 from langchain_langswarm.shapes import ChainShape, as_described, messages_of, shaped
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
@@ -45,7 +49,7 @@ class ChainTurn:
         self._given = messages_of(self._part)
         if not self._given:
             raise InvalidInputError("there is no message in the input")
-        self._sent = [from_langchain(message) for message in self._given]
+        self._sent = from_langchain_messages(self._given)
         # Known again, a repeated call is given the answer in the shape that it has now.
         self._repeatable = key is not None or any(message.id for message in self._given)
         self._passed: Sequence[BaseMessage] = ()
@@ -91,7 +95,7 @@ class ChainTurn:
             The output, with what a middleware made of the answer.
         """
         answer = self._shape.answer(output, self._passed)
-        sent = [from_langchain(message) for message in answer]
+        sent = from_langchain_messages(answer)
         if self._repeatable:
             marked = {_SHAPE: self._shape.describe(output)}
             sent = [each.replaced(metadata={**each.metadata, **marked}) for each in sent]
@@ -123,7 +127,7 @@ class ChainTurn:
             return []
         try:
             answer = self._shape.answer(self._shape.whole(chunks), self._passed)
-            return [from_langchain(message) for message in answer]
+            return from_langchain_messages(answer)
         except Exception:  # nothing may keep the turn from its end
             logger.warning(
                 "session %r: what there was of the answer is no message that can be stored",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
-from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain_messages
+from langchain_langswarm.messages import FORMAT, from_langchain_messages, to_langchain_messages
 from langswarm_session.blocking import run
 from langswarm_session.bulk import collector_paused
 from langswarm_session.keyed import KeyedSessions
@@ -75,8 +75,7 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
             SessionNotFoundError: If the session is another user's.
             SessionError: Whatever else `BaseSession.record` raises.
         """
-        converted = [from_langchain(message) for message in messages]
-        await self._sessions.record(self.session_id, converted)
+        await self._sessions.record(self.session_id, from_langchain_messages(messages))
 
     def clear(self) -> None:
         """Remove all messages for good. Blocks; see `aclear`."""

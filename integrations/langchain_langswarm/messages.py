@@ -105,6 +105,15 @@ def from_langchain(message: BaseMessage) -> SessionMessage:
         return neutral.model_copy(update={"native": {FORMAT: kept}}) if kept else neutral
 
 
+def from_langchain_messages(messages: Iterable[BaseMessage]) -> list[SessionMessage]:
+    """LangChain messages as session messages, each by `from_langchain`.
+
+    Raises:
+        InvalidInputError: If one is no message, or holds what cannot be stored.
+    """
+    return [from_langchain(message) for message in messages]
+
+
 def to_langchain(message: SessionMessage) -> BaseMessage:
     """A session message as a LangChain message.
 
@@ -199,16 +208,27 @@ def _neutral(message: BaseMessage, kind: str) -> SessionMessage:
         ]
     elif isinstance(message, AIMessage):
         content = _ai_content(message)
-        fields["usage"] = usage_of(message.usage_metadata)
-        reason = message.response_metadata.get("finish_reason") or message.response_metadata.get(
-            "stop_reason"
-        )
-        fields["finish_reason"] = reason if isinstance(reason, str) else None
-        native_id = message.response_metadata.get("id")
-        fields["provider_message_id"] = native_id if isinstance(native_id, str) else None
+        fields |= _about_reply(message)
     else:
         content = _content(message)
     return SessionMessage(content=content, **fields)
+
+
+def _about_reply(message: AIMessage) -> dict[str, Any]:
+    """What is known of a reply beside what it says."""
+    told = message.response_metadata
+
+    def text(*names: str) -> str | None:
+        value = next((told[name] for name in names if told.get(name)), None)
+        return value if isinstance(value, str) else None
+
+    # Who made it is not told: what a provider sees as its own must have come from it directly.
+    return {
+        "usage": usage_of(message.usage_metadata),
+        "model": text("model_name", "model"),
+        "finish_reason": text("finish_reason", "stop_reason"),
+        "provider_message_id": text("id"),
+    }
 
 
 def _kept(message: BaseMessage, neutral: SessionMessage) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """LlamaIndex's doors to the conversation record.
 
-`SessionChatStore` and `AsyncSessionChatStore` are chat stores whose keys are sessions;
-`to_llama_index`, `to_llama_index_messages` and `from_llama_index` convert messages without a store.
+`SessionChatStore` and `AsyncSessionChatStore` are chat stores whose keys are sessions.
+`from_llama_index` and `to_llama_index` convert a message without a store,
+`from_llama_index_messages` and `to_llama_index_messages` several.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from langswarm_session.lazy import lazy_names
 if TYPE_CHECKING:
     from llama_index_langswarm.async_store import AsyncSessionChatStore as AsyncSessionChatStore
     from llama_index_langswarm.messages import from_llama_index as from_llama_index
+    from llama_index_langswarm.messages import (
+        from_llama_index_messages as from_llama_index_messages,
+    )
     from llama_index_langswarm.messages import to_llama_index as to_llama_index
     from llama_index_langswarm.messages import (
         to_llama_index_messages as to_llama_index_messages,
@@ -21,6 +25,7 @@ _HOMES = {
     "AsyncSessionChatStore": "async_store",
     "SessionChatStore": "store",
     "from_llama_index": "messages",
+    "from_llama_index_messages": "messages",
     "to_llama_index": "messages",
     "to_llama_index_messages": "messages",
 }
@@ -32,6 +37,7 @@ __all__ = [
     "AsyncSessionChatStore",
     "SessionChatStore",
     "from_llama_index",
+    "from_llama_index_messages",
     "to_llama_index",
     "to_llama_index_messages",
 ]

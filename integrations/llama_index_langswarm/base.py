@@ -17,7 +17,11 @@ from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
 from llama_index_langswarm.addresses import address_of, manager_at
 from llama_index_langswarm.edits import STATUS, Edit, Entry, flagged, replaced
-from llama_index_langswarm.messages import FORMAT, from_llama_index, to_llama_index_messages
+from llama_index_langswarm.messages import (
+    FORMAT,
+    from_llama_index_messages,
+    to_llama_index_messages,
+)
 
 ARCHIVED_UP_TO = "llama_index_archived"
 """The key of a session's context with the number of the newest message archived in a row."""
@@ -83,7 +87,7 @@ class SessionStore(BaseModel):
 
     async def _append(self, key: str, chats: Sequence[ChatMessage], *, archived: bool) -> None:
         """Store messages, durably, as one turn; the first write creates the session."""
-        messages = [from_llama_index(chat) for chat in chats]
+        messages = from_llama_index_messages(chats)
         if archived:
             messages = [flagged(message) for message in messages]
         await self._sessions.record(key, messages)
@@ -121,8 +125,7 @@ class SessionStore(BaseModel):
     ) -> None:
         """Let a key's messages be these; what stays the same at the beginning is not touched."""
         if chats and await self._sessions.find(key) is None:
-            for chat in chats:  # what cannot be stored creates no session
-                from_llama_index(chat)
+            from_llama_index_messages(chats)  # what cannot be stored creates no session
             await self._sessions.create(key)
         archive = bool(archived)
         await self._edit(

@@ -64,6 +64,15 @@ def from_llama_index(message: ChatMessage) -> SessionMessage:
         return neutral.model_copy(update={"native": {FORMAT: kept}}) if kept else neutral
 
 
+def from_llama_index_messages(messages: Iterable[ChatMessage]) -> list[SessionMessage]:
+    """LlamaIndex messages as session messages, each by `from_llama_index`.
+
+    Raises:
+        InvalidInputError: If one is no message, or holds what cannot be stored.
+    """
+    return [from_llama_index(message) for message in messages]
+
+
 def to_llama_index(message: SessionMessage) -> ChatMessage:
     """A session message as a LlamaIndex message.
 
