@@ -104,11 +104,14 @@ class BaseSession(ISession):
     def _repr_html_(self) -> str:
         from langswarm_session.rendering import SHOWN, session_html
 
+        async def look() -> tuple[SessionRecord, MessageList]:
+            messages = await self.get_messages(SHOWN)
+            return await self._storage.get_session(self.session_id), messages
+
         try:
-            messages = blocking.run(self.get_messages(SHOWN))
+            return session_html(*blocking.run(look()))
         except SessionError as error:  # also shown when its manager is closed
             return f"{escape(repr(self))} ({escape(str(error))})"
-        return session_html(self._record, messages)
 
     def __rich__(self) -> Any:
         from langswarm_session.rendering import SESSION_COLUMNS, rich_table, session_row

@@ -119,6 +119,16 @@ async def test_sessions_lists_turns_and_managers_show_themselves(manager, sessio
     assert session.session_id in manager._repr_html_()
 
 
+async def test_a_session_is_shown_with_what_others_wrote_to_it(manager, session):
+    await session.send_message("one")
+    other = await manager.get_session(session.session_id)
+    await other.send_message("two")
+    html = session._repr_html_()
+    assert "4 messages" in html
+    assert "two" in html
+    assert "2 messages" not in html
+
+
 async def test_a_closed_manager_is_shown_as_such():
     manager = SessionManager("memory")
     session = await manager.create_session("ann", "mock", "echo")
