@@ -20,6 +20,7 @@ from langswarm_session.errors import (
     SessionNotFoundError,
     UnknownProviderError,
 )
+from langswarm_session.fidelity import TARGETS
 from langswarm_session.interfaces import (
     IProviderSession,
     ISessionLifecycleHook,
@@ -32,7 +33,14 @@ from langswarm_session.pipeline import Pipeline, in_session
 from langswarm_session.provider_state import states_of
 from langswarm_session.providers.factory import ProviderSessionFactory
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
-from langswarm_session.rendering import SESSION_COLUMNS, rich_table, session_row, table_html
+from langswarm_session.rendering import (
+    SESSION_COLUMNS,
+    SESSIONS_SHOWN,
+    rich_note,
+    rich_table,
+    session_row,
+    table_html,
+)
 from langswarm_session.session import BaseSession, check_context
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.storage.rules import not_found
@@ -55,10 +63,14 @@ class SessionList(list[BaseSession]):
 
     def _repr_html_(self) -> str:
         more = "and more" if self.next_cursor is not None else ""
-        return table_html(SESSION_COLUMNS, [session_row(each._record) for each in self], more)
+        return table_html(SESSION_COLUMNS, map(_row, self), more)
 
     def __rich__(self) -> Any:
-        return rich_table(SESSION_COLUMNS, [session_row(each._record) for each in self])
+        return rich_table(SESSION_COLUMNS, map(_row, self))
+
+
+def _row(session: BaseSession) -> tuple[object, ...]:
+    return session_row(session._record)
 
 
 class SessionManager(ISessionManager):
@@ -137,12 +149,21 @@ class SessionManager(ISessionManager):
 
     def _repr_html_(self) -> str:
         try:
-            sessions = blocking.run(self.list_sessions(20))
+            sessions = self._newest()
         except SessionError as error:  # a notebook shows a manager that was closed, too
-            return f"{escape(repr(self))} ({escape(str(error))})"
-        return table_html(
-            SESSION_COLUMNS, [session_row(each._record) for each in sessions], repr(self)
-        )
+            return escape(f"{self!r} ({error})")
+        return table_html(SESSION_COLUMNS, map(_row, sessions), repr(self))
+
+    def __rich__(self) -> Any:
+        try:
+            sessions = self._newest()
+        except SessionError as error:  # as a notebook does
+            return rich_note(f"{self!r} ({error})")
+        return rich_note(repr(self), rich_table(SESSION_COLUMNS, map(_row, sessions)))
+
+    def _newest(self) -> SessionList:
+        """The sessions that are shown; blocks."""
+        return blocking.run(self.list_sessions(SESSIONS_SHOWN))
 
     async def __aenter__(self) -> Self:
         return self
@@ -471,6 +492,21 @@ class SessionManager(ISessionManager):
         provider = ProviderSessionFactory.create_provider_session(name, **others)
         self._providers[name] = provider
         return provider
+
+    def _keyless(self, name: str) -> IProviderSession:
+        """A provider that is asked what it takes, and sent nothing: it needs no key for that.
+
+        Raises:
+            UnknownProviderError: If there is none of that name.
+        """
+        if not ProviderSessionFactory.is_known(name):
+            raise UnknownProviderError(
+                f"there is no framework or provider {name!r}: what can be asked about is {TARGETS}",
+                provider=name,
+            )
+        options = self._options.get(name, {})
+        given = {} if isinstance(options, str) else options
+        return ProviderSessionFactory.create_provider_session(name, **{**given, "api_key": "-"})
 
 
 class UserSessions:
