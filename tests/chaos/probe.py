@@ -1,0 +1,55 @@
+"""What a caller is told while something is broken."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from chaos.places import Place
+from langswarm_session import SessionStorageError
+from langswarm_session.testing.making import new_session, user
+
+
+async def refused(
+    place: Place, error: type[SessionStorageError], says: str, *, session: str = "probe"
+) -> Counter[str]:
+    """A write and a read of a new storage raise this error, and `health` says the same.
+
+    Args:
+        place: Where something is broken.
+        error: The error.
+        says: What its message must match: what is wrong, and what to do.
+        session: The session to try.
+    """
+    storage = place.open()
+    try:
+        with pytest.raises(error, match=says):
+            await storage.create_session(new_session("probe"))
+        with pytest.raises(error, match=says):
+            await storage.append(session, [user()])
+        with pytest.raises(error, match=says):
+            await storage.get_messages(session)
+        health = await storage.health()
+        assert not health.ok
+        assert re.search(says, health.detail or "")
+    finally:
+        await storage.close()
+    return Counter({error.__name__: 3})
+
+
+def check_errors(
+    errors: Counter[str], messages: dict[str, str], allowed: dict[str, str]
+) -> Counter[str]:
+    """Only these errors were seen, and each says what it must; returns the errors.
+
+    Args:
+        errors: How often each was raised.
+        messages: A message of each.
+        allowed: By an error's name, what its message must match.
+    """
+    assert errors.keys() <= allowed.keys(), messages
+    for name, message in messages.items():
+        assert re.search(allowed[name], message), f"{name}: {message}"
+    return errors
