@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from typing import Self
 
 from chaos.ledger import WHOLE, Ledger, parse, said
 from chaos.places import Place
@@ -50,7 +51,7 @@ class Audit:
     leases: int = 0
     findings: list[str] = field(default_factory=list)
 
-    def __iadd__(self, other: Audit) -> Audit:
+    def __iadd__(self, other: Audit) -> Self:
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
         return self

@@ -57,6 +57,10 @@ class Ledger:
     def note(self, line: list[Any]) -> None:
         """Take down a line that a writer said."""
         match line:
+            case ["created", session]:
+                # It was not there (any more): what was in the one before is gone with its file.
+                self.kept[session].clear()
+                self.asked[session].clear()
             case ["session", session, writer, kind]:
                 self.kinds[session, writer] = kind
             case ["kept", session, writer, number]:

@@ -22,6 +22,11 @@ PATIENCE = 60.0
 """How long a writer may take for anything, in seconds."""
 
 
+def any_moment() -> None:
+    """Wait until the middle of whatever is being written."""
+    time.sleep(random.uniform(0, 0.005))
+
+
 class Writer:
     """A process that writes; see `chaos.writer.Options` for the options.
 

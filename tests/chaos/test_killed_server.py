@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -13,7 +12,7 @@ from chaos.audit import Audit, audit
 from chaos.matrix import Notes
 from chaos.places import Place
 from chaos.probe import check_errors, refused
-from chaos.processes import Writer, all_said
+from chaos.processes import Writer, all_said, any_moment
 from chaos.scale import scaled
 from chaos.server import Server, kill_process
 from langswarm_session import StorageUnavailableError
@@ -56,7 +55,7 @@ async def disturb(
         for _ in range(min(at_once, kills - first)):
             for writer in writers:
                 writer.wait_for_more(random.randrange(1, 40))
-            time.sleep(random.uniform(0, 0.005))
+            any_moment()
             disturb()
         for writer in writers:
             writer.wait_for_more(1)  # they go on by themselves

@@ -44,9 +44,10 @@ class Options:
         kinds: The kinds of turns, each written to a session of its own at the same time...
         shared: ...unless this session is named: then all go to that one.
         turns: How many turns of each kind; None: until it is killed.
+        rounds: How often so many; it says "rest" after each.
         lease_seconds: How long its leases hold.
         turn_wait: How long it waits for a session.
-        gate: Whether it waits for a word before it begins.
+        gate: Whether it waits for a word before each round.
         user: The user id to go on as, once everything is imported.
         migrations: Statements of a further version of the schema.
         clock: Seconds by which its clock jumps now and then, in either direction.
@@ -57,6 +58,7 @@ class Options:
     kinds: list[str]
     shared: str | None = None
     turns: int | None = None
+    rounds: int = 1
     lease_seconds: float = 1.0
     turn_wait: float = 60.0
     gate: bool = False
@@ -84,6 +86,7 @@ class Writer:
         self.options = options
         self.manager = manager
         self.storage = storage
+        self.numbers = {kind: itertools.count() for kind in options.kinds}
 
     async def run(self, kind: str) -> None:
         """Write turns, one after the other, whatever becomes of them."""
@@ -91,16 +94,17 @@ class Writer:
         session = self.options.shared or name
         write = getattr(self, kind)
         await self.create(session, name, kind)
-        for number in itertools.islice(itertools.count(), self.options.turns):
+        for number in itertools.islice(self.numbers[kind], self.options.turns):
             # With a key, a turn is tried until it is acknowledged; without, it is tried once.
             while not await self.attempt(session, name, kind, number, write) and kind == "keyed":
                 pass
 
     async def create(self, session: str, name: str, kind: str) -> None:
-        """Create the session, unless it is there."""
+        """Create the session, unless it is there; say it where it was not."""
         while True:
             try:
                 await self.storage.create_session(new_session(session))
+                say("created", session)
             except SessionExistsError:
                 pass
             except SessionError as error:
@@ -165,9 +169,10 @@ class Writer:
         """A turn with an idempotency key, through the storage or the manager."""
         key = f"{name} {number}"
         if number % 2:
-            return await self.send(session, name, number, idempotency_key=key)
-        batch = [user(said(name, number, 0)), reply(said(name, number, 1))]
-        await self.storage.append(session, batch, key=IdempotencyKey(key, "digest"))
+            await self.send(session, name, number, idempotency_key=key)
+        else:
+            batch = [user(said(name, number, 0)), reply(said(name, number, 1))]
+            await self.storage.append(session, batch, key=IdempotencyKey(key, "digest"))
 
 
 def jump(seconds: float) -> None:
@@ -214,10 +219,12 @@ async def main(options: Options) -> None:
     if options.user is not None:
         change_user(options.user)
     say("ready")
-    if options.gate:
-        await asyncio.to_thread(sys.stdin.readline)
     writer = Writer(options, manager, storage)
-    await asyncio.gather(*map(writer.run, options.kinds))
+    for number in range(options.rounds):
+        if options.gate:
+            await asyncio.to_thread(sys.stdin.readline)
+        await asyncio.gather(*map(writer.run, options.kinds))
+        say(f"rest {number}")
     await manager.close()
     await storage.close()
     say("done")

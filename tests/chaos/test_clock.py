@@ -1,0 +1,63 @@
+"""A clock that jumps by an hour, backwards and forwards, several times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from chaos.audit import audit
+from chaos.matrix import Notes
+from chaos.places import Place
+from chaos.probe import check_errors
+from chaos.processes import Writer, all_said
+from chaos.scale import scaled
+
+from langswarm_session import SessionStatus
+from langswarm_session.records import SessionRecord
+
+pytestmark = pytest.mark.timeout(300)
+
+HOUR = 3600.0
+TURNS = scaled(40, 1000)
+
+
+async def test_a_clock_that_jumps(
+    place: Place, start: Callable[..., Writer], note: Notes
+) -> None:
+    """Logs stay in order, ids stay unique, leases end, and each session is listed once."""
+    own = [start(place, f"w{number}", turns=TURNS, clock=HOUR) for number in range(2)]
+    shared = [
+        start(place, f"s{number}", ["send", "stream"], turns=TURNS // 4, shared="shared", clock=HOUR)
+        for number in range(2)
+    ]
+    for writer in own:
+        writer.end()
+        # Whoever has a session to itself never hears of it.
+        assert not writer.ledger.errors
+    for writer in shared:
+        writer.end()
+    ledger = all_said([*own, *shared])
+    # A lease that an early clock has ended may be taken over from a living process.
+    lost = {"TurnLostError": "taken over|changed hands", "SessionBusyError": "wait"}
+    errors = check_errors(ledger.errors, ledger.messages, lost)
+    found = await audit(place, ledger)
+    listed = await pages(place)
+    assert sorted(record.session_id for record in listed) == ledger.sessions
+    assert all(one.last_activity >= other.last_activity for one, other in pairwise(listed))
+    assert all(record.last_activity >= record.created_at for record in listed)
+    note("clock jumps by an hour", place.backend, 4, found, errors)
+
+
+async def pages(place: Place) -> list[SessionRecord]:
+    """All sessions, from pages of two."""
+    storage = place.open()
+    page = await storage.list_sessions(status=SessionStatus.ACTIVE, limit=2)
+    records = page.records
+    while page.next_cursor is not None:
+        page = await storage.list_sessions(
+            status=SessionStatus.ACTIVE, limit=2, cursor=page.next_cursor
+        )
+        records = [*records, *page.records]
+    await storage.close()
+    return records
