@@ -11,7 +11,6 @@ from chaos.places import Place
 from langswarm_session import SessionStorageError
 from langswarm_session.testing.making import new_session, user
 
-
 ALSO = {"SessionBusyError": "another turn is running; wait for it"}
 """What may be seen as well, until the lease of a turn that failed half-way has run out."""
 

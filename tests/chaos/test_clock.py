@@ -6,13 +6,13 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+
 from chaos.audit import audit
 from chaos.matrix import Notes
 from chaos.places import Place
 from chaos.probe import check_errors
 from chaos.processes import Writer, all_said
 from chaos.scale import scaled
-
 from langswarm_session import SessionStatus
 from langswarm_session.records import SessionRecord
 
@@ -22,13 +22,13 @@ HOUR = 3600.0
 TURNS = scaled(40, 1000)
 
 
-async def test_a_clock_that_jumps(
-    place: Place, start: Callable[..., Writer], note: Notes
-) -> None:
+async def test_a_clock_that_jumps(place: Place, start: Callable[..., Writer], note: Notes) -> None:
     """Logs stay in order, ids stay unique, leases end, and each session is listed once."""
     own = [start(place, f"w{number}", turns=TURNS, clock=HOUR) for number in range(2)]
     shared = [
-        start(place, f"s{number}", ["send", "stream"], turns=TURNS // 4, shared="shared", clock=HOUR)
+        start(
+            place, f"s{number}", ["send", "stream"], turns=TURNS // 4, shared="shared", clock=HOUR
+        )
         for number in range(2)
     ]
     for writer in own:
@@ -42,6 +42,7 @@ async def test_a_clock_that_jumps(
     lost = {"TurnLostError": "taken over|changed hands", "SessionBusyError": "wait"}
     errors = check_errors(ledger.errors, ledger.messages, lost)
     found = await audit(place, ledger)
+    assert await jumped(place, own[0].ledger.sessions[0])
     listed = await pages(place)
     assert sorted(record.session_id for record in listed) == ledger.sessions
     assert all(one.last_activity >= other.last_activity for one, other in pairwise(listed))
@@ -61,3 +62,12 @@ async def pages(place: Place) -> list[SessionRecord]:
         records = [*records, *page.records]
     await storage.close()
     return records
+
+
+async def jumped(place: Place, session: str) -> bool:
+    """Whether the clock did jump: ids begin with the time."""
+    storage = place.open()
+    ids = [message.id for message in await storage.get_messages(session)]
+    await storage.close()
+    assert len(set(ids)) == len(ids)
+    return ids != sorted(ids)

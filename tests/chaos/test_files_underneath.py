@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from chaos.audit import audit
 from chaos.matrix import Notes
 from chaos.places import Place

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from chaos.audit import Audit, audit
 from chaos.disks import fill, small_disk
 from chaos.matrix import Notes

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from postgres_proxy import Hook, Proxy, proxy
+
 from chaos.audit import audit
 from chaos.matrix import Notes
 from chaos.places import Place
@@ -15,8 +17,6 @@ from chaos.probe import check_errors, refused
 from chaos.processes import Writer, all_said, any_moment
 from chaos.scale import scaled
 from chaos.server import Server
-from postgres_proxy import Hook, Proxy, proxy
-
 from langswarm_session import StorageUnavailableError
 
 pytestmark = pytest.mark.timeout(600)

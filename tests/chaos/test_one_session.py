@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable
 
 import pytest
+
 from chaos.audit import audit
 from chaos.matrix import Notes
 from chaos.places import Place
 from chaos.processes import Writer, all_said
 from chaos.scale import scaled
-
 from langswarm_session import TurnStatus
 from langswarm_session.storage.rules import LOST_OWNER
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from chaos.audit import audit
 from chaos.disks import open_folder, unprivileged
 from chaos.matrix import Notes

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from chaos.audit import audit
 from chaos.matrix import Notes
 from chaos.places import Place
 from chaos.probe import refused
 from chaos.processes import Writer, all_said
-from chaos.scale import scaled
-
+from chaos.scale import FULL, scaled
 from langswarm_session import StorageVersionError
 from langswarm_session.storage import sqlite_schema
 
@@ -82,7 +82,7 @@ async def upgrades(place: Place, sessions: list[str]) -> set[int]:
     return {count for session, count in rows if session in sessions}
 
 
-@pytest.mark.parametrize("processes", [2, 10])
+@pytest.mark.parametrize("processes", [2, 10] if FULL else [2])
 async def test_processes_that_upgrade_at_once(
     place: Place,
     start: Callable[..., Writer],
@@ -94,7 +94,9 @@ async def test_processes_that_upgrade_at_once(
     before = start(place, "before", turns=5)
     before.end()
     told = {"migrations": migrations(place.backend), "gate": True, "turns": 3}
-    writers = [start(place, f"w{number}", ["append", "send"], **told) for number in range(processes)]
+    writers = [
+        start(place, f"w{number}", ["append", "send"], **told) for number in range(processes)
+    ]
     for writer in writers:
         writer.wait_for("ready")
     for writer in writers:
@@ -113,7 +115,10 @@ async def test_processes_that_upgrade_at_once(
 async def test_processes_that_make_a_database_at_once(
     place: Place, start: Callable[..., Writer], note: Notes
 ) -> None:
-    writers = [start(place, f"w{number}", ["append"], gate=True, turns=3) for number in range(10)]
+    processes = scaled(4, 10)
+    writers = [
+        start(place, f"w{number}", ["append"], gate=True, turns=3) for number in range(processes)
+    ]
     for writer in writers:
         writer.wait_for("ready")
     for writer in writers:
@@ -123,7 +128,7 @@ async def test_processes_that_make_a_database_at_once(
     ledger = all_said(writers)
     assert not ledger.errors
     found = await audit(place, ledger)
-    note("10 processes begin at once", place.backend, 1, found, Counter())
+    note(f"{processes} processes begin at once", place.backend, 1, found, Counter())
 
 
 async def test_processes_that_are_killed_while_they_upgrade(

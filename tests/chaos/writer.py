@@ -22,16 +22,20 @@ from chaos.ledger import parse, said
 from chaos.places import Place
 from langswarm_session import (
     ISessionStorage,
+    MessageRole,
     MockProviderSession,
     ProviderRequest,
+    SessionBackend,
     SessionError,
     SessionExistsError,
     SessionManager,
+    SessionMessage,
     SessionNotFoundError,
     TurnStatus,
+    owner,
 )
-from langswarm_session.records import IdempotencyKey, TurnEnd
-from langswarm_session.testing.making import lease, new_session, reply, user
+from langswarm_session.models import new_id
+from langswarm_session.records import IdempotencyKey, Lease, NewSession, TurnEnd
 
 
 @dataclass
@@ -65,6 +69,19 @@ class Options:
     user: int | None = None
     migrations: list[str] = field(default_factory=list)
     clock: float = 0.0
+
+
+# Not those of `langswarm_session.testing`, which loads pytest: there are many such processes.
+
+
+def user(text: str) -> SessionMessage:
+    """A user's message."""
+    return SessionMessage(role=MessageRole.USER, content=text)
+
+
+def reply(text: str) -> SessionMessage:
+    """An assistant's message."""
+    return SessionMessage(role=MessageRole.ASSISTANT, content=text)
 
 
 def say(*words: object) -> None:
@@ -103,7 +120,9 @@ class Writer:
         """Create the session, unless it is there; say it where it was not."""
         while True:
             try:
-                await self.storage.create_session(new_session(session))
+                await self.storage.create_session(
+                    NewSession(session, "user", "mock", "echo", SessionBackend.HYBRID)
+                )
                 say("created", session)
             except SessionExistsError:
                 pass
@@ -145,7 +164,7 @@ class Writer:
 
     async def steps(self, session: str, name: str, number: int) -> None:
         """A turn in three calls of the storage."""
-        own = lease(self.options.lease_seconds)
+        own = Lease(new_id(), owner.this_process(), self.options.lease_seconds)
         await self.storage.begin_turn(session, [user(said(name, number, 0))], own)
         say("asked", session, name, number)
         step = [reply(said(name, number, 1))]
@@ -176,12 +195,12 @@ class Writer:
 
 
 def jump(seconds: float) -> None:
-    """Let the clock jump: at each tenth of a second it may be right, early or late."""
+    """Let the clock jump: at each hundredth of a second it may be right, early or late."""
     right = time.time_ns
 
     def time_ns() -> int:
         moment = right()
-        jumps = random.Random(moment // 100_000_000).choice((-seconds, 0.0, seconds))
+        jumps = random.Random(moment // 10_000_000).choice((-seconds, 0.0, seconds))
         return moment + int(jumps * 1_000_000_000)
 
     time.time_ns = time_ns
