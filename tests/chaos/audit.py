@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -83,7 +84,19 @@ async def audit(place: Place, ledger: Ledger, sessions: Iterable[str] | None = N
             )
     finally:
         await storage.close()
+    if place.backend == "sqlite":
+        _check_file(str(place.config["db_path"]), outcome)
     return outcome
+
+
+def _check_file(path: str, outcome: Audit) -> None:
+    connection = sqlite3.connect(path)
+    try:
+        [(said, *_), *_] = connection.execute("PRAGMA integrity_check").fetchall()
+    finally:
+        connection.close()
+    if said != "ok":
+        outcome.found("torn", path, said)
 
 
 async def _inherit(

@@ -76,7 +76,9 @@ def note(record_property: Callable[[str, object], None]) -> Notes:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [
-        each for outcome in ("passed", "failed", "xfailed") for each in terminalreporter.getreports(outcome)
+        each
+        for outcome in ("passed", "failed", "xfailed")
+        for each in terminalreporter.getreports(outcome)
     ]
     lines = table(pair for report in reports for pair in report.user_properties)
     if lines:

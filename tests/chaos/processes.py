@@ -79,6 +79,15 @@ class Writer:
         assert fine, f"{self.name} neither writes nor complains: {self.ledger.errors}"
         assert self.process.poll() is None or "done" in self._words, "".join(self._complaints)
 
+    def wait_until_inside(self) -> None:
+        """Block until it is inside a turn."""
+        with self._changed:
+            ledger = self.ledger
+            assert self._changed.wait_for(
+                lambda: any(ledger.asked[each] - ledger.kept[each] for each in [*ledger.asked]),
+                PATIENCE,
+            )
+
     def wait_for_more(self, kept: int = 1, errors: int = 0) -> None:
         """Block until so many more turns were acknowledged and errors raised than by now."""
         with self._changed:
@@ -86,9 +95,10 @@ class Writer:
             errors += self.ledger.errors.total() if errors else 0
         self.wait_for(kept=kept, errors=errors)
 
-    def kill(self) -> Ledger:
-        """Kill it at some moment of a write; what it had said."""
-        time.sleep(random.uniform(0, 0.005))
+    def kill(self, *, at_once: bool = False) -> Ledger:
+        """Kill it, at some moment of a write unless it is to be done at once; what it had said."""
+        if not at_once:
+            any_moment()
         self.process.kill()
         self._reap()
         assert self.process.returncode < 0, "".join(self._complaints)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from chaos.audit import audit
 from chaos.ledger import Ledger, parse, said
 from chaos.places import Place
-
 from langswarm_session import ISessionStorage, TokenUsage
 from langswarm_session.testing.making import completed, failed, lease, new_session, reply, user
 

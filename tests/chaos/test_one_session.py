@@ -15,7 +15,7 @@ from chaos.scale import scaled
 from langswarm_session import TurnStatus
 from langswarm_session.storage.rules import LOST_OWNER
 
-PROCESSES, VICTIMS = 16, 4
+PROCESSES, VICTIMS, APPENDING = 16, 4, 4
 TURNS = scaled(4, 40)
 
 
@@ -34,6 +34,7 @@ async def test_sixteen_processes_take_turns_in_one_session(
             turns=None if number < VICTIMS else TURNS,
             lease_seconds=3600.0,
             turn_wait=120.0,
+            delay=0.05 if number < VICTIMS else 0.0,
             gate=True,
         )
         for number in range(PROCESSES)
@@ -44,8 +45,9 @@ async def test_sixteen_processes_take_turns_in_one_session(
         writer.go()
     victims, others = writers[:VICTIMS], writers[VICTIMS:]
     for victim in victims:
-        victim.wait_for_more(random.randrange(1, 4))
-        victim.kill()
+        victim.wait_for_more(random.randrange(1, 3))
+        victim.wait_until_inside()
+        victim.kill(at_once=True)
     for writer in others:
         writer.end()
         assert writer.ledger.acknowledged == TURNS
@@ -53,7 +55,29 @@ async def test_sixteen_processes_take_turns_in_one_session(
     assert not ledger.errors
     found = await audit(place, ledger)
     found.leases += await taken_over(place)
+    assert found.leases > 0
     note(f"{PROCESSES} processes on one session", place.backend, 1, found, ledger.errors)
+
+
+async def test_processes_append_to_one_session_at_once(
+    place: Place, start: Callable[..., Writer], note: Notes
+) -> None:
+    """Nobody waits for anybody, as each append is a turn of its own."""
+    writers = [
+        start(place, f"w{number}", ["append"], shared="shared", turns=10 * TURNS, gate=True)
+        for number in range(APPENDING)
+    ]
+    for writer in writers:
+        writer.wait_for("ready")
+    for writer in writers:
+        writer.go()
+    for writer in writers:
+        writer.end()
+    ledger = all_said(writers)
+    assert not ledger.errors
+    assert ledger.acknowledged == 10 * TURNS * APPENDING
+    found = await audit(place, ledger)
+    note(f"{APPENDING} processes append to one session", place.backend, 1, found, ledger.errors)
 
 
 async def taken_over(place: Place) -> int:

@@ -51,6 +51,7 @@ class Options:
         rounds: How often so many; it says "rest" after each.
         lease_seconds: How long its leases hold.
         turn_wait: How long it waits for a session.
+        delay: How long the mock thinks, in seconds.
         gate: Whether it waits for a word before each round.
         user: The user id to go on as, once everything is imported.
         migrations: Statements of a further version of the schema.
@@ -65,6 +66,7 @@ class Options:
     rounds: int = 1
     lease_seconds: float = 1.0
     turn_wait: float = 60.0
+    delay: float = 0.0
     gate: bool = False
     user: int | None = None
     migrations: list[str] = field(default_factory=list)
@@ -231,7 +233,7 @@ async def main(options: Options) -> None:
     storage = Place(**options.place).open()
     manager = SessionManager(
         storage,
-        {"mock": MockProviderSession(answer)},
+        {"mock": MockProviderSession(answer, delay=options.delay)},
         lease_seconds=options.lease_seconds,
         turn_wait=options.turn_wait,
     )
