@@ -62,7 +62,9 @@ class Writer:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
-    def wait_for(self, *words: str, kept: int = 0, errors: int = 0) -> None:
+    def wait_for(
+        self, *words: str, kept: int = 0, errors: int = 0, patience: float = PATIENCE
+    ) -> None:
         """Block until it has said these words, and of so many turns and errors."""
         with self._changed:
             fine = self._changed.wait_for(
@@ -74,10 +76,11 @@ class Writer:
                     )
                     or self.process.poll() is not None
                 ),
-                PATIENCE,
+                patience,
             )
-        assert fine, f"{self.name} neither writes nor complains: {self.ledger.errors}"
-        assert self.process.poll() is None or "done" in self._words, "".join(self._complaints)
+        assert fine, f"{self.name} hangs: {self.ledger.errors}, {self.ledger.messages}"
+        ended = self.process.poll()
+        assert ended is None or "done" in self._words, f"{ended}: {''.join(self._complaints)}"
 
     def wait_until_inside(self) -> None:
         """Block until it is inside a turn."""

@@ -22,6 +22,8 @@ TIMES = scaled(2, 20)
 GONE = {
     "StorageUnavailableError": "removed or replaced while it was in use",
     "SessionNotFoundError": "create it with create_session",
+    # Whoever reads may come upon the new file before its tables are in it.
+    "SessionStorageError": "no such table",
 }
 
 
@@ -35,19 +37,19 @@ def beside(path: Path) -> list[str]:
     return [f"{path.name}-wal", f"{path.name}-shm"]
 
 
-@pytest.mark.parametrize("only", [True, False], ids=["only it", "all of it"])
 async def test_a_file_that_is_removed(
-    sqlite_place: Place, start: Callable[..., Writer], note: Notes, only: bool
+    sqlite_place: Place, start: Callable[..., Writer], note: Notes
 ) -> None:
     """Nothing more is acknowledged into the void; all goes on in a new file."""
     writers = [start(sqlite_place, f"w{number}") for number in range(2)]
     for _ in range(TIMES):
         for writer in writers:
             writer.wait_for_more(5)
-        for file in files(sqlite_place)[: 1 if only else None]:
+        before = [writer.ledger.errors.total() for writer in writers]
+        for file in files(sqlite_place):
             file.unlink()
-        for writer in writers:
-            writer.wait_for_more(kept=0, errors=1)
+        for writer, errors_before in zip(writers, before, strict=True):
+            writer.wait_for(errors=errors_before + 1)
     for writer in writers:
         writer.wait_for_more(50)
         writer.kill()
@@ -55,6 +57,30 @@ async def test_a_file_that_is_removed(
     errors = check_errors(ledger.errors, ledger.messages, GONE)
     found = await audit(sqlite_place, ledger)
     note("file removed", "sqlite", TIMES, found, errors)
+
+
+@pytest.mark.xfail(
+    reason="the new file is used with the -wal and -shm of the old one, which others still have "
+    "open: I/O errors for ever, and in the end SIGBUS or a damaged file"
+)
+async def test_a_file_that_is_removed_without_its_log(
+    sqlite_place: Place, start: Callable[..., Writer], note: Notes
+) -> None:
+    """Whoever types ``rm sessions.db`` forgets the files beside it."""
+    writers = [
+        start(sqlite_place, f"w{number}", turns=5, gate=True, rounds=2) for number in range(2)
+    ]
+    for writer in writers:
+        writer.go()
+        writer.wait_for("rest 0")
+    files(sqlite_place)[0].unlink()
+    for writer in writers:
+        writer.go()
+        writer.wait_for("rest 1", patience=5.0)
+    ledger = all_said(writers)
+    errors = check_errors(ledger.errors, ledger.messages, GONE)
+    found = await audit(sqlite_place, ledger)
+    note("file removed without its -wal", "sqlite", 1, found, errors)
 
 
 async def test_a_file_that_is_replaced(

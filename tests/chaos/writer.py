@@ -220,8 +220,12 @@ def prepare(options: Options) -> None:
         jump(options.clock)
 
 
-def change_user(number: int) -> None:
-    """Go on as another user, who must not need to read any more modules."""
+async def change_user(number: int) -> None:
+    """Go on as another user, who may not be able to read any more modules."""
+    async with SessionManager("memory", {"mock": MockProviderSession()}) as manager:
+        session = await manager.create_session("user", "mock", "echo")
+        async for _ in session.stream_message("Whatever is loaded when it is needed."):
+            pass
     os.setgroups([])
     os.setgid(number)
     os.setuid(number)
@@ -238,7 +242,7 @@ async def main(options: Options) -> None:
         turn_wait=options.turn_wait,
     )
     if options.user is not None:
-        change_user(options.user)
+        await change_user(options.user)
     say("ready")
     writer = Writer(options, manager, storage)
     for number in range(options.rounds):
