@@ -140,7 +140,7 @@ async def test_a_damaged_file(damage: Damage, tmp_path: Path, note: Notes) -> No
     right = outcomes.pop("right", 0)
     assert outcomes.total() > 0
     assert not wrong or damage is one_bit
-    fault = f"damaged: {damage.__name__.replace('_', ' ')}"
+    fault = f"damaged: {damage.__name__.replace('_', ' ')} (sessions read)"
     note(fault, "sqlite", TRIALS, Audit(acknowledged=right), outcomes)
 
 
@@ -190,4 +190,6 @@ async def test_a_damaged_page_of_the_server(
     assert right > 0
     assert outcomes["wrong"] == 0
     assert outcomes["StorageCorruptError"] > 0
-    note("damaged: page of noise", "postgres", 1, Audit(acknowledged=right), outcomes)
+    note(
+        "damaged: page of noise (sessions read)", "postgres", 1, Audit(acknowledged=right), outcomes
+    )

@@ -121,7 +121,8 @@ async def test_a_log_that_is_removed(
     """What is acknowledged from then on survives a kill."""
     before = start(sqlite_place, "before", turns=5)
     before.end()
-    writer = start(sqlite_place, "writer", turns=20, gate=True, rounds=3)
+    # So little that nothing of it is folded into the file before the kill.
+    writer = start(sqlite_place, "writer", turns=5, gate=True, rounds=3)
     writer.go()
     writer.wait_for("rest 0")
     [wal] = [each for each in files(sqlite_place) if each.name.endswith("-wal")]

@@ -351,7 +351,7 @@ class Record:
         found = self.find(session)
         reasons = found.refusals(None, revision)
         places = {each.seq: each.id for each in found.log}
-        used = [*remove, *(each.seq for each in change)]
+        used = [*{*remove}, *(each.seq for each in change)]
         if any(seq not in places for seq in used) or len({*used}) < len(used):
             reasons.add(InvalidInputError)
         removed = {places[seq] for seq in remove if seq in places}
