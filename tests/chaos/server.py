@@ -87,7 +87,12 @@ class Server:
         self._user = _unprivileged()
         self._process: subprocess.Popen[bytes] | None = None
         self.lend(self.folder)
-        self._run("initdb", "-D", self.data, "-A", "trust", "-U", "chaos", "-E", "UTF8", "-k", "-N")
+        try:
+            options = ("-A", "trust", "-U", "chaos", "-E", "UTF8", "--data-checksums", "--no-sync")
+            self._run("initdb", "-D", self.data, *options)
+        except BaseException:
+            self.remove()
+            raise
 
     @property
     def is_running(self) -> bool:
@@ -108,8 +113,12 @@ class Server:
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
+    def start(self, **environment: str) -> None:
+        """Start it, and wait until it answers.
+
+        Args:
+            environment: Variables for it, beside its own.
+        """
         assert self._process is None
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         with (self.folder / "log").open("ab") as log:
@@ -118,6 +127,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                env={**os.environ, **environment},
                 **self._as_user(),
             )
         self.wait()
@@ -160,7 +170,8 @@ class Server:
         """Stop it as an administrator does."""
         if self._process is None:
             return
-        self._run("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-s")
+        if self._process.poll() is None:  # else it got the Ctrl-C as well
+            self._run("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-s")
         self._process.wait()
         self._process = None
 
