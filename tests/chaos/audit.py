@@ -16,6 +16,7 @@ from langswarm_session import (
     MockProviderSession,
     SessionManager,
     SessionMessage,
+    SessionNotFoundError,
     Turn,
     TurnStatus,
 )
@@ -75,6 +76,7 @@ async def audit(place: Place, ledger: Ledger, sessions: Iterable[str] | None = N
     names = ledger.sessions if sessions is None else list(sessions)
     storage = place.open()
     try:
+        names = [name for name in names if await _is_there(storage, ledger, name, outcome)]
         await _inherit(storage, ledger, names, outcome)
         for session in names:
             _Session(session, ledger, outcome).check(
@@ -97,6 +99,19 @@ def _check_file(path: str, outcome: Audit) -> None:
         connection.close()
     if said != "ok":
         outcome.found("torn", path, said)
+
+
+async def _is_there(storage: ISessionStorage, ledger: Ledger, session: str, outcome: Audit) -> bool:
+    """Whether the session is there; with it, all that was acknowledged would be lost."""
+    try:
+        await storage.get_session(session)
+    except SessionNotFoundError:
+        outcome.acknowledged += len(ledger.kept[session])
+        for each in ledger.kept[session]:
+            outcome.found("lost", session, each)
+        outcome.found("torn", session, "the session is gone")
+        return False
+    return True
 
 
 async def _inherit(

@@ -64,6 +64,11 @@ async def test_a_turn_that_is_lost(sqlite_place: Place, storage: ISessionStorage
     assert await findings(sqlite_place, storage, told(0, 1, 2, asked=(3,))) == {"lost": 2}
 
 
+async def test_a_session_that_is_lost(sqlite_place: Place, storage: ISessionStorage) -> None:
+    await storage.delete_session(SESSION)
+    assert await findings(sqlite_place, storage, told(0, 1)) == {"lost": 2, "torn": 1}
+
+
 async def test_a_turn_that_is_doubled(sqlite_place: Place, storage: ISessionStorage) -> None:
     await append(storage, 0, 1, 1)
     assert await findings(sqlite_place, storage, told(0)) == {"doubled": 1}

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.timeout(300)
 
 SLOW = {
     "sqlite": "CREATE TABLE slow AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
-    "WHERE i < 300000) SELECT sum(i) AS total FROM n",
-    "postgres": "SELECT pg_sleep(0.2)",
+    "WHERE i < 2000000) SELECT sum(i) AS total FROM n",
+    "postgres": "SELECT pg_sleep(0.5)",
 }
-"""Takes a part of a second."""
+"""Takes half a second or so."""
 TABLE = {"sqlite": "sessions", "postgres": "{sessions}"}
 
 
@@ -137,18 +137,18 @@ async def test_processes_that_are_killed_while_they_upgrade(
     """The next one does it as if nobody had tried."""
     before = start(place, "before", turns=5)
     before.end()
-    told = {"migrations": migrations(place.backend), "gate": True, "turns": 3}
+    told = {"migrations": migrations(place.backend), "gate": True}
     kills = scaled(3, 30)
-    for number in range(kills):
-        victim = start(place, f"victim{number}", ["append"], **told)
+    victims = [start(place, f"victim{number}", ["append"], **told) for number in range(kills)]
+    for victim in victims:
         victim.wait_for("ready")
         victim.go()
-        time.sleep(random.uniform(0, 0.1))  # noqa: ASYNC251
+        time.sleep(random.uniform(0, 0.3))  # noqa: ASYNC251
         victim.kill()
-    last = start(place, "last", ["append"], **told)
+    last = start(place, "last", ["append"], turns=3, **told)
     last.go()
     last.end()
     newer()
-    found = await audit(place, all_said([before, last]))
+    found = await audit(place, all_said([before, *victims, last]))
     assert await upgrades(place, before.ledger.sessions) == {1}
     note("kill -9 while upgrading", place.backend, kills, found, Counter())
