@@ -21,7 +21,7 @@ from langswarm_session.records import SessionRecord
 pytestmark = pytest.mark.timeout(300)
 
 HOUR = 3600.0
-TURNS = scaled(40, 1000)
+TURNS = scaled(20, 1000)
 
 
 async def test_a_clock_that_jumps(place: Place, start: Callable[..., Writer], note: Notes) -> None:
@@ -79,7 +79,7 @@ async def test_a_servers_clock_that_jumps(
     clock: Path, server: Server, postgres_place: Place, start: Callable[..., Writer], note: Notes
 ) -> None:
     """Leases end by the clock of the server alone, which all machines share."""
-    jumps = scaled(9, 300)
+    jumps = scaled(6, 300)
     own = [start(postgres_place, f"w{number}") for number in range(2)]
     shared = [
         start(postgres_place, f"s{number}", ["send", "stream"], shared="shared")

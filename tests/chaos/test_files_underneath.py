@@ -76,7 +76,7 @@ async def test_a_file_that_is_removed_without_its_log(
     files(sqlite_place)[0].unlink()
     for writer in writers:
         writer.go()
-        writer.wait_for("rest 1", patience=5.0)
+        writer.wait_for("rest 1", patience=3.0)
     ledger = all_said(writers)
     errors = check_errors(ledger.errors, ledger.messages, GONE)
     found = await audit(sqlite_place, ledger)

@@ -14,7 +14,7 @@ from chaos.places import Place
 from chaos.processes import Writer, all_said
 from chaos.scale import scaled
 
-KILLS = scaled(6, 100)
+KILLS = scaled(4, 100)
 AT_ONCE = 3
 
 

@@ -21,7 +21,7 @@ from langswarm_session import StorageUnavailableError
 
 pytestmark = pytest.mark.timeout(600)
 
-CUTS = scaled(4, 60)
+CUTS = scaled(3, 60)
 WRITERS = 2
 ALLOWED = {
     "StorageUnavailableError": "reached|connection broke|may be stored",

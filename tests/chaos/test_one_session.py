@@ -16,7 +16,7 @@ from langswarm_session import TurnStatus
 from langswarm_session.storage.rules import LOST_OWNER
 
 PROCESSES, VICTIMS, APPENDING = 16, 4, 4
-TURNS = scaled(4, 40)
+TURNS = scaled(3, 40)
 
 
 @pytest.mark.timeout(600)

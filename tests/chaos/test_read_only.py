@@ -64,7 +64,7 @@ async def test_what_may_not_be_written(
     assert writer.ledger.acknowledged == 0
     path.chmod(0o644)
     path.parent.chmod(0o755)
-    writer.wait_for(kept=10, patience=5.0)
+    writer.wait_for(kept=10, patience=3.0)
     writer.kill()
     allowed = {"StorageUnavailableError": "cannot be (written|opened)"}
     errors = check_errors(writer.ledger.errors, writer.ledger.messages, allowed)
