@@ -42,6 +42,7 @@ class Proxy:
         self._ready = threading.Event()
         self._counted = threading.Condition()
         self._done: asyncio.Event
+        self._never: asyncio.Event
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()))
 
     def start(self) -> None:
@@ -70,7 +71,7 @@ class Proxy:
             assert self._counted.wait_for(lambda: self.connections >= connections, timeout=30)
 
     async def _run(self) -> None:
-        self._done = asyncio.Event()
+        self._done, self._never = asyncio.Event(), asyncio.Event()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
@@ -142,7 +143,7 @@ class Proxy:
         except OSError:
             return b""
         if self.stalls:
-            await asyncio.Event().wait()
+            await self._never.wait()
         return data
 
     async def _drain(self, writer: asyncio.StreamWriter) -> None:

@@ -104,8 +104,8 @@ class Writer:
             any_moment()
         self.process.kill()
         self._reap()
-        assert self.process.returncode < 0, "".join(self._complaints)
-        assert self._complaints == []
+        complaints = "".join(self._complaints)
+        assert (self.process.returncode < 0, complaints) == (True, ""), complaints
         return self.ledger
 
     def end(self) -> Ledger:
