@@ -43,6 +43,11 @@ def sqlite_place(tmp_path: Path) -> Place:
 def postgres_place(server: Server) -> Iterator[Place]:
     schema = f"chaos_{next(_schemas)}"
     yield Place("postgres", {"dsn": server.dsn, "schema": schema})
+    # Whoever is cut off may hold locks for ever.
+    server.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
     server.query(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
