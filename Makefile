@@ -1,6 +1,7 @@
 # make run   a conversation that is still there the next time (needs no key)
 # make test  the tests
 # make doors each framework's door, alone with its framework (make doors-lowest: its lowest version)
+# make chaos faults on purpose, the long form (minutes; as root also full and read-only disks)
 # make check lint, format and types
 # make bench side by side with the peers (installs them into an environment of their own)
 
@@ -13,13 +14,16 @@ BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 DB ?= langswarm_sessions.db
 
-.PHONY: run test doors doors-lowest check format bench notebooks clean
+.PHONY: run test chaos doors doors-lowest check format bench notebooks clean
 
 run: $(VENV)/.run
 	@$(BIN)/langswarm-session --db $(DB) chat --session demo --demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+chaos: $(VENV)/.dev
+	LANGSWARM_CHAOS=full $(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos $(ARGS)
 
 doors: $(addprefix door-,$(DOORS))
 
