@@ -376,15 +376,12 @@ class RedisSessionStorage(ISessionStorage):
         rows = [word for message in messages for word in encode(message)]
         sums = rules.usage_sums(messages)
         check_sums(sums)
-        if len(set(rows[0::2])) < len(messages) or (kind == "append" and not messages):
+        if len(set(rows[0::2])) < len(messages) or (kind != "end" and not messages):
             return None
-        words: tuple[Word, ...] = (
-            *(self._prefix, place.session_id, kind, to_bytes(token), to_bytes(owner), lease),
-            "" if revision is None else revision,
-            _optional(None if key is None else key.key),
-            _optional(None if key is None else key.digest),
-            *(status, _optional(error), _optional(state), *sums, *rows),
-        )
+        words: list[Word] = [self._prefix, place.session_id, kind]
+        words += [to_bytes(token), to_bytes(owner), lease, "" if revision is None else revision]
+        words += [_optional(key.key if key else None), _optional(key.digest if key else None)]
+        words += [status, _optional(error), _optional(state), *sums, *rows]
         reply = await self._writes.write("write", [place.key("s")], place.nonce, *words)
         if isinstance(reply, list):
             return to_record(reply)

@@ -22,7 +22,8 @@ end
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
-redis.call('HSET', target, 'created_at', now, 'last_activity', now, unpack(ARGV, 8))
+redis.call('HSET', target, unpack(ARGV, 8))
+redis.call('HSET', target, 'created_at', now, 'last_activity', now)
 local count, turns, turn, seq = 0, 0, nil, 0
 local function copy(message)
   local own, of, role, kind, size, at =
