@@ -1,4 +1,7 @@
-"""A proxy on loopback between a storage and its server, which breaks connections on demand."""
+"""A proxy on loopback between a storage and its server, which breaks connections on demand.
+
+The server is PostgreSQL's unless a port is given.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import postgres_server
-
 Hook = Callable[[bytes], bool]
 """Told what the client sends; True if the connection is to break there."""
 
 
 class Proxy:
     """Forwards connections, until it is told otherwise.
+
+    Args:
+        server: The server's port; None for that of the PostgreSQL server.
 
     Attributes:
         before: Asked before what the client sends goes on; True breaks the connection: it is lost.
@@ -25,7 +29,12 @@ class Proxy:
         broken: How many of them broke where they were asked to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, server: int | None = None) -> None:
+        if server is None:
+            import postgres_server
+
+            server = postgres_server.port()
+        self.server = server
         self.before: Hook | None = None
         self.after: Hook | None = None
         self.refuses = False
@@ -85,7 +94,7 @@ class Proxy:
         if self.refuses:
             writer.transport.abort()
             return
-        there, back = await asyncio.open_connection("127.0.0.1", postgres_server.port())
+        there, back = await asyncio.open_connection("127.0.0.1", self.server)
         pair = (writer, back)
         self._pairs.add(pair)
         doomed = asyncio.Event()
@@ -148,9 +157,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy() -> Iterator[Proxy]:
+def proxy(server: int | None = None) -> Iterator[Proxy]:
     """A proxy that runs."""
-    made = Proxy()
+    made = Proxy(server)
     made.start()
     try:
         yield made

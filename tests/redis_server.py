@@ -91,18 +91,19 @@ class OwnServer:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.options = {"appendonly": "yes", "appendfsync": "always", "save": "", **options}
+        self.options = {"appendonly": "yes", "appendfsync": "always", "save": '""', **options}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         import redis
 
-        settings = [part for name, value in self.options.items() for part in (f"--{name}", value)]
-        address = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder))
-        self._process = subprocess.Popen(
-            ["redis-server", *address, *settings], stdout=subprocess.DEVNULL
+        address = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self._folder)}
+        settings = self._folder / "redis.conf"
+        settings.write_text(
+            "".join(f"{name} {value}\n" for name, value in (address | self.options).items())
         )
+        self._process = subprocess.Popen(["redis-server", str(settings)], stdout=subprocess.DEVNULL)
         for _ in range(200):
             try:
                 with client(self.url) as asked:

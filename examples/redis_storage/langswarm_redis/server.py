@@ -70,6 +70,8 @@ class Server:
         self._options: dict[str, Any] = {
             "socket_timeout": timeout,
             "socket_connect_timeout": connect_timeout,
+            # The one that every version of server and client speaks alike.
+            "protocol": 2,
             # What was sent and not answered is said again by who knows how to say it again.
             "retry": Retry(NoBackoff(), 0),
         }
