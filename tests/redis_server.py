@@ -9,6 +9,7 @@ module that imports this one first where the client is not installed. Own server
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -87,9 +88,7 @@ class OwnServer:
         if shutil.which("redis-server") is None:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(HOW_OWN)
         self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.options = {"appendonly": "yes", "appendfsync": "always", "save": '""', **options}
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,6 +112,7 @@ class OwnServer:
                 return
             except (redis.RedisError, OSError):
                 time.sleep(0.05)
+        self.kill()
         raise AssertionError("the server does not answer")
 
     def kill(self) -> None:
@@ -129,3 +129,15 @@ class OwnServer:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self.kill()
+
+
+def _free_port() -> int:
+    """A port that is free, and none of those that outgoing connections get.
+
+    Else the server that is killed could find it taken by whoever tries to reach it.
+    """
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as free:
+            if free.connect_ex(("127.0.0.1", port)) != 0:
+                return port

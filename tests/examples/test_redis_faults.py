@@ -562,3 +562,26 @@ async def test_storages_at_once_change_one_session_in_turn(prefix: str) -> None:
     assert refused == [RevisionConflictError] * 3
     for storage in storages:
         await storage.close()
+
+
+async def test_a_lease_that_is_renewed_in_the_last_moment_is_not_taken_over(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the decision that it has run out and the write that would take it."""
+    storage = RedisSessionStorage(redis_server.url(), prefix=prefix, durability="accept")
+    await storage.create_session(new_session("s"))
+    late = lease(0)
+    await storage.begin_turn("s", [user("a")], late)
+    write = storage._writes.write
+
+    async def renew_before(name: str, *words: object) -> object:
+        if name == "guarded":
+            assert await storage.renew_turns({late.token: "s"}, 3600) == {late.token}
+        return await write(name, *words)
+
+    monkeypatch.setattr(storage._writes, "write", renew_before)
+    with pytest.raises(SessionBusyError):
+        await storage.append("s", [user("b")])
+    ended = await storage.end_turn("s", completed(late), [reply("c")])
+    assert texts(ended.new_messages) == ["c"]
+    await storage.close()
