@@ -7,12 +7,22 @@ to wait for a lock, and nothing is left behind by who dies on the way.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from langswarm_redis.lane import Lane, Word
+from langswarm_redis.commands import (
+    KINDS,
+    TOGETHER,
+    Commands,
+    MadeError,
+    MovedError,
+    Place,
+    ask,
+    first_fields,
+    new_number,
+    run,
+)
+from langswarm_redis.lane import Word
 from langswarm_redis.rows import (
     decode,
     decode_all,
@@ -23,64 +33,10 @@ from langswarm_redis.rows import (
     to_record,
     with_place,
 )
-from langswarm_redis.scripts import DIGITS, FIELDS, NONCE
+from langswarm_redis.scripts import FIELDS, NONCE
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.storage import rules
-
-KINDS = "smitkuy"
-"""The kinds of keys of a session: its hash, messages, ids, turns' notes, idempotency keys, turns
-without an answer, and system messages."""
-
-_TOGETHER = 1000
-"""How many arguments a command gets at most; Lua cannot pass many more than that."""
-
-
-class MovedError(Exception):
-    """The session is not at the version any more that was read."""
-
-
-class MadeError(Exception):
-    """The write was made already, when it was said the first time."""
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a session's keys are, and how to get there, for one call.
-
-    Attributes:
-        prefix: What the names of all keys begin with.
-        session_id: The session.
-        nonce: Tells this write from all others.
-        made: Whether the write turned out to have been made the first time that it was said.
-    """
-
-    reads: Lane
-    writes: Lane
-    prefix: bytes
-    session_id: bytes
-    nonce: str = field(default_factory=lambda: secrets.token_urlsafe(NONCE * 3 // 4))
-    made: bool = False
-
-    def key(self, kind: str) -> bytes:
-        """The name of one of the session's keys."""
-        return b"%b%b:%b" % (self.prefix, kind.encode(), self.session_id)
-
-
-class Commands:
-    """Commands for the script that runs them together, or not at all."""
-
-    def __init__(self) -> None:
-        self.words: list[Word] = []
-
-    def add(self, name: str, key: bytes, *words: Word) -> None:
-        """Add a command."""
-        self.words += [2 + len(words), name, key, *words]
-
-    def add_many(self, name: str, key: bytes, words: Sequence[Word]) -> None:
-        """Add as many commands as the arguments take; none if there are none."""
-        for start in range(0, len(words), _TOGETHER):
-            self.add(name, key, *words[start : start + _TOGETHER])
 
 
 class Session:
@@ -130,12 +86,12 @@ class Session:
         start, more = turn, True
         while more:
             commands = Commands()
-            commands.add("ZRANGEBYSCORE", key, start, "+inf", "LIMIT", 0, _TOGETHER)
+            commands.add("ZRANGEBYSCORE", key, start, "+inf", "LIMIT", 0, TOGETHER)
             [rows] = await self._ask(commands)
             messages = decode_all(rows)
             # A turn's messages stand together.
             found |= {each.seq or 0: each for each in messages if each.turn_id == turn}
-            more = len(messages) == _TOGETHER and messages[-1].turn_id == turn
+            more = len(messages) == TOGETHER and messages[-1].turn_id == turn
             start = (messages[-1].seq or 0) + 1 if messages else start
         found |= {seq: each for seq, each in self._put.items() if each.turn_id == turn}
         return [found[seq] for seq in sorted(found.keys() - self._dropped)]
@@ -367,47 +323,3 @@ async def create(place: Place, record: SessionRecord) -> SessionRecord:
     except MadeError:
         return (await load(place)).record
     return record
-
-
-async def new_number(place: Place) -> tuple[bytes, int]:
-    """The number of a session to come, above all that were given before, and the server's time."""
-    commands = Commands()
-    commands.add("INCR", place.prefix + b"sessions")
-    commands.words += [1, "TIME"]
-    number, (seconds, micros) = await run(place, commands, b"*")
-    return b"%0*d" % (DIGITS, number), int(seconds) * 1_000_000 + int(micros)
-
-
-def first_fields(place: Place, number: bytes) -> dict[str, Any]:
-    """What a new session has beside the record's fields."""
-    return {"number": number, "version": 0, "edits": 0, "recent": place.nonce}
-
-
-async def ask(place: Place, commands: Commands, version: bytes) -> list[Any]:
-    """Run commands that only read.
-
-    Raises:
-        MovedError: If the session is at another version.
-    """
-    key = place.key("s")
-    reply = await place.reads.read("guarded", key, 0, place.nonce, version, *commands.words)
-    if reply is None:
-        raise MovedError
-    return list(reply)
-
-
-async def run(place: Place, commands: Commands, version: bytes) -> list[Any]:
-    """Run commands that write.
-
-    Raises:
-        MovedError: If the session is at another version; nothing was changed.
-        MadeError: If they were run before.
-    """
-    keys = [place.key("s")]
-    reply = await place.writes.write("guarded", keys, place.nonce, version, *commands.words)
-    if reply is None:
-        raise MovedError
-    if reply == b"made":
-        place.made = True
-        raise MadeError
-    return list(reply)

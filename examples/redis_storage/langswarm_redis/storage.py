@@ -9,19 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from langswarm_redis import flows
+from langswarm_redis.commands import MadeError, MovedError, Place, first_fields, new_number
 from langswarm_redis.lane import Lane, Word
 from langswarm_redis.rows import check_sums, decode_all, encode, to_bytes, to_fields, to_record
 from langswarm_redis.server import SCHEMA_VERSION, Durability, Server
-from langswarm_redis.session import (
-    MadeError,
-    MovedError,
-    Place,
-    Session,
-    create,
-    first_fields,
-    load,
-    new_number,
-)
+from langswarm_redis.session import Session, create, load
 from langswarm_redis.turns import to_turns
 from langswarm_session.errors import (
     InvalidInputError,
