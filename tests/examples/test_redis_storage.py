@@ -34,7 +34,7 @@ from langswarm_session import (  # noqa: E402
     TokenUsage,
     create_session_manager,
 )
-from langswarm_session.records import SessionChanges  # noqa: E402
+from langswarm_session.records import IdempotencyKey, SessionChanges  # noqa: E402
 from langswarm_session.testing import StorageConformance  # noqa: E402
 from langswarm_session.testing.making import (  # noqa: E402
     completed,
@@ -484,3 +484,17 @@ async def test_an_answer_that_is_no_storages(storage: RedisSessionStorage) -> No
     with pytest.raises(SessionStorageError, match="127.0.0.1") as caught:
         await storage._reads.read("guarded", b"x", 0, "", "*", 1, "NO-SUCH-COMMAND")
     assert isinstance(caught.value, SessionError)
+
+
+async def test_an_append_with_a_known_key_is_answered_at_any_time(
+    storage: RedisSessionStorage,
+) -> None:
+    """With the same messages as with others, while a turn is open and once it is archived."""
+    key, log = IdempotencyKey("key", "digest"), [user("a"), reply("b")]
+    await storage.append("s", log, key=key)
+    await storage.begin_turn("s", [user("open")], lease())
+    await storage.update_session("s", SessionChanges(status=SessionStatus.ARCHIVED))
+    before = await everything(storage, "s")
+    for again in (log, [user("a"), reply("b")]):
+        assert texts((await storage.append("s", again, key=key)).messages) == ["a", "b"]
+    assert await everything(storage, "s") == before

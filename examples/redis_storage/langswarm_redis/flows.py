@@ -44,10 +44,11 @@ async def append(
     if session.was_made:
         return Appended(record, _in_order(messages, stored), len(messages))
     fresh = rules.new_messages(record.session_id, messages, stored)
-    known = await session.known_turn(key) if token is None and messages else None
+    if token is None and messages:
+        known = await session.known_turn(key)
+        if known is not None and rules.check_known(known, key, record) == "replay":
+            return Appended(record, await session.turn(known.turn))
     if not fresh:
-        if known is not None:
-            rules.check_digest(known, key, record)
         if messages:
             rules.check_append(record, token, expected_revision, session.now)
         return Appended(record, _in_order(messages, stored))
@@ -56,8 +57,6 @@ async def append(
         rules.check_revision(record, expected_revision)
         session.count(len(fresh), fresh)
     else:
-        if known is not None and rules.check_known(known, key, record) == "replay":
-            return Appended(record, await session.turn(known.turn))
         await _make_free(session, expected_revision)
         turn = await _begin(session, fresh, TurnStatus.COMPLETE, key)
     return await _stored(session, messages, stored, fresh, turn)
