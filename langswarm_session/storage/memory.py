@@ -535,28 +535,7 @@ class InMemorySessionStorage(ISessionStorage):
         self._refuse_if_closed()
         if session.session_id in self._logs:
             raise rules.exists(session.session_id)
-        moment = _now()
-        record = SessionRecord(
-            session_id=session.session_id,
-            user_id=session.user_id,
-            provider=session.provider,
-            model=session.model,
-            backend=session.backend.value,
-            status=SessionStatus.ACTIVE.value,
-            context=dump_json(dict(session.context)),
-            provider_state=None,
-            created_at=moment,
-            last_activity=moment,
-            revision=0,
-            last_seq=0,
-            message_count=0,
-            turn_count=0,
-            input_tokens=0,
-            output_tokens=0,
-            cached_tokens=0,
-            reasoning_tokens=0,
-            errors=0,
-        )
+        record = rules.new_record(session, dump_json(dict(session.context)), _now())
         self._created += 1
         log = self._logs[session.session_id] = _Log(record, self._created)
         return log
