@@ -1,0 +1,163 @@
+"""What a load run found, as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.load_run.crowd import PACE, PACED_PART, Crowd, Size
+from benchmarks.load_run.long_session import LONG, NEW, OPERATIONS
+from benchmarks.load_run.tally import Tally, Window, slope
+from benchmarks.measure import MB, MS, US, Timings, percentile, ratio
+from benchmarks.report import Cell, Section
+
+if TYPE_CHECKING:
+    from benchmarks.load_run.histogram import Histogram
+
+GROWTH = 1.0
+"""By how many per cent memory may grow in the second half of the time at full load."""
+LAG = 10.0
+"""Milliseconds that the loop may lag at half load, p99."""
+LENGTH = 1.2
+"""How much more anything may cost in a long session than in a new one, p50."""
+
+
+def crowd_sections(backend: str, size: Size, found: Crowd) -> list[Section]:
+    """The tables of a run with many workers."""
+    return [
+        _over_time(backend, size, found),
+        _by_operation(backend, found),
+        _memory(backend, found),
+        _kept(backend, found),
+    ]
+
+
+def _ms(times: Histogram, part: float) -> float | None:
+    seconds = times.percentile(part)
+    return None if seconds is None else seconds * MS
+
+
+def _over_time(backend: str, size: Size, found: Crowd) -> Section:
+    section = Section(
+        f"{backend}: {size.sessions:,} sessions of {found.stored:,} messages, "
+        f"{size.workers} at work at once",
+        [
+            "turns/s", "send p50 (ms)", "p99 (ms)", "loop lag p50 (ms)", "p99 (ms)", "max (ms)",
+            "memory (MiB)", "log (MiB)",
+        ],
+    )  # fmt: skip
+    start = 0.0
+    for window in found.full.windows:
+        end = start + window.seconds
+        section.row(f"{start:.0f}-{end:.0f} s", *_window(window))
+        start = end
+    for window in found.paced.windows:
+        section.row(f"{window.seconds:.0f} s at half of that", *_window(window))
+    lag = _ms(found.paced.lag, 0.99)
+    section.at_most("loop lag at half load, p99", lag, LAG, " ms")
+    errors = found.full.errors + found.paced.errors
+    told = "; ".join(f"{number} x {what}" for what, number in errors.most_common(10)) or "none"
+    section.holds("errors", "none", not errors, told)
+    if found.findings is not None:
+        findings = found.findings
+        checked = f"{findings.turns.acknowledged:,} turns read back: {findings.summary()}"
+        section.holds(
+            "nothing lost, torn, doubled, disordered, altered or left leased",
+            "-", findings.clean, checked,
+        )  # fmt: skip
+    section.notes.append(
+        f"Nobody waits between two operations at first; then, for {PACED_PART:g} of that time, "
+        f"everybody does, so that {PACE:g} of the operations are asked for."
+    )
+    return section
+
+
+def _window(window: Window) -> list[Cell]:
+    log = None if window.log is None else window.log / MB
+    return [
+        window.turns / window.seconds, _ms(window.sends, 0.5), _ms(window.sends, 0.99),
+        *(_ms(window.lag, part) for part in (0.5, 0.99)), window.lag.longest * MS,
+        window.rss / MB, log,
+    ]  # fmt: skip
+
+
+def _by_operation(backend: str, found: Crowd) -> Section:
+    section = Section(
+        f"{backend}: milliseconds an operation, at full load and at half of it",
+        ["times", "p50", "p99", "p99.9", "max", "half: times", "p50", "p99", "p99.9", "max"],
+    )
+    for name in sorted(found.full.operations | found.paced.operations):
+        section.row(name, *_spread(found.full, name), *_spread(found.paced, name))
+    return section
+
+
+def _spread(tally: Tally, name: str) -> list[Cell]:
+    times = tally.operations.get(name)
+    if times is None:
+        return [0, None, None, None, None]
+    return [times.count, *(_ms(times, part) for part in (0.5, 0.99, 0.999)), times.longest * MS]
+
+
+def _memory(backend: str, found: Crowd) -> Section:
+    section = Section(f"{backend}: memory of the process", ["MiB"])
+    section.row("before anything is stored", found.empty / MB)
+    section.row("at the start of the work", found.start / MB)
+    section.row("at its end", found.paced.windows[-1].rss / MB)
+    section.row("the most", None if found.peak is None else found.peak / MB)
+    half = found.full.memory[len(found.full.memory) // 2 :]
+    a_second = slope(half)
+    section.row("growth a minute in the second half of the full load", a_second * 60 / MB)
+    if backend == "memory":
+        turns = found.full.turns / found.full.seconds
+        kept = (found.start - found.empty) / max(1, found.stored)
+        section.row("bytes a message that was stored before", f"{kept:,.0f}")
+        section.row("bytes of that growth a message", f"{a_second / max(1.0, 2 * turns):,.0f}")
+        section.at_most("growth a message, against what one takes",
+                        ratio(a_second / max(1.0, 2 * turns), kept), 1.1)  # fmt: skip
+    else:
+        grown = a_second * (half[-1][0] - half[0][0])
+        section.at_most(
+            "growth in the second half of the full load", 100 * grown / half[0][1], GROWTH, " %"
+        )
+    return section
+
+
+def _kept(backend: str, found: Crowd) -> Section:
+    moments = list(found.weights)
+    section = Section(f"{backend}: what is kept", moments)
+    for name in dict.fromkeys(name for each in found.weights.values() for name in each):
+        section.row(name, *(found.weights[moment].get(name) for moment in moments))
+    if found.findings is not None:
+        section.row("messages", found.stored, found.findings.messages, found.findings.messages)
+    return section
+
+
+def long_section(backend: str, messages: int, timings: Timings) -> Section:
+    """The table of the long session and the new one."""
+    section = Section(
+        f"{backend}: a session of {messages:,} messages beside a new one (microseconds)",
+        ["new p50", "long p50", "long / new", "new p99", "long p99", "long / new"],
+    )
+    long, new = timings.under(f"{LONG} "), timings.under(f"{NEW} ")
+    for name in OPERATIONS:
+        reason = long.failures.get(name) or new.failures.get(name)
+        if reason:
+            section.row(name, reason)
+            section.holds(f"{name}: long against new", "measured", met=False, measured=reason)
+            continue
+        middle, high = (_beside(new, long, name, part) for part in (0.5, 0.99))
+        section.row(name, *middle, *high)
+        section.at_most(f"{name}: long against new, p50", middle[-1], LENGTH)
+    calls = max(map(len, new.seconds.values()))
+    section.notes.append(
+        f"{calls} calls of each, in turns. `find` gets the session by its id first, so that no "
+        "window is kept from the turn before."
+    )
+    return section
+
+
+def _beside(
+    new: Timings, long: Timings, name: str, part: float
+) -> tuple[float, float, float | None]:
+    """Microseconds in the new session and in the long one, and their ratio."""
+    one, other = (percentile(each.seconds[name], part) * US for each in (new, long))
+    return one, other, ratio(other, one)
