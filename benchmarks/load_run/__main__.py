@@ -14,13 +14,13 @@ import time
 import traceback
 from pathlib import Path
 
-from benchmarks.load_run import crowd, long_session
+from benchmarks.load_run import crowd, long_session, weigh
 from benchmarks.load_run.backends import BACKENDS, Backend, make_backend
-from benchmarks.load_run.tables import crowd_sections, long_section
+from benchmarks.load_run.tables import crowd_sections, long_section, weigh_section
 from benchmarks.measure import describe, machine
 from benchmarks.report import Section, facts_to_markdown, summary, to_json, to_markdown
 
-PARTS = ("crowd", "long")
+PARTS = ("crowd", "long", "weigh")
 BATCH = 10
 """Calls in one turn of the long part."""
 
@@ -93,7 +93,12 @@ def _long(backend: Backend, arguments: argparse.Namespace) -> list[Section]:
     return [long_section(backend.name, arguments.long, asyncio.run(run))]
 
 
-_PARTS = {"crowd": _crowd, "long": _long}
+def _weigh(backend: Backend, _: argparse.Namespace) -> list[Section]:
+    weights = asyncio.run(weigh.run(backend))
+    return [weigh_section(backend.name, weights)] if weights.session else []
+
+
+_PARTS = {"crowd": _crowd, "long": _long, "weigh": _weigh}
 
 
 if __name__ == "__main__":

@@ -73,15 +73,18 @@ class SQLite(Backend):
         self._storage = {"db_path": self._path}
 
     def log_bytes(self) -> int:
-        log = self._path.with_name(self._path.name + "-wal")
-        return log.stat().st_size if log.exists() else 0
+        return _size(self._path.with_name(self._path.name + "-wal"))
 
     async def weigh(self) -> dict[str, Cell]:
-        return {"file (bytes)": self._path.stat().st_size, "log (bytes)": self.log_bytes()}
+        return {"file (bytes)": _size(self._path), "log (bytes)": self.log_bytes()}
 
     async def remove(self) -> None:
         for part in self._path.parent.glob(f"{self._path.name}*"):
             part.unlink()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 class Postgres(Backend):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.load_run.crowd import PACE, PACED_PART, Crowd, Size
 from benchmarks.load_run.long_session import LONG, NEW, OPERATIONS
 from benchmarks.load_run.tally import Tally, Window, slope
+from benchmarks.load_run.weigh import LENGTHS, Weights
 from benchmarks.measure import MB, MS, US, Timings, percentile, ratio
 from benchmarks.report import Cell, Section
 
@@ -161,3 +162,19 @@ def _beside(
     """Microseconds in the new session and in the long one, and their ratio."""
     one, other = (percentile(each.seconds[name], part) * US for each in (new, long))
     return one, other, ratio(other, one)
+
+
+def weigh_section(backend: str, weights: Weights) -> Section:
+    """The table of what a session and a turn weigh."""
+    short, long = LENGTHS
+    section = Section(
+        f"{backend}: bytes of a session, and of a turn by `send_message`",
+        ["a session", f"turn of 2 x {short}", f"turn of 2 x {long:,}", "a character", "the rest"],
+    )
+    for name in dict.fromkeys([*weights.session, *weights.turn[long]]):
+        one, other = (weights.turn[length].get(name, 0.0) for length in LENGTHS)
+        a_character = (other - one) / (2 * (long - short))
+        rest = one - a_character * 2 * short
+        section.row(name, weights.session.get(name), one, other, a_character, rest)
+    section.notes.append("`the rest` is what a turn takes besides the characters of its messages.")
+    return section
