@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from benchmarks.load import answer_to
 from benchmarks.report import Cell
@@ -48,6 +49,10 @@ class Backend:
 
     def log_bytes(self) -> int | None:
         """Bytes of the write-ahead log at this moment, where it is a file of this backend's."""
+        return None
+
+    def server_seconds(self) -> float | None:
+        """Processor time that the database's server has taken, where it is on this machine."""
         return None
 
     async def weigh(self) -> dict[str, Cell]:
@@ -98,6 +103,11 @@ class Postgres(Backend):
         self._schema = f"load_{os.getpid()}"
         self._storage = {"dsn": dsn, "schema": self._schema}
 
+    def server_seconds(self) -> float | None:
+        if urlsplit(self._dsn).hostname not in ("127.0.0.1", "::1", "localhost"):
+            return None
+        return sum(map(_postgres_seconds, Path("/proc").glob("[0-9]*/stat"))) or None
+
     async def start(self) -> None:
         (self._begun,) = await self._ask("SELECT pg_current_wal_insert_lsn()")
 
@@ -125,6 +135,20 @@ class Postgres(Backend):
             return await connection.fetch(query, *values)  # type: ignore[no-any-return]
         finally:
             await connection.close()
+
+
+def _postgres_seconds(stat: Path) -> float:
+    """Processor time of a process and of its children that ended, if it is a PostgreSQL server's.
+
+    Args:
+        stat: Its file in ``/proc``; it may be gone by now.
+    """
+    try:
+        name, _, values = stat.read_text().partition("(")[2].rpartition(")")
+    except OSError:
+        return 0.0
+    ticks = sum(map(int, values.split()[11:15])) if name == "postgres" else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 _TABLES = """

@@ -92,10 +92,12 @@ async def _work(
     gc.collect()
     found.start = rss()
     found.weights["before the work"] = await backend.weigh()
-    await _phase(manager, found.full, shared, workers, size.seconds, 0.0, WINDOWS)
+    await _phase(backend, manager, found.full, shared, workers, size.seconds, 0.0, WINDOWS)
     done = sum(times.count for times in found.full.operations.values())
     pause = size.workers * found.full.seconds / max(1, done) / PACE
-    await _phase(manager, found.paced, shared, workers, size.seconds * PACED_PART, pause, 1)
+    await _phase(
+        backend, manager, found.paced, shared, workers, size.seconds * PACED_PART, pause, 1
+    )
     found.peak = peak()
     found.weights["after the work"] = await backend.weigh()
     everybody = [*shared, *(ledger for worker in workers for ledger in worker.ledgers)]
@@ -103,6 +105,7 @@ async def _work(
 
 
 async def _phase(
+    backend: Backend,
     manager: SessionManager,
     tally: Tally,
     shared: list[Ledger],
@@ -112,7 +115,11 @@ async def _phase(
     windows: int,
 ) -> None:
     job = Job(manager, tally, shared, time.perf_counter() + seconds, pause)
+    own, servers = time.process_time(), backend.server_seconds()
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.work(job))
         group.create_task(tally.watch(seconds, windows))
+    tally.process_seconds = time.process_time() - own
+    now = backend.server_seconds()
+    tally.server_seconds = None if now is None or servers is None else now - servers

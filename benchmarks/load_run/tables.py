@@ -27,6 +27,7 @@ def crowd_sections(backend: str, size: Size, found: Crowd) -> list[Section]:
     return [
         _over_time(backend, size, found),
         _by_operation(backend, found),
+        _processor(backend, found),
         _memory(backend, found),
         _kept(backend, found),
     ]
@@ -96,6 +97,22 @@ def _spread(tally: Tally, name: str) -> list[Cell]:
     if times is None:
         return [0, None, None, None, None]
     return [times.count, *(_ms(times, part) for part in (0.5, 0.99, 0.999)), times.longest * MS]
+
+
+def _processor(backend: str, found: Crowd) -> Section:
+    section = Section(
+        f"{backend}: microseconds of a processor for a turn, with all that is done beside it",
+        ["full load", "half of it"],
+    )
+    phases = (found.full, found.paced)
+    turns = [max(1, tally.turns) for tally in phases]
+    spent = zip((tally.process_seconds for tally in phases), turns, strict=True)
+    section.row("in this process, the workers included", *(each / n * US for each, n in spent))
+    served = zip((tally.server_seconds for tally in phases), turns, strict=True)
+    cells = [None if each is None else each / n * US for each, n in served]
+    if None not in cells:
+        section.row("in the server", *cells)
+    return section
 
 
 def _memory(backend: str, found: Crowd) -> Section:

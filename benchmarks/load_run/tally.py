@@ -51,6 +51,8 @@ class Tally:
         windows: The windows that are over.
         memory: Seconds since the start and bytes of memory, once a second.
         lag: The loop's lag over the whole phase.
+        process_seconds: Processor time of this process, all its threads and the workers included.
+        server_seconds: The same of the database's server, where it is known.
     """
 
     def __init__(self, log_bytes: Callable[[], int | None]) -> None:
@@ -59,6 +61,8 @@ class Tally:
         self.windows: list[Window] = []
         self.memory: list[tuple[float, int]] = []
         self.lag = Histogram()
+        self.process_seconds = 0.0
+        self.server_seconds: float | None = None
         self._log_bytes = log_bytes
         self._window = Window()
 
