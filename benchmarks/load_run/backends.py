@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,7 +83,11 @@ class SQLite(Backend):
         return _size(self._path.with_name(self._path.name + "-wal"))
 
     async def weigh(self) -> dict[str, Cell]:
-        return {"file (bytes)": _size(self._path), "log (bytes)": self.log_bytes()}
+        # Its pages, and not its size: some of them may be in the log alone.
+        with closing(sqlite3.connect(self._path)) as connection:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            (size,) = connection.execute("PRAGMA page_size").fetchone()
+        return {"file (bytes)": pages * size, "log (bytes)": self.log_bytes()}
 
     async def remove(self) -> None:
         for part in self._path.parent.glob(f"{self._path.name}*"):
