@@ -13,9 +13,11 @@ from langswarm_session import MockProviderSession, ProviderRequest, SessionManag
 SESSIONS = 400
 TURNS = 20
 """Turns of each session."""
-LENGTHS = (200, 1_200)
-"""Characters of a message. Two of them tell what a character takes and what the rest does; longer
-ones PostgreSQL would begin to compress."""
+LENGTHS = (200, 800)
+"""Characters of a message, on average: they are from none to twice that, as pages are filled better
+or worse by rows of one size. Two averages tell what a character takes and what the rest does; of
+longer messages PostgreSQL would begin to compress some."""
+_TEXTS = 200
 _LETTERS = "abcdefghijklmnopqrstuvwxyz     "
 
 
@@ -60,7 +62,8 @@ async def _make(manager: SessionManager, first: int, count: int) -> None:
 
 async def _converse(manager: SessionManager, length: int) -> None:
     draw = random.Random(length)
-    text = ["".join(draw.choices(_LETTERS, k=length)) for _ in range(100)]
+    step = 2 * length / _TEXTS
+    text = ["".join(draw.choices(_LETTERS, k=int(step * n) + 1)) for n in range(_TEXTS)]
 
     def answer(_: ProviderRequest) -> str:
         return draw.choice(text)
