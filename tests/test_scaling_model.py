@@ -35,7 +35,7 @@ def test_twice_the_users_are_twice_the_work() -> None:
         doubled = [2 * each for each in cells(section(one), row)]
         assert cells(section(two), row) == pytest.approx(doubled)
     day = cells(rates(one), "turns")
-    assert day == [12_000_000, 12_000_000 / 86_400, 3 * 12_000_000 / 86_400]
+    assert day == pytest.approx([12_000_000, 138.888889, 416.666667])
 
 
 def test_from_the_command_line() -> None:
