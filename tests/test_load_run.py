@@ -140,7 +140,8 @@ async def test_a_run_of_a_moment(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_the_long_session_and_the_weights_of_a_moment(tmp_path: Path) -> None:
+async def test_the_long_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_session, "CANCELLED", 5)
     backend = make_backend("sqlite", 0.0, tmp_path, None)
     timings = await long_session.run(backend, messages=1_200, rounds=1, batch=1)
     assert not timings.failures

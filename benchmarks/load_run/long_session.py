@@ -1,21 +1,25 @@
-"""One very long session beside a new one: what each costs to write to and to read the newest of."""
+"""A very long session, and one with many turns that were cancelled, beside a new one.
+
+What each costs to write to and to read the newest of, which must not depend on what lies before.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from benchmarks.contenders.ours import as_messages
-from benchmarks.load import make_turn
+from benchmarks.load import make_turn, make_turns
 from benchmarks.load_run.backends import Backend
 from benchmarks.load_run.population import Ledger, store_session
 from benchmarks.load_run.work import LISTED, NEWEST
 from benchmarks.measure import Timings, interleave
 from langswarm_session import MockProviderSession, SessionManager
 
-LONG, NEW = "long", "new"
-NEW_TURNS = 1
-"""Turns of the new session before anything is timed."""
+NEW, LONG, SCARRED = "new", "long", "scarred"
+FEW_TURNS = 60
+"""Turns of the sessions that are not long: enough for a whole window, so that all read as much."""
+CANCELLED = 1_000
+"""Turns of the scarred one, before those, that were cancelled before there was any reply."""
 OTHERS = 200
 """Further sessions of each of the two users."""
 OPERATIONS = (
@@ -23,13 +27,12 @@ OPERATIONS = (
     f"newest {NEWEST}",
     "find and send",
     "send again",
-    "find, send, break off",
     f"list {LISTED} sessions of its user",
 )
 
 
 async def run(backend: Backend, messages: int, rounds: int, batch: int) -> Timings:
-    """Time each operation on both sessions in turns.
+    """Time each operation on all three sessions in turns.
 
     Args:
         backend: Where.
@@ -43,10 +46,10 @@ async def run(backend: Backend, messages: int, rounds: int, batch: int) -> Timin
     await backend.start()
     try:
         async with backend.open() as manager:
-            # Without the provider's delay, which is the same for both.
+            # Without the provider's delay, which is the same for all.
             manager.add_provider_session("mock", MockProviderSession())
             actions: dict[str, Callable[[], Awaitable[object]]] = {}
-            for name, turns in ((LONG, messages // 2), (NEW, NEW_TURNS)):
+            for name, turns in ((NEW, 0), (LONG, messages // 2 - FEW_TURNS), (SCARRED, 0)):
                 user = f"user of {name}"
                 for other in range(OTHERS):
                     await store_session(manager, Ledger(f"{name}-{other}", user, 1))
@@ -63,6 +66,10 @@ async def _actions(
     manager: SessionManager, name: str, user: str
 ) -> dict[str, Callable[[], Awaitable[object]]]:
     session = await manager.get_session(name, user_id=user)
+    if name == SCARRED:
+        for _ in range(CANCELLED):
+            await (await session.begin_turn("Never mind.")).cancel()
+    await session.record(as_messages(make_turns(name, FEW_TURNS)))
     turn = make_turn(name, 0)
 
     async def append() -> object:
@@ -77,15 +84,8 @@ async def _actions(
     async def send_again() -> object:
         return await session.send_message(turn.user)
 
-    async def break_off() -> None:
-        found = await manager.get_session(name, user_id=user)
-        task = asyncio.create_task(found.send_message(turn.user))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
     async def listing() -> object:
         return await manager.list_user_sessions(user, LISTED)
 
-    calls = (append, newest, find_and_send, send_again, break_off, listing)
+    calls = (append, newest, find_and_send, send_again, listing)
     return {f"{name} {operation}": call for operation, call in zip(OPERATIONS, calls, strict=True)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.load_run.crowd import PACE, PACED_PART, Crowd, Size
-from benchmarks.load_run.long_session import LONG, NEW, OPERATIONS
+from benchmarks.load_run.long_session import CANCELLED, LONG, NEW, OPERATIONS, SCARRED
 from benchmarks.load_run.tally import Tally, Window, slope
 from benchmarks.load_run.weigh import LENGTHS, Weights
 from benchmarks.measure import MB, MS, US, Timings, percentile, ratio
@@ -23,7 +23,7 @@ become longer, and so do the windows of those at work, up to the 100 messages of
 LAG = 10.0
 """Milliseconds that the loop may lag at half load, p99."""
 LENGTH = 1.2
-"""How much more anything may cost in a long session than in a new one, p50."""
+"""How much more anything may cost in a long or scarred session than in a new one, p50."""
 
 
 def crowd_sections(backend: str, size: Size, found: Crowd) -> list[Section]:
@@ -150,35 +150,42 @@ def _kept(backend: str, found: Crowd) -> Section:
 
 
 def long_section(backend: str, messages: int, timings: Timings) -> Section:
-    """The table of the long session and the new one."""
+    """The table of the new session, the long one and the one with cancelled turns."""
     section = Section(
-        f"{backend}: a session of {messages:,} messages beside a new one (microseconds)",
-        ["new p50", "long p50", "long / new", "new p99", "long p99", "long / new"],
-    )
-    long, new = timings.under(f"{LONG} "), timings.under(f"{NEW} ")
+        f"{backend}: a session of {messages:,} messages, and one with {CANCELLED:,} turns cancelled, "
+        "beside a new one (microseconds)",
+        [
+            "new p50", "long p50", "long / new", "cancelled p50", "cancelled / new",
+            "new p99", "long p99", "long / new", "cancelled p99", "cancelled / new",
+        ],
+    )  # fmt: skip
+    sessions = {name: timings.under(f"{name} ") for name in (NEW, LONG, SCARRED)}
     for name in OPERATIONS:
-        reason = long.failures.get(name) or new.failures.get(name)
-        if reason:
-            section.row(name, reason)
-            section.holds(f"{name}: long against new", "measured", met=False, measured=reason)
+        reasons = [each.failures[name] for each in sessions.values() if name in each.failures]
+        if reasons:
+            section.row(name, reasons[0])
+            section.holds(f"{name}: against new", "measured", met=False, measured=reasons[0])
             continue
-        middle, high = (_beside(new, long, name, part) for part in (0.5, 0.99))
+        times = {session: found.seconds[name] for session, found in sessions.items()}
+        middle, high = (_beside(times, part) for part in (0.5, 0.99))
         section.row(name, *middle, *high)
-        section.at_most(f"{name}: long against new, p50", middle[-1], LENGTH)
-    calls = max(map(len, new.seconds.values()))
+        section.at_most(f"{name}: long against new, p50", middle[2], LENGTH)
+        section.at_most(f"{name}: cancelled against new, p50", middle[4], LENGTH)
+    calls = max(map(len, timings.seconds.values()))
     section.notes.append(
         f"{calls} calls of each, in turns. `find` gets the session by its id first, so that no "
-        "window is kept from the turn before."
+        "window is kept from the turn before; all three have more messages than a window."
     )
     return section
 
 
-def _beside(
-    new: Timings, long: Timings, name: str, part: float
-) -> tuple[float, float, float | None]:
-    """Microseconds in the new session and in the long one, and their ratio."""
-    one, other = (percentile(each.seconds[name], part) * US for each in (new, long))
-    return one, other, ratio(other, one)
+def _beside(times: dict[str, list[float]], part: float) -> list[float | None]:
+    """Microseconds in the new session, and in each of the others with the ratio to it."""
+    new, *others = (percentile(times[name], part) * US for name in (NEW, LONG, SCARRED))
+    cells: list[float | None] = [new]
+    for each in others:
+        cells += [each, ratio(each, new)]
+    return cells
 
 
 def weigh_section(backend: str, weights: Weights) -> Section:
