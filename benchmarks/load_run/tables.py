@@ -152,8 +152,8 @@ def _kept(backend: str, found: Crowd) -> Section:
 def long_section(backend: str, messages: int, timings: Timings) -> Section:
     """The table of the new session, the long one and the one with cancelled turns."""
     section = Section(
-        f"{backend}: a session of {messages:,} messages, and one with {CANCELLED:,} turns cancelled, "
-        "beside a new one (microseconds)",
+        f"{backend}: a session of {messages:,} messages, and one with {CANCELLED:,} cancelled "
+        "turns, beside a new one (microseconds)",
         [
             "new p50", "long p50", "long / new", "cancelled p50", "cancelled / new",
             "new p99", "long p99", "long / new", "cancelled p99", "cancelled / new",
