@@ -3,7 +3,7 @@
 # make doors each framework's door, alone with its framework
 # make check lint, format and types
 # make bench side by side with the peers (installs them into an environment of their own)
-# make load  10,000 sessions, 200 at work at once, on each backend (about 10 minutes)
+# make load  10,000 sessions, 200 at work at once, on each backend (about 12 minutes)
 
 PYTHON ?= python3
 VENV := .venv
