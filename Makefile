@@ -4,6 +4,7 @@
 # make chaos faults on purpose, the long form (minutes; as root also full and read-only disks)
 # make check lint, format and types
 # make bench side by side with the peers (installs them into an environment of their own)
+# make load  10,000 sessions, 200 at work at once, on each backend (about 12 minutes)
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 DB ?= langswarm_sessions.db
 
-.PHONY: run test chaos doors doors-lowest check format bench notebooks clean
+.PHONY: run test chaos doors doors-lowest check format bench load notebooks clean
 
 run: $(VENV)/.run
 	@$(BIN)/langswarm-session --db $(DB) chat --session demo --demo
@@ -40,6 +41,9 @@ format: $(VENV)/.dev
 
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
+
+load: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.load_run $(ARGS)
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_notebooks.py

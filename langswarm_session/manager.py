@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ from langswarm_session.checks import check_id, check_limit, check_name, check_se
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
+    RevisionConflictError,
     SessionError,
     SessionExistsError,
     SessionNotFoundError,
@@ -48,6 +50,15 @@ from langswarm_session.turns import Runtime
 
 ProviderOptions = str | Mapping[str, Any] | IProviderSession
 """A provider's key, its options, or the provider itself."""
+
+_CLEANED = 1_000
+"""How many sessions a cleanup asks for in one go."""
+
+_AT_ONCE = 50
+"""How many of them it archives at the same time."""
+
+_LEFT_ALONE = (RevisionConflictError, SessionNotFoundError)
+"""What tells a cleanup that a session is inactive no more, or gone."""
 
 
 class SessionList(list[BaseSession]):
@@ -324,13 +335,17 @@ class SessionManager(ISessionManager):
     async def cleanup_inactive_sessions(self, max_inactive_hours: float = 24) -> int:
         """Archive the active sessions that nobody has written to for a while.
 
-        Sessions whose context has ``auto_archive=False`` are left alone.
+        Sessions whose context has ``auto_archive=False`` are left alone, and so are those that are
+        written to, or removed, before it is their turn.
 
         Args:
             max_inactive_hours: For how long, in hours.
 
         Returns:
             How many were archived.
+
+        Raises:
+            SessionStorageError: If the storage fails; what was archived by then stays so.
         """
         self._check_open()
         hours = check_seconds(max_inactive_hours, "max_inactive_hours")
@@ -338,16 +353,32 @@ class SessionManager(ISessionManager):
         archived, cursor = 0, None
         while True:
             page = await self._storage.list_sessions(
-                status=SessionStatus.ACTIVE, inactive_since=since, cursor=cursor
+                status=SessionStatus.ACTIVE, inactive_since=since, limit=_CLEANED, cursor=cursor
             )
-            for record in page.records:
-                session = BaseSession(self, record)
-                if session.context.auto_archive:
-                    await session.archive()
-                    archived += 1
+            for first in range(0, len(page.records), _AT_ONCE):
+                some = page.records[first : first + _AT_ONCE]
+                archived += await self._archive_inactive(some)
             if page.next_cursor is None:
                 return archived
             cursor = page.next_cursor
+
+    async def _archive_inactive(self, records: Sequence[SessionRecord]) -> int:
+        """Archive those that are as they were and may be archived; together, as they can share
+        a commit.
+
+        Returns:
+            How many were.
+        """
+        sessions = [BaseSession(self, record) for record in records]
+        outcomes = await asyncio.gather(
+            *(each.archive(expected_revision=each.revision) for each in sessions
+              if each.context.auto_archive),
+            return_exceptions=True,
+        )  # fmt: skip
+        for outcome in outcomes:
+            if outcome is not None and not isinstance(outcome, _LEFT_ALONE):
+                raise outcome
+        return outcomes.count(None)
 
     def for_user(self, user_id: str) -> UserSessions:
         """A view in which only this user's sessions exist."""

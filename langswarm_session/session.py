@@ -671,22 +671,38 @@ class BaseSession(ISession):
         except ProviderAuthenticationError:  # a known one that was made without a key
             return losses(self._manager._keyless(target))
 
-    async def set_status(self, status: SessionStatus | str) -> None:
+    async def set_status(
+        self, status: SessionStatus | str, *, expected_revision: int | None = None
+    ) -> None:
         """Change the status: only an active session takes new turns.
+
+        Args:
+            status: The new one.
+            expected_revision: Change nothing unless the session is at this revision.
 
         Raises:
             InvalidInputError: If there is no such status.
+            RevisionConflictError: If the revision is another.
         """
         self._manager._check_open()
         try:
             changes = SessionChanges(status=SessionStatus(status))
         except ValueError as error:
             raise InvalidInputError(str(error), session_id=self.session_id) from error
-        self._record = await self._storage.update_session(self.session_id, changes)
+        self._record = await self._storage.update_session(
+            self.session_id, changes, expected_revision=expected_revision
+        )
 
-    async def archive(self) -> None:
-        """Archive the session: it can be read, and takes no new turn."""
-        await self.set_status(SessionStatus.ARCHIVED)
+    async def archive(self, *, expected_revision: int | None = None) -> None:
+        """Archive the session: it can be read, and takes no new turn.
+
+        Args:
+            expected_revision: Change nothing unless the session is at this revision.
+
+        Raises:
+            RevisionConflictError: If the revision is another.
+        """
+        await self.set_status(SessionStatus.ARCHIVED, expected_revision=expected_revision)
         await self._pipeline.archived(self)
 
     async def fork(

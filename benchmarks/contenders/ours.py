@@ -29,7 +29,8 @@ CHUNK = 500
 """Turns stored at once where nothing is timed."""
 
 
-def _messages(turns: Sequence[Turn]) -> list[SessionMessage]:
+def as_messages(turns: Sequence[Turn]) -> list[SessionMessage]:
+    """The turns as a storage takes them."""
     return [
         SessionMessage(role=role, content=text)
         for turn in turns
@@ -53,11 +54,11 @@ class StorageStore(Store):
             await self._storage.create_session(new)
 
     async def append_turn(self, session: str, turn: Turn) -> None:
-        await self._storage.append(session, _messages((turn,)))
+        await self._storage.append(session, as_messages((turn,)))
 
     async def preload(self, session: str, turns: Sequence[Turn]) -> None:
         for start in range(0, len(turns), CHUNK):
-            await self._storage.append(session, _messages(turns[start : start + CHUNK]))
+            await self._storage.append(session, as_messages(turns[start : start + CHUNK]))
 
     async def read_all(self, session: str) -> list[SessionMessage]:
         return await self._storage.get_messages(session)
