@@ -41,6 +41,7 @@ from langswarm_session.sendable import Repair, Target
 
 if TYPE_CHECKING:
     from langswarm_session.blocks import Block
+    from langswarm_session.searching import Search, SearchPage
 
 
 class ISession(ABC):
@@ -370,6 +371,18 @@ class ISessionStorage(ABC):
         Raises:
             SessionExistsError: If the new id is taken.
         """
+
+    async def search_messages(self, search: Search) -> SearchPage:
+        """Find messages by their text, newest first by their time.
+
+        By itself this reads every log; a storage that can narrow the messages down should.
+
+        Raises:
+            SessionNotFoundError: If the search is for one session, and there is none.
+        """
+        from langswarm_session.searching import search_logs
+
+        return await search_logs(self, search)
 
     @abstractmethod
     async def health(self) -> StorageHealth:

@@ -27,12 +27,13 @@ from langswarm_session.interfaces import (
     ISessionMiddleware,
     ISessionStorage,
 )
-from langswarm_session.models import SessionBackend, SessionStatus, new_id
+from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
 from langswarm_session.pipeline import Pipeline, in_session
 from langswarm_session.provider_state import states_of
 from langswarm_session.providers.factory import ProviderSessionFactory
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.rendering import SESSION_COLUMNS, rich_table, session_row, table_html
+from langswarm_session.searching import MessageHit, Search
 from langswarm_session.session import BaseSession, check_context
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.storage.rules import not_found
@@ -59,6 +60,18 @@ class SessionList(list[BaseSession]):
 
     def __rich__(self) -> Any:
         return rich_table(SESSION_COLUMNS, [session_row(each._record) for each in self])
+
+
+class MessageHits(list[MessageHit]):
+    """Messages that were found, newest first.
+
+    Attributes:
+        next_cursor: What to pass as ``cursor`` to get those that follow; None if none do.
+    """
+
+    def __init__(self, hits: Sequence[MessageHit], next_cursor: str | None) -> None:
+        super().__init__(hits)
+        self.next_cursor = next_cursor
 
 
 class SessionManager(ISessionManager):
@@ -271,6 +284,51 @@ class SessionManager(ISessionManager):
     ) -> SessionList:
         """All users' sessions, newest activity first; the arguments are `list_user_sessions`'s."""
         return await self._list(None, limit, status, cursor)
+
+    async def search_messages(
+        self,
+        text: str,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        role: MessageRole | str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> MessageHits:
+        """Find messages by their text, whatever the case of its letters; newest first.
+
+        There is no index for it: every message of the users and sessions asked for is looked at,
+        by the database where it can. A million short messages take SQLite about a second.
+
+        Args:
+            text: Any part of what can be read in a message, tool calls and results included.
+            user_id: Only in this user's sessions; None for all users.
+            session_id: Only in this session.
+            role: Only what this role said.
+            limit: How many at most.
+            cursor: The ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidInputError: If an argument cannot be used.
+            SessionNotFoundError: If there is no such session, or it is not the user's.
+        """
+        self._check_open()
+        checked = check_limit(limit, optional=False) or 0
+        if user_id is not None:
+            check_id(user_id, "user_id")
+        try:
+            wanted = None if role is None else MessageRole(role)
+        except ValueError as error:
+            raise InvalidInputError(str(error)) from error
+        search = Search(
+            text, user_id=user_id, session_id=session_id, role=wanted, limit=checked, cursor=cursor
+        )
+        if session_id is not None:
+            await self.get_session(session_id, user_id=user_id)
+        if not checked:
+            return MessageHits([], cursor)
+        page = await self._storage.search_messages(search)
+        return MessageHits(page.hits, page.next_cursor)
 
     async def archive_session(self, session_id: str, *, user_id: str | None = None) -> None:
         """Archive a session: it can be read, and takes no new turn.
@@ -517,6 +575,25 @@ class UserSessions:
         """See `SessionManager.list_user_sessions`."""
         return await self.manager.list_user_sessions(
             self.user_id, limit, status=status, cursor=cursor
+        )
+
+    async def search_messages(
+        self,
+        text: str,
+        *,
+        session_id: str | None = None,
+        role: MessageRole | str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> MessageHits:
+        """See `SessionManager.search_messages`."""
+        return await self.manager.search_messages(
+            text,
+            user_id=self.user_id,
+            session_id=session_id,
+            role=role,
+            limit=limit,
+            cursor=cursor,
         )
 
     async def archive_session(self, session_id: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from langswarm_session.testing.storage_life import LifeTests
 from langswarm_session.testing.storage_log import LogTests
 from langswarm_session.testing.storage_replace import EditTests
+from langswarm_session.testing.storage_search import SearchTests
 from langswarm_session.testing.storage_sessions import SessionTests
 from langswarm_session.testing.storage_turns import TurnTests
 
 
-class StorageConformance(SessionTests, LogTests, EditTests, TurnTests, LifeTests):
+class StorageConformance(SessionTests, LogTests, EditTests, TurnTests, SearchTests, LifeTests):
     """The conformance tests of a storage.
 
     Subclass it in a test module under a name that begins with ``Test`` and override `make_storage`;
