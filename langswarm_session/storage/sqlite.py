@@ -28,11 +28,13 @@ from langswarm_session.records import (
     TurnEnd,
     TurnStart,
 )
+from langswarm_session.searching import Search, SearchPage
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous, typed_error
 from langswarm_session.storage.sqlite_schema import MIGRATIONS, snapshot
+from langswarm_session.storage.sqlite_search import search_messages
 
 T = TypeVar("T")
 
@@ -408,6 +410,10 @@ class SQLiteSessionStorage(ISessionStorage):
             return log.load(connection, session.session_id)[0]
 
         return await self._engine.write(job)
+
+    async def search_messages(self, search: Search) -> SearchPage:
+        """See `ISessionStorage.search_messages`."""
+        return await self._engine.read(lambda connection: search_messages(connection, search))
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
