@@ -33,6 +33,7 @@ from langswarm_session.records import (
     TurnEnd,
     TurnStart,
 )
+from langswarm_session.searching import Search, SearchPage
 from langswarm_session.storage import rules
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, SYSTEM, decode_messages, dump_json
 
@@ -42,6 +43,7 @@ try:
     from langswarm_session.storage.postgres_pool import Connection, PoolSettings
     from langswarm_session.storage.postgres_rows import Batch, to_record, to_text
     from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
+    from langswarm_session.storage.postgres_search import search_messages as find_messages
     from langswarm_session.storage.postgres_write import FIELDS, Write
 except ModuleNotFoundError as error:
     if error.name != "asyncpg":
@@ -440,6 +442,12 @@ class PostgresSessionStorage(ISessionStorage):
 
         # One view of the source, which others may go on writing to meanwhile.
         return await self._engine.transact(job, "REPEATABLE READ")
+
+    async def search_messages(self, search: Search) -> SearchPage:
+        """See `ISessionStorage.search_messages`."""
+        return await self._engine.read(
+            lambda connection: find_messages(connection, self._tables, search)
+        )
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
