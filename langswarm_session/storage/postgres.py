@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
+from langswarm_session.archives import SessionArchive, TurnNote
 from langswarm_session.errors import InvalidInputError, MissingDependencyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -41,6 +42,7 @@ try:
     from langswarm_session.storage import postgres_log as log
     from langswarm_session.storage.postgres_engine import PostgresEngine
     from langswarm_session.storage.postgres_pool import Connection, PoolSettings
+    from langswarm_session.storage.postgres_restore import restore, turn_notes
     from langswarm_session.storage.postgres_rows import Batch, to_record, to_text
     from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
     from langswarm_session.storage.postgres_search import search_messages as find_messages
@@ -442,6 +444,30 @@ class PostgresSessionStorage(ISessionStorage):
 
         # One view of the source, which others may go on writing to meanwhile.
         return await self._engine.transact(job, "REPEATABLE READ")
+
+    async def get_turn_notes(
+        self, session_id: str, *, after: int = 0, limit: int = 500
+    ) -> list[TurnNote]:
+        """See `ISessionStorage.get_turn_notes`."""
+        return await self._engine.read(
+            lambda connection: turn_notes(connection, self._tables, session_id, after, limit)
+        )
+
+    async def restore_session(self, archive: SessionArchive) -> SessionRecord:
+        """See `ISessionStorage.restore_session`."""
+        return await self._engine.transact(
+            lambda connection: restore(connection, self._tables, archive)
+        )
+
+    async def scrub(self) -> None:
+        """See `ISessionStorage.scrub`: the server frees the space, which is written over later."""
+        tables = [self._tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]
+
+        async def job(connection: Connection) -> None:
+            for table in tables:
+                await connection.script(f"VACUUM {table}")
+
+        await self._engine.read(job)
 
     async def search_messages(self, search: Search) -> SearchPage:
         """See `ISessionStorage.search_messages`."""
