@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from html import escape
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any, Self
 from langswarm_session import blocking
 from langswarm_session.answering import Outages
 from langswarm_session.checks import check_id, check_limit, check_name, check_seconds
+from langswarm_session.erasing import ErasureReport, erase_user
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
@@ -38,6 +39,9 @@ from langswarm_session.session import BaseSession, check_context
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.storage.rules import not_found
 from langswarm_session.turns import Runtime
+
+_PAGE = 500
+"""How many sessions `iter_sessions` reads at a time."""
 
 ProviderOptions = str | Mapping[str, Any] | IProviderSession
 """A provider's key, its options, or the provider itself."""
@@ -285,6 +289,44 @@ class SessionManager(ISessionManager):
         """All users' sessions, newest activity first; the arguments are `list_user_sessions`'s."""
         return await self._list(None, limit, status, cursor)
 
+    async def iter_sessions(
+        self, user_id: str | None = None, *, status: SessionStatus | str | None = None
+    ) -> AsyncIterator[BaseSession]:
+        """All sessions, newest activity first, read as they are used; each comes once.
+
+        One that is written to meanwhile moves to the front of the list, which is why what moved
+        there comes last.
+
+        Args:
+            user_id: Only this user's; None for all users.
+            status: Only those with this status.
+
+        Raises:
+            InvalidInputError: If an argument cannot be used.
+        """
+        if user_id is not None:
+            check_id(user_id, "user_id")
+        seen: set[str] = set()
+        newest: int | None = None
+        while True:
+            cursor, fresh, first = None, False, newest
+            while True:
+                page = await self._list(user_id, _PAGE, status, cursor)
+                for session in page:
+                    activity = session._record.last_activity
+                    first = activity if first is None else max(first, activity)
+                    if session.session_id not in seen:
+                        seen.add(session.session_id)
+                        fresh = True
+                        yield session
+                cursor = page.next_cursor
+                known = newest is not None and page and page[-1]._record.last_activity < newest
+                if cursor is None or known:
+                    break
+            newest = first
+            if not fresh:
+                return
+
     async def search_messages(
         self,
         text: str,
@@ -357,6 +399,33 @@ class SessionManager(ISessionManager):
             await self._forget_at_providers(session)
         await self._storage.delete_session(session_id)
         await self._pipeline.deleted(session)
+
+    async def erase_user(
+        self, user_id: str, *, at_providers: bool = True, scrub: bool = True
+    ) -> ErasureReport:
+        """Remove everything of a user for good: here, and what providers keep of it.
+
+        A session that a provider could not remove stays, since with it the provider's id of the
+        conversation would be lost; it is in the report, and calling this again tries again.
+        Afterwards the storage overwrites what was deleted as far as it can (SQLite: it rewrites
+        the file; PostgreSQL: it frees the space, and its own logs and backups keep what they keep).
+
+        Args:
+            user_id: The user.
+            at_providers: Whether the providers' copies are removed as well.
+            scrub: Whether the storage is to overwrite what was deleted.
+
+        Returns:
+            What was removed, and what was not.
+
+        Raises:
+            InvalidInputError: If it is no user's id.
+            SessionStorageError: If the sessions cannot be listed.
+        """
+        self._check_open()
+        return await erase_user(
+            self, check_id(user_id, "user_id"), at_providers=at_providers, scrub=scrub
+        )
 
     async def cleanup_inactive_sessions(self, max_inactive_hours: float = 24) -> int:
         """Archive the active sessions that nobody has written to for a while.
@@ -576,6 +645,12 @@ class UserSessions:
         return await self.manager.list_user_sessions(
             self.user_id, limit, status=status, cursor=cursor
         )
+
+    def iter_sessions(
+        self, *, status: SessionStatus | str | None = None
+    ) -> AsyncIterator[BaseSession]:
+        """See `SessionManager.iter_sessions`."""
+        return self.manager.iter_sessions(self.user_id, status=status)
 
     async def search_messages(
         self,

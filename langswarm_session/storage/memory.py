@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from threading import Lock
 from typing import Any, ClassVar
 
 from pydantic_core import from_json
 
+from langswarm_session.archives import SessionArchive, TurnNote
 from langswarm_session.errors import SessionError, StorageClosedError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -507,6 +508,39 @@ class InMemorySessionStorage(ISessionStorage):
                 turn_count=len({message.turn_id for message in target.messages}),
             )
             return target.record
+
+    async def get_turn_notes(
+        self, session_id: str, *, after: int = 0, limit: int = 500
+    ) -> list[TurnNote]:
+        """See `ISessionStorage.get_turn_notes`."""
+        with self._lock:
+            notes = self._log(session_id).turns
+            found = sorted(turn for turn in notes if turn > after)[:limit]
+            return [TurnNote(turn=turn, **asdict(notes[turn])) for turn in found]
+
+    async def restore_session(self, archive: SessionArchive) -> SessionRecord:
+        """See `ISessionStorage.restore_session`."""
+        record = archive.record
+        messages = list(archive.messages())
+        notes = {note.turn: note for note in archive.notes()}
+        _check(messages)
+        with self._lock:
+            if record.session_id in self._logs:
+                raise rules.exists(record.session_id)
+            self._refuse_if_closed()
+            self._created += 1
+            self._logs[record.session_id] = _Log(
+                record,
+                self._created,
+                messages,
+                {message.id: message for message in messages},
+                {
+                    turn: _TurnNote(**note.model_dump(exclude={"turn"}))
+                    for turn, note in notes.items()
+                },
+                {note.key: turn for turn, note in notes.items() if note.key is not None},
+            )
+            return record
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
