@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic_core import from_json
 
 from langswarm_session.archives import SessionArchive, TurnNote
+from langswarm_session.diagnosis import Finding
 from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
@@ -34,6 +35,7 @@ from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous, typed_error
+from langswarm_session.storage.sqlite_examine import examine
 from langswarm_session.storage.sqlite_restore import restore, turn_notes
 from langswarm_session.storage.sqlite_schema import MIGRATIONS, snapshot
 from langswarm_session.storage.sqlite_scrub import scrub
@@ -86,6 +88,7 @@ class SQLiteSessionStorage(ISessionStorage):
             raise InvalidInputError("busy_timeout must be at least 0 and max_readers at least 1")
         self.db_path = path
         self._busy_timeout = busy_timeout
+        self._synchronous = synchronous
         self._engine = SQLiteEngine(
             str(Path(path).absolute()),
             synchronous=synchronous,
@@ -441,6 +444,12 @@ class SQLiteSessionStorage(ISessionStorage):
     async def search_messages(self, search: Search) -> SearchPage:
         """See `ISessionStorage.search_messages`."""
         return await self._engine.read(lambda connection: search_messages(connection, search))
+
+    async def examine(self, *, full: bool = False) -> list[Finding]:
+        """See `ISessionStorage.examine`. Does not open the storage, nor make a file."""
+        return await asyncio.to_thread(
+            examine, self.db_path, synchronous=self._synchronous, full=full
+        )
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
