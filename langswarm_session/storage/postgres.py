@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic_core import from_json
 
 from langswarm_session.archives import SessionArchive, TurnNote
+from langswarm_session.diagnosis import Finding
 from langswarm_session.errors import InvalidInputError, MissingDependencyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -41,6 +42,7 @@ from langswarm_session.storage.rows import MESSAGE_COLUMNS, SYSTEM, decode_messa
 try:
     from langswarm_session.storage import postgres_log as log
     from langswarm_session.storage.postgres_engine import PostgresEngine
+    from langswarm_session.storage.postgres_examine import examine
     from langswarm_session.storage.postgres_pool import Connection, PoolSettings
     from langswarm_session.storage.postgres_restore import restore, turn_notes
     from langswarm_session.storage.postgres_rows import Batch, to_record, to_text
@@ -133,7 +135,7 @@ class PostgresSessionStorage(ISessionStorage):
         if min(timeout, connect_timeout, idle_timeout) <= 0:
             raise InvalidInputError("timeout, connect_timeout and idle_timeout must be above 0")
         options = {"dsn": dsn, "password": password}
-        settings = PoolSettings(
+        settings = self._settings = PoolSettings(
             options={name: value for name, value in options.items() if value is not None},
             name=address,
             min_connections=min_connections,
@@ -474,6 +476,10 @@ class PostgresSessionStorage(ISessionStorage):
         return await self._engine.read(
             lambda connection: find_messages(connection, self._tables, search)
         )
+
+    async def examine(self, *, full: bool = False) -> list[Finding]:
+        """See `ISessionStorage.examine`. On a connection of its own, and makes no tables."""
+        return await examine(self._settings, self._tables, full=full)
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
