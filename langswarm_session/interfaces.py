@@ -42,6 +42,7 @@ from langswarm_session.sendable import Repair, Target
 if TYPE_CHECKING:
     from langswarm_session.archives import SessionArchive, TurnNote
     from langswarm_session.blocks import Block
+    from langswarm_session.diagnosis import Finding
     from langswarm_session.searching import Search, SearchPage
 
 
@@ -419,6 +420,18 @@ class ISessionStorage(ABC):
         It may take as long as writing all that it holds. A storage whose deleting leaves nothing
         behind, or that cannot do more about it, does nothing, as here.
         """
+
+    async def examine(self, *, full: bool = False) -> list[Finding]:
+        """Look for what is wrong, or soon will be; writes nothing, and does not raise.
+
+        By itself this looks at what the methods above tell.
+
+        Args:
+            full: Whether all that is stored is read for it.
+        """
+        from langswarm_session.diagnosis import examine_by_contract
+
+        return await examine_by_contract(self)
 
     @abstractmethod
     async def health(self) -> StorageHealth:

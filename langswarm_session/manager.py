@@ -438,21 +438,40 @@ class SessionManager(ISessionManager):
         Returns:
             How many were archived.
         """
+        archived = 0
+        async for session in self.iter_inactive_sessions(
+            max_inactive_hours, status=SessionStatus.ACTIVE
+        ):
+            await session.archive()
+            archived += 1
+        return archived
+
+    async def iter_inactive_sessions(
+        self, max_inactive_hours: float = 24, *, status: SessionStatus | str | None = None
+    ) -> AsyncIterator[BaseSession]:
+        """The sessions that nobody has written to for a while, latest activity first.
+
+        Sessions whose context has ``auto_archive=False`` are left out. They may be archived or
+        deleted while this goes on.
+
+        Args:
+            max_inactive_hours: For how long, in hours.
+            status: Only those with this status.
+        """
         self._check_open()
         hours = check_seconds(max_inactive_hours, "max_inactive_hours")
-        since = time.time_ns() // 1000 - int(hours * 3_600_000_000)
-        archived, cursor = 0, None
+        wanted = _status(status)
+        since, cursor = time.time_ns() // 1000 - int(hours * 3_600_000_000), None
         while True:
             page = await self._storage.list_sessions(
-                status=SessionStatus.ACTIVE, inactive_since=since, cursor=cursor
+                status=wanted, inactive_since=since, cursor=cursor
             )
             for record in page.records:
                 session = BaseSession(self, record)
                 if session.context.auto_archive:
-                    await session.archive()
-                    archived += 1
+                    yield session
             if page.next_cursor is None:
-                return archived
+                return
             cursor = page.next_cursor
 
     def for_user(self, user_id: str) -> UserSessions:
@@ -557,10 +576,7 @@ class SessionManager(ISessionManager):
     ) -> SessionList:
         self._check_open()
         checked = check_limit(limit, optional=False)
-        try:
-            wanted = None if status is None else SessionStatus(status)
-        except ValueError as error:
-            raise InvalidInputError(str(error)) from error
+        wanted = _status(status)
         if not checked:
             return SessionList([], cursor)
         page = await self._storage.list_sessions(
@@ -598,6 +614,14 @@ class SessionManager(ISessionManager):
         provider = ProviderSessionFactory.create_provider_session(name, **others)
         self._providers[name] = provider
         return provider
+
+
+def _status(status: SessionStatus | str | None) -> SessionStatus | None:
+    """Raises InvalidInputError if there is no such status."""
+    try:
+        return None if status is None else SessionStatus(status)
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error
 
 
 class UserSessions:
