@@ -40,8 +40,8 @@ FORMAT = "langswarm-session"
 VERSION = 1
 """Moves when an older version of the package could not read the lines any more."""
 
-_PAGE = 500
-"""How many messages or notes are read at a time."""
+_PAGE = 200
+"""How many messages or notes are read at a time; messages may be large."""
 
 _LARGEST = 2**63 - 1
 _Count = Field(ge=0, le=_LARGEST)

@@ -33,8 +33,9 @@ _LOST_MESSAGES = (
     "(SELECT 1 FROM {sessions} AS s WHERE s.key = m.session)"
 )
 _LOST_NOTES = (
-    "SELECT count(*) FROM {turns} AS t WHERE NOT EXISTS (SELECT 1 FROM {messages} AS m "
-    "WHERE m.session = t.session AND m.seq >= t.turn AND m.turn = t.turn)"
+    "SELECT count(*) FROM {turns} AS t WHERE NOT EXISTS (SELECT 1 FROM {sessions} AS s "
+    "JOIN {messages} AS m ON m.session = s.key WHERE s.key = t.session AND m.seq >= t.turn "
+    "AND m.turn = t.turn)"
 )
 _LEASES = "SELECT session_id, turn_owner, turn_expires FROM {sessions} WHERE turn_token IS NOT NULL"
 _BROKEN_INDEXES = (
