@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from langswarm_session.archives import SessionArchive, TurnNote
-from langswarm_session.models import TurnStatus
+from langswarm_session.models import SessionMessage, TurnStatus
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage import rules
 from langswarm_session.storage.postgres_log import load
@@ -35,7 +36,10 @@ _NOTE = (
     "$7::text[], $8::bigint[])"
 )
 _AT_ONCE = 500
-"""How many rows go in one statement."""
+"""How many rows go in one statement at most."""
+
+_HEAVY = 1_000_000
+"""With so many characters of messages a statement is sent."""
 
 
 async def turn_notes(
@@ -69,13 +73,27 @@ async def restore(connection: Connection, tables: Tables, archive: SessionArchiv
     if not created:
         raise rules.exists(archive.record.session_id)
     place = created[0][0]
-    messages = archive.messages()
-    while rows := [(each.seq, each.turn_id, *encode(each)) for each in islice(messages, _AT_ONCE)]:
+    for rows in _batches(archive.messages()):
         await _insert(connection, tables.sql(_MESSAGES), place, rows)
     notes = archive.notes()
     while rows := [_note_row(note) for note in islice(notes, _AT_ONCE)]:
         await _insert(connection, tables.sql(_NOTE), place, rows)
     return archive.record
+
+
+def _batches(messages: Iterable[SessionMessage]) -> Iterator[list[tuple[Any, ...]]]:
+    """The messages' rows, neither too many nor too large in one go."""
+    rows: list[tuple[Any, ...]] = []
+    weight = 0
+    for message in messages:
+        row = (message.seq, message.turn_id, *encode(message))
+        rows.append(row)
+        weight += len(row[3] or "") + len(row[6] or "")
+        if len(rows) == _AT_ONCE or weight > _HEAVY:
+            yield rows
+            rows, weight = [], 0
+    if rows:
+        yield rows
 
 
 async def _insert(
