@@ -42,8 +42,14 @@ if TYPE_CHECKING:
     from langswarm_session.blocks import (
         VideoBlock as VideoBlock,
     )
+    from langswarm_session.erasing import (
+        ErasureReport as ErasureReport,
+    )
     from langswarm_session.errors import (
         IdempotencyConflictError as IdempotencyConflictError,
+    )
+    from langswarm_session.errors import (
+        ImportFormatError as ImportFormatError,
     )
     from langswarm_session.errors import (
         InvalidInputError as InvalidInputError,
@@ -144,6 +150,9 @@ if TYPE_CHECKING:
     from langswarm_session.errors import (
         UnknownStorageError as UnknownStorageError,
     )
+    from langswarm_session.exporting import (
+        export_session as export_session,
+    )
     from langswarm_session.fidelity import (
         Loss as Loss,
     )
@@ -158,6 +167,21 @@ if TYPE_CHECKING:
     )
     from langswarm_session.hooks.usage import (
         UsageHook as UsageHook,
+    )
+    from langswarm_session.importing import (
+        ImportedSession as ImportedSession,
+    )
+    from langswarm_session.importing import (
+        ImportOptions as ImportOptions,
+    )
+    from langswarm_session.importing import (
+        OnConflict as OnConflict,
+    )
+    from langswarm_session.importing import (
+        import_session as import_session,
+    )
+    from langswarm_session.importing import (
+        import_sessions as import_sessions,
     )
     from langswarm_session.interfaces import (
         IProviderSession as IProviderSession,
@@ -303,6 +327,9 @@ if TYPE_CHECKING:
     from langswarm_session.records import (
         Takeover as Takeover,
     )
+    from langswarm_session.searching import (
+        MessageHit as MessageHit,
+    )
     from langswarm_session.sendable import (
         Repair as Repair,
     )
@@ -351,7 +378,9 @@ _HOMES = {
         "ToolResultBlock",
         "VideoBlock",
     ),
+    "erasing": ("ErasureReport",),
     "errors": (
+        "ImportFormatError",
         "IdempotencyConflictError",
         "InvalidInputError",
         "ManagerClosedError",
@@ -429,6 +458,14 @@ _HOMES = {
         "Turn",
         "TurnStatus",
     ),
+    "exporting": ("export_session",),
+    "importing": (
+        "ImportOptions",
+        "ImportedSession",
+        "OnConflict",
+        "import_session",
+        "import_sessions",
+    ),
     "presets": (
         "configure_development_sessions",
         "configure_production_sessions",
@@ -456,6 +493,7 @@ _HOMES = {
         "StreamEvent",
         "Takeover",
     ),
+    "searching": ("MessageHit",),
     "sendable": (
         "Repair",
         "RepairKind",

@@ -4,6 +4,7 @@
 
     SessionError                         the root: carries ``session_id`` where there is one
     ├── InvalidInputError                an argument that cannot be used (also a ValueError)
+    │   └── ImportFormatError            what is to be imported is not what it should be
     ├── SessionNotFoundError             no such session, or not one of this user
     ├── SessionExistsError               the id is taken
     ├── SessionInactiveError             archived, paused or completed: takes no new turn
@@ -56,6 +57,21 @@ class SessionError(Exception):
 
 class InvalidInputError(SessionError, ValueError):
     """An argument cannot be used as it is; the message says which and why."""
+
+
+class ImportFormatError(InvalidInputError):
+    """What is to be imported is damaged, incomplete, or in no format that is known.
+
+    Args:
+        line: The line that it shows in, from 1, where there are lines.
+    """
+
+    def __init__(
+        self, message: str, *, session_id: str | None = None, line: int | None = None
+    ) -> None:
+        place = "" if line is None else f"line {line}: "
+        super().__init__(f"{place}{message}", session_id=session_id)
+        self.line = line
 
 
 class SessionNotFoundError(SessionError):

@@ -40,7 +40,10 @@ from langswarm_session.records import (
 from langswarm_session.sendable import Repair, Target
 
 if TYPE_CHECKING:
+    from langswarm_session.archives import SessionArchive, TurnNote
     from langswarm_session.blocks import Block
+    from langswarm_session.diagnosis import Finding
+    from langswarm_session.searching import Search, SearchPage
 
 
 class ISession(ABC):
@@ -393,6 +396,65 @@ class ISessionStorage(ABC):
         Raises:
             SessionExistsError: If the new id is taken.
         """
+
+    async def get_turn_notes(
+        self, session_id: str, *, after: int = 0, limit: int = 500
+    ) -> list[TurnNote]:
+        """What is known of turns beyond that they are complete, oldest first.
+
+        By itself this reads all turns. A turn that is open may have no note.
+
+        Args:
+            after: Only of turns with a larger number.
+            limit: How many at most.
+        """
+        from langswarm_session.storage.replaying import turn_notes
+
+        return await turn_notes(self, session_id, after=after, limit=limit)
+
+    async def restore_session(self, archive: SessionArchive) -> SessionRecord:
+        """Create a session as it was elsewhere: whole, or not at all.
+
+        By itself this writes its turns once more, by the methods above; see
+        `langswarm_session.storage.replaying` for what is then not as it was.
+
+        Raises:
+            SessionExistsError: If the id is taken.
+        """
+        from langswarm_session.storage.replaying import replay
+
+        return await replay(self, archive)
+
+    async def search_messages(self, search: Search) -> SearchPage:
+        """Find messages by their text, newest first by their time.
+
+        By itself this reads every log; a storage that can narrow the messages down should.
+
+        Raises:
+            SessionNotFoundError: If the search is for one session, and there is none.
+        """
+        from langswarm_session.searching import search_logs
+
+        return await search_logs(self, search)
+
+    async def scrub(self) -> None:  # noqa: B027 - most storages have nothing to do
+        """Overwrite what deleted sessions left behind, as far as the storage can.
+
+        It may take as long as writing all that it holds. A storage whose deleting leaves nothing
+        behind, or that cannot do more about it, does nothing, as here.
+        """
+
+    async def examine(self, *, full: bool = False) -> list[Finding]:
+        """Look for what is wrong, or soon will be; writes nothing, and does not raise.
+
+        By itself this looks at what the methods above tell.
+
+        Args:
+            full: Whether all that is stored is read for it.
+        """
+        from langswarm_session.diagnosis import examine_by_contract
+
+        return await examine_by_contract(self)
 
     @abstractmethod
     async def health(self) -> StorageHealth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from html import escape
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any, Self
 from langswarm_session import blocking
 from langswarm_session.answering import Outages
 from langswarm_session.checks import check_id, check_limit, check_name, check_seconds
+from langswarm_session.erasing import ErasureReport, erase_user
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
@@ -30,7 +31,7 @@ from langswarm_session.interfaces import (
     ISessionMiddleware,
     ISessionStorage,
 )
-from langswarm_session.models import SessionBackend, SessionStatus, new_id
+from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
 from langswarm_session.pipeline import Pipeline, in_session
 from langswarm_session.provider_state import states_of
 from langswarm_session.providers.factory import ProviderSessionFactory
@@ -43,10 +44,14 @@ from langswarm_session.rendering import (
     session_row,
     table_html,
 )
+from langswarm_session.searching import MessageHit, Search
 from langswarm_session.session import BaseSession, check_context
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.storage.rules import not_found
 from langswarm_session.turns import Runtime
+
+_PAGE = 500
+"""How many sessions `iter_sessions` reads at a time."""
 
 ProviderOptions = str | Mapping[str, Any] | IProviderSession
 """A provider's key, its options, or the provider itself."""
@@ -82,6 +87,18 @@ class SessionList(list[BaseSession]):
 
 def _row(session: BaseSession) -> tuple[object, ...]:
     return session_row(session._record)
+
+
+class MessageHits(list[MessageHit]):
+    """Messages that were found, newest first.
+
+    Attributes:
+        next_cursor: What to pass as ``cursor`` to get those that follow; None if none do.
+    """
+
+    def __init__(self, hits: Sequence[MessageHit], next_cursor: str | None) -> None:
+        super().__init__(hits)
+        self.next_cursor = next_cursor
 
 
 class SessionManager(ISessionManager):
@@ -304,6 +321,89 @@ class SessionManager(ISessionManager):
         """All users' sessions, newest activity first; the arguments are `list_user_sessions`'s."""
         return await self._list(None, limit, status, cursor)
 
+    async def iter_sessions(
+        self, user_id: str | None = None, *, status: SessionStatus | str | None = None
+    ) -> AsyncIterator[BaseSession]:
+        """All sessions, newest activity first, read as they are used; each comes once.
+
+        One that is written to meanwhile moves to the front of the list, which is why what moved
+        there comes last.
+
+        Args:
+            user_id: Only this user's; None for all users.
+            status: Only those with this status.
+
+        Raises:
+            InvalidInputError: If an argument cannot be used.
+        """
+        if user_id is not None:
+            check_id(user_id, "user_id")
+        seen: set[str] = set()
+        newest: int | None = None
+        while True:
+            cursor, fresh, first = None, False, newest
+            while True:
+                page = await self._list(user_id, _PAGE, status, cursor)
+                for session in page:
+                    activity = session._record.last_activity
+                    first = activity if first is None else max(first, activity)
+                    if session.session_id not in seen:
+                        seen.add(session.session_id)
+                        fresh = True
+                        yield session
+                cursor = page.next_cursor
+                known = newest is not None and page and page[-1]._record.last_activity < newest
+                if cursor is None or known:
+                    break
+            newest = first
+            if not fresh:
+                return
+
+    async def search_messages(
+        self,
+        text: str,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        role: MessageRole | str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> MessageHits:
+        """Find messages by their text, whatever the case of its letters; newest first.
+
+        There is no index for it: every message of the users and sessions asked for is looked at,
+        by the database where it can. A million short messages take SQLite about a second.
+
+        Args:
+            text: Any part of what can be read in a message, tool calls and results included.
+            user_id: Only in this user's sessions; None for all users.
+            session_id: Only in this session.
+            role: Only what this role said.
+            limit: How many at most.
+            cursor: The ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidInputError: If an argument cannot be used.
+            SessionNotFoundError: If there is no such session, or it is not the user's.
+        """
+        self._check_open()
+        checked = check_limit(limit, optional=False) or 0
+        if user_id is not None:
+            check_id(user_id, "user_id")
+        try:
+            wanted = None if role is None else MessageRole(role)
+        except ValueError as error:
+            raise InvalidInputError(str(error)) from error
+        search = Search(
+            text, user_id=user_id, session_id=session_id, role=wanted, limit=checked, cursor=cursor
+        )
+        if session_id is not None:
+            await self.get_session(session_id, user_id=user_id)
+        if not checked:
+            return MessageHits([], cursor)
+        page = await self._storage.search_messages(search)
+        return MessageHits(page.hits, page.next_cursor)
+
     async def archive_session(self, session_id: str, *, user_id: str | None = None) -> None:
         """Archive a session: it can be read, and takes no new turn.
 
@@ -332,6 +432,33 @@ class SessionManager(ISessionManager):
         await self._storage.delete_session(session_id)
         await self._pipeline.deleted(session)
 
+    async def erase_user(
+        self, user_id: str, *, at_providers: bool = True, scrub: bool = True
+    ) -> ErasureReport:
+        """Remove everything of a user for good: here, and what providers keep of it.
+
+        A session that a provider could not remove stays, since with it the provider's id of the
+        conversation would be lost; it is in the report, and calling this again tries again.
+        Afterwards the storage overwrites what was deleted as far as it can (SQLite: it rewrites
+        the file; PostgreSQL: it frees the space, and its own logs and backups keep what they keep).
+
+        Args:
+            user_id: The user.
+            at_providers: Whether the providers' copies are removed as well.
+            scrub: Whether the storage is to overwrite what was deleted.
+
+        Returns:
+            What was removed, and what was not.
+
+        Raises:
+            InvalidInputError: If it is no user's id.
+            SessionStorageError: If the sessions cannot be listed.
+        """
+        self._check_open()
+        return await erase_user(
+            self, check_id(user_id, "user_id"), at_providers=at_providers, scrub=scrub
+        )
+
     async def cleanup_inactive_sessions(self, max_inactive_hours: float = 24) -> int:
         """Archive the active sessions that nobody has written to for a while.
 
@@ -348,9 +475,7 @@ class SessionManager(ISessionManager):
             SessionStorageError: If the storage fails; what was archived by then stays so.
         """
         self._check_open()
-        hours = check_seconds(max_inactive_hours, "max_inactive_hours")
-        since = time.time_ns() // 1000 - int(hours * 3_600_000_000)
-        archived, cursor = 0, None
+        since, archived, cursor = _hours_ago(max_inactive_hours), 0, None
         while True:
             page = await self._storage.list_sessions(
                 status=SessionStatus.ACTIVE, inactive_since=since, limit=_CLEANED, cursor=cursor
@@ -360,6 +485,33 @@ class SessionManager(ISessionManager):
                 archived += await self._archive_inactive(some)
             if page.next_cursor is None:
                 return archived
+            cursor = page.next_cursor
+
+    async def iter_inactive_sessions(
+        self, max_inactive_hours: float = 24, *, status: SessionStatus | str | None = None
+    ) -> AsyncIterator[BaseSession]:
+        """The sessions that nobody has written to for a while, latest activity first.
+
+        Sessions whose context has ``auto_archive=False`` are left out. They may be archived or
+        deleted while this goes on.
+
+        Args:
+            max_inactive_hours: For how long, in hours.
+            status: Only those with this status.
+        """
+        self._check_open()
+        wanted = _status(status)
+        since, cursor = _hours_ago(max_inactive_hours), None
+        while True:
+            page = await self._storage.list_sessions(
+                status=wanted, inactive_since=since, cursor=cursor
+            )
+            for record in page.records:
+                session = BaseSession(self, record)
+                if session.context.auto_archive:
+                    yield session
+            if page.next_cursor is None:
+                return
             cursor = page.next_cursor
 
     async def _archive_inactive(self, records: Sequence[SessionRecord]) -> int:
@@ -482,10 +634,7 @@ class SessionManager(ISessionManager):
     ) -> SessionList:
         self._check_open()
         checked = check_limit(limit, optional=False)
-        try:
-            wanted = None if status is None else SessionStatus(status)
-        except ValueError as error:
-            raise InvalidInputError(str(error)) from error
+        wanted = _status(status)
         if not checked:
             return SessionList([], cursor)
         page = await self._storage.list_sessions(
@@ -540,6 +689,20 @@ class SessionManager(ISessionManager):
         return ProviderSessionFactory.create_provider_session(name, **{**given, "api_key": "-"})
 
 
+def _hours_ago(hours: float) -> int:
+    """A point in time, in microseconds since 1970."""
+    checked = check_seconds(hours, "max_inactive_hours")
+    return time.time_ns() // 1000 - int(checked * 3_600_000_000)
+
+
+def _status(status: SessionStatus | str | None) -> SessionStatus | None:
+    """Raises InvalidInputError if there is no such status."""
+    try:
+        return None if status is None else SessionStatus(status)
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error
+
+
 class UserSessions:
     """A manager as one user sees it: no other user's sessions exist in it.
 
@@ -584,6 +747,31 @@ class UserSessions:
         """See `SessionManager.list_user_sessions`."""
         return await self.manager.list_user_sessions(
             self.user_id, limit, status=status, cursor=cursor
+        )
+
+    def iter_sessions(
+        self, *, status: SessionStatus | str | None = None
+    ) -> AsyncIterator[BaseSession]:
+        """See `SessionManager.iter_sessions`."""
+        return self.manager.iter_sessions(self.user_id, status=status)
+
+    async def search_messages(
+        self,
+        text: str,
+        *,
+        session_id: str | None = None,
+        role: MessageRole | str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> MessageHits:
+        """See `SessionManager.search_messages`."""
+        return await self.manager.search_messages(
+            text,
+            user_id=self.user_id,
+            session_id=session_id,
+            role=role,
+            limit=limit,
+            cursor=cursor,
         )
 
     async def archive_session(self, session_id: str) -> None:

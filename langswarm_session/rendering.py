@@ -60,8 +60,13 @@ _TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;margin:.15em 0 .35em"
 _CELL = "text-align:left;padding:.15em .8em .15em 0"
 
 
-def message_html(message: SessionMessage) -> str:
-    """A message as HTML."""
+def message_html(message: SessionMessage, *, longest: int | None = _LONGEST) -> str:
+    """A message as HTML.
+
+    Args:
+        message: The message.
+        longest: How many characters of one text are shown; None for all.
+    """
     colour = _COLOURS[message.role]
     facts = [message.timestamp.strftime("%Y-%m-%d %H:%M:%S")]
     if message.seq is not None:
@@ -73,7 +78,7 @@ def message_html(message: SessionMessage) -> str:
     if message.finish_reason and message.finish_reason != "stop":
         facts.append(message.finish_reason)
     name = f" {message.name}" if message.name else ""
-    blocks = "".join(map(_block_html, message.blocks))
+    blocks = "".join(_block_html(block, longest) for block in message.blocks)
     return (
         f'<div style="border-left:3px solid {colour};padding:.1em .8em;margin:.5em 0">'
         f'<b style="color:{colour}">{escape(message.role.value + name)}</b> '
@@ -92,7 +97,7 @@ def messages_html(messages: Sequence[SessionMessage]) -> str:
 
 def session_html(record: SessionRecord, messages: Sequence[SessionMessage]) -> str:
     """A session: what it is, and its newest messages as a transcript."""
-    facts = " · ".join(_facts(record))
+    facts = " · ".join(session_facts(record))
     head = f'<b>{escape(record.session_id)}</b> <span style="{_MUTED}">{escape(facts)}</span>'
     left_out = record.message_count - len(messages)
     note = f'<div style="{_MUTED}">… {left_out} messages before</div>' if left_out > 0 else ""
@@ -169,7 +174,8 @@ def rich_note(note: str, table: Table | None = None) -> Group | Text:
     return Text(note) if table is None else Group(Text(note), table)
 
 
-def _facts(record: SessionRecord) -> list[str]:
+def session_facts(record: SessionRecord) -> list[str]:
+    """What a session is, in a few words each."""
     metrics = record.to_metrics()
     return [
         f"of {record.user_id}",
@@ -193,44 +199,44 @@ def _turn_line(turn: Turn) -> str:
     return " · ".join(parts)
 
 
-def _block_html(block: Block) -> str:
+def _block_html(block: Block, longest: int | None) -> str:
     if isinstance(block, TextBlock):
-        return _text_html(block.text)
+        return _text_html(block.text, longest)
     if isinstance(block, RefusalBlock):
-        return f'<div style="{_MUTED}">refused</div>{_text_html(block.refusal)}'
+        return f'<div style="{_MUTED}">refused</div>{_text_html(block.refusal, longest)}'
     if isinstance(block, ReasoningBlock):
-        return _folded("reasoning", block.reasoning or "(not shown by the provider)")
+        return _folded("reasoning", block.reasoning or "(not shown by the provider)", longest)
     if isinstance(block, ToolCallBlock):
-        return _folded(f"calls {block.name}", _json(block.args))
+        return _folded(f"calls {block.name}", _json(block.args), longest)
     if isinstance(block, ToolResultBlock):
         what = "error" if block.is_error else "result"
         of = f" of {block.name}" if block.name else ""
-        return _folded(f"{what}{of}", text_of(block.content) or _json(block.content))
+        return _folded(f"{what}{of}", text_of(block.content) or _json(block.content), longest)
     if isinstance(block, ImageBlock):
-        return _picture_html(block)
-    return _folded(*_other(block))
+        return _picture_html(block, longest)
+    return _folded(*_other(block), longest)
 
 
-def _text_html(text: str) -> str:
-    return f'<div style="{_TEXT}">{escape(_short(text))}</div>'
+def _text_html(text: str, longest: int | None) -> str:
+    return f'<div style="{_TEXT}">{escape(_short(text, longest))}</div>'
 
 
-def _folded(title: str, text: str) -> str:
+def _folded(title: str, text: str, longest: int | None) -> str:
     return (
         f'<details><summary style="cursor:pointer">{escape(title)}</summary>'
         f'<div style="{_TEXT};font-family:ui-monospace,monospace;font-size:12px">'
-        f"{escape(_short(text))}</div></details>"
+        f"{escape(_short(text, longest))}</div></details>"
     )
 
 
-def _picture_html(block: ImageBlock) -> str:
+def _picture_html(block: ImageBlock, longest: int | None) -> str:
     """A picture that is in the message; one on the web is named, and not fetched."""
     given = inline(block)
     small = given is not None and len(given[1]) <= _LARGEST_PICTURE
     if given is not None and small and given[0] in _PICTURES and is_base64(given[1]):
         source = f"data:{given[0]};base64,{given[1]}"
         return f'<img src="{escape(source)}" style="max-width:20em;max-height:15em">'
-    return _folded(*_other(block))
+    return _folded(*_other(block), longest)
 
 
 def _other(block: Block) -> tuple[str, str]:
@@ -251,7 +257,7 @@ def _json(value: Any) -> str:
     return to_json(value, indent=2, inf_nan_mode="constants", fallback=str).decode()
 
 
-def _short(text: str) -> str:
-    if len(text) <= _LONGEST:
+def _short(text: str, longest: int | None = _LONGEST) -> str:
+    if longest is None or len(text) <= longest:
         return text
-    return f"{text[:_LONGEST]}… ({len(text) - _LONGEST} characters more)"
+    return f"{text[:longest]}… ({len(text) - longest} characters more)"

@@ -1,4 +1,4 @@
-"""The command line: ``langswarm-session chat | list | show``. Needs the extra ``cli``."""
+"""The command line ``langswarm-session``. Needs the extra ``cli``."""
 
 from __future__ import annotations
 

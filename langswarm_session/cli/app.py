@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from langswarm_session import __version__
-from langswarm_session.cli import outcome
+from langswarm_session.cli import care_commands, data_commands, outcome
 from langswarm_session.cli.chat import Wanted
 from langswarm_session.cli.chat import chat as hold_chat
 from langswarm_session.cli.listing import list_sessions
 from langswarm_session.cli.outcome import EXIT_CODES, ExitCode, reported
 from langswarm_session.cli.output import prepare_streams
+from langswarm_session.cli.place import DEFAULT_DB, JsonFlag, Place
 from langswarm_session.cli.show import show as show_session
-from langswarm_session.errors import InvalidInputError, StorageUnavailableError
-from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionStatus
-from langswarm_session.storage.sqlite import SQLiteSessionStorage
-
-DEFAULT_DB = "langswarm_sessions.db"
 
 app = typer.Typer(
     name="langswarm-session",
@@ -34,42 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the sessions are: a file, or any storage by its URL."""
-
-    db: str | None
-    storage: str | None
-
-    def manager(self, *, must_exist: bool) -> SessionManager:
-        """A manager on it.
-
-        Args:
-            must_exist: A file that is not there is an error, rather than a new database.
-
-        Raises:
-            InvalidInputError: If both a file and a storage are named.
-            StorageUnavailableError: If the file has to be there and is not.
-            UnknownStorageError: If there is no such storage.
-        """
-        if self.storage is not None:
-            if self.db is not None:
-                raise InvalidInputError("name the sessions by --db or by --storage, not by both")
-            manager = SessionManager(self.storage)
-        else:
-            manager = SessionManager("sqlite", storage_config={"db_path": self.db or DEFAULT_DB})
-        storage = manager.storage
-        if must_exist and isinstance(storage, SQLiteSessionStorage):
-            path = storage.db_path
-            if not Path(path).exists():
-                raise StorageUnavailableError(
-                    f"there is no database {path!r}; name another with --db, or make it with `chat`"
-                )
-        return manager
 
 
 def _print_version(wanted: bool) -> None:
@@ -84,9 +41,10 @@ def options(
     db: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH",
+            metavar="PATH|URL",
             envvar="LANGSWARM_SESSION_DB",
-            help="The SQLite file.",
+            show_envvar=True,
+            help="The SQLite file, or the URL of a database (postgresql://...).",
             show_default=DEFAULT_DB,
         ),
     ] = None,
@@ -165,13 +123,13 @@ def list_(
     as_json: JsonFlag = False,
 ) -> None:
     """List sessions, newest activity first; all users' unless one is named."""
-    with reported(as_json=as_json):
-        place: Place = context.obj
-        manager = place.manager(must_exist=True)
-        listing = list_sessions(
+    place: Place = context.obj
+    place.run(
+        lambda manager: list_sessions(
             manager, user=user, status=status, limit=limit, cursor=cursor, as_json=as_json
-        )
-        asyncio.run(_closing(manager, listing))
+        ),
+        as_json=as_json,
+    )
 
 
 @app.command(epilog=EXIT_CODES)
@@ -184,16 +142,15 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Print a session with its messages."""
-    with reported(as_json=as_json):
-        place: Place = context.obj
-        manager = place.manager(must_exist=True)
-        showing = show_session(manager, session, limit=limit, as_json=as_json)
-        asyncio.run(_closing(manager, showing))
+    place: Place = context.obj
+    place.run(
+        lambda manager: show_session(manager, session, limit=limit, as_json=as_json),
+        as_json=as_json,
+    )
 
 
-async def _closing(manager: SessionManager, work: Coroutine[Any, Any, None]) -> None:
-    async with manager:
-        await work
+data_commands.add_to(app)
+care_commands.add_to(app)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ import typer
 from langswarm_session.cli import MISSING_EXTRA
 from langswarm_session.cli.output import printable, to_json
 from langswarm_session.errors import (
+    ImportFormatError,
     InvalidInputError,
     MissingDependencyError,
     SessionNotFoundError,
@@ -48,6 +49,8 @@ def exit_code(error: BaseException) -> ExitCode:
         return ExitCode.NO_SESSION
     if isinstance(error, MissingDependencyError):
         return ExitCode.MISSING_EXTRA
+    if isinstance(error, ImportFormatError):
+        return ExitCode.FAILED
     if isinstance(error, InvalidInputError | UnknownProviderError | UnknownStorageError):
         return ExitCode.USAGE
     return ExitCode.FAILED
@@ -79,7 +82,7 @@ def reported(*, as_json: bool) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except typer.Exit:
+    except (typer.Exit, typer.Abort):
         raise
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         _drop(sys.stdout)

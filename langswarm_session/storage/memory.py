@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from threading import Lock
 from typing import Any, ClassVar
 
 from pydantic_core import from_json
 
+from langswarm_session.archives import SessionArchive, TurnNote
 from langswarm_session.errors import SessionError, StorageClosedError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -524,6 +525,35 @@ class InMemorySessionStorage(ISessionStorage):
             )
             return target.record
 
+    async def get_turn_notes(
+        self, session_id: str, *, after: int = 0, limit: int = 500
+    ) -> list[TurnNote]:
+        """See `ISessionStorage.get_turn_notes`."""
+        with self._lock:
+            notes = self._log(session_id).turns
+            found = sorted(turn for turn in notes if turn > after)[:limit]
+            return [TurnNote(turn=turn, **asdict(notes[turn])) for turn in found]
+
+    async def restore_session(self, archive: SessionArchive) -> SessionRecord:
+        """See `ISessionStorage.restore_session`."""
+        record = archive.record
+        messages = list(archive.messages())
+        notes = {note.turn: note for note in archive.notes()}
+        _check(messages)
+        with self._lock:
+            if record.session_id in self._logs:
+                raise rules.exists(record.session_id)
+            self._refuse_if_closed()
+            log = self._add(record)
+            log.messages = messages
+            log.find_system()
+            log.by_id = {message.id: message for message in messages}
+            log.turns = {
+                turn: _TurnNote(**note.model_dump(exclude={"turn"})) for turn, note in notes.items()
+            }
+            log.keys = {note.key: turn for turn, note in notes.items() if note.key is not None}
+            return record
+
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
         started = time.perf_counter()
@@ -551,10 +581,12 @@ class InMemorySessionStorage(ISessionStorage):
         self._refuse_if_closed()
         if session.session_id in self._logs:
             raise rules.exists(session.session_id)
-        record = rules.new_record(session, dump_json(dict(session.context)), _now())
+        return self._add(rules.new_record(session, dump_json(dict(session.context)), _now()))
+
+    def _add(self, record: SessionRecord) -> _Log:
         self._created += 1
-        log = self._logs[session.session_id] = _Log(record, self._created)
-        self._by_user.setdefault(session.user_id, {})[session.session_id] = log
+        log = self._logs[record.session_id] = _Log(record, self._created)
+        self._by_user.setdefault(record.user_id, {})[record.session_id] = log
         return log
 
     def _log(self, session_id: str) -> _Log:

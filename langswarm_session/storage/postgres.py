@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
+from langswarm_session.archives import SessionArchive, TurnNote
+from langswarm_session.diagnosis import Finding
 from langswarm_session.errors import InvalidInputError, MissingDependencyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -33,15 +35,19 @@ from langswarm_session.records import (
     TurnEnd,
     TurnStart,
 )
+from langswarm_session.searching import Search, SearchPage
 from langswarm_session.storage import rules
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, SYSTEM, decode_messages, dump_json
 
 try:
     from langswarm_session.storage import postgres_log as log
     from langswarm_session.storage.postgres_engine import PostgresEngine
+    from langswarm_session.storage.postgres_examine import examine
     from langswarm_session.storage.postgres_pool import Connection, PoolSettings
+    from langswarm_session.storage.postgres_restore import restore, turn_notes
     from langswarm_session.storage.postgres_rows import Batch, to_record, to_text
     from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
+    from langswarm_session.storage.postgres_search import search_messages as find_messages
     from langswarm_session.storage.postgres_write import FIELDS, Write
 except ModuleNotFoundError as error:
     if error.name != "asyncpg":
@@ -129,7 +135,7 @@ class PostgresSessionStorage(ISessionStorage):
         if min(timeout, connect_timeout, idle_timeout) <= 0:
             raise InvalidInputError("timeout, connect_timeout and idle_timeout must be above 0")
         options = {"dsn": dsn, "password": password}
-        settings = PoolSettings(
+        settings = self._settings = PoolSettings(
             options={name: value for name, value in options.items() if value is not None},
             name=address,
             min_connections=min_connections,
@@ -440,6 +446,40 @@ class PostgresSessionStorage(ISessionStorage):
 
         # One view of the source, which others may go on writing to meanwhile.
         return await self._engine.transact(job, "REPEATABLE READ")
+
+    async def get_turn_notes(
+        self, session_id: str, *, after: int = 0, limit: int = 500
+    ) -> list[TurnNote]:
+        """See `ISessionStorage.get_turn_notes`."""
+        return await self._engine.read(
+            lambda connection: turn_notes(connection, self._tables, session_id, after, limit)
+        )
+
+    async def restore_session(self, archive: SessionArchive) -> SessionRecord:
+        """See `ISessionStorage.restore_session`."""
+        return await self._engine.transact(
+            lambda connection: restore(connection, self._tables, archive)
+        )
+
+    async def scrub(self) -> None:
+        """See `ISessionStorage.scrub`: the server frees the space, which is written over later."""
+        tables = [self._tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]
+
+        async def job(connection: Connection) -> None:
+            for table in tables:
+                await connection.script(f"VACUUM {table}")
+
+        await self._engine.read(job)
+
+    async def search_messages(self, search: Search) -> SearchPage:
+        """See `ISessionStorage.search_messages`."""
+        return await self._engine.read(
+            lambda connection: find_messages(connection, self._tables, search)
+        )
+
+    async def examine(self, *, full: bool = False) -> list[Finding]:
+        """See `ISessionStorage.examine`. On a connection of its own, and makes no tables."""
+        return await examine(self._settings, self._tables, full=full)
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""

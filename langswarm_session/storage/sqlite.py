@@ -13,6 +13,8 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic_core import from_json
 
+from langswarm_session.archives import SessionArchive, TurnNote
+from langswarm_session.diagnosis import Finding
 from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
@@ -28,13 +30,18 @@ from langswarm_session.records import (
     TurnEnd,
     TurnStart,
 )
+from langswarm_session.searching import Search, SearchPage
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.sqlite_engine import SQLiteEngine
 from langswarm_session.storage.sqlite_errors import typed_error
+from langswarm_session.storage.sqlite_examine import examine
 from langswarm_session.storage.sqlite_file import DatabaseFile, Synchronous
+from langswarm_session.storage.sqlite_restore import restore, turn_notes
 from langswarm_session.storage.sqlite_schema import MIGRATIONS, snapshot
+from langswarm_session.storage.sqlite_scrub import scrub
+from langswarm_session.storage.sqlite_search import search_messages
 
 T = TypeVar("T")
 
@@ -91,6 +98,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 "at least 1"
             )
         self.db_path = path
+        self._busy_timeout = busy_timeout
+        self._synchronous = synchronous
         self._engine = SQLiteEngine(
             DatabaseFile(str(Path(path).absolute()), synchronous, busy_timeout),
             max_readers=max_readers,
@@ -424,6 +433,39 @@ class SQLiteSessionStorage(ISessionStorage):
             return log.load(connection, session.session_id)[0]
 
         return await self._engine.write(job)
+
+    async def get_turn_notes(
+        self, session_id: str, *, after: int = 0, limit: int = 500
+    ) -> list[TurnNote]:
+        """See `ISessionStorage.get_turn_notes`."""
+        return await self._engine.read(
+            lambda connection: turn_notes(connection, session_id, after, limit)
+        )
+
+    async def restore_session(self, archive: SessionArchive) -> SessionRecord:
+        """See `ISessionStorage.restore_session`."""
+        try:
+            return await self._engine.write(lambda connection: restore(connection, archive))
+        except sqlite3.IntegrityError as error:
+            raise typed_error(error, self.db_path) from error
+
+    async def scrub(self) -> None:
+        """See `ISessionStorage.scrub`. Takes as much free space as the file has."""
+        await self._engine.write(lambda _: None)  # it is open, and nothing waits before us
+        try:
+            await asyncio.to_thread(scrub, self._engine.path, timeout=self._busy_timeout)
+        except sqlite3.Error as error:
+            raise typed_error(error, self.db_path) from error
+
+    async def search_messages(self, search: Search) -> SearchPage:
+        """See `ISessionStorage.search_messages`."""
+        return await self._engine.read(lambda connection: search_messages(connection, search))
+
+    async def examine(self, *, full: bool = False) -> list[Finding]:
+        """See `ISessionStorage.examine`. Does not open the storage, nor make a file."""
+        return await asyncio.to_thread(
+            examine, self.db_path, synchronous=self._synchronous, full=full
+        )
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""

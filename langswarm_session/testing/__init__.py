@@ -28,6 +28,8 @@ _TESTS = (
     "storage_life",
     "storage_log",
     "storage_replace",
+    "storage_restore",
+    "storage_search",
     "storage_sessions",
     "storage_turns",
 )

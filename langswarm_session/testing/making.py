@@ -15,6 +15,7 @@ from langswarm_session.models import (
     new_id,
 )
 from langswarm_session.records import Lease, NewSession, SessionChanges, SessionRecord, TurnEnd
+from langswarm_session.searching import Search
 
 Operation = Callable[[ISessionStorage, str], Awaitable[object]]
 """Something done to a session of a storage, by the session's id."""
@@ -102,6 +103,7 @@ IN_SESSION: dict[str, Operation] = {
     "begin_turn": lambda storage, session: storage.begin_turn(session, [user()], lease()),
     "end_turn": lambda storage, session: storage.end_turn(session, completed(lease()), [reply()]),
     "get_messages": lambda storage, session: storage.get_messages(session),
+    "get_turn_notes": lambda storage, session: storage.get_turn_notes(session),
     "get_turns": lambda storage, session: storage.get_turns(session),
     "clear_messages": lambda storage, session: storage.clear_messages(session),
     "edit_messages": lambda storage, session: storage.edit_messages(session, expected_revision=0),
@@ -114,5 +116,6 @@ OPERATIONS: dict[str, Operation] = {
     "create_session": lambda storage, session: storage.create_session(new_session(session)),
     "list_sessions": lambda storage, _: storage.list_sessions(),
     "renew_turns": lambda storage, session: storage.renew_turns({"t": session}, 60),
+    "search_messages": lambda storage, _: storage.search_messages(Search("hello")),
 }
 """Every method that may fail."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from langswarm_session.testing.storage_life import LifeTests
 from langswarm_session.testing.storage_log import LogTests
 from langswarm_session.testing.storage_replace import EditTests
+from langswarm_session.testing.storage_restore import RestoreTests
+from langswarm_session.testing.storage_search import SearchTests
 from langswarm_session.testing.storage_sessions import SessionTests
 from langswarm_session.testing.storage_turns import TurnTests
 
 
-class StorageConformance(SessionTests, LogTests, EditTests, TurnTests, LifeTests):
+class StorageConformance(
+    SessionTests, LogTests, EditTests, TurnTests, RestoreTests, SearchTests, LifeTests
+):
     """The conformance tests of a storage.
 
     Subclass it in a test module under a name that begins with ``Test`` and override `make_storage`;
@@ -28,4 +32,6 @@ class StorageConformance(SessionTests, LogTests, EditTests, TurnTests, LifeTests
         durable: Whether what was written is there when the storage is made again. Set it to True
             for anything but memory; the tests of a second storage on the same data are skipped
             otherwise.
+        restores_exactly: Whether it restores a session as it was, with its numbers, times and
+            figures. Set it to False for a storage without a `restore_session` of its own.
     """

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,39 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def cli(db_path: str) -> Cli:
+def address(db_path: str) -> str:
+    """Where the test's database is. A module whose tests are for every storage overrides it."""
+    return db_path
+
+
+@pytest.fixture
+def sqlite_address(db_path: str) -> str:
+    return db_path
+
+
+@pytest.fixture
+def postgres_address() -> Iterator[str]:
+    """A schema of the test's own; the test is skipped where there is no server."""
+    import postgres_server
+
+    with postgres_server.schema() as name:
+        yield f"{postgres_server.dsn()}?schema={name}"
+
+
+@pytest.fixture
+def cli(address: str) -> Cli:
     """Runs a command in this process, on the test's database."""
 
     def run(*arguments: str, **options: Any) -> Result:
-        return CliRunner().invoke(app, ["--db", db_path, *arguments], **options)
+        return CliRunner().invoke(app, ["--db", address, *arguments], **options)
 
     return run
 
 
 @pytest.fixture
-def command(db_path: str) -> list[str]:
+def command(address: str) -> list[str]:
     """How a process is started that runs commands on the test's database."""
-    return [sys.executable, str(PROGRAM), "--db", db_path]
+    return [sys.executable, str(PROGRAM), "--db", address]
 
 
 @pytest.fixture
@@ -65,13 +85,19 @@ def process(command: list[str]) -> Process:
     return run
 
 
+def manager_on(address: str) -> SessionManager:
+    if "://" in address:
+        return SessionManager(address)
+    return SessionManager("sqlite", storage_config={"db_path": address})
+
+
 @pytest.fixture
-def fill(db_path: str) -> Callable[[Callable[[SessionManager], Any]], None]:
+def fill(address: str) -> Callable[[Callable[[SessionManager], Any]], None]:
     """Writes to the test's database by the API."""
 
     def run(work: Callable[[SessionManager], Any]) -> None:
         async def main() -> None:
-            async with SessionManager("sqlite", storage_config={"db_path": db_path}) as manager:
+            async with manager_on(address) as manager:
                 await work(manager)
 
         asyncio.run(main())

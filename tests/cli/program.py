@@ -3,8 +3,10 @@
 At a terminal it makes that its controlling one, so that Ctrl-C and Ctrl-D work.
 """
 
+import atexit
 import os
 import sys
+from pathlib import Path
 
 from langswarm_session import (
     MockFailure,
@@ -32,6 +34,13 @@ def register() -> None:
     ProviderSessionFactory.register("slow", lambda **_: MockProviderSession(piece_delay=0.2))
 
 
+def note_memory() -> None:
+    """Write down how much memory this process took at most, in kB; see proc(5)."""
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    Path(os.environ["TEST_MEMORY"]).write_text(peak.split()[1])
+
+
 if __name__ == "__main__":
     if os.isatty(0):
         import fcntl
@@ -39,4 +48,6 @@ if __name__ == "__main__":
 
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     register()
+    if "TEST_MEMORY" in os.environ:
+        atexit.register(note_memory)
     sys.exit(main())

@@ -26,6 +26,21 @@ sys.exit(main(["list"]))
 """.replace("{{", "{").replace("}}", "}")
 
 
+COMMANDS = {
+    "chat": [],
+    "list": [],
+    "show": ["a"],
+    "search": ["x"],
+    "export": ["--all"],
+    "import": ["-"],
+    "doctor": [],
+    "cleanup": [],
+    "erase": ["--user", "ada", "--yes"],
+    "stats": [],
+}
+"""Every command, with what it needs."""
+
+
 @pytest.mark.parametrize("module", ["typer", "rich"])
 def test_a_missing_extra_is_named(module):
     result = subprocess.run(
@@ -45,7 +60,7 @@ def test_without_a_command_there_is_help(capsys):
     assert "Exit codes" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["chat", "list", "show"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_the_exit_codes(command, capsys):
     assert main([command, "--help"]) == 0
     assert "4 there is no such" in " ".join(capsys.readouterr().out.split())
@@ -94,7 +109,14 @@ def test_the_default_file(monkeypatch, tmp_path):
     assert (tmp_path / "langswarm_sessions.db").exists()
 
 
-@pytest.mark.parametrize("command", [["list"], ["show", "a"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [name, *given]
+        for name, given in COMMANDS.items()
+        if name not in ("chat", "import", "doctor")
+    ],
+)
 @pytest.mark.parametrize("place", [["--db", "no.db"], ["--storage", "sqlite:///no.db"]])
 def test_looking_makes_no_database(place, command, capsys, tmp_path):
     assert main([*place, *command]) == 1
@@ -117,6 +139,32 @@ def test_a_storage_that_cannot_be(options, code, words, capsys, tmp_path):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+SECRET = "ann:very-secret@127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("address", "command"),
+    [
+        *((f"postgresql:/{SECRET}/none", command) for command in COMMANDS),
+        *((f"cloud://{SECRET}/none", command) for command in COMMANDS),
+        ("postgresql://ann:very-secret@[::1", "list"),
+        (f"postgresql://{SECRET}:1/none?schema=x", "list"),
+        (f"postgres://{SECRET}:1/none", "doctor"),
+    ],
+)
+def test_a_password_in_an_address_is_never_shown(address, command, capsys, monkeypatch):
+    PostgresSessionStorage = pytest.importorskip(  # noqa: N806
+        "langswarm_session.storage.postgres", exc_type=ImportError
+    ).PostgresSessionStorage
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"messages": []}')))
+    defaults = {**PostgresSessionStorage.__init__.__kwdefaults__, "connect_timeout": 0.3}
+    monkeypatch.setattr(PostgresSessionStorage.__init__, "__kwdefaults__", defaults)
+    assert main(["--db", address, command, *COMMANDS[command]]) in (1, 2)
+    captured = capsys.readouterr()
+    assert "very-secret" not in captured.out + captured.err
+    assert captured.out + captured.err
 
 
 @pytest.mark.parametrize("options", [["--session", ""], ["--session", "a\nb"], ["--provider", "x"]])

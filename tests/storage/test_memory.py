@@ -2,11 +2,19 @@ from pathlib import Path
 
 import pytest
 
-from langswarm_session import InMemorySessionStorage, MessageRole, SessionBackend, SessionMessage
+from langswarm_session import (
+    InMemorySessionStorage,
+    ISessionStorage,
+    MessageRole,
+    SessionBackend,
+    SessionMessage,
+)
 from langswarm_session.models import TurnStatus
 from langswarm_session.records import Lease, NewSession, TurnEnd
 from langswarm_session.storage import memory
 from langswarm_session.testing import StorageConformance
+from langswarm_session.testing.storage_restore import RestoreTests
+from langswarm_session.testing.storage_search import SearchTests
 
 
 class TestInMemorySessionStorage(StorageConformance):
@@ -76,3 +84,18 @@ async def test_a_users_listing_ends_with_the_last_session() -> None:
     await storage.create_session(new_session("a", "one"))
     page = await storage.list_sessions(user_id="one")
     assert [record.session_id for record in page.records] == ["a"]
+
+
+class WithoutHelp(InMemorySessionStorage):
+    """What a storage of somebody's inherits that does not know of these methods."""
+
+    get_turn_notes = ISessionStorage.get_turn_notes
+    restore_session = ISessionStorage.restore_session
+    search_messages = ISessionStorage.search_messages
+
+
+class TestWithoutHelp(RestoreTests, SearchTests):
+    restores_exactly = False
+
+    def make_storage(self, tmp_path: Path) -> InMemorySessionStorage:
+        return WithoutHelp()

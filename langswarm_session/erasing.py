@@ -1,0 +1,102 @@
+"""Removing everything of a person: here, at the providers, and from what a file still holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from langswarm_session.errors import SessionError, SessionNotFoundError
+from langswarm_session.provider_state import states_of
+
+if TYPE_CHECKING:
+    from langswarm_session.manager import SessionManager
+    from langswarm_session.session import BaseSession
+
+
+@dataclass(frozen=True, slots=True)
+class NotErased:
+    """A session that is still there.
+
+    Attributes:
+        session_id: The session.
+        at_providers: The providers that keep some of it, each with its id of the conversation.
+        error: Why it could not be removed.
+    """
+
+    session_id: str
+    at_providers: dict[str, str]
+    error: SessionError
+
+
+@dataclass(slots=True)
+class ErasureReport:
+    """What became of a person's data.
+
+    Attributes:
+        user_id: The person.
+        sessions: The ids of the sessions that were removed.
+        messages: How many messages they had.
+        at_providers: What providers kept of them and removed: provider and id.
+        left_at_providers: What providers keep of the removed sessions, as it was not to be removed
+            there.
+        not_erased: The sessions that could not be removed.
+        scrub_error: Why the storage could not overwrite what the removed sessions left behind.
+    """
+
+    user_id: str
+    sessions: list[str] = field(default_factory=list)
+    messages: int = 0
+    at_providers: list[tuple[str, str]] = field(default_factory=list)
+    left_at_providers: list[tuple[str, str]] = field(default_factory=list)
+    not_erased: list[NotErased] = field(default_factory=list)
+    scrub_error: SessionError | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the person is left that this storage or a provider of ours held."""
+        return not (self.not_erased or self.left_at_providers or self.scrub_error)
+
+
+async def erase_user(
+    manager: SessionManager, user_id: str, *, at_providers: bool, scrub: bool
+) -> ErasureReport:
+    """Remove a user's sessions; see `SessionManager.erase_user`."""
+    report = ErasureReport(user_id)
+    failed: dict[str, NotErased] = {}
+    while True:
+        # Again, until no pass finds any more: some may be made meanwhile.
+        removed = len(report.sessions)
+        async for session in manager.iter_sessions(user_id):
+            if session.session_id not in failed:
+                await _erase(manager, session, report, failed, at_providers=at_providers)
+        if len(report.sessions) == removed:
+            break
+    report.not_erased = list(failed.values())
+    if scrub:
+        try:
+            await manager.storage.scrub()
+        except SessionError as error:
+            report.scrub_error = error
+    return report
+
+
+async def _erase(
+    manager: SessionManager,
+    session: BaseSession,
+    report: ErasureReport,
+    failed: dict[str, NotErased],
+    *,
+    at_providers: bool,
+) -> None:
+    states = states_of(session.context)
+    kept = {name: state.session_id for name, state in states.items() if state.session_id}
+    try:
+        await manager.delete_session(session.session_id, at_providers=at_providers)
+    except SessionNotFoundError:  # somebody else was quicker
+        return
+    except SessionError as error:
+        failed[session.session_id] = NotErased(session.session_id, kept, error)
+        return
+    report.sessions.append(session.session_id)
+    report.messages += session.metrics.message_count
+    (report.at_providers if at_providers else report.left_at_providers).extend(kept.items())

@@ -1,0 +1,118 @@
+"""Whole sessions in and out of the PostgreSQL storage: what is known of turns, and restoring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from langswarm_session.archives import SessionArchive, TurnNote
+from langswarm_session.models import SessionMessage, TurnStatus
+from langswarm_session.records import SessionRecord
+from langswarm_session.storage import rules
+from langswarm_session.storage.postgres_log import load
+from langswarm_session.storage.postgres_pool import Connection
+from langswarm_session.storage.postgres_rows import encode, from_text, maybe_text, to_row, to_text
+from langswarm_session.storage.postgres_schema import Tables
+from langswarm_session.storage.postgres_write import FIELDS
+
+_NOTES = (
+    "SELECT turn, status, answered, key, digest, error, finished_at FROM {turns} WHERE session = "
+    "(SELECT key FROM {sessions} WHERE session_id = $1) AND turn > $2 ORDER BY turn LIMIT $3"
+)
+_VALUES = ", ".join(f"${n}" for n in range(1, len(SessionRecord._fields) + 1))
+_CREATE = (
+    f"INSERT INTO {{sessions}} ({FIELDS}) VALUES ({_VALUES}) "
+    "ON CONFLICT (session_id) DO NOTHING RETURNING key"
+)
+_MESSAGES = (
+    "INSERT INTO {messages} (session, seq, turn, role, content, timestamp, id, extra) "
+    "SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::smallint[], $5::text[], "
+    "$6::bigint[], $7::bytea[], $8::text[])"
+)
+_NOTE = (
+    "INSERT INTO {turns} (session, turn, status, answered, key, digest, error, finished_at) "
+    "SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::boolean[], $5::text[], $6::text[], "
+    "$7::text[], $8::bigint[])"
+)
+_AT_ONCE = 500
+"""How many rows go in one statement at most."""
+
+_HEAVY = 1_000_000
+"""With so many characters of messages a statement is sent."""
+
+
+async def turn_notes(
+    connection: Connection, tables: Tables, session_id: str, after: int, limit: int
+) -> list[TurnNote]:
+    """What is known of turns; see `ISessionStorage.get_turn_notes`."""
+    rows = await connection.fetch(tables.sql(_NOTES), to_text(session_id), after, limit)
+    if not rows:
+        await load(connection, tables, session_id, lock=False)
+    return [
+        TurnNote(
+            turn=turn,
+            status=TurnStatus(status),
+            answered=answered,
+            key=_maybe(key),
+            digest=_maybe(digest),
+            error=_maybe(error),
+            finished_at=finished,
+        )
+        for turn, status, answered, key, digest, error, finished in rows
+    ]
+
+
+async def restore(connection: Connection, tables: Tables, archive: SessionArchive) -> SessionRecord:
+    """Insert a whole session; see `ISessionStorage.restore_session`.
+
+    Raises:
+        SessionExistsError: If the id is taken.
+    """
+    created = await connection.fetch(tables.sql(_CREATE), *to_row(archive.record))
+    if not created:
+        raise rules.exists(archive.record.session_id)
+    place = created[0][0]
+    for rows in _batches(archive.messages()):
+        await _insert(connection, tables.sql(_MESSAGES), place, rows)
+    notes = archive.notes()
+    while rows := [_note_row(note) for note in islice(notes, _AT_ONCE)]:
+        await _insert(connection, tables.sql(_NOTE), place, rows)
+    return archive.record
+
+
+def _batches(messages: Iterable[SessionMessage]) -> Iterator[list[tuple[Any, ...]]]:
+    """The messages' rows, neither too many nor too large in one go."""
+    rows: list[tuple[Any, ...]] = []
+    weight = 0
+    for message in messages:
+        row = (message.seq, message.turn_id, *encode(message))
+        rows.append(row)
+        weight += len(row[3] or "") + len(row[6] or "")
+        if len(rows) == _AT_ONCE or weight > _HEAVY:
+            yield rows
+            rows, weight = [], 0
+    if rows:
+        yield rows
+
+
+async def _insert(
+    connection: Connection, statement: str, place: int, rows: list[tuple[Any, ...]]
+) -> None:
+    await connection.fetch(statement, place, *map(list, zip(*rows, strict=True)))
+
+
+def _note_row(note: TurnNote) -> tuple[Any, ...]:
+    return (
+        note.turn,
+        note.status.value,
+        note.answered,
+        maybe_text(note.key),
+        maybe_text(note.digest),
+        maybe_text(note.error),
+        note.finished_at,
+    )
+
+
+def _maybe(text: str | None) -> str | None:
+    return None if text is None else from_text(text)

@@ -1,0 +1,138 @@
+"""Restoring a session in a storage that has no way of its own to do so: by writing it once more.
+
+Ids, times, turns and keys of the messages are what they were. Their numbers are too, unless some
+are missing in between; the session's own times and figures begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
+
+from langswarm_session.archives import SessionArchive, TurnNote
+from langswarm_session.checks import MAX_LIMIT
+from langswarm_session.models import (
+    SessionBackend,
+    SessionMessage,
+    SessionStatus,
+    Turn,
+    TurnStatus,
+    new_id,
+    to_micros,
+)
+from langswarm_session.records import (
+    IdempotencyKey,
+    Lease,
+    NewSession,
+    SessionChanges,
+    SessionRecord,
+    TurnEnd,
+)
+from langswarm_session.storage import rules
+
+if TYPE_CHECKING:
+    from langswarm_session.interfaces import ISessionStorage
+
+_LEASE_SECONDS = 60.0
+_UNKNOWN = "unknown"
+"""The digest of a key whose message is not known: a retry is told apart from it, and refused."""
+
+
+async def turn_notes(
+    storage: ISessionStorage, session_id: str, *, after: int, limit: int
+) -> list[TurnNote]:
+    """What a storage's turns say beyond that they are complete."""
+    turns = await storage.get_turns(session_id, limit=MAX_LIMIT)
+    wanted = [turn for turn in turns if turn.id > after and _says_more(turn)]
+    return [await _note_of(storage, turn) for turn in wanted[:limit]]
+
+
+def _says_more(turn: Turn) -> bool:
+    return turn.status is not TurnStatus.COMPLETE or turn.idempotency_key is not None
+
+
+async def _note_of(storage: ISessionStorage, turn: Turn) -> TurnNote:
+    messages = await storage.get_messages(
+        turn.session_id, after=turn.first_seq - 1, before=turn.last_seq + 1
+    )
+    ended = None if turn.finished_at is None else to_micros(turn.finished_at)
+    return TurnNote(
+        turn=turn.id,
+        status=turn.status,
+        answered=rules.answered(turn.status, messages),
+        key=turn.idempotency_key,
+        error=turn.error,
+        finished_at=ended,
+    )
+
+
+async def replay(storage: ISessionStorage, archive: SessionArchive) -> SessionRecord:
+    """Write a session once more; what is there of it is removed again if that fails.
+
+    Raises:
+        SessionExistsError: If the id is taken.
+    """
+    record = archive.record
+    await storage.create_session(_new(archive))
+    try:
+        for turn, messages in _turns(archive):
+            await _write(storage, record.session_id, turn, messages)
+        return await storage.update_session(record.session_id, _changes(archive))
+    except BaseException:
+        await storage.delete_session(record.session_id)
+        raise
+
+
+def _new(archive: SessionArchive) -> NewSession:
+    record = archive.record
+    context = from_json(record.context)
+    summary = context.get("summary")
+    if summary is not None:
+        covered = sum((each.seq or 0) <= summary["last_seq"] for each in archive.messages())
+        context["summary"] = {**summary, "last_seq": covered} if covered else None
+    return NewSession(
+        session_id=record.session_id,
+        user_id=record.user_id,
+        provider=record.provider,
+        model=record.model,
+        backend=SessionBackend(record.backend),
+        context=context,
+    )
+
+
+def _changes(archive: SessionArchive) -> SessionChanges:
+    record = archive.record
+    state: dict[str, Any] | None = None
+    # A provider's state names messages by their numbers.
+    if record.provider_state is not None and record.last_seq == record.message_count:
+        state = from_json(record.provider_state)
+    return SessionChanges(status=SessionStatus(record.status), provider_state=state)
+
+
+def _turns(archive: SessionArchive) -> Iterator[tuple[TurnNote | None, list[SessionMessage]]]:
+    """Each turn's messages, with the note on it."""
+    notes = archive.notes()
+    note = next(notes, None)
+    for turn, messages in groupby(archive.messages(), lambda message: message.turn_id or 0):
+        while note is not None and note.turn < turn:
+            note = next(notes, None)
+        yield (note if note is not None and note.turn == turn else None), list(messages)
+
+
+async def _write(
+    storage: ISessionStorage,
+    session_id: str,
+    note: TurnNote | None,
+    messages: list[SessionMessage],
+) -> None:
+    if note is None:
+        await storage.append(session_id, messages)
+        return
+    key = None if note.key is None else IdempotencyKey(note.key, note.digest or _UNKNOWN)
+    lease = Lease(new_id(), "", _LEASE_SECONDS)
+    await storage.begin_turn(session_id, messages[:1], lease, key=key)
+    end = TurnEnd(lease.token, note.status, note.error)
+    await storage.end_turn(session_id, end, messages[1:])

@@ -1,0 +1,186 @@
+"""What can be found wrong with a SQLite file. Nothing here writes to it, or makes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from langswarm_session.diagnosis import (
+    Finding,
+    LogFigures,
+    figures,
+    ok,
+    open_turns,
+    problem,
+    warning,
+)
+from langswarm_session.errors import StorageCorruptError, StorageVersionError
+from langswarm_session.storage.rows import MESSAGE_COLUMNS, decode_message
+from langswarm_session.storage.sqlite_schema import MIGRATIONS, check, snapshot
+
+_LARGE_WAL = 64 * 2**20
+_MUCH_FREE = 64 * 2**20
+_LITTLE_SPACE = 256 * 2**20
+_RESCUE = (
+    "make a copy of the file now; restore the last good one, or bring what can be read into a new "
+    "file with `export --all` and `import`"
+)
+
+_MISCOUNTED = (
+    "SELECT s.session_id FROM sessions AS s LEFT JOIN (SELECT session, count(*) AS size, "
+    "max(seq) AS last FROM messages GROUP BY session) AS log ON log.session = s.key "
+    "WHERE s.message_count != ifnull(log.size, 0) OR ifnull(log.last, 0) > s.last_seq"
+)
+_LOST_MESSAGES = "SELECT count(*) FROM messages WHERE session NOT IN (SELECT key FROM sessions)"
+_LOST_NOTES = (
+    "SELECT count(*) FROM turns WHERE session NOT IN (SELECT key FROM sessions) OR NOT EXISTS "
+    "(SELECT 1 FROM messages AS m WHERE m.session = turns.session AND m.seq >= turns.turn "
+    "AND m.turn = turns.turn)"
+)
+_LEASES = "SELECT session_id, turn_owner, turn_expires FROM sessions WHERE turn_token IS NOT NULL"
+
+
+def examine(path: str, *, synchronous: str, full: bool) -> list[Finding]:
+    """Look at a file. Blocks: as long as it takes to read the indexes, or, if full, all of it.
+
+    Args:
+        path: The file.
+        synchronous: What the storage asks of each commit.
+        full: Whether every index is compared with its table, and every message read.
+    """
+    if not Path(path).exists():
+        advice = "name another with --db, or make it with `chat` or `import`"
+        return [problem("file", f"there is no database {path!r}", advice)]
+    found = list(_place(path))
+    try:
+        address = Path(path).absolute().as_uri() + "?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
+            connection.isolation_level = None
+            found += _database(connection, path, synchronous, full=full)
+    except StorageVersionError as error:
+        found.append(problem("schema", str(error), "upgrade the package"))
+    except (StorageCorruptError, sqlite3.DatabaseError) as error:
+        found.append(problem("file", f"it cannot be read: {error}", _RESCUE))
+    return found
+
+
+def _place(path: str) -> Iterator[Finding]:
+    """The file and the folder that it lies in."""
+    folder = Path(path).absolute().parent
+    if os.access(path, os.R_OK | os.W_OK) and os.access(folder, os.W_OK):
+        yield ok("file", path)
+    else:
+        advice = "give this user the right to write to the file and to its folder"
+        yield problem("file", f"{path} or its folder cannot be written", advice)
+    free = shutil.disk_usage(folder).free
+    if free < _LITTLE_SPACE:
+        yield problem(
+            "disk", f"{_size(free)} are free", "free some space: a full disk stops writes"
+        )
+    else:
+        yield ok("disk", f"{_size(free)} are free")
+    wal = Path(f"{path}-wal")
+    size = wal.stat().st_size if wal.exists() else 0
+    if size > _LARGE_WAL:
+        yield warning(
+            "write-ahead log",
+            f"{_size(size)}: it cannot be folded into the file",
+            "some process has been reading the same state for a long time; end it",
+        )
+    else:
+        yield ok("write-ahead log", _size(size))
+
+
+def _database(
+    connection: sqlite3.Connection, path: str, synchronous: str, *, full: bool
+) -> Iterator[Finding]:
+    with snapshot(connection):
+        check(connection, path)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        yield _schema(version)
+        yield _integrity(connection, full=full)
+        yield from _settings(connection, synchronous)
+        if version:
+            miscounted = [row[0] for row in connection.execute(_MISCOUNTED)]
+            lost = [
+                connection.execute(query).fetchone()[0] for query in (_LOST_MESSAGES, _LOST_NOTES)
+            ]
+            yield figures(LogFigures(miscounted, *lost))
+            yield open_turns(connection.execute(_LEASES), time.time_ns() // 1000)
+            if full:
+                yield _readable(connection)
+
+
+def _schema(version: int) -> Finding:
+    newest = len(MIGRATIONS)
+    if version == newest:
+        return ok("schema", f"version {version}")
+    return warning(
+        "schema",
+        f"version {version}, the newest is {newest}",
+        "make a copy of the file; the next program that uses it brings it to the newest version",
+    )
+
+
+def _integrity(connection: sqlite3.Connection, *, full: bool) -> Finding:
+    pragma = "integrity_check" if full else "quick_check"
+    said = [str(row[0]) for row in connection.execute(f"PRAGMA {pragma}(10)")]
+    if said == ["ok"]:
+        return ok("integrity", pragma)
+    return problem("integrity", "; ".join(said), _RESCUE)
+
+
+def _settings(connection: sqlite3.Connection, synchronous: str) -> Iterator[Finding]:
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode == "wal":
+        yield ok("journal", "wal")
+    else:
+        advice = "another program changed it; the next one that uses the storage sets it to wal"
+        yield warning("journal", str(mode), advice)
+    if synchronous == "FULL":
+        yield ok("synchronous", synchronous)
+    else:
+        advice = "use FULL for what must survive a power cut"
+        yield warning(
+            "synchronous", f"{synchronous}: a power cut may take the last moments", advice
+        )
+    free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("freelist_count", "page_size")
+    )
+    if free * size > _MUCH_FREE:
+        advice = "it is used again; to give it back to the disk run VACUUM in a quiet hour"
+        yield warning("free pages", f"{_size(free * size)} of the file are free", advice)
+
+
+def _readable(connection: sqlite3.Connection) -> Finding:
+    """Whether every message can be read."""
+    names = dict(connection.execute("SELECT key, session_id FROM sessions"))
+    bad: list[str] = []
+    for place, *row in connection.execute(f"SELECT session, {MESSAGE_COLUMNS} FROM messages"):
+        try:
+            decode_message(row)
+        except (ValueError, LookupError, TypeError, OverflowError):
+            bad.append(f"{names.get(place)} #{row[0]}")
+    return readable(bad)
+
+
+def readable(bad: list[str]) -> Finding:
+    """What there is to say of messages that cannot be read."""
+    if not bad:
+        return ok("messages", "every one can be read")
+    first = ", ".join(bad[:5])
+    return problem("messages", f"{len(bad)} cannot be read: {first}", _RESCUE)
+
+
+def _size(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,81 @@
+"""Whole sessions in and out of the SQLite storage: what is known of turns, and restoring."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from langswarm_session.archives import SessionArchive, TurnNote
+from langswarm_session.models import TurnStatus
+from langswarm_session.records import SessionRecord
+from langswarm_session.storage import rules
+from langswarm_session.storage import sqlite_log as log
+from langswarm_session.storage.rows import MESSAGE_COLUMNS, encode_message
+
+_NOTE_COLUMNS = "turn, status, answered, key, digest, error, finished_at"
+_NOTES = f"SELECT {_NOTE_COLUMNS} FROM turns WHERE session = ? AND turn > ? ORDER BY turn LIMIT ?"
+_CREATE = (
+    f"INSERT INTO sessions ({log.FIELDS}) VALUES ({', '.join('?' * len(SessionRecord._fields))}) "
+    f"ON CONFLICT (session_id) DO NOTHING RETURNING {log.FIELDS}, key"
+)
+_MESSAGE = f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_NOTE = f"INSERT INTO turns (session, {_NOTE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def turn_notes(
+    connection: sqlite3.Connection, session_id: str, after: int, limit: int
+) -> list[TurnNote]:
+    """What is known of turns; see `ISessionStorage.get_turn_notes`."""
+    place = log.place_of(connection, session_id)
+    return [
+        TurnNote(
+            turn=turn,
+            status=TurnStatus(status),
+            answered=bool(answered),
+            key=key,
+            digest=digest,
+            error=error,
+            finished_at=finished,
+        )
+        for turn, status, answered, key, digest, error, finished in connection.execute(
+            _NOTES, (place, after, limit)
+        )
+    ]
+
+
+def restore(connection: sqlite3.Connection, archive: SessionArchive) -> SessionRecord:
+    """Insert a whole session; see `ISessionStorage.restore_session`.
+
+    Raises:
+        SessionExistsError: If the id is taken.
+        sqlite3.IntegrityError: If a message's id or a key comes twice.
+    """
+    row = connection.execute(_CREATE, archive.record).fetchone()
+    if row is None:
+        raise rules.exists(archive.record.session_id)
+    record, place = log.split(row)
+    connection.executemany(_MESSAGE, _rows(place, archive))
+    connection.executemany(
+        _NOTE,
+        (
+            (
+                place,
+                note.turn,
+                note.status.value,
+                note.answered,
+                note.key,
+                note.digest,
+                note.error,
+                note.finished_at,
+            )
+            for note in archive.notes()
+        ),
+    )
+    return record
+
+
+def _rows(place: log.Place, archive: SessionArchive) -> Iterator[tuple[Any, ...]]:
+    for message in archive.messages():
+        role, content, timestamp, message_id, extra = encode_message(message)
+        yield place, message.seq, role, content, timestamp, message_id, message.turn_id, extra
