@@ -95,7 +95,8 @@ class PostgresSessionStorage(ISessionStorage):
             one of the address.
         min_connections: How many connections stay open though they are idle.
         max_connections: How many connections may be open, at least 2: one is for writing.
-        timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`.
+        timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`, a
+            second later at most, which is for telling the server.
         max_waiting: How many calls may wait at once; further ones raise `StorageBusyError`.
         max_waiting_size: How many characters of messages may wait to be stored, likewise; one call
             alone may have more.

@@ -23,18 +23,19 @@ class TimedCall(Call):
         size: How many characters it stores.
         deadline: When it must have one, by the monotonic clock.
         work: What is being done for it and can be cancelled, if anything.
+        late: Whether it has taken too long.
         over: Whether it has one, or its caller wants none any more.
         unclear: Whether it was sent and no answer came, so that it may be stored.
     """
 
-    __slots__ = ("deadline", "over", "size", "unclear", "work")
+    __slots__ = ("deadline", "late", "over", "size", "unclear", "work")
 
     def __init__(self, size: int = 0) -> None:
         super().__init__()
         self.size = size
         self.deadline = 0.0
         self.work: asyncio.Task[Any] | Flight | None = None
-        self.over = self.unclear = False
+        self.late = self.over = self.unclear = False
 
 
 class JobCall(TimedCall):
@@ -55,11 +56,18 @@ class Live:
     """The calls that have no outcome yet, oldest first: the order of their deadlines.
 
     Args:
+        loop: The event loop that it belongs to.
         seconds: How long each may take.
         expire: Told of each that has taken longer.
     """
 
-    def __init__(self, seconds: float, expire: Callable[[TimedCall], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        expire: Callable[[TimedCall], None],
+    ) -> None:
+        self._loop = loop
         self._seconds = seconds
         self._expire = expire
         self._calls: dict[TimedCall, None] = {}
@@ -70,8 +78,7 @@ class Live:
         """Watch over calls from now on."""
         self._calls.update(dict.fromkeys(calls))
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._seconds, self._look)
+            self._timer = self._loop.call_later(self._seconds, self._look)
 
     def remove(self, call: TimedCall) -> None:
         """It has an outcome."""
@@ -83,18 +90,19 @@ class Live:
     async def empty(self) -> None:
         """Wait until each call has an outcome. For one waiter."""
         if self._calls:
-            self._emptied = asyncio.get_running_loop().create_future()
+            self._emptied = self._loop.create_future()
             await self._emptied
 
     def _look(self) -> None:
         # One timer for all: most calls are long done when it comes, so it is set once for many.
         self._timer = None
         now = time.monotonic()
-        for call in [each for each in self._calls if each.deadline <= now]:
+        for call in [each for each in self._calls if each.deadline <= now and not each.late]:
+            call.late = True
             self._expire(call)
         waiting = [each.deadline - now for each in self._calls if each.deadline > now]
         if waiting:
-            self._timer = asyncio.get_running_loop().call_later(min(waiting), self._look)
+            self._timer = self._loop.call_later(min(waiting), self._look)
 
     def close(self) -> None:
         """Watch no more."""

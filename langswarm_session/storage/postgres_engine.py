@@ -23,6 +23,7 @@ from langswarm_session.errors import (
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.postgres_calls import JobCall, Live, TimedCall, too_late, typed
 from langswarm_session.storage.postgres_jobs import Isolation, Job, Jobs
+from langswarm_session.storage.postgres_loop import SharedLoop
 from langswarm_session.storage.postgres_pool import CLOSE_TIME, PoolSettings
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_write import Write
@@ -71,9 +72,9 @@ class PostgresEngine:
         self._inbox: list[TimedCall] = []
         self._count = self._size = 0
         self._called = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: SharedLoop | None = None
         self._thread: threading.Thread | None = None
-        # What follows is touched by the thread only.
+        # What follows is touched by the thread only, and by whoever is inside its loop.
         self._jobs: Jobs | None = None
         self._writer: Writer | None = None
         self._live: Live | None = None
@@ -127,10 +128,11 @@ class PostgresEngine:
             loop = self._loop or self._start()
             self._count += 1
             self._size += call.size
-            self._inbox.append(call)
-            if not self._called:
-                self._called = True
-                loop.call_soon_threadsafe(self._take)
+            inside = not self._inbox and self._is_quiet and isinstance(call, Write) and loop.enter()
+            if not inside:
+                self._hand_over(call)
+        if inside:
+            self._send_inside(loop, call)
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -138,6 +140,35 @@ class PostgresEngine:
                 if not (self._closed or loop.is_closed()):
                     loop.call_soon_threadsafe(self._give_up, call)
             raise
+
+    @property
+    def _is_quiet(self) -> bool:
+        return self._writer is not None and self._writer.is_idle
+
+    def _send_inside(self, loop: SharedLoop, call: TimedCall) -> None:
+        """Send a write from this thread while the other one sleeps, if that can be done at once."""
+        assert self._writer is not None
+        assert self._live is not None
+        assert isinstance(call, Write)
+        sent = False
+        try:
+            self._live.add([call])
+            sent = self._writer.is_idle and self._writer.fly(call)
+        finally:
+            if not sent:
+                self._live.remove(call)
+            loop.leave()
+        if not sent:
+            with self._lock:
+                self._hand_over(call)
+
+    def _hand_over(self, call: TimedCall) -> None:
+        """Leave a call to the thread. With the lock held."""
+        assert self._loop is not None
+        self._inbox.append(call)
+        if not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._take)
 
     def _check_room(self, call: TimedCall) -> None:
         if self._count >= self._max_waiting:
@@ -151,8 +182,8 @@ class PostgresEngine:
                 "or raise max_waiting_size"
             )
 
-    def _start(self) -> asyncio.AbstractEventLoop:
-        loop = self._loop = asyncio.new_event_loop()
+    def _start(self) -> SharedLoop:
+        loop = self._loop = SharedLoop()
         # A daemon, so that a forgotten close() cannot keep the interpreter from its exit.
         self._thread = threading.Thread(
             target=_run, args=(loop,), name=f"langswarm-postgres-{self.name}", daemon=True
@@ -166,10 +197,11 @@ class PostgresEngine:
         with self._lock:
             calls, self._inbox = self._inbox, []
             self._called = False
+        assert self._loop is not None
         if self._jobs is None or self._writer is None or self._live is None:
             self._jobs = Jobs(self._settings, self.tables, self._timeout)
             self._writer = Writer(self._jobs, self._timeout, self._finish, self._spawn)
-            self._live = Live(self._timeout, self._expire)
+            self._live = Live(self._loop, self._timeout, self._expire)
         self._live.add(calls)
         for call in calls:
             if isinstance(call, Write):

@@ -179,22 +179,29 @@ class Pool:
             return self._idle.pop()
         raise AssertionError("a semaphore that is not locked lets nobody wait")
 
-    def release(self, connection: Connection, *, reserved: bool = False, usable: bool) -> None:
+    def release(
+        self, connection: Connection, *, reserved: bool = False, usable: bool
+    ) -> asyncio.Task[None] | None:
         """Give a connection back.
 
         Args:
             reserved: As it was taken.
             usable: Whether it is in order: outside a transaction, with nothing under way.
+
+        Returns:
+            What closes it if it is not: then the server has stopped what was under way.
         """
+        closing = None
         if usable and not connection.is_closed:
             connection.used_at = self._loop.time()
             self._idle.append(connection)
             if self._sweep is None:
                 self._sweep = self._loop.call_later(self._settings.idle_timeout, self._sweep_idle)
         else:
-            self._drop(connection)
+            closing = self._drop(connection)
         if not reserved:
             self._free.release()
+        return closing
 
     async def close(self) -> None:
         """Close what is idle; nothing else may be in use any more."""
@@ -243,10 +250,11 @@ class Pool:
             raise
         return Connection(raw, prepares)
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(connection.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return task
 
     def _sweep_idle(self) -> None:
         self._sweep = None

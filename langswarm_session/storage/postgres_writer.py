@@ -28,6 +28,9 @@ from langswarm_session.storage.postgres_write import Write, send
 MAX_GROUP, MAX_WEIGHT = 256, 1_000_000
 """How many writes, of how many characters, go in one statement at most."""
 
+_STOP_TIME = 1.0
+"""How many seconds the server has to stop a write that took too long."""
+
 
 class Writer:
     """Sends writes. Everything here runs on one event loop.
@@ -65,7 +68,7 @@ class Writer:
         own = self._alone.get(write.session_id)
         if own is not None:
             own.append(write)
-        elif self.is_idle and self._fly(write):
+        elif self.is_idle and self.fly(write):
             return
         elif not (self._gathering or self._alone):
             self._start_alone(write.session_id, [write])
@@ -76,8 +79,12 @@ class Writer:
 
     # At once
 
-    def _fly(self, write: Write) -> bool:
-        """Send a write in this very moment, if a connection stands ready for it."""
+    def fly(self, write: Write) -> bool:
+        """Send a write in this very moment, if a connection stands ready for it.
+
+        Returns:
+            Whether it was sent; nothing else may be under way when this is asked for.
+        """
         if write.shape is None:
             return False
         query = self._jobs.tables.sql(write.shape.query)
@@ -95,7 +102,18 @@ class Writer:
         self, write: Write, connection: Connection, rows: Any, error: BaseException | None
     ) -> None:
         write.work = None
-        self._jobs.pool.release(connection, usable=error is None)
+        closing = self._jobs.pool.release(connection, usable=error is None)
+        if closing is not None and isinstance(error, asyncio.CancelledError):
+            self._spawn(self._stop(write, closing, error))
+        else:
+            self._landed(write, rows, error)
+
+    async def _stop(self, write: Write, closing: asyncio.Task[None], error: BaseException) -> None:
+        """Wait for the server to stop a write, so that it is not made after its caller has gone."""
+        await asyncio.wait([closing], timeout=_STOP_TIME)
+        self._landed(write, None, error)
+
+    def _landed(self, write: Write, rows: Any, error: BaseException | None) -> None:
         later = self._alone.pop(write.session_id)
         if error is None:
             write.unclear = False
@@ -186,7 +204,9 @@ class Writer:
             for write in group:
                 write.unclear = False
         finally:
-            self._jobs.pool.release(connection, reserved=reserved, usable=usable)
+            closing = self._jobs.pool.release(connection, reserved=reserved, usable=usable)
+            if closing is not None:
+                await asyncio.wait([closing], timeout=_STOP_TIME)
 
     # One session after the other
 
