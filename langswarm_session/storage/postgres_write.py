@@ -12,8 +12,8 @@ from langswarm_session.storage.postgres_rows import Batch, maybe_text, to_record
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_shapes import FIELDS, shape_of
 
-_ARGUMENTS = ", ".join(f"${n}" for n in range(1, 24))
-_WRITE = f"SELECT key, {FIELDS} FROM {{write}}({_ARGUMENTS})"
+_ARGUMENTS = ", ".join(f"${n}" for n in range(1, 26))
+_WRITE = f"SELECT key, {FIELDS} FROM {{write_together}}({_ARGUMENTS})"
 
 
 class Write(TimedCall):
@@ -96,7 +96,7 @@ class Write(TimedCall):
 async def send(
     connection: Connection, tables: Tables, group: list[Write], *, may_wait: bool
 ) -> None:
-    """Make writes in one statement, and set the result of each that was made.
+    """Make writes, each to another session, in one statement; set the result of each that was made.
 
     One that does not fit its session as it is now, or is under way in another transaction that is
     not to be waited for, is left without a result.
@@ -104,20 +104,28 @@ async def send(
     Raises:
         asyncpg.PostgresError: If a message is stored already, or a key; then none was made.
     """
-    rows = [row for write in group for row in write.batch.rows]
-    messages = [_column(each) for each in zip(*rows, strict=True)] if rows else [()] * 5
     shape = group[0].shape if may_wait and len(group) == 1 else None
     if shape is not None and connection.prepares:
-        values = shape.pick(group[0].values, rows)
+        values = shape.pick(group[0].values, group[0].batch.rows)
         found = await connection.fetch(tables.sql(shape.query), *values) or [(None,)]
     else:
         columns = map(_column, zip(*(write.values for write in group), strict=True))
-        found = await connection.fetch(tables.sql(_WRITE), may_wait, *columns, *messages)
+        found = await connection.fetch(tables.sql(_WRITE), may_wait, *columns, *_messages(group))
     for write, row in zip(group, found, strict=True):
         if row[0]:
             write.result = to_record(row[1:])
         elif row[0] is None:
             write.is_odd = True
+
+
+def _messages(group: list[Write]) -> list[Any]:
+    """The columns of all messages, with the number of each one's write and its place in that."""
+    rows = [
+        (number, place, *row)
+        for number, write in enumerate(group, 1)
+        for place, row in enumerate(write.batch.rows, 1)
+    ]
+    return [_column(each) for each in zip(*rows, strict=True)] if rows else [()] * 7
 
 
 def _column(values: tuple[Any, ...]) -> tuple[Any, ...] | None:

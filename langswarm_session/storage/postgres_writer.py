@@ -150,19 +150,23 @@ class Writer:
             self._gathering = None
 
     def _next_group(self) -> list[Write]:
-        group: list[Write] = []
+        """The oldest writes that wait, one of each session at most."""
+        group: dict[str, Write] = {}
+        later: list[Write] = []
         weight = 0
         while self._waiting and len(group) < MAX_GROUP and weight <= MAX_WEIGHT:
-            huge = self._waiting[0].size > MAX_WEIGHT
-            if huge and group:
-                break  # those of its session that came before it are in the group, maybe
             write = self._waiting.popleft()
-            if huge:
+            if not self._is_wanted(write):
+                continue
+            if write.session_id in group:
+                later.append(write)
+            elif write.size > MAX_WEIGHT:
                 self._do_alone([write])
-            elif self._is_wanted(write):
-                group.append(write)
+            else:
+                group[write.session_id] = write
                 weight += write.size
-        return group
+        self._waiting.extendleft(reversed(later))
+        return list(group.values())
 
     def _is_wanted(self, write: Write) -> bool:
         # Whoever gave up while it waited here finds that nothing was stored.
