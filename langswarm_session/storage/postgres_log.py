@@ -34,7 +34,7 @@ from langswarm_session.storage.postgres_rows import (
     to_text,
 )
 from langswarm_session.storage.postgres_schema import Tables
-from langswarm_session.storage.postgres_write import FIELDS
+from langswarm_session.storage.postgres_shapes import FIELDS
 from langswarm_session.storage.rows import ASSISTANT, MESSAGE_COLUMNS, decode_messages
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
