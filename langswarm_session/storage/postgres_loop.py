@@ -12,7 +12,9 @@ import selectors
 import threading
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVarTuple
+
+Ts = TypeVarTuple("Ts")
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc,unused-ignore]
@@ -58,7 +60,7 @@ class SharedLoop(asyncio.SelectorEventLoop):
         self._turn.release()
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """See `asyncio.loop.call_soon`."""
         if threading.get_ident() == self._owner:
@@ -68,8 +70,8 @@ class SharedLoop(asyncio.SelectorEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """See `asyncio.loop.call_at`."""
