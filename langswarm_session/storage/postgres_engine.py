@@ -176,7 +176,7 @@ class PostgresEngine:
                 f"{self.name}: {self._count} calls wait already; try again later, or raise "
                 "max_waiting"
             )
-        if self._size and self._size + call.size > self._max_waiting_size:
+        if call.size and self._size and self._size + call.size > self._max_waiting_size:
             raise StorageBusyError(
                 f"{self.name}: calls with {self._size} characters wait already; try again later, "
                 "or raise max_waiting_size"
