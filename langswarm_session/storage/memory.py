@@ -316,8 +316,8 @@ class InMemorySessionStorage(ISessionStorage):
             if not fresh:
                 if messages:
                     known = None if key is None else log.known_turn(key)
-                    if known is not None:
-                        rules.check_digest(known, key, log.record)
+                    if rules.is_replay(known, key, token, log.record):
+                        return Appended(log.record, log.of_turn(known.turn))
                     rules.check_append(log.record, token, expected_revision, _now())
                 return Appended(log.record, _as_stored(log, messages))
             if token is not None:

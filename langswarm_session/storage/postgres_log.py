@@ -427,8 +427,8 @@ async def append(
     if not batch.messages:
         if batch.stored:
             known = None if key is None else await log.known_turn(batch, key)
-            if known is not None:
-                rules.check_digest(known, key, log.record)
+            if rules.is_replay(known, key, token, log.record):
+                return Appended(log.record, await log.select_turn(known.turn))
             rules.check_append(log.record, token, expected_revision, log.now)
         return Appended(log.record, batch.placed(0, 0))
     if token is not None:

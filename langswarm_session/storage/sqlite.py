@@ -222,8 +222,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 if batch.stored:
                     if key is not None:
                         known = log.known_turn(connection, record, place, batch, key)
-                        if known is not None:
-                            rules.check_digest(known, key, record)
+                        if rules.is_replay(known, key, token, record):
+                            return Appended(record, log.select_turn(connection, place, known.turn))
                     rules.check_append(record, token, expected_revision, log.now())
                 return Appended(record, batch.merged([]))
             if token is not None:
@@ -247,7 +247,8 @@ class SQLiteSessionStorage(ISessionStorage):
             stored = log.insert(connection, place, record.last_seq, turn, batch)
             return Appended(record, stored, len(batch.messages))
 
-        return await self._store(session_id, messages, job)
+        # What goes on with a turn that is open is not refused, however many calls wait.
+        return await self._store(session_id, messages, job, must=token is not None)
 
     async def begin_turn(
         self,
@@ -320,7 +321,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 log.save_status(connection, place, turn, end.status, end.error)
             return Appended(record, stored, len(batch.messages))
 
-        return await self._store(session_id, messages, job)
+        return await self._store(session_id, messages, job, must=True)
 
     async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
@@ -336,7 +337,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 ).rowcount
             }
 
-        return await self._engine.write(job)
+        return await self._engine.write(job, must=True)
 
     async def get_messages(
         self,
@@ -501,13 +502,18 @@ class SQLiteSessionStorage(ISessionStorage):
         session_id: str,
         messages: Sequence[SessionMessage],
         job: Callable[[sqlite3.Connection, log.Batch], T],
+        *,
+        must: bool = False,
     ) -> T:
         """Run a job that stores messages; if an id is known, again without that message."""
         batch = log.Batch(messages)
         try:
             size = batch.size
             return await self._engine.write(
-                lambda connection: job(connection, batch), is_small=size <= _LITTLE, size=size
+                lambda connection: job(connection, batch),
+                is_small=size <= _LITTLE,
+                size=size,
+                must=must,
             )
         except sqlite3.IntegrityError:
             pass
@@ -519,6 +525,6 @@ class SQLiteSessionStorage(ISessionStorage):
             return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))
 
         try:
-            return await self._engine.write(careful)
+            return await self._engine.write(careful, must=must)
         except sqlite3.IntegrityError as error:
             raise typed_error(error, self.db_path) from error

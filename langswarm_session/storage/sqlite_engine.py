@@ -138,7 +138,9 @@ class SQLiteEngine:
         self._reader: _Reader | None = _Reader(self._file, busy_timeout=0)
         self._reads_pace = Pace()
 
-    async def write(self, job: Job[T], *, is_small: bool = False, size: int = 0) -> T:
+    async def write(
+        self, job: Job[T], *, is_small: bool = False, size: int = 0, must: bool = False
+    ) -> T:
         """Run a job in a transaction of the writer and return its result once that is durable.
 
         A job may be run again after a rollback. It must not write before it raises a
@@ -148,6 +150,7 @@ class SQLiteEngine:
             job: What to do.
             is_small: Whether it reads and writes little, whatever is stored.
             size: How many characters it stores.
+            must: Whether it is accepted however many calls wait.
 
         Raises:
             StorageClosedError: If the engine was closed.
@@ -156,7 +159,7 @@ class SQLiteEngine:
         """
         call = JobCall(job, is_small=is_small, size=size)
         with self._lock:
-            self._refuse(self._accepted - self._finished)
+            self._refuse(0 if must else self._accepted - self._finished)
             self._accepted += 1
             at_once = not self._crowd.may_come and self._may_write_here(call)
             if not at_once:
@@ -266,7 +269,7 @@ class SQLiteEngine:
             return False
         if not writer.lock.acquire(blocking=False):
             return False
-        if writer.identity is None:
+        if not writer.is_open:
             writer.lock.release()
             return False
         return True

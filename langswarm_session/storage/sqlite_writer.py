@@ -10,7 +10,7 @@ from threading import Lock
 
 from langswarm_session.errors import SessionError, StorageUnavailableError
 from langswarm_session.storage.sqlite_calls import JobCall
-from langswarm_session.storage.sqlite_errors import is_busy, typed_error
+from langswarm_session.storage.sqlite_errors import is_busy, needs_reopening, typed_error
 from langswarm_session.storage.sqlite_file import DatabaseFile, Identity
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,11 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._waits = True
         self._log = _Log()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next commit need not open the file first."""
+        return self._connection is not None
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -197,5 +202,7 @@ class Writer:
             self._waits = waits
 
     def _fail(self, calls: Sequence[JobCall], error: Exception) -> None:
+        if isinstance(error, sqlite3.Error) and needs_reopening(error):
+            self.close()
         for call in calls:
             call.error = typed_error(error, self._file.path)

@@ -18,18 +18,9 @@ from langswarm_session.records import IdempotencyKey, SessionChanges
 from langswarm_session.testing.making import lease, new_session, texts, user
 
 KEY = IdempotencyKey("key", "digest")
-BUSY_FIRST = pytest.mark.xfail(
-    reason="with the same message ids the session is looked at first: SessionBusyError"
-)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("memory", marks=BUSY_FIRST),
-        "sqlite",
-        pytest.param("postgres", marks=BUSY_FIRST),
-    ]
-)
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ISessionStorage]:
     if request.param == "memory":
         made: ISessionStorage = InMemorySessionStorage()
