@@ -139,9 +139,12 @@ async def export_session(session: BaseSession) -> AsyncIterator[dict[str, Any]]:
         count += 1
         yield {"type": "message", **message.model_dump(mode="json", exclude_none=True)}
     if count != record.message_count:
-        raise RevisionConflictError(
-            "messages were removed while it was exported; export it again", session_id=session_id
-        )
+        now = await storage.get_session(session_id)
+        if now.revision != record.revision:
+            raise RevisionConflictError(
+                "messages were removed while it was exported; export it again",
+                session_id=session_id,
+            )
     yield {"type": "end", "session_id": session_id, "messages": count}
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langswarm_session.checks import check_id, check_name
 from langswarm_session.errors import (
     ImportFormatError,
+    InvalidInputError,
     SessionError,
     SessionExistsError,
     SessionNotFoundError,
@@ -99,6 +100,10 @@ class ImportOptions:
             check_id(self.session_id, "session_id")
         check_name(self.provider, "provider")
         check_name(self.model, "model")
+        try:
+            object.__setattr__(self, "on_conflict", OnConflict(self.on_conflict))
+        except ValueError as error:
+            raise InvalidInputError(f"on_conflict: {error}") from None
 
 
 async def import_session(

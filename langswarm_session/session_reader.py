@@ -18,6 +18,8 @@ from langswarm_session.storage.rows import dump_json, encode_message
 
 _CLOSED = "a turn that was open is noted as failed: nobody is left to end it"
 
+_MISCOUNTED = "its messages were miscounted where it came from, and are counted anew"
+
 
 @dataclass(slots=True)
 class ReadSession:
@@ -147,13 +149,15 @@ class SessionReader:
         assert row is not None
         self._check_noted(None)
         count = self._writer.message_count
-        if line.get("messages") != count or row.message_count != count:
+        expected = line.get("messages")
+        if expected != count:
             raise InvalidInputError(
-                f"there are {count} messages, and {row.message_count} there should be: some are "
-                "missing"
+                f"there are {count} messages, and {expected} there should be: some are missing"
             )
-        archive = self._writer.finish(_record(row))
+        archive = self._writer.finish(_record(row)._replace(message_count=count))
         notes = [_CLOSED] if self._writer.closed_turns else []
+        if row.message_count != count:
+            notes.append(_MISCOUNTED)
         return ReadSession(self._writer, archive, row.session_id, notes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -209,6 +210,18 @@ async def test_messages_that_go_away_meanwhile_are_told_of(manager: SessionManag
         _ = [line async for line in lines]
 
 
+async def test_a_session_that_is_miscounted_can_be_rescued(tmp_path: Path, other: SessionManager):
+    path = tmp_path / "x.db"
+    async with SessionManager("sqlite", storage_config={"db_path": path}) as manager:
+        await some_session(manager)
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE sessions SET message_count = 99")
+        connection.close()
+        imported = await import_session(other, await lines_of(manager, "s"))
+    assert "counted anew" in imported.notes[0]
+    assert (await other.get_session("s")).metrics.message_count == 7
+
+
 # Names
 
 
@@ -282,7 +295,7 @@ def _changed(line: dict[str, Any], **values: Any) -> dict[str, Any]:
     ("change", "number", "words"),
     [
         (lambda all_: all_[:-1], None, "cut off"),
-        (lambda all_: all_[:6] + all_[7:], 11, "6 messages, and 7"),
+        (lambda all_: all_[:6] + all_[7:], 11, "6 messages, and 7 there should be"),
         (lambda all_: all_[1:], 1, "none of"),
         (lambda all_: [all_[0], *all_], 2, "before the one before it has ended"),
         (lambda all_: [_changed(all_[0], version=2), *all_[1:]], 1, "upgrade"),

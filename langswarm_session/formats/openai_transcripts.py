@@ -151,8 +151,8 @@ def _calls(given: Mapping[str, Any]) -> Iterator[ToolCallBlock]:
 
 def _beside(message: SessionMessage, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """What turns the message, converted back, into what was given; None if nothing has to."""
-    converted = to_chat([message]) if message.role is not MessageRole.FUNCTION else []
-    if len(converted) != 1:
+    converted, lost = _converted(message)
+    if len(converted) != 1 or lost:
         return {"message": dict(given)}
     made = converted[0]
     nothing = object()
@@ -171,11 +171,17 @@ def to_transcript(message: SessionMessage) -> tuple[list[ChatMessage], list[str]
         Mostly one message; and the types of the blocks that were left out or put into words.
     """
     beside = (message.native or {}).get(NATIVE)
-    if isinstance(beside, dict) and "message" in beside:
-        return [beside["message"]], []
-    if isinstance(beside, dict):
-        made = {**to_chat([message])[0], **beside["set"]}
-        return [{k: v for k, v in made.items() if k not in beside["without"]}], []
+    converted, lost = _converted(message)
+    match beside:
+        case {"message": dict(given)}:
+            return [given], []
+        case {"set": dict(other), "without": list(extra)} if len(converted) == 1:
+            made = {**converted[0], **other}
+            return [{name: made[name] for name in made if name not in extra}], []
+    return converted, lost
+
+
+def _converted(message: SessionMessage) -> tuple[list[ChatMessage], list[str]]:
     if message.role in _RESULTS and any(isinstance(b, ToolResultBlock) for b in message.blocks):
         lost: list[str] = [b.type for b in message.blocks if not isinstance(b, ToolResultBlock)]
         lost += [b.type for b in _inside(message.blocks) if not isinstance(b, TextBlock)]

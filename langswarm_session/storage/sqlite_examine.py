@@ -64,6 +64,9 @@ def examine(path: str, *, synchronous: str, full: bool) -> list[Finding]:
             found += _database(connection, path, synchronous, full=full)
     except StorageVersionError as error:
         found.append(problem("schema", str(error), "upgrade the package"))
+    except sqlite3.OperationalError as error:
+        advice = "see what is at that path, who may read it, and which program keeps it locked"
+        found.append(problem("file", f"it cannot be opened: {error}", advice))
     except (StorageCorruptError, sqlite3.DatabaseError) as error:
         found.append(problem("file", f"it cannot be read: {error}", _RESCUE))
     return found

@@ -33,5 +33,5 @@ class StorageConformance(
             for anything but memory; the tests of a second storage on the same data are skipped
             otherwise.
         restores_exactly: Whether it restores a session as it was, with its numbers, times and
-            figures. Set it to False for a storage without a `restore_session` of its own.
+            figures. Set it to True for a storage with a `restore_session` of its own.
     """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,51 @@ def fill(address: str) -> Callable[[Callable[[SessionManager], Any]], None]:
         asyncio.run(main())
 
     return run
+
+
+class Person:
+    """Somebody at a terminal that runs the command line."""
+
+    def __init__(self, command: list[str]) -> None:
+        import pty
+
+        self.screen = ""
+        self._terminal, terminal = pty.openpty()
+        self.process = subprocess.Popen(
+            command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+        )
+        os.close(terminal)
+
+    def type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    def sees(self, text: str) -> str:
+        """Wait for a text; returns what was on the screen up to it, once."""
+        deadline = time.monotonic() + 30
+        while text not in self.screen:
+            wait = max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([self._terminal], [], [], wait)
+            assert ready, f"no {text!r} in {self.screen!r}"
+            self.screen += os.read(self._terminal, 4096).decode(errors="replace")
+        seen, found, self.screen = self.screen.partition(text)
+        return seen + found
+
+    def leave(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._terminal)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[[list[str]], Person]]:
+    """Runs commands at terminals, with somebody in front of each."""
+    people: list[Person] = []
+
+    def sit_down(command: list[str]) -> Person:
+        people.append(Person(command))
+        return people[-1]
+
+    yield sit_down
+    for person in people:
+        person.leave()

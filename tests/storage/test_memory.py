@@ -18,6 +18,8 @@ from langswarm_session.testing.storage_search import SearchTests
 
 
 class TestInMemorySessionStorage(StorageConformance):
+    restores_exactly = True
+
     def make_storage(self, tmp_path: Path) -> InMemorySessionStorage:
         return InMemorySessionStorage()
 
@@ -95,7 +97,5 @@ class WithoutHelp(InMemorySessionStorage):
 
 
 class TestWithoutHelp(RestoreTests, SearchTests):
-    restores_exactly = False
-
     def make_storage(self, tmp_path: Path) -> InMemorySessionStorage:
         return WithoutHelp()

@@ -31,6 +31,7 @@ NOWHERE = "postgresql://ann:secret@127.0.0.1:1/none"
 
 
 class TestPostgresSessionStorage(StorageConformance):
+    restores_exactly = True
     durable = True
 
     @pytest.fixture(autouse=True)

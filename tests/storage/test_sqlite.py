@@ -27,6 +27,7 @@ from langswarm_session.testing.making import completed, lease, new_session, repl
 
 
 class TestSQLiteSessionStorage(StorageConformance):
+    restores_exactly = True
     durable = True
 
     def make_storage(self, tmp_path: Path) -> SQLiteSessionStorage:
