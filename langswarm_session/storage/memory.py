@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from threading import Lock
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic_core import from_json
 
-from langswarm_session.archives import SessionArchive, TurnNote
 from langswarm_session.errors import SessionError, StorageClosedError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -39,6 +38,9 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage.edits import check_edit
 from langswarm_session.storage.rows import dump_json, encode_message
+
+if TYPE_CHECKING:
+    from langswarm_session.archives import SessionArchive, TurnNote
 
 
 @dataclass(slots=True)
@@ -529,6 +531,8 @@ class InMemorySessionStorage(ISessionStorage):
         self, session_id: str, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
+        from langswarm_session.archives import TurnNote
+
         with self._lock:
             notes = self._log(session_id).turns
             found = sorted(turn for turn in notes if turn > after)[:limit]

@@ -7,13 +7,11 @@ import re
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
-from langswarm_session.archives import SessionArchive, TurnNote
-from langswarm_session.diagnosis import Finding
 from langswarm_session.errors import InvalidInputError, MissingDependencyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -35,19 +33,15 @@ from langswarm_session.records import (
     TurnEnd,
     TurnStart,
 )
-from langswarm_session.searching import Search, SearchPage
 from langswarm_session.storage import rules
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, SYSTEM, decode_messages, dump_json
 
 try:
     from langswarm_session.storage import postgres_log as log
     from langswarm_session.storage.postgres_engine import PostgresEngine
-    from langswarm_session.storage.postgres_examine import examine
     from langswarm_session.storage.postgres_pool import Connection, PoolSettings
-    from langswarm_session.storage.postgres_restore import restore, turn_notes
     from langswarm_session.storage.postgres_rows import Batch, to_record, to_text
     from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
-    from langswarm_session.storage.postgres_search import search_messages as find_messages
     from langswarm_session.storage.postgres_shapes import FIELDS
     from langswarm_session.storage.postgres_write import Write
 except ModuleNotFoundError as error:
@@ -56,6 +50,11 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError(
         "PostgreSQL needs asyncpg; install it with: pip install 'langswarm-session[postgres]'"
     ) from error
+
+if TYPE_CHECKING:
+    from langswarm_session.archives import SessionArchive, TurnNote
+    from langswarm_session.diagnosis import Finding
+    from langswarm_session.searching import Search, SearchPage
 
 _MESSAGES = (
     f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} AS message "
@@ -467,12 +466,17 @@ class PostgresSessionStorage(ISessionStorage):
         self, session_id: str, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
+        # What a first turn does not need is loaded when it is used, here and below.
+        from langswarm_session.storage.postgres_restore import turn_notes
+
         return await self._engine.read(
             lambda connection: turn_notes(connection, self._tables, session_id, after, limit)
         )
 
     async def restore_session(self, archive: SessionArchive) -> SessionRecord:
         """See `ISessionStorage.restore_session`."""
+        from langswarm_session.storage.postgres_restore import restore
+
         return await self._engine.transact(
             lambda connection: restore(connection, self._tables, archive)
         )
@@ -489,12 +493,16 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def search_messages(self, search: Search) -> SearchPage:
         """See `ISessionStorage.search_messages`."""
+        from langswarm_session.storage.postgres_search import search_messages
+
         return await self._engine.read(
-            lambda connection: find_messages(connection, self._tables, search)
+            lambda connection: search_messages(connection, self._tables, search)
         )
 
     async def examine(self, *, full: bool = False) -> list[Finding]:
         """See `ISessionStorage.examine`. On a connection of its own, and makes no tables."""
+        from langswarm_session.storage.postgres_examine import examine
+
         return await examine(self._settings, self._tables, full=full)
 
     async def health(self) -> StorageHealth:

@@ -9,12 +9,10 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic_core import from_json
 
-from langswarm_session.archives import SessionArchive, TurnNote
-from langswarm_session.diagnosis import Finding
 from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
@@ -30,18 +28,18 @@ from langswarm_session.records import (
     TurnEnd,
     TurnStart,
 )
-from langswarm_session.searching import Search, SearchPage
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.sqlite_engine import SQLiteEngine
 from langswarm_session.storage.sqlite_errors import typed_error
-from langswarm_session.storage.sqlite_examine import examine
 from langswarm_session.storage.sqlite_file import DatabaseFile, Synchronous
-from langswarm_session.storage.sqlite_restore import restore, turn_notes
 from langswarm_session.storage.sqlite_schema import MIGRATIONS, snapshot
-from langswarm_session.storage.sqlite_scrub import scrub
-from langswarm_session.storage.sqlite_search import search_messages
+
+if TYPE_CHECKING:
+    from langswarm_session.archives import SessionArchive, TurnNote
+    from langswarm_session.diagnosis import Finding
+    from langswarm_session.searching import Search, SearchPage
 
 T = TypeVar("T")
 
@@ -439,12 +437,17 @@ class SQLiteSessionStorage(ISessionStorage):
         self, session_id: str, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
+        # What a first turn does not need is loaded when it is used, here and below.
+        from langswarm_session.storage.sqlite_restore import turn_notes
+
         return await self._engine.read(
             lambda connection: turn_notes(connection, session_id, after, limit)
         )
 
     async def restore_session(self, archive: SessionArchive) -> SessionRecord:
         """See `ISessionStorage.restore_session`."""
+        from langswarm_session.storage.sqlite_restore import restore
+
         try:
             return await self._engine.write(lambda connection: restore(connection, archive))
         except sqlite3.IntegrityError as error:
@@ -452,6 +455,8 @@ class SQLiteSessionStorage(ISessionStorage):
 
     async def scrub(self) -> None:
         """See `ISessionStorage.scrub`. Takes as much free space as the file has."""
+        from langswarm_session.storage.sqlite_scrub import scrub
+
         await self._engine.write(lambda _: None)  # it is open, and nothing waits before us
         try:
             await asyncio.to_thread(scrub, self._engine.path, timeout=self._busy_timeout)
@@ -460,10 +465,14 @@ class SQLiteSessionStorage(ISessionStorage):
 
     async def search_messages(self, search: Search) -> SearchPage:
         """See `ISessionStorage.search_messages`."""
+        from langswarm_session.storage.sqlite_search import search_messages
+
         return await self._engine.read(lambda connection: search_messages(connection, search))
 
     async def examine(self, *, full: bool = False) -> list[Finding]:
         """See `ISessionStorage.examine`. Does not open the storage, nor make a file."""
+        from langswarm_session.storage.sqlite_examine import examine
+
         return await asyncio.to_thread(
             examine, self.db_path, synchronous=self._synchronous, full=full
         )
