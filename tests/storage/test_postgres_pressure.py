@@ -149,7 +149,7 @@ async def test_a_write_that_was_stopped_is_not_made_later(postgres_schema: str) 
 
 
 async def test_connecting_to_silence_ends(postgres_schema: str) -> None:
-    with proxy() as between:
+    with proxy(postgres_server.port()) as between:
         between.stalls = True
         storage = PostgresSessionStorage(
             postgres_server.through(between.port), schema=postgres_schema, connect_timeout=0.3
@@ -386,7 +386,7 @@ async def test_close_finishes_what_was_accepted_and_refuses_the_rest(postgres_sc
 
 
 async def test_close_ends_though_the_server_is_gone(postgres_schema: str) -> None:
-    with proxy() as between:
+    with proxy(postgres_server.port()) as between:
         dsn = postgres_server.through(between.port)
         async with opened(postgres_schema, dsn=dsn, timeout=0.5, connect_timeout=0.3) as storage:
             await asyncio.gather(*(storage.get_session("s") for _ in range(5)))
