@@ -61,7 +61,8 @@ async def test_a_file_that_is_removed(
 
 @pytest.mark.xfail(
     reason="the new file is used with the -wal and -shm of the old one, which others still have "
-    "open: I/O errors for ever, and in the end SIGBUS or a damaged file"
+    "open: I/O errors for ever, and in the end SIGBUS or a damaged file",
+    strict=False,  # it depends on which process comes first
 )
 async def test_a_file_that_is_removed_without_its_log(
     sqlite_place: Place, start: Callable[..., Writer], note: Notes
@@ -113,7 +114,8 @@ async def test_a_file_that_is_replaced(
 
 
 @pytest.mark.xfail(
-    reason="what is written to a -wal file that has no name any more is lost with the process"
+    reason="what is written to a -wal file that has no name any more is lost with the process",
+    strict=False,  # unless somebody folded it into the file just before
 )
 async def test_a_log_that_is_removed(
     sqlite_place: Place, start: Callable[..., Writer], note: Notes
