@@ -143,8 +143,10 @@ class Flight:
             future = self._work.send(None)
         except StopIteration as stop:
             self._land(stop.value, None)
-        except BaseException as error:  # noqa: BLE001 - whoever is told decides
+        except BaseException as error:
             self._land(None, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise  # it was meant for the thread that sends
         else:
             self.waits_for = future
             future._asyncio_future_blocking = False  # as a task does, which then waits as well

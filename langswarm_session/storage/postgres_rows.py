@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage import rules
 from langswarm_session.storage.rows import check_text, dump_json, encode_id, encode_message
+
+MAX_SIZE = 200_000_000
+"""How many characters one write may have: of four bytes each, they are what a statement may be."""
 
 MessageRow = tuple[int, str | None, int, bytes, str | None]
 """What of a row the message itself decides: role, content, timestamp, id, extra."""
@@ -106,6 +110,10 @@ class Batch:
         messages: Those that are new.
         stored: Those whose id turned out to be stored already, as they are stored.
         order: The ids of all, as they were given.
+        size: How many characters are to be stored.
+
+    Raises:
+        InvalidInputError: If they are too many for one write.
     """
 
     messages: Sequence[SessionMessage]
@@ -113,10 +121,17 @@ class Batch:
     order: list[str] = field(default_factory=list)
     rows: list[MessageRow] = field(init=False)
     sums: tuple[int, int, int, int] = field(init=False)
+    size: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.rows = [encode(message) for message in self.messages]
         self.sums = rules.usage_sums(self.messages)
+        self.size = sum(len(row[1] or "") + len(row[4] or "") for row in self.rows)
+        if self.size > MAX_SIZE:
+            raise InvalidInputError(
+                f"{self.size} characters are too many for one write to PostgreSQL, which takes "
+                f"{MAX_SIZE}; store what is so large elsewhere, and its address in the message"
+            )
 
     def placed(self, last_seq: int, turn: int) -> list[SessionMessage]:
         """All messages as stored, the last of the new ones with this number."""

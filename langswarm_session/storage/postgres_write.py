@@ -65,7 +65,7 @@ class Write(TimedCall):
         error: str | None = None,
         key: IdempotencyKey | None = None,
     ) -> None:
-        super().__init__(sum(len(row[1] or "") + len(row[4] or "") for row in batch.rows))
+        super().__init__(batch.size)
         self.session_id = session_id
         self.batch = batch
         self.is_odd = False

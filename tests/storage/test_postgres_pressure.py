@@ -15,6 +15,7 @@ from postgres_proxy import proxy
 
 from langswarm_session import (
     BaseSession,
+    InvalidInputError,
     MockProviderSession,
     RevisionConflictError,
     SessionManager,
@@ -25,7 +26,7 @@ from langswarm_session import (
     blocking,
 )
 from langswarm_session.records import SessionChanges
-from langswarm_session.storage import postgres_writer
+from langswarm_session.storage import postgres_pool, postgres_rows, postgres_writer
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
 
@@ -220,6 +221,58 @@ async def test_what_cannot_be_sent_harms_nobody(postgres_schema: str) -> None:
                 await storage.append("s", [user()], expected_revision=2**70)
             await storage.append("s", [user("a")])
         assert texts(await storage.get_messages("s")) == ["first", *"aaa"]
+
+
+async def test_a_write_too_large_for_a_statement_is_refused(
+    postgres_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_rows, "MAX_SIZE", 1000)
+    async with opened(postgres_schema) as storage:
+        log = await storage.append("s", [user("x" * 1000)])
+        for call in (
+            storage.append("s", [user("x" * 1001)]),
+            storage.append("s", [user("x" * 600), reply("x" * 600)]),
+            storage.begin_turn("s", [user("x" * 1001)], lease()),
+            storage.edit_messages(
+                "s", expected_revision=log.record.revision, add=[user("x" * 1001)]
+            ),
+        ):
+            with pytest.raises(InvalidInputError, match="1000"):
+                await call
+        assert (await storage.get_session("s")).message_count == 2
+
+
+def test_a_caller_interrupted_as_it_sends_hears_of_it_and_harms_nobody(
+    postgres_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes while the caller's own thread talks to the driver."""
+    storage = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
+    fetch, here = postgres_pool.Connection.fetch, threading.get_ident()
+    interrupted: list[str] = []
+
+    async def interrupt(self: Any, query: str, *values: Any) -> Any:
+        if threading.get_ident() == here and not interrupted:
+            interrupted.append(query)
+            raise KeyboardInterrupt
+        return await fetch(self, query, *values)
+
+    async def prepare() -> None:
+        await storage.create_session(new_session("s"))
+        for _ in range(3):
+            await storage.append("s", [user("before")])
+
+    asyncio.run(prepare())
+    monkeypatch.setattr(postgres_pool.Connection, "fetch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(100):  # the other thread may be awake at the first
+            asyncio.run(storage.append("s", [user("sent")]))
+    monkeypatch.undo()
+    asyncio.run(storage.append("s", [user("after")]))
+    said = texts(asyncio.run(storage.get_messages("s")))
+    assert said[:3] == ["before"] * 3
+    assert said[-1] == "after"
+    assert len(interrupted) == 1
+    asyncio.run(storage.close())
 
 
 # Cancelled callers

@@ -65,6 +65,29 @@ async def test_an_older_schema_becomes_a_newer_one_once(
         await each.close()
 
 
+async def test_a_schema_of_version_1_becomes_the_newest_in_place(
+    postgres_schema: str, own_migrations: list[list[str]]
+) -> None:
+    newest = own_migrations[1:]
+    del own_migrations[1:]
+    first = open_storage(postgres_schema)
+    await first.create_session(new_session("s"))
+    await first.close()
+    own_migrations += newest
+    storages = [open_storage(postgres_schema) for _ in range(5)]
+    await asyncio.gather(
+        *(each.append("s", [user(f"{n}"), reply(f"{n}")]) for n, each in enumerate(storages))
+    )
+    log = await storages[0].get_messages("s")
+    assert sorted(texts(log)) == sorted(f"{n}" for n in range(5) for _ in "ab")
+    for each in storages:
+        assert (await each.health()).schema_version == len(postgres.MIGRATIONS)
+        await each.close()
+    # A process of the version before calls this one, until it is started anew.
+    query = "SELECT pronamespace::regnamespace::text FROM pg_proc WHERE proname = 'langswarm_write'"
+    assert (postgres_schema,) in await asyncio.to_thread(ask, postgres_schema, query)
+
+
 async def test_a_migration_that_fails_leaves_all_as_it_was(
     postgres_schema: str, own_migrations: list[list[str]]
 ) -> None:
