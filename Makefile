@@ -1,18 +1,21 @@
 # make run   a conversation that is still there the next time (needs no key)
 # make test  the tests
-# make doors each framework's door, alone with its framework
+# make doors each framework's door, alone with its framework (make doors-lowest: its lowest version)
+# make chaos faults on purpose, the long form (minutes; as root also full and read-only disks)
 # make check lint, format and types
 # make bench side by side with the peers (installs them into an environment of their own)
+# make load  10,000 sessions, 200 at work at once, on each backend (about 12 minutes)
 
 PYTHON ?= python3
 VENV := .venv
 DOOR_VENVS := .venv-doors
+LOWEST_VENVS := .venv-doors-lowest
 DOORS := langchain langchain-agents llama-index openai-agents
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 DB ?= langswarm_sessions.db
 
-.PHONY: run test doors check format bench notebooks clean
+.PHONY: run test chaos doors doors-lowest check format bench load notebooks clean
 
 run: $(VENV)/.run
 	@$(BIN)/langswarm-session --db $(DB) chat --session demo --demo
@@ -20,7 +23,12 @@ run: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
 
+chaos: $(VENV)/.dev
+	LANGSWARM_CHAOS=full $(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos $(ARGS)
+
 doors: $(addprefix door-,$(DOORS))
+
+doors-lowest: $(addprefix lowest-,$(DOORS))
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -34,11 +42,14 @@ format: $(VENV)/.dev
 bench: $(BENCH_VENV)/.bench
 	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
 
+load: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.load_run $(ARGS)
+
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(DOOR_VENVS) build dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(DOOR_VENVS) $(LOWEST_VENVS) build dist .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -58,13 +69,26 @@ $(BENCH_VENV)/.bench: pyproject.toml benchmarks/requirements.txt
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r benchmarks/requirements.txt
 	@touch $@
 
-# One environment for each door: nothing but its framework, so that it is seen to need no more.
+# One environment for each door: nothing but its framework, so that it is seen to need no more. The
+# lowest versions are those that pyproject.toml declares.
 door-%: $(DOOR_VENVS)/%/.installed
-	$(DOOR_VENVS)/$*/bin/python -m pytest -q -n auto tests/integrations/$(subst -,_,$(patsubst langchain-agents,langchain,$*))
+	$(DOOR_VENVS)/$*/bin/python -m pytest -q -n auto $(call door_tests,$*)
+
+lowest-%: $(LOWEST_VENVS)/%/.installed
+	$(LOWEST_VENVS)/$*/bin/python -m pytest -q -n auto $(call door_tests,$*)
+
+door_tests = tests/integrations/$(subst -,_,$(patsubst langchain-agents,langchain,$1))
 
 $(DOOR_VENVS)/%/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DOOR_VENVS)/$*
 	$(DOOR_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*,test]"
 	@touch $@
 
-.PRECIOUS: $(DOOR_VENVS)/%/.installed
+$(LOWEST_VENVS)/%/.installed: pyproject.toml tests/integrations/lowest.py
+	$(PYTHON) -m venv $(LOWEST_VENVS)/$*
+	$(PYTHON) tests/integrations/lowest.py $* > $(LOWEST_VENVS)/$*/lowest.txt
+	$(LOWEST_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e ".[$*,test]" -c $(LOWEST_VENVS)/$*/lowest.txt
+	@touch $@
+
+.PRECIOUS: $(DOOR_VENVS)/%/.installed $(LOWEST_VENVS)/%/.installed

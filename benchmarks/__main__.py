@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import closing
 from pathlib import Path
 
+from benchmarks.backends import BACKENDS
 from benchmarks.bench import QUICK, Bench, Scale
-from benchmarks.contenders import CONTENDERS
 from benchmarks.measure import describe, machine
+from benchmarks.places import DEFAULT_DSN, DSN_VARIABLE
 from benchmarks.report import Section, facts_to_markdown, summary, to_json, to_markdown
 from benchmarks.sections import SECTIONS
 
@@ -35,19 +37,35 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object in place of tables")
     parser.add_argument("--quick", action="store_true", help="under two minutes, rougher figures")
     parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="sqlite",
+        help=f"the database; postgres is the server of {DSN_VARIABLE}, or {DEFAULT_DSN}",
+    )
+    parser.add_argument(
         "--only", action="append", choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS)
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    possible = BACKENDS[arguments.backend].sections or tuple(SECTIONS)
+    if impossible := set(arguments.only or ()) - set(possible):
+        parser.error(f"not with {arguments.backend}: {', '.join(sorted(impossible))}")
+    arguments.only = arguments.only or possible
+    return arguments
 
 
 def _run(folder: Path, arguments: argparse.Namespace) -> int:
-    bench = Bench.of(folder, QUICK if arguments.quick else Scale(), CONTENDERS)
-    facts = machine(folder)
+    backend = BACKENDS[arguments.backend]
+    with closing(backend.places(folder)) as places:
+        bench = Bench.of(backend, places, QUICK if arguments.quick else Scale())
+        return _measure(bench, {**machine(folder), **places.facts()}, arguments)
+
+
+def _measure(bench: Bench, facts: dict[str, str], arguments: argparse.Namespace) -> int:
     if not arguments.json:
         print(facts_to_markdown(facts))
     sections: dict[str, Section] = {}
     broken = False
-    for name in arguments.only or SECTIONS:
+    for name in arguments.only:
         started = time.monotonic()
         try:
             sections[name] = SECTIONS[name](bench)

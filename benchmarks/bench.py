@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import OURS, RAW, Contender, Kind, Store
+from benchmarks.contenders import OURS, Contender, Kind, Store
 from benchmarks.measure import describe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
-    from pathlib import Path
+
+    from benchmarks.backends import Backend
+    from benchmarks.places import Places
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,25 @@ class Bench:
     """A run.
 
     Attributes:
-        folder: Where all its files are; removed with them at the end.
+        backend: The database that it is about.
+        places: Where all is stored.
         scale: How much of everything.
         contenders: Those whose packages are installed.
         missing: The others, and what each lacks.
     """
 
-    folder: Path
+    backend: Backend
+    places: Places
     scale: Scale
     contenders: tuple[Contender, ...]
     missing: dict[str, str]
-    _numbers: count[int] = field(default_factory=count)
 
     @classmethod
-    def of(cls, folder: Path, scale: Scale, contenders: Iterable[Contender]) -> Bench:
+    def of(cls, backend: Backend, places: Places, scale: Scale) -> Bench:
         """A run with those of the contenders that are installed."""
         missing: dict[str, str] = {}
         present: list[Contender] = []
-        for contender in contenders:
+        for contender in backend.contenders:
             try:
                 contender.load()
             except ImportError as error:
@@ -80,7 +82,12 @@ class Bench:
                 missing[contender.label] = f"does not import ({describe(error)})"
             else:
                 present.append(contender)
-        return cls(folder, scale, tuple(present), missing)
+        return cls(backend, places, scale, tuple(present), missing)
+
+    @property
+    def title(self) -> str:
+        """What tables call the database."""
+        return self.backend.title
 
     def only(self, kind: Kind) -> list[Contender]:
         """Those that play this part."""
@@ -90,24 +97,22 @@ class Bench:
         """Those that take part where everybody costs seconds."""
         return [c for c in self.contenders if self.scale.slow_peers or not c.slow]
 
-    def new_file(self) -> Path:
-        """A path for a database, in a folder of its own."""
-        folder = self.folder / f"{next(self._numbers):04}"
-        folder.mkdir()
-        return folder / "store.db"
-
     @asynccontextmanager
     async def stores(
         self, contenders: Iterable[Contender] | None = None
     ) -> AsyncIterator[dict[str, Store]]:
-        """A fresh open file for each contender, by name."""
+        """A fresh open database for each contender, by name."""
         async with AsyncExitStack() as stack:
             opened: dict[str, Store] = {}
             for contender in self.contenders if contenders is None else contenders:
-                store = await contender.load().open(self.new_file())
+                store = await contender.load().open(self.places.new())
                 stack.push_async_callback(store.close)
                 opened[contender.name] = store
             yield opened
+
+    def raw(self, figures: Mapping[str, float | None]) -> float | None:
+        """The limit's figure."""
+        return figures.get(self.backend.raw.name)
 
     def fastest_peer(
         self, figures: Mapping[str, float | None], *, reads: str | None = None, best: str = "low"
@@ -131,8 +136,3 @@ class Bench:
 def ours(figures: Mapping[str, float | None]) -> float | None:
     """Our own figure."""
     return figures.get(OURS.name)
-
-
-def raw(figures: Mapping[str, float | None]) -> float | None:
-    """The limit's figure."""
-    return figures.get(RAW.name)

@@ -1,4 +1,4 @@
-"""What runs in a process of its own: ``python -m benchmarks.child JOB CONTENDER FILE [...]``.
+"""What runs in a process of its own: ``python -m benchmarks.child JOB CONTENDER PLACE [...]``.
 
 This module imports next to nothing before the contender itself, so that a start-up time is the
 contender's.
@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import sys
-from pathlib import Path
 
 from benchmarks.contenders import find
 from benchmarks.load import make_turn, make_turns
@@ -19,20 +18,20 @@ WARM_TURNS = 500
 """Turns before memory is looked at for the first time."""
 
 
-async def first(name: str, path: Path) -> None:
+async def first(name: str, place: str) -> None:
     """Store one turn durably, say so, and go."""
-    store = await find(name).load().open(path)
+    store = await find(name).load().open(place)
     await store.begin("s0")
     await store.append_turn("s0", make_turn("s0", 0))
     _say("stored")
     await store.close()
 
 
-async def write(name: str, path: Path) -> None:
+async def write(name: str, place: str) -> None:
     """Write many sessions at once, when told to begin."""
     from benchmarks.writers import to_line, write_at_once
 
-    store = await find(name).load().open(path)
+    store = await find(name).load().open(place)
     order = json.loads(sys.stdin.readline())
     for session in order["sessions"]:
         await store.begin(session)
@@ -43,11 +42,11 @@ async def write(name: str, path: Path) -> None:
     await store.close()
 
 
-async def grow(name: str, path: Path, turns: int) -> None:
+async def grow(name: str, place: str, turns: int) -> None:
     """Append to one session and say by how many bytes the process grew."""
     from benchmarks.measure import rss
 
-    store = await find(name).load().open(path)
+    store = await find(name).load().open(place)
     await store.begin("s0")
     for turn in make_turns("s0", WARM_TURNS):
         await store.append_turn("s0", turn)
@@ -58,12 +57,12 @@ async def grow(name: str, path: Path, turns: int) -> None:
     await store.close()
 
 
-async def stream(path: Path) -> None:
+async def stream(place: str) -> None:
     """Read the session that `grow` wrote piece by piece; say by how much the process grew."""
     from benchmarks.contenders.ours import SessionStore
     from benchmarks.measure import rss
 
-    store = await SessionStore.open(path)
+    store = await SessionStore.open(place)
     await store.begin("s0")
     await store.newest("s0", 1_000)
     before, most, number = rss(), 0, 0
@@ -75,9 +74,9 @@ async def stream(path: Path) -> None:
     await store.close()
 
 
-async def endless(name: str, path: Path, prefix: str, sessions: int) -> None:
+async def endless(name: str, place: str, prefix: str, sessions: int) -> None:
     """Write sessions at once until killed, saying of each turn that it is stored once it is."""
-    store = await find(name).load().open(path)
+    store = await find(name).load().open(place)
     names = [f"{prefix}-{number}" for number in range(sessions)]
     for session in names:
         await store.begin(session)
@@ -99,18 +98,17 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Do the job named on the command line."""
-    job, name, path, *rest = sys.argv[1:]
-    file = Path(path)
+    job, name, place, *rest = sys.argv[1:]
     if job == "first":
-        asyncio.run(first(name, file))
+        asyncio.run(first(name, place))
     elif job == "write":
-        asyncio.run(write(name, file))
+        asyncio.run(write(name, place))
     elif job == "grow":
-        asyncio.run(grow(name, file, int(rest[0])))
+        asyncio.run(grow(name, place, int(rest[0])))
     elif job == "stream":
-        asyncio.run(stream(file))
+        asyncio.run(stream(place))
     else:
-        asyncio.run(endless(name, file, rest[0], int(rest[1])))
+        asyncio.run(endless(name, place, rest[0], int(rest[1])))
 
 
 if __name__ == "__main__":

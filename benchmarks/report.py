@@ -50,13 +50,21 @@ class Section:
         """Add a row; missing cells at its end stay empty."""
         self.rows.append((name, [*cells, *[None] * (len(self.columns) - len(cells))]))
 
-    def at_most(self, what: str, measured: float | None, limit: float, unit: str = "x") -> None:
-        """Add a goal that is met by a small figure."""
+    def at_most(
+        self, what: str, measured: float | None, limit: float | None, unit: str = "x"
+    ) -> None:
+        """Add a goal that is met by a small figure; none if there is no limit."""
+        if limit is None:
+            return
         met = None if measured is None else measured <= limit
         self.verdicts.append(Verdict(what, f"at most {limit:g}{unit}", measured, met, unit))
 
-    def at_least(self, what: str, measured: float | None, limit: float, unit: str = "x") -> None:
-        """Add a goal that is met by a large figure."""
+    def at_least(
+        self, what: str, measured: float | None, limit: float | None, unit: str = "x"
+    ) -> None:
+        """Add a goal that is met by a large figure; none if there is no limit."""
+        if limit is None:
+            return
         met = None if measured is None else measured >= limit
         self.verdicts.append(Verdict(what, f"at least {limit:g}{unit}", measured, met, unit))
 

@@ -16,7 +16,6 @@ from benchmarks.measure import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from benchmarks.contenders import Contender, Store
 
@@ -41,12 +40,12 @@ async def write_at_once(store: Store, sessions: Sequence[str], turns: int) -> Wr
 
 
 def write_from_processes(
-    contender: Contender, path: Path, groups: Sequence[Sequence[str]], turns: int
+    contender: Contender, place: str, groups: Sequence[Sequence[str]], turns: int
 ) -> list[Written]:
     """`write_at_once` in a process for each group of sessions, all let go at the same time."""
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.child", "write", contender.name, str(path)],
+            [sys.executable, "-m", "benchmarks.child", "write", contender.name, place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -6,6 +6,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any, TypeVar
+
+M = TypeVar("M")
 
 
 class _Pauses:
@@ -33,3 +36,26 @@ def collector_paused() -> Iterator[None]:
                 _Pauses.count -= 1
                 if not _Pauses.count:
                     gc.enable()
+
+
+def unchecked(
+    kind: type[M], fields: dict[str, Any], given: set[str], extra: dict[str, Any] | None = None
+) -> M:
+    """A pydantic object of fields that are known to be valid and complete, in a tenth of the time.
+
+    Args:
+        kind: Its class; one without private fields.
+        fields: All its fields; the object's own from now on.
+        given: Those of them that count as set by the caller; the object's own from now on.
+        extra: What it has beyond its fields; None of a class that takes nothing else.
+    """
+    made = _new(kind)
+    _set(made, "__dict__", fields)
+    _set(made, "__pydantic_fields_set__", given)
+    _set(made, "__pydantic_extra__", extra)
+    _set(made, "__pydantic_private__", None)
+    return made
+
+
+_new = object.__new__
+_set = object.__setattr__

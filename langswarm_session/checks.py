@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -142,3 +144,24 @@ def describe(error: ValidationError) -> str:
         place = ".".join(str(part) for part in detail["loc"])
         parts.append(f"{place}: {detail['msg']}" if place else detail["msg"])
     return "; ".join(dict.fromkeys(parts))
+
+
+@contextmanager
+def storable(what: str) -> Iterator[None]:
+    """Says of what building messages of a framework's runs into that it cannot be stored.
+
+    Args:
+        what: What is converted, as in "a message".
+
+    Raises:
+        InvalidInputError: In place of pydantic's error, and of the one for data without an end.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise InvalidInputError(f"{what} holds what cannot be stored: {reason}") from error
+    except RecursionError:
+        raise InvalidInputError(
+            f"{what} holds data that is nested too deeply, or in itself"
+        ) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
-from langswarm_session.sendable import make_sendable
+from langswarm_session.sendable import RepairKind, make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession
@@ -31,15 +31,15 @@ class Loss:
 
 
 def _through_langchain(message: SessionMessage) -> list[SessionMessage]:
-    from langchain_langswarm import from_langchain, to_langchain_messages
+    from langchain_langswarm import from_langchain_messages, to_langchain_messages
 
-    return [from_langchain(each) for each in to_langchain_messages([message])]
+    return from_langchain_messages(to_langchain_messages([message]))
 
 
 def _through_llama_index(message: SessionMessage) -> list[SessionMessage]:
-    from llama_index_langswarm import from_llama_index, to_llama_index_messages
+    from llama_index_langswarm import from_llama_index_messages, to_llama_index_messages
 
-    return [from_llama_index(each) for each in to_llama_index_messages([message])]
+    return from_llama_index_messages(to_llama_index_messages([message]))
 
 
 def _through_openai_agents(message: SessionMessage) -> list[SessionMessage]:
@@ -57,6 +57,9 @@ _DOORS: dict[str, Callable[[SessionMessage], list[SessionMessage]]] = {
 
 _NOT_COMPARED = ("id", "seq", "turn_id", "native", "timestamp", "content")
 """What a record gives a message, and no format is asked to carry; and what is compared apart."""
+
+_ADDED = (RepairKind.USER_ADDED, RepairKind.TOOLS_DECLARED)
+"""The repairs that take nothing away."""
 
 
 def door_losses(target: str, messages: Sequence[SessionMessage]) -> list[Loss]:
@@ -86,27 +89,40 @@ def door_losses(target: str, messages: Sequence[SessionMessage]) -> list[Loss]:
 def provider_losses(
     provider: IProviderSession, context: SessionContext, messages: Sequence[SessionMessage]
 ) -> list[Loss]:
-    """What a provider is not sent as it is in the log: the repairs, message by message."""
+    """What a provider is not sent as it is in the log: the repairs, message by message.
+
+    What is only added to a request is no loss.
+    """
     _, repairs = make_sendable(messages, provider.target(context, {}))
     places = {message.id: message.seq for message in messages}
     by_message: dict[str, list[str]] = {}
     for repair in repairs:
+        if repair.kind in _ADDED:
+            continue
         said = f"{repair.kind.value}: {repair.detail}" if repair.detail else repair.kind.value
         by_message.setdefault(repair.message_id or "", []).append(said)
     return [Loss(each, places.get(each), tuple(lost)) for each, lost in by_message.items()]
 
 
-def check_target(target: str) -> bool:
-    """Whether a target is a door; others are providers' names.
+def check_target(target: str) -> str:
+    """A target's name; a framework may be written as its extra is (``llama-index``).
 
     Raises:
         InvalidInputError: If it is no name at all.
     """
     if not isinstance(target, str) or not target:
-        raise InvalidInputError(
-            f"a target is one of {', '.join(_DOORS)} or a provider's name, not {target!r}"
-        )
+        raise InvalidInputError(f"a target is {TARGETS}, not {target!r}")
+    door = target.replace("-", "_")
+    return door if door in _DOORS else target
+
+
+def is_door(target: str) -> bool:
+    """Whether a target is a framework; others are providers' names."""
     return target in _DOORS
+
+
+TARGETS = f"one of {', '.join(_DOORS)}, or a provider's name"
+"""What can be asked about, in words."""
 
 
 def _lost(before: SessionMessage, after: Sequence[SessionMessage]) -> list[str]:

@@ -154,6 +154,11 @@ class ISessionManager(ABC):
 class ISessionStorage(ABC):
     """Where sessions live.
 
+    Making one does no I/O; the first call opens it. It may be called from any thread and event
+    loop, at once, and after a fork. Which of several calls at once is made first is not said. A
+    storage that is to be made from a URL takes it as the keyword ``url``; it never shows what a URL
+    holds of secrets.
+
     Every method raises `SessionStorageError` when the storage itself fails, and those that name a
     session raise `SessionNotFoundError` when there is none. A write has happened for good when its
     method returns. A method that raises has changed nothing.
@@ -162,9 +167,15 @@ class ISessionStorage(ABC):
     same transaction; ``append`` with the lease's token adds to the turn; ``end_turn`` stores the
     rest, the status and the provider's state, and gives the lease back, again in one transaction.
     ``append`` without a token is a complete turn of its own. Whoever finds the lease held gets
-    `SessionBusyError`; whoever finds it expired ends that turn as failed and goes on.
+    `SessionBusyError`; whoever finds it expired ends that turn as failed and goes on. Until then an
+    expired lease still holds, and its turn can be added to and ended.
 
-    `langswarm_session.testing.StorageConformance` holds an implementation to all this.
+    Every write but the renewal of leases moves the session's revision; adding to, beginning, ending
+    and editing move its last activity as well, which is never moved back.
+
+    `langswarm_session.storage` has what storages have in common: the decisions (``rules``,
+    ``edits``) and the form of a message (``rows``). `langswarm_session.testing.StorageConformance`
+    holds an implementation to all this.
     """
 
     name: ClassVar[str]
@@ -191,14 +202,15 @@ class ISessionStorage(ABC):
         limit: int = 100,
         cursor: str | None = None,
     ) -> SessionPage:
-        """Sessions, newest activity first.
+        """Sessions, newest activity first; of those with the same, the one created last first.
 
         Args:
             user_id: Only this user's; None for all users.
             status: Only those with this status.
             inactive_since: Only those last written to before this time (microseconds since 1970).
             limit: How many at most.
-            cursor: Where the page before ended.
+            cursor: Where the page before ended; `langswarm_session.storage.rules.parse_cursor`
+                reads one that is two numbers.
 
         Raises:
             InvalidInputError: If the cursor is not one of this storage.
@@ -208,7 +220,7 @@ class ISessionStorage(ABC):
     async def update_session(
         self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
-        """Change a session.
+        """Change a session, whatever its status, and while a turn is open as well.
 
         Raises:
             RevisionConflictError: If its revision is not the expected one.
@@ -216,7 +228,7 @@ class ISessionStorage(ABC):
 
     @abstractmethod
     async def delete_session(self, session_id: str) -> None:
-        """Remove the session and all it holds for good."""
+        """Remove the session and all it holds for good, an open turn too."""
 
     @abstractmethod
     async def append(
@@ -273,6 +285,8 @@ class ISessionStorage(ABC):
     ) -> Appended:
         """Store the rest of the turn and its status, and give the lease back.
 
+        A turn that was begun is ended whatever the session's status is by now.
+
         Raises:
             TurnLostError: If the lease is not held any more.
             MessageConflictError: If a message id is stored with other content.
@@ -280,7 +294,7 @@ class ISessionStorage(ABC):
 
     @abstractmethod
     async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
-        """Extend leases.
+        """Extend leases, to that long from now and no longer, expired ones too.
 
         Args:
             tokens: Session ids by lease token.
@@ -312,13 +326,18 @@ class ISessionStorage(ABC):
 
     @abstractmethod
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
-        """The newest turns, oldest first."""
+        """The newest turns that have messages, oldest first.
+
+        A turn of which nothing else is known is complete, and finished with its last message.
+        """
 
     @abstractmethod
     async def clear_messages(
         self, session_id: str, *, expected_revision: int | None = None
     ) -> SessionRecord:
-        """Remove all messages and turns; sequence numbers go on.
+        """Remove all messages, turns and their keys; sequence numbers and figures go on.
+
+        The count of messages is then 0; the last activity stays.
 
         Raises:
             SessionBusyError: If a turn is open.
@@ -364,6 +383,10 @@ class ISessionStorage(ABC):
         self, session_id: str, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
         """Create a session that begins with a copy of another's log.
+
+        The copies keep their ids, numbers and turns, and how the turns ended, but no idempotency
+        keys; an open turn is left out. Numbers go on after the last copy; messages and turns are
+        counted as they were copied, tokens and errors from zero.
 
         Args:
             session_id: The one to copy from.

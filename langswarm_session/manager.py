@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -16,11 +17,13 @@ from langswarm_session.erasing import ErasureReport, erase_user
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
+    RevisionConflictError,
     SessionError,
     SessionExistsError,
     SessionNotFoundError,
     UnknownProviderError,
 )
+from langswarm_session.fidelity import TARGETS
 from langswarm_session.interfaces import (
     IProviderSession,
     ISessionLifecycleHook,
@@ -33,7 +36,14 @@ from langswarm_session.pipeline import Pipeline, in_session
 from langswarm_session.provider_state import states_of
 from langswarm_session.providers.factory import ProviderSessionFactory
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
-from langswarm_session.rendering import SESSION_COLUMNS, rich_table, session_row, table_html
+from langswarm_session.rendering import (
+    SESSION_COLUMNS,
+    SESSIONS_SHOWN,
+    rich_note,
+    rich_table,
+    session_row,
+    table_html,
+)
 from langswarm_session.searching import MessageHit, Search
 from langswarm_session.session import BaseSession, check_context
 from langswarm_session.storage.factory import StorageFactory
@@ -45,6 +55,15 @@ _PAGE = 500
 
 ProviderOptions = str | Mapping[str, Any] | IProviderSession
 """A provider's key, its options, or the provider itself."""
+
+_CLEANED = 1_000
+"""How many sessions a cleanup asks for in one go."""
+
+_AT_ONCE = 50
+"""How many of them it archives at the same time."""
+
+_LEFT_ALONE = (RevisionConflictError, SessionNotFoundError)
+"""What tells a cleanup that a session is inactive no more, or gone."""
 
 
 class SessionList(list[BaseSession]):
@@ -60,10 +79,14 @@ class SessionList(list[BaseSession]):
 
     def _repr_html_(self) -> str:
         more = "and more" if self.next_cursor is not None else ""
-        return table_html(SESSION_COLUMNS, [session_row(each._record) for each in self], more)
+        return table_html(SESSION_COLUMNS, map(_row, self), more)
 
     def __rich__(self) -> Any:
-        return rich_table(SESSION_COLUMNS, [session_row(each._record) for each in self])
+        return rich_table(SESSION_COLUMNS, map(_row, self))
+
+
+def _row(session: BaseSession) -> tuple[object, ...]:
+    return session_row(session._record)
 
 
 class MessageHits(list[MessageHit]):
@@ -154,12 +177,21 @@ class SessionManager(ISessionManager):
 
     def _repr_html_(self) -> str:
         try:
-            sessions = blocking.run(self.list_sessions(20))
+            sessions = self._newest()
         except SessionError as error:  # a notebook shows a manager that was closed, too
-            return f"{escape(repr(self))} ({escape(str(error))})"
-        return table_html(
-            SESSION_COLUMNS, [session_row(each._record) for each in sessions], repr(self)
-        )
+            return escape(f"{self!r} ({error})")
+        return table_html(SESSION_COLUMNS, map(_row, sessions), repr(self))
+
+    def __rich__(self) -> Any:
+        try:
+            sessions = self._newest()
+        except SessionError as error:  # as a notebook does
+            return rich_note(f"{self!r} ({error})")
+        return rich_note(repr(self), rich_table(SESSION_COLUMNS, map(_row, sessions)))
+
+    def _newest(self) -> SessionList:
+        """The sessions that are shown; blocks."""
+        return blocking.run(self.list_sessions(SESSIONS_SHOWN))
 
     async def __aenter__(self) -> Self:
         return self
@@ -430,21 +462,30 @@ class SessionManager(ISessionManager):
     async def cleanup_inactive_sessions(self, max_inactive_hours: float = 24) -> int:
         """Archive the active sessions that nobody has written to for a while.
 
-        Sessions whose context has ``auto_archive=False`` are left alone.
+        Sessions whose context has ``auto_archive=False`` are left alone, and so are those that are
+        written to, or removed, before it is their turn.
 
         Args:
             max_inactive_hours: For how long, in hours.
 
         Returns:
             How many were archived.
+
+        Raises:
+            SessionStorageError: If the storage fails; what was archived by then stays so.
         """
-        archived = 0
-        async for session in self.iter_inactive_sessions(
-            max_inactive_hours, status=SessionStatus.ACTIVE
-        ):
-            await session.archive()
-            archived += 1
-        return archived
+        self._check_open()
+        since, archived, cursor = _hours_ago(max_inactive_hours), 0, None
+        while True:
+            page = await self._storage.list_sessions(
+                status=SessionStatus.ACTIVE, inactive_since=since, limit=_CLEANED, cursor=cursor
+            )
+            for first in range(0, len(page.records), _AT_ONCE):
+                some = page.records[first : first + _AT_ONCE]
+                archived += await self._archive_inactive(some)
+            if page.next_cursor is None:
+                return archived
+            cursor = page.next_cursor
 
     async def iter_inactive_sessions(
         self, max_inactive_hours: float = 24, *, status: SessionStatus | str | None = None
@@ -459,9 +500,8 @@ class SessionManager(ISessionManager):
             status: Only those with this status.
         """
         self._check_open()
-        hours = check_seconds(max_inactive_hours, "max_inactive_hours")
         wanted = _status(status)
-        since, cursor = time.time_ns() // 1000 - int(hours * 3_600_000_000), None
+        since, cursor = _hours_ago(max_inactive_hours), None
         while True:
             page = await self._storage.list_sessions(
                 status=wanted, inactive_since=since, cursor=cursor
@@ -473,6 +513,24 @@ class SessionManager(ISessionManager):
             if page.next_cursor is None:
                 return
             cursor = page.next_cursor
+
+    async def _archive_inactive(self, records: Sequence[SessionRecord]) -> int:
+        """Archive those that are as they were and may be archived; together, as they can share
+        a commit.
+
+        Returns:
+            How many were.
+        """
+        sessions = [BaseSession(self, record) for record in records]
+        outcomes = await asyncio.gather(
+            *(each.archive(expected_revision=each.revision) for each in sessions
+              if each.context.auto_archive),
+            return_exceptions=True,
+        )  # fmt: skip
+        for outcome in outcomes:
+            if outcome is not None and not isinstance(outcome, _LEFT_ALONE):
+                raise outcome
+        return outcomes.count(None)
 
     def for_user(self, user_id: str) -> UserSessions:
         """A view in which only this user's sessions exist."""
@@ -614,6 +672,27 @@ class SessionManager(ISessionManager):
         provider = ProviderSessionFactory.create_provider_session(name, **others)
         self._providers[name] = provider
         return provider
+
+    def _keyless(self, name: str) -> IProviderSession:
+        """A provider that is asked what it takes, and sent nothing: it needs no key for that.
+
+        Raises:
+            UnknownProviderError: If there is none of that name.
+        """
+        if not ProviderSessionFactory.is_known(name):
+            raise UnknownProviderError(
+                f"there is no framework or provider {name!r}: what can be asked about is {TARGETS}",
+                provider=name,
+            )
+        options = self._options.get(name, {})
+        given = {} if isinstance(options, str) else options
+        return ProviderSessionFactory.create_provider_session(name, **{**given, "api_key": "-"})
+
+
+def _hours_ago(hours: float) -> int:
+    """A point in time, in microseconds since 1970."""
+    checked = check_seconds(hours, "max_inactive_hours")
+    return time.time_ns() // 1000 - int(checked * 3_600_000_000)
 
 
 def _status(status: SessionStatus | str | None) -> SessionStatus | None:

@@ -170,6 +170,15 @@ class SessionMessage(Model):
 
         return message_html(self)
 
+    def __rich__(self) -> Any:
+        from langswarm_session.rendering import rich_messages
+
+        return rich_messages([self])
+
+    def says_same(self, other: SessionMessage) -> bool:
+        """Whether another message says the same: speaker and content."""
+        return self.role is other.role and self.content == other.content
+
     def replaced(self, **changes: Any) -> Self:
         """A copy with other values in some fields, validated.
 
@@ -234,6 +243,11 @@ class Turn(Model):
         from langswarm_session.rendering import turn_html
 
         return turn_html(self)
+
+    def __rich__(self) -> Any:
+        from langswarm_session.rendering import rich_turn
+
+        return rich_turn(self)
 
 
 class MessageList(list[SessionMessage]):

@@ -235,7 +235,7 @@ class StorageHealth:
         size_bytes: What it takes on disk or in memory; None where unknown.
         latency_seconds: How long a small read took.
         schema_version: The version of its schema; None where it has none.
-        detail: What is wrong, where something is.
+        detail: What is wrong, where something is; with ``ok``, which promise it cannot keep.
     """
 
     ok: bool

@@ -26,13 +26,18 @@ from langswarm_session.formats.media import inline, is_base64
 from langswarm_session.models import MessageRole, SessionMessage
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     from langswarm_session.models import Turn
     from langswarm_session.records import SessionRecord
 
 SHOWN = 50
 """How many of a session's newest messages are shown."""
+
+SESSIONS_SHOWN = 20
+"""How many of a manager's sessions, those used last, are shown."""
 
 _LONGEST = 20_000
 """How many characters of one text are shown."""
@@ -152,6 +157,21 @@ def rich_messages(messages: Sequence[SessionMessage]) -> Table:
         for message in messages[-SHOWN:]
     ]
     return rich_table(("#", "role", "content"), rows)
+
+
+def rich_turn(turn: Turn) -> Text:
+    """A turn as one line for a terminal."""
+    from rich.text import Text
+
+    return Text(_turn_line(turn))
+
+
+def rich_note(note: str, table: Table | None = None) -> Group | Text:
+    """A line for a terminal, and a table below it."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Text(note) if table is None else Group(Text(note), table)
 
 
 def session_facts(record: SessionRecord) -> list[str]:

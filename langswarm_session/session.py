@@ -26,6 +26,7 @@ from langswarm_session.checks import (
 )
 from langswarm_session.errors import (
     InvalidInputError,
+    ProviderAuthenticationError,
     SessionError,
 )
 from langswarm_session.fidelity import Loss
@@ -103,11 +104,14 @@ class BaseSession(ISession):
     def _repr_html_(self) -> str:
         from langswarm_session.rendering import SHOWN, session_html
 
+        async def look() -> tuple[SessionRecord, MessageList]:
+            messages = await self.get_messages(SHOWN)
+            return await self._storage.get_session(self.session_id), messages
+
         try:
-            messages = blocking.run(self.get_messages(SHOWN))
+            return session_html(*blocking.run(look()))
         except SessionError as error:  # also shown when its manager is closed
             return f"{escape(repr(self))} ({escape(str(error))})"
-        return session_html(self._record, messages)
 
     def __rich__(self) -> Any:
         from langswarm_session.rendering import SESSION_COLUMNS, rich_table, session_row
@@ -357,6 +361,22 @@ class BaseSession(ISession):
         limit = check_limit(limit)
         self._manager._check_open()
         return MessageList(await self._storage.get_messages(self.session_id, limit=limit))
+
+    async def get_window(self) -> list[SessionMessage]:
+        """What of the log the next turn is to know, as of the last call: its window, oldest first.
+
+        Raises:
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        context = self.context
+        return await window.load(
+            self._storage,
+            self.session_id,
+            before=self.last_seq + 1,
+            max_messages=context.max_messages,
+            summary=context.summary,
+        )
 
     async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.
@@ -631,38 +651,58 @@ class BaseSession(ISession):
         """What a framework or provider would not get of this conversation as it is.
 
         Args:
-            target: ``langchain``, ``llama_index``, ``openai_agents``, or a provider's name.
+            target: ``langchain``, ``llama_index``, ``openai_agents``, or a provider's name. Nobody
+                is asked anything, and no provider needs its key for it.
 
         Returns:
             An entry for each message that loses something, oldest first.
 
         Raises:
-            MissingDependencyError: If the framework is not installed.
+            MissingDependencyError: If the framework, or the provider's SDK, is not installed.
             UnknownProviderError: If there is no such framework or provider.
         """
-        is_door = fidelity.check_target(target)
+        target = fidelity.check_target(target)
         messages = await self.get_messages()
-        if is_door:
+        if fidelity.is_door(target):
             return fidelity.door_losses(target, messages)
-        provider = self._manager._provider(target, self.session_id)
-        return fidelity.provider_losses(provider, self.context, messages)
+        losses = partial(fidelity.provider_losses, context=self.context, messages=messages)
+        try:
+            return losses(self._manager._providers.get(target) or self._manager._keyless(target))
+        except ProviderAuthenticationError:  # a known one that was made without a key
+            return losses(self._manager._keyless(target))
 
-    async def set_status(self, status: SessionStatus | str) -> None:
+    async def set_status(
+        self, status: SessionStatus | str, *, expected_revision: int | None = None
+    ) -> None:
         """Change the status: only an active session takes new turns.
+
+        Args:
+            status: The new one.
+            expected_revision: Change nothing unless the session is at this revision.
 
         Raises:
             InvalidInputError: If there is no such status.
+            RevisionConflictError: If the revision is another.
         """
         self._manager._check_open()
         try:
             changes = SessionChanges(status=SessionStatus(status))
         except ValueError as error:
             raise InvalidInputError(str(error), session_id=self.session_id) from error
-        self._record = await self._storage.update_session(self.session_id, changes)
+        self._record = await self._storage.update_session(
+            self.session_id, changes, expected_revision=expected_revision
+        )
 
-    async def archive(self) -> None:
-        """Archive the session: it can be read, and takes no new turn."""
-        await self.set_status(SessionStatus.ARCHIVED)
+    async def archive(self, *, expected_revision: int | None = None) -> None:
+        """Archive the session: it can be read, and takes no new turn.
+
+        Args:
+            expected_revision: Change nothing unless the session is at this revision.
+
+        Raises:
+            RevisionConflictError: If the revision is another.
+        """
+        await self.set_status(SessionStatus.ARCHIVED, expected_revision=expected_revision)
         await self._pipeline.archived(self)
 
     async def fork(

@@ -197,6 +197,29 @@ class OpenTurn:
         reason = f"{type(error).__name__}: {error}"
         await self._end_early(TurnStatus.FAILED, messages, error, reason[:500])
 
+    async def end_by(self, error: BaseException, messages: Sequence[SessionMessage] = ()) -> None:
+        """End the turn by what broke it off: as failed, or as cancelled by what is no `Exception`.
+
+        Args:
+            error: What broke it off.
+            messages: What there is of the reply; they are marked as being no more than that.
+        """
+        failed = isinstance(error, Exception)
+        status = TurnStatus.FAILED if failed else TurnStatus.CANCELLED
+        partial = [message.replaced(finish_reason=status.value) for message in messages]
+        if failed:
+            await self.fail(error, partial)
+        else:  # CancelledError, GeneratorExit, KeyboardInterrupt
+            await self.cancel(partial, type(error).__name__)
+
+    def enter(self) -> None:
+        """Be inside of the turn in this context too, as in the one where it began.
+
+        For frameworks that run the steps of one turn in contexts of their own.
+        """
+        if self._open and self not in _open_turns.get():
+            _open_turns.set((*_open_turns.get(), self))
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import postgres_server
-
 Hook = Callable[[bytes], bool]
 """Told what the client sends; True if the connection is to break there."""
 
@@ -16,28 +14,35 @@ Hook = Callable[[bytes], bool]
 class Proxy:
     """Forwards connections, until it is told otherwise.
 
+    Args:
+        target: The server's port on this machine.
+
     Attributes:
         before: Asked before what the client sends goes on; True breaks the connection: it is lost.
         after: Asked likewise; True lets it go on, and breaks the connection at the answer.
+        halves: Whether half of what is lost goes on before the connection breaks.
         refuses: Whether new connections are hung up on.
         stalls: Whether nothing is forwarded any more, without a word.
         connections: How many there were.
         broken: How many of them broke where they were asked to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, target: int) -> None:
         self.before: Hook | None = None
         self.after: Hook | None = None
+        self.halves = False
         self.refuses = False
         self.stalls = False
         self.connections = 0
         self.broken = 0
         self.port = 0
+        self._target = target
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._counted = threading.Condition()
         self._done: asyncio.Event
+        self._never: asyncio.Event
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()))
 
     def start(self) -> None:
@@ -66,7 +71,7 @@ class Proxy:
             assert self._counted.wait_for(lambda: self.connections >= connections, timeout=30)
 
     async def _run(self) -> None:
-        self._done = asyncio.Event()
+        self._done, self._never = asyncio.Event(), asyncio.Event()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
@@ -85,7 +90,7 @@ class Proxy:
         if self.refuses:
             writer.transport.abort()
             return
-        there, back = await asyncio.open_connection("127.0.0.1", postgres_server.port())
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
         pair = (writer, back)
         self._pairs.add(pair)
         doomed = asyncio.Event()
@@ -95,6 +100,8 @@ class Proxy:
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the proxy stops; asyncio would log it as a failure
+            return
         finally:
             for way in ways:
                 way.cancel()
@@ -106,6 +113,7 @@ class Proxy:
         while data := await self._read(reader):
             if self.before is not None and self.before(data):
                 self.broken += 1
+                await self._half(back, data)
                 return
             if self.after is not None and self.after(data):
                 self.broken += 1
@@ -118,8 +126,15 @@ class Proxy:
     ) -> None:
         while data := await self._read(there):
             if doomed.is_set():
+                await self._half(writer, data)
                 return
             writer.write(data)
+            await self._drain(writer)
+
+    async def _half(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        """Let half of what is lost arrive, if that is wanted, before the connection ends."""
+        if self.halves:
+            writer.write(data[: len(data) // 2])
             await self._drain(writer)
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
@@ -128,7 +143,7 @@ class Proxy:
         except OSError:
             return b""
         if self.stalls:
-            await asyncio.Event().wait()
+            await self._never.wait()
         return data
 
     async def _drain(self, writer: asyncio.StreamWriter) -> None:
@@ -148,9 +163,13 @@ class Proxy:
 
 
 @contextmanager
-def proxy() -> Iterator[Proxy]:
-    """A proxy that runs."""
-    made = Proxy()
+def proxy(target: int) -> Iterator[Proxy]:
+    """A proxy that runs.
+
+    Args:
+        target: The port of the server behind it.
+    """
+    made = Proxy(target)
     made.start()
     try:
         yield made

@@ -16,6 +16,7 @@ from langswarm_session import (
     UnknownProviderError,
     create_session_manager,
 )
+from langswarm_session.checks import storable
 
 SECRET = "sk-do-not-show-me"
 
@@ -465,6 +466,7 @@ class TestClosed:
     SESSION = {
         **OPERATIONS,
         "get_messages": lambda s: s.get_messages(),
+        "get_window": lambda s: s.get_window(),
         "iter_messages": lambda s: anext(s.iter_messages()),
         "get_turns": lambda s: s.get_turns(),
         "add_system_message": lambda s: s.add_system_message("x"),
@@ -499,3 +501,24 @@ class TestClosed:
             session.context.model_dump_json()
         )
         assert [m.text for m in await other.get_messages()] == ["x", "You said: x"]
+
+
+class TestStorable:
+    """Messages of a framework that hold what cannot be stored."""
+
+    def test_it_says_what_and_why_and_not_the_value(self):
+        with pytest.raises(InvalidInputError) as caught, storable("a letter"):
+            SessionMessage(role="user", content=[{"type": "text", "secret": SECRET}])
+        assert str(caught.value).startswith("a letter holds what cannot be stored: ")
+        check_readable(caught.value)
+
+    def test_data_in_itself(self):
+        deep: list = []
+        for _ in range(100_000):
+            deep = [deep]
+        with pytest.raises(InvalidInputError, match="holds data that is nested"), storable("it"):
+            repr(deep)
+
+    def test_other_errors_are_not_its_own(self):
+        with pytest.raises(KeyError), storable("a letter"):
+            {}["x"]

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from langswarm_session import (
+    AudioBlock,
     InvalidInputError,
     OtherBlock,
+    ProviderAuthenticationError,
     ReasoningBlock,
     SessionMessage,
     TextBlock,
@@ -90,6 +92,53 @@ async def test_for_a_provider_it_names_the_repairs(manager, session):
     (loss,) = await session.fidelity("openai")
     assert loss.seq == 2
     assert [part.split(":")[0] for part in loss.lost] == ["reasoning_dropped", "block_dropped"]
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+async def test_a_provider_needs_no_key_to_be_asked_about(manager, session, provider, monkeypatch):
+    pytest.importorskip(provider)
+    monkeypatch.delenv(f"{provider.upper()}_API_KEY", raising=False)
+    await session.send_message("hi")
+    assert await session.fidelity(provider) == [], "a user's turn to come is no loss"
+    await session.record(
+        SessionMessage(role="user", content=[AudioBlock(base64="aGk=", mime_type="audio/wav")])
+    )
+    (loss,) = await session.fidelity(provider)
+    assert loss.seq == 3
+
+
+async def test_one_that_was_made_without_a_key_can_be_asked_about(manager, monkeypatch):
+    pytest.importorskip("openai")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    session = await manager.create_session("ann", "openai", "gpt-5.4")
+    with pytest.raises(ProviderAuthenticationError):
+        await session.send_message("hi")
+    await session.record(SessionMessage(role="user", content="hi"))
+    assert await session.fidelity("openai") == []
+
+
+async def test_a_managers_fallback_does_not_stand_for_the_target(make_manager):
+    pytest.importorskip("anthropic")
+    manager = make_manager(fallback="mock")
+    session = await manager.create_session("ann", "mock", "echo")
+    await session.record(
+        [
+            SessionMessage(role="user", content="hi"),
+            SessionMessage(role="assistant", content=[OtherBlock(value={"type": "theirs"})]),
+        ]
+    )
+    (loss,) = await session.fidelity("anthropic")
+    assert loss.seq == 2
+    with pytest.raises(UnknownProviderError, match="no framework or provider 'nobody'"):
+        await session.fidelity("nobody")
+
+
+async def test_a_framework_may_be_written_as_its_extra_is(session):
+    pytest.importorskip("agents")
+    pytest.importorskip("llama_index.core")
+    await session.send_message("hi")
+    for name in ("llama_index", "openai_agents"):
+        assert await session.fidelity(name.replace("_", "-")) == await session.fidelity(name)
 
 
 async def test_an_unknown_target_is_refused(session):

@@ -12,6 +12,7 @@ from langswarm_session import (
     MockProviderSession,
     ProviderSessionError,
     ProviderUnavailableError,
+    RevisionConflictError,
     SessionBackend,
     SessionExistsError,
     SessionInactiveError,
@@ -21,6 +22,7 @@ from langswarm_session import (
     SessionStatus,
     SQLiteSessionStorage,
     StorageClosedError,
+    StorageFullError,
     UnknownProviderError,
     create_session_manager,
 )
@@ -318,10 +320,43 @@ class TestCleanup:
         assert await manager.cleanup_inactive_sessions(0) == 0
         await kept.send_message("still active")
 
-    async def test_more_than_a_page(self, manager):
-        for i in range(105):
+    async def test_more_than_a_page(self, manager, monkeypatch):
+        monkeypatch.setattr("langswarm_session.manager._CLEANED", 60)
+        for i in range(125):
             await manager.create_session(f"user{i}", "mock", "echo", auto_archive=i != 50)
-        assert await manager.cleanup_inactive_sessions(0) == 104
+        assert await manager.cleanup_inactive_sessions(0) == 124
+
+    async def test_leaves_what_moved_meanwhile(self, manager, monkeypatch):
+        for name in ("idle", "written to", "deleted"):
+            await manager.create_session("ann", "mock", "echo", session_id=name)
+        known = manager.storage.list_sessions
+
+        async def list_and_move(**options):
+            page = await known(**options)
+            await (await manager.get_session("written to")).send_message("Still here.")
+            await manager.delete_session("deleted")
+            return page
+
+        monkeypatch.setattr(manager.storage, "list_sessions", list_and_move)
+        assert await manager.cleanup_inactive_sessions(0) == 1
+        assert (await manager.get_session("idle")).status is SessionStatus.ARCHIVED
+        assert (await manager.get_session("written to")).status is SessionStatus.ACTIVE
+
+    async def test_says_when_the_storage_fails(self, manager, monkeypatch):
+        for number in range(3):
+            await manager.create_session("ann", "mock", "echo", session_id=f"s{number}")
+        known = manager.storage.update_session
+
+        async def fail_once(session_id, *arguments, **options):
+            if session_id == "s1":
+                raise StorageFullError("no space")
+            return await known(session_id, *arguments, **options)
+
+        monkeypatch.setattr(manager.storage, "update_session", fail_once)
+        with pytest.raises(StorageFullError):
+            await manager.cleanup_inactive_sessions(0)
+        monkeypatch.undo()
+        assert await manager.cleanup_inactive_sessions(0) == 1
 
 
 class TestForUser:
@@ -437,3 +472,13 @@ def test_its_repr_names_storage_and_providers():
     assert "InMemorySessionStorage" in repr(manager)
     assert "mock" in repr(manager)
     assert "ann" in repr(manager.for_user("ann"))
+
+
+async def test_archiving_at_a_revision(session):
+    before = session.revision
+    await session.send_message("hello")
+    with pytest.raises(RevisionConflictError):
+        await session.archive(expected_revision=before)
+    assert session.status is SessionStatus.ACTIVE
+    await session.archive(expected_revision=session.revision)
+    assert session.status is SessionStatus.ARCHIVED

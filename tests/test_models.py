@@ -330,3 +330,11 @@ def test_what_makes_no_context(fields: dict[str, Any]) -> None:
 def test_every_model_has_a_json_schema(model: type[Model]) -> None:
     schema = TypeAdapter(model).json_schema()
     assert set(model.model_fields) <= set(schema["properties"])
+
+
+def test_messages_that_say_the_same():
+    one = SessionMessage(role="user", content="x")
+    assert one.says_same(SessionMessage(role="user", content="x", metadata={"a": 1}))
+    assert not one.says_same(one.replaced(role="assistant"))
+    assert not one.says_same(one.replaced(content="y"))
+    assert not one.says_same(one.replaced(content=one.blocks))

@@ -71,21 +71,6 @@ class Blocking(ISessionMiddleware):
         return message
 
 
-async def talk(db_path, session_id, name, count):
-    async with manager_of(db_path, MockProviderSession(delay=0.005)) as manager:
-        session = await manager.get_session(session_id)
-        say("ready")
-        await wait_for_parent()
-        for i in range(int(count)):
-            say((await session.send_message(f"{name}{i}")).text)
-
-
-async def talk_for_ever(db_path, session_id, name):
-    session = await manager_of(db_path).get_session(session_id)
-    for i in range(1_000_000):
-        say((await session.send_message(f"{name}{i}")).text)
-
-
 async def never_finish(db_path, session_id):
     session = await manager_of(db_path, Silent(), lease_seconds=3600).get_session(session_id)
     await session.send_message("lost")
@@ -270,36 +255,6 @@ async def shared(here):
     return await here.create_session("ann", "mock", "echo", session_id="shared")
 
 
-def questions(messages):
-    return [message.text for message in messages if message.role == "user"]
-
-
-def check_whole(messages):
-    """Each question stands before its answer; the last may have none yet."""
-    log = [message.text for message in messages]
-    assert [message.seq for message in messages] == list(range(1, len(log) + 1))
-    assert log[1::2] == [f"You said: {question}" for question in log[::2]][: len(log) // 2]
-
-
-async def test_four_processes_take_turns_in_one_session(shared, start):
-    children = [start(talk, "shared", name, "8") for name in "abcd"]
-    for child in children:
-        assert await child.line() == "ready"
-    for child in children:
-        child.go()
-    for name, child in zip("abcd", children, strict=True):
-        code, said, complaints = await child.end()
-        assert (code, complaints) == (0, "")
-        assert said == [f"You said: {name}{i}" for i in range(8)]
-    messages = await shared.get_messages()
-    check_whole(messages)
-    for name in "abcd":
-        own = [text for text in questions(messages) if text[0] == name]
-        assert own == [f"{name}{i}" for i in range(8)]
-    await shared.refresh()
-    assert (shared.metrics.message_count, shared.metrics.turn_count) == (64, 32)
-
-
 class TestKilled:
     @pytest.mark.parametrize("function", [never_finish, never_finish_a_stream])
     @pytest.mark.parametrize("reaped", [True, False], ids=["reaped", "zombie"])
@@ -325,28 +280,6 @@ class TestKilled:
         child.signal(signal.SIGKILL)
         await shared.clear_messages()
         assert await texts(shared) == []
-
-    async def test_nothing_that_was_acknowledged_is_lost(self, here, shared, start):
-        sessions = {"x": shared}
-        for name in "yz":
-            sessions[name] = await here.create_session("ann", "mock", "echo", session_id=name)
-        children = {
-            name: start(talk_for_ever, session.session_id, name)
-            for name, session in sessions.items()
-        }
-        said = {name: [await child.line() for _ in range(20)] for name, child in children.items()}
-        for child in children.values():
-            child.signal(signal.SIGKILL)
-        for name, child in children.items():
-            code, rest, complaints = await child.end()
-            assert (code, complaints) == (-signal.SIGKILL, "")
-            acknowledged = said[name] + rest
-            messages = await sessions[name].get_messages()
-            check_whole(messages)
-            replies = [message.text for message in messages if message.role == "assistant"]
-            assert len(acknowledged) >= 20
-            assert acknowledged == replies[: len(acknowledged)]
-            await sessions[name].send_message("next", wait=20)
 
 
 class TestLeases:

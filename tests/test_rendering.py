@@ -119,6 +119,16 @@ async def test_sessions_lists_turns_and_managers_show_themselves(manager, sessio
     assert session.session_id in manager._repr_html_()
 
 
+async def test_a_session_is_shown_with_what_others_wrote_to_it(manager, session):
+    await session.send_message("one")
+    other = await manager.get_session(session.session_id)
+    await other.send_message("two")
+    html = session._repr_html_()
+    assert "4 messages" in html
+    assert "two" in html
+    assert "2 messages" not in html
+
+
 async def test_a_closed_manager_is_shown_as_such():
     manager = SessionManager("memory")
     session = await manager.create_session("ann", "mock", "echo")
@@ -127,13 +137,37 @@ async def test_a_closed_manager_is_shown_as_such():
     assert "closed" in manager._repr_html_()
 
 
-async def test_a_terminal_shows_them_too(manager, session):
+def in_a_terminal(*shown):
     rich = pytest.importorskip("rich.console")
-    console = rich.Console(width=120, record=True, file=io.StringIO())
+    console = rich.Console(width=160, record=True, file=io.StringIO())
+    for each in shown:
+        console.print(each)
+    return console.export_text()
+
+
+async def test_a_terminal_shows_them_too(manager, session):
     await session.send_message("[red]Hello[/red]")
-    console.print(await session.get_messages())
-    console.print(session)
-    console.print(await manager.list_sessions())
-    shown = console.export_text()
-    assert "[red]Hello[/red]" in shown
+    messages = await session.get_messages()
+    assert "[red]Hello[/red]" in in_a_terminal(messages)
+    assert "[red]Hello[/red]" in in_a_terminal(messages[0])
+    assert "You said" not in in_a_terminal(messages[0])
+    assert session.session_id in in_a_terminal(session)
+    assert session.session_id in in_a_terminal(await manager.list_sessions())
+    shown = in_a_terminal(manager)  # within a running loop, as in IPython
     assert session.session_id in shown
+    assert repr(manager) in shown
+
+
+async def test_a_terminal_shows_a_turn_as_a_line(session):
+    await session.send_message("x", idempotency_key="k")
+    turn = (await session.get_turns())[0]
+    (line,) = in_a_terminal(turn).splitlines()
+    assert line.startswith("turn 1 · complete · messages 1 to 2")
+    failed = turn.model_copy(update={"error": "[bold]no[/bold]"})
+    assert "[bold]no[/bold]" in in_a_terminal(failed), "nothing of it is markup"
+
+
+async def test_a_terminal_shows_a_closed_manager_as_such():
+    manager = SessionManager("memory")
+    await manager.close()
+    assert "closed" in in_a_terminal(manager)

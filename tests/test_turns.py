@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 
 import pytest
@@ -418,3 +419,65 @@ async def test_a_block_cancelled_at_its_very_end_leaves_no_turn_open(
     task.cancel()
     assert (await task).text == "You said: y"
     assert "open" not in await turns(session)
+
+
+class TestEndBy:
+    """A turn that something broke off, of whoever runs turns of their own."""
+
+    @pytest.mark.parametrize(
+        ("error", "status", "why"),
+        [
+            (ValueError("no"), "failed", "ValueError: no"),
+            (asyncio.CancelledError(), "cancelled", "CancelledError"),
+            (GeneratorExit(), "cancelled", "GeneratorExit"),
+            (KeyboardInterrupt(), "cancelled", "KeyboardInterrupt"),
+        ],
+        ids=lambda value: getattr(value, "__name__", str(type(value).__name__)),
+    )
+    async def test_the_error_says_how(self, session, turns, error, status, why):
+        turn = await session.begin_turn("x")
+        await turn.end_by(error, [reply("so far")])
+        assert await turns(session) == [status]
+        assert (await session.get_turns())[0].error == why
+        last = (await session.get_messages())[-1]
+        assert (last.text, last.finish_reason) == ("so far", status)
+        assert not turn.is_open
+
+    async def test_a_turn_that_has_ended_stays_as_it_is(self, session, turns):
+        turn = await session.begin_turn("x")
+        await turn.complete([reply("y")])
+        await turn.end_by(ValueError("late"), [reply("z")])
+        assert await turns(session) == ["complete"]
+        assert len(await session.get_messages()) == 2
+
+
+class TestEnter:
+    """Frameworks run the steps of a turn in contexts of their own."""
+
+    async def test_another_context_is_inside_of_the_turn(self, session, texts):
+        outside = contextvars.copy_context()
+        turn = await session.begin_turn("x")
+
+        async def inside():
+            turn.enter()
+            turn.enter()
+            await session.record(reply("from a tool"))
+            with pytest.raises(NestedTurnError):
+                await session.send_message("y")
+
+        await asyncio.create_task(inside(), context=outside.copy())
+        assert [m.text for m in turn.messages] == ["x", "from a tool"]
+        await turn.complete([reply("z")])
+        assert await texts(session) == ["x", "from a tool", "z"]
+
+    async def test_a_turn_that_has_ended_is_not_entered(self, session, turns):
+        outside = contextvars.copy_context()
+        turn = await session.begin_turn("x")
+        await turn.complete([reply("y")])
+
+        async def later():
+            turn.enter()
+            await session.send_message("again")
+
+        await asyncio.create_task(later(), context=outside)
+        assert await turns(session) == ["complete", "complete"]

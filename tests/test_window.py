@@ -112,6 +112,35 @@ class TestSent:
         assert len(sent(mock)) == 8
 
 
+class TestRead:
+    """The window without a turn, for whoever runs the turns of a framework."""
+
+    async def test_it_is_what_the_next_turn_is_sent(self, session, mock):
+        await session.add_system_message("be brief")
+        await session.update_context(max_messages=3)
+        for text in "abc":
+            await session.send_message(text)
+        window = await session.get_window()
+        assert [each.text for each in window] == ["be brief", "You said: b", "c", "You said: c"]
+        await session.update_context(max_messages=4)
+        assert [each.text for each in await session.get_window()][1] == "b"
+        await session.send_message("d")
+        assert sent(mock) == ["be brief", "You said: b", "c", "You said: c", "d"]
+
+    async def test_a_summary_stands_for_what_it_covers(self, session):
+        for text in "ab":
+            await session.send_message(text)
+        await session.set_summary("all about a", 2)
+        assert [each.text for each in await session.get_window()] == [
+            SUMMARY + "all about a",
+            "b",
+            "You said: b",
+        ]
+
+    async def test_none_of_an_empty_session(self, session):
+        assert await session.get_window() == []
+
+
 class TestSteady:
     """A provider's cache knows a request by its beginning."""
 

@@ -11,6 +11,8 @@ __all__ = [
     "DOORS",
     "LLAMA_INDEX",
     "OURS",
+    "POSTGRES",
+    "POSTGRES_RAW",
     "RAW",
     "SESSION",
     "Contender",
@@ -23,7 +25,8 @@ __all__ = [
 
 
 _FASTEST = "openai-agents SQLiteSession"
-"""The peer that a quick run does not leave out."""
+_FASTEST_POSTGRES = "llama-index SQLAlchemyChatStore, asyncpg"
+"""The peers that a quick run does not leave out."""
 
 
 def _ours(name: str, place: str, *, answers: bool = False) -> Contender:
@@ -32,7 +35,7 @@ def _ours(name: str, place: str, *, answers: bool = False) -> Contender:
 
 def _peer(name: str, place: str, reads: str, *, grows: bool = False, wal: bool = True) -> Contender:
     module = f"benchmarks.contenders.{place}"
-    slow = name != _FASTEST
+    slow = name not in (_FASTEST, _FASTEST_POSTGRES)
     return Contender(name, Kind.PEER, module, reads, grows=grows, slow=slow, wal=wal)
 
 
@@ -65,7 +68,39 @@ CONTENDERS = (
         "json",
     ),
 )
-"""The rows of most tables."""
+"""The rows of most tables for SQLite."""
+
+POSTGRES_RAW = Contender(
+    "raw asyncpg, one statement", Kind.LIMIT, "benchmarks.contenders.postgres:AsyncpgStore", "json"
+)
+
+
+POSTGRES = (
+    OURS,
+    _peer(_FASTEST_POSTGRES, "llama_index:ChatStore", "typed"),
+    _peer("openai-agents SQLAlchemySession, asyncpg", "openai_agents:SQLAlchemyStore", "dicts"),
+    _peer(
+        "llama-index PostgresChatStore",
+        "llama_index_postgres:ArrayChatStore",
+        "typed",
+        grows=True,
+    ),
+    _peer("langgraph AsyncPostgresSaver", "langgraph:GraphStore", "typed", grows=True),
+    POSTGRES_RAW,
+    Contender(
+        "raw psycopg 3, one statement",
+        Kind.TRIED,
+        "benchmarks.contenders.postgres:PsycopgStore",
+        "json",
+    ),
+    Contender(
+        "raw psycopg 3, pipeline",
+        Kind.TRIED,
+        "benchmarks.contenders.postgres:PipelineStore",
+        "json",
+    ),
+)
+"""The rows of most tables for PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -153,5 +188,6 @@ def find(name: str) -> Contender:
     Raises:
         KeyError: If there is none.
     """
-    everybody = (*CONTENDERS, SESSION, *(one for door in DOORS for one in (door.door, *door.peers)))
+    doors = (one for door in DOORS for one in (door.door, *door.peers))
+    everybody = (*CONTENDERS, *POSTGRES, SESSION, *doors)
     return {contender.name: contender for contender in everybody}[name]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from benchmarks.load import Turn
 
@@ -20,12 +19,16 @@ class UnsupportedError(Exception):
 
 
 class Store(ABC):
-    """One open database file of one contender, with that contender's own defaults."""
+    """One open database of one contender, with that contender's own defaults."""
 
     @classmethod
     @abstractmethod
-    async def open(cls, path: Path) -> Self:
-        """Open the file, new or not."""
+    async def open(cls, place: str) -> Self:
+        """Open the database, new or not.
+
+        Args:
+            place: The path of a file; or the address of a schema, as `benchmarks.places` has it.
+        """
 
     @abstractmethod
     async def begin(self, session: str) -> None:
@@ -55,7 +58,7 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the database."""
 
 
 class Kind(StrEnum):

@@ -15,7 +15,6 @@ from langswarm_session import create_session_manager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from benchmarks.load import Turn
 
@@ -26,11 +25,11 @@ CHUNK = 500
 class _DoorStore(Store):
     """One manager for all, one door object for each conversation."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._manager = create_session_manager(storage="sqlite", storage_config={"db_path": path})
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: str) -> Self:
         return cls(path)
 
     async def preload(self, session: str, turns: Sequence[Turn]) -> None:

@@ -15,7 +15,6 @@ from benchmarks.contenders.langchain_messages import to_messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from langchain_core.messages import BaseMessage
 
@@ -48,7 +47,7 @@ class AsyncHistory(_HistoryStore):
     """Its async methods, over aiosqlite."""
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: str) -> Self:
         return cls(create_async_engine(f"sqlite+aiosqlite:///{path}"))
 
     async def begin(self, session: str) -> None:
@@ -73,7 +72,7 @@ class SyncHistory(_HistoryStore):
     """Its synchronous methods; never waits for an event loop."""
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: str) -> Self:
         return cls(create_engine(f"sqlite:///{path}"))
 
     async def append_turn(self, session: str, turn: Turn) -> None:

@@ -1,4 +1,4 @@
-"""LangGraph: a graph of one node over MessagesState, checkpointed in SQLite."""
+"""LangGraph: a graph of one node over MessagesState, checkpointed in SQLite or PostgreSQL."""
 
 # ruff: noqa: D102 (the base class describes the methods)
 
@@ -8,20 +8,30 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.messages import AIMessage, HumanMessage
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from benchmarks.contenders.base import Store
 from benchmarks.contenders.langchain_messages import to_messages
 from benchmarks.load import Turn, answer_to
+from benchmarks.places import is_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
 def _reply(state: MessagesState) -> dict[str, Any]:
     return {"messages": [AIMessage(answer_to(str(state["messages"][-1].content)))]}
+
+
+def _saver(place: str) -> Any:
+    """A context manager that opens the checkpointer."""
+    if is_postgres(place):
+        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+
+        return AsyncPostgresSaver.from_conn_string(place)
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    return AsyncSqliteSaver.from_conn_string(place)
 
 
 def _config(session: str) -> Any:
@@ -31,7 +41,7 @@ def _config(session: str) -> Any:
 class GraphStore(Store):
     """A turn is one `ainvoke`: what a user of the checkpointer has for memory."""
 
-    def __init__(self, saver: AsyncSqliteSaver, stack: AsyncExitStack) -> None:
+    def __init__(self, saver: Any, stack: AsyncExitStack) -> None:
         self._stack = stack
         builder = StateGraph(MessagesState)
         builder.add_node("reply", _reply)
@@ -39,9 +49,9 @@ class GraphStore(Store):
         self._graph: Any = builder.compile(checkpointer=saver)
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, place: str) -> Self:
         stack = AsyncExitStack()
-        saver = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(path)))
+        saver = await stack.enter_async_context(_saver(place))
         await saver.setup()
         return cls(saver, stack)
 

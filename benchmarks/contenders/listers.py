@@ -1,4 +1,4 @@
-"""Whoever can list sessions.  Packages are imported where they are used.
+"""Whoever can list sessions in SQLite.  Packages are imported where they are used.
 
 A peer whose own API takes minutes to create so many sessions creates one; its row is then copied in
 SQL.  What is timed is the peer's own listing.
@@ -18,19 +18,18 @@ from benchmarks.load import make_turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 _NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
 
 
 class Lister(ABC):
-    """A file full of sessions."""
+    """A database full of sessions."""
 
     name: ClassVar[str]
     peer: ClassVar[bool] = True
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: str) -> None:
+        self.place = place
 
     @abstractmethod
     async def fill(self, sessions: int, users: int) -> None:
@@ -42,11 +41,11 @@ class Lister(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the database."""
 
     def copy(self, statement: str, *values: object) -> None:
-        """Run SQL on the file from outside."""
-        with closing(sqlite3.connect(self.path)) as connection, connection:
+        """Run SQL on the database from outside."""
+        with closing(sqlite3.connect(self.place)) as connection, connection:
             connection.execute(statement, values)
 
 
@@ -56,11 +55,13 @@ class Manager(Lister):
     name = "langswarm-session"
     peer = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: str) -> None:
+        from benchmarks.contenders.ours import where
         from langswarm_session import create_session_manager
 
-        super().__init__(path)
-        self._manager = create_session_manager(storage="sqlite", storage_config={"db_path": path})
+        super().__init__(place)
+        name, config = where(place)
+        self._manager = create_session_manager(name, config)
 
     async def fill(self, sessions: int, users: int) -> None:
         create = self._manager.create_session
@@ -83,9 +84,9 @@ class Raw(Lister):
     name = "*limit*: raw sqlite3"
     peer = False
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._connection = sqlite3.connect(path)
+    def __init__(self, place: str) -> None:
+        super().__init__(place)
+        self._connection = sqlite3.connect(place)
 
     async def fill(self, sessions: int, users: int) -> None:
         with self._connection as connection:
@@ -107,11 +108,11 @@ class GoogleAdk(Lister):
 
     name = "google-adk DatabaseSessionService"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: str) -> None:
         from google.adk.sessions import DatabaseSessionService
 
-        super().__init__(path)
-        self._service: Any = DatabaseSessionService(f"sqlite+aiosqlite:///{path}")
+        super().__init__(place)
+        self._service: Any = DatabaseSessionService(f"sqlite+aiosqlite:///{place}")
 
     async def fill(self, sessions: int, users: int) -> None:
         await self._service.create_session(app_name="app", user_id="u0", session_id="s0")
@@ -137,17 +138,17 @@ class LangGraph(Lister):
 
     name = "langgraph AsyncSqliteSaver"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: str) -> None:
         import langgraph.checkpoint.sqlite.aio as saver
 
-        super().__init__(path)
+        super().__init__(place)
         self._open = saver.AsyncSqliteSaver.from_conn_string
         self._stack = AsyncExitStack()
 
     async def fill(self, sessions: int, users: int) -> None:
         from langgraph.checkpoint.base import empty_checkpoint
 
-        self._saver = await self._stack.enter_async_context(self._open(str(self.path)))
+        self._saver = await self._stack.enter_async_context(self._open(self.place))
         config: Any = {"configurable": {"thread_id": "s0", "checkpoint_ns": ""}}
         metadata: Any = {"user_id": "u0"}
         await self._saver.aput(config, empty_checkpoint(), metadata, {})
@@ -172,18 +173,23 @@ class LlamaIndex(Lister):
 
     name = "llama-index SQLAlchemyChatStore"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: str) -> None:
         from llama_index.core.storage.chat_store.sql import SQLAlchemyChatStore
-        from sqlalchemy.ext.asyncio import create_async_engine
 
-        super().__init__(path)
-        self._engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        from benchmarks.contenders.engines import make_engine
+
+        super().__init__(place)
+        self._engine = make_engine(place)
         self._store = SQLAlchemyChatStore("messages", async_engine=self._engine)
 
     async def fill(self, sessions: int, users: int) -> None:
         from benchmarks.contenders.llama_index import to_messages
 
         await self._store.add_messages("s0", to_messages([make_turn("s0", 0)])[:1])
+        self.multiply(sessions)
+
+    def multiply(self, sessions: int) -> None:
+        """Copy the one session that there is."""
         self.copy(
             f"{_NUMBERS} INSERT INTO messages (key, timestamp, role, status, data)"
             " SELECT 's' || i, timestamp + i, role, status, data FROM n, messages",

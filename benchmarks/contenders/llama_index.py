@@ -1,4 +1,4 @@
-"""LlamaIndex's SQLAlchemy chat store."""
+"""LlamaIndex's SQLAlchemy chat store, in whatever database."""
 
 # ruff: noqa: D102 (the base class describes the methods)
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.sql import SQLAlchemyChatStore
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.contenders.base import Store, UnsupportedError
+from benchmarks.contenders.engines import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from benchmarks.load import Turn
 
@@ -33,15 +33,15 @@ def to_messages(turns: Sequence[Turn]) -> list[ChatMessage]:
 
 
 class ChatStore(Store):
-    """`SQLAlchemyChatStore` over aiosqlite."""
+    """`SQLAlchemyChatStore` over aiosqlite or asyncpg."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._store = SQLAlchemyChatStore("messages", async_engine=engine)
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        store = cls(create_async_engine(f"sqlite+aiosqlite:///{path}"))
+    async def open(cls, place: str) -> Self:
+        store = cls(make_engine(place))
         await store._store.get_messages("nobody", limit=1)  # creates the table
         return store
 
@@ -88,8 +88,8 @@ class SyncChatStore(SingleChatStore):
         self._loop = asyncio.new_event_loop()
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        store = cls(create_async_engine(f"sqlite+aiosqlite:///{path}"))
+    async def open(cls, place: str) -> Self:
+        store = cls(make_engine(place))
         store._loop.run_until_complete(store._store.get_messages("nobody", limit=1))
         return store
 

@@ -13,7 +13,6 @@ from benchmarks.contenders.base import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from agents.memory import SessionABC
 
@@ -95,12 +94,12 @@ class _SessionStore(Store):
 class SQLiteStore(_SessionStore):
     """`SQLiteSession`: a connection for each session and worker thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: str) -> Self:
         return cls(path)
 
     def _make(self, session: str) -> SessionABC:
@@ -119,10 +118,10 @@ class SQLAlchemyStore(_SessionStore):
         self._engine = engine
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        from sqlalchemy.ext.asyncio import create_async_engine
+    async def open(cls, place: str) -> Self:
+        from benchmarks.contenders.engines import make_engine
 
-        return cls(create_async_engine(f"sqlite+aiosqlite:///{path}"))
+        return cls(make_engine(place))
 
     def _make(self, session: str) -> SessionABC:
         from agents.extensions.memory import SQLAlchemySession

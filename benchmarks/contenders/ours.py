@@ -1,4 +1,4 @@
-"""langswarm-session: its SQLite storage, and a whole turn through a session."""
+"""langswarm-session: its storages, and a whole turn through a session."""
 
 # ruff: noqa: D102 (the base class describes the methods)
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks.contenders.base import Store
 from benchmarks.load import Turn, answer_to
+from benchmarks.places import is_postgres, split
 from langswarm_session import (
     BaseSession,
     MessageRole,
     SessionBackend,
     SessionMessage,
-    SQLiteSessionStorage,
+    StorageFactory,
     create_session_manager,
 )
 from langswarm_session.errors import SessionExistsError
@@ -22,14 +23,22 @@ from langswarm_session.records import NewSession
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
 USER = "user"
 CHUNK = 500
 """Turns stored at once where nothing is timed."""
 
 
-def _messages(turns: Sequence[Turn]) -> list[SessionMessage]:
+def where(place: str) -> tuple[str, dict[str, str]]:
+    """The name of the storage for a place, and its configuration."""
+    if is_postgres(place):
+        dsn, schema = split(place)
+        return "postgres", {"dsn": dsn, "schema": schema}
+    return "sqlite", {"db_path": place}
+
+
+def as_messages(turns: Sequence[Turn]) -> list[SessionMessage]:
+    """The turns as a storage takes them."""
     return [
         SessionMessage(role=role, content=text)
         for turn in turns
@@ -38,14 +47,15 @@ def _messages(turns: Sequence[Turn]) -> list[SessionMessage]:
 
 
 class StorageStore(Store):
-    """`SQLiteSessionStorage.append`: the write that everything else comes down to."""
+    """The storage's `append`: the write that everything else comes down to."""
 
-    def __init__(self, path: Path) -> None:
-        self._storage = SQLiteSessionStorage(path)
+    def __init__(self, place: str) -> None:
+        name, config = where(place)
+        self._storage = StorageFactory.create_storage(name, **config)
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        return cls(path)
+    async def open(cls, place: str) -> Self:
+        return cls(place)
 
     async def begin(self, session: str) -> None:
         new = NewSession(session, USER, "mock", "echo", SessionBackend.LOCAL_SQLITE)
@@ -53,11 +63,11 @@ class StorageStore(Store):
             await self._storage.create_session(new)
 
     async def append_turn(self, session: str, turn: Turn) -> None:
-        await self._storage.append(session, _messages((turn,)))
+        await self._storage.append(session, as_messages((turn,)))
 
     async def preload(self, session: str, turns: Sequence[Turn]) -> None:
         for start in range(0, len(turns), CHUNK):
-            await self._storage.append(session, _messages(turns[start : start + CHUNK]))
+            await self._storage.append(session, as_messages(turns[start : start + CHUNK]))
 
     async def read_all(self, session: str) -> list[SessionMessage]:
         return await self._storage.get_messages(session)
@@ -76,13 +86,14 @@ class StorageStore(Store):
 class SessionStore(Store):
     """`session.send_message` with the echoing mock provider: two writes a turn, not one."""
 
-    def __init__(self, path: Path) -> None:
-        self._manager = create_session_manager(storage="sqlite", storage_config={"db_path": path})
+    def __init__(self, place: str) -> None:
+        name, config = where(place)
+        self._manager = create_session_manager(name, config)
         self._sessions: dict[str, BaseSession] = {}
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        return cls(path)
+    async def open(cls, place: str) -> Self:
+        return cls(place)
 
     async def begin(self, session: str) -> None:
         self._sessions[session] = await self._manager.get_or_create_session(

@@ -13,7 +13,6 @@ from benchmarks.contenders.base import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from benchmarks.load import Turn
 
@@ -27,7 +26,8 @@ _READ = "SELECT data FROM messages WHERE session = ? ORDER BY id"
 _NEWEST = "SELECT data FROM messages WHERE session = ? ORDER BY id DESC LIMIT ?"
 
 
-def _rows(session: str, turns: Sequence[Turn]) -> list[tuple[str, str]]:
+def to_rows(session: str, turns: Sequence[Turn]) -> list[tuple[str, str]]:
+    """A row of session and JSON for each message."""
     return [
         (session, json.dumps({"role": role, "content": text}))
         for turn in turns
@@ -35,11 +35,12 @@ def _rows(session: str, turns: Sequence[Turn]) -> list[tuple[str, str]]:
     ]
 
 
-def _decode(rows: Sequence[Any]) -> list[dict[str, str]]:
+def decode(rows: Sequence[Any]) -> list[dict[str, str]]:
+    """The messages of rows of JSON."""
     return [json.loads(data) for (data,) in rows]
 
 
-class _JsonStore(Store):
+class JsonStore(Store):
     """What both have in common: JSON objects of role and content, and no sessions to prepare."""
 
     async def begin(self, session: str) -> None:
@@ -50,14 +51,14 @@ class _JsonStore(Store):
         return str(message["content"])
 
 
-class RawStore(_JsonStore):
+class RawStore(JsonStore):
     """The standard library's module, called on the caller's own thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: str) -> Self:
         connection = sqlite3.connect(path, timeout=30)
         for statement in (*_SETTINGS, *_SCHEMA):
             connection.execute(statement)
@@ -68,19 +69,19 @@ class RawStore(_JsonStore):
 
     async def preload(self, session: str, turns: Sequence[Turn]) -> None:
         with self._connection as connection:
-            connection.executemany(_INSERT, _rows(session, turns))
+            connection.executemany(_INSERT, to_rows(session, turns))
 
     async def read_all(self, session: str) -> list[dict[str, str]]:
-        return _decode(self._connection.execute(_READ, (session,)).fetchall())
+        return decode(self._connection.execute(_READ, (session,)).fetchall())
 
     async def newest(self, session: str, count: int) -> list[dict[str, str]]:
-        return _decode(self._connection.execute(_NEWEST, (session, count)).fetchall())[::-1]
+        return decode(self._connection.execute(_NEWEST, (session, count)).fetchall())[::-1]
 
     async def close(self) -> None:
         self._connection.close()
 
 
-class AiosqliteStore(_JsonStore):
+class AiosqliteStore(JsonStore):
     """One shared aiosqlite connection: two hops to its thread for a write, one for a read.
 
     The lock is needed: without it one task commits another's half, and the statement that commits
@@ -92,7 +93,7 @@ class AiosqliteStore(_JsonStore):
         self._transaction = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: str) -> Self:
         import aiosqlite
 
         connection = await aiosqlite.connect(path, timeout=30)
@@ -105,15 +106,15 @@ class AiosqliteStore(_JsonStore):
 
     async def preload(self, session: str, turns: Sequence[Turn]) -> None:
         async with self._transaction:
-            await self._connection.executemany(_INSERT, _rows(session, turns))
+            await self._connection.executemany(_INSERT, to_rows(session, turns))
             await self._connection.commit()
 
     async def read_all(self, session: str) -> list[dict[str, str]]:
-        return _decode(await self._connection.execute_fetchall(_READ, (session,)))
+        return decode(await self._connection.execute_fetchall(_READ, (session,)))
 
     async def newest(self, session: str, count: int) -> list[dict[str, str]]:
         rows = await self._connection.execute_fetchall(_NEWEST, (session, count))
-        return _decode(list(rows))[::-1]
+        return decode(list(rows))[::-1]
 
     async def close(self) -> None:
         await self._connection.close()

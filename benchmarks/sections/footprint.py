@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from benchmarks.bench import Bench, ours
 from benchmarks.contenders import OURS, Contender, Kind, Store
@@ -57,8 +58,8 @@ def _try_size(bench: Bench, contender: Contender, turns: int) -> tuple[float | N
 
 
 async def _size(bench: Bench, contender: Contender, turns: int) -> int:
-    path = bench.new_file()
-    store: Store = await contender.load().open(path)
+    place = bench.places.new()
+    store: Store = await contender.load().open(place)
     await store.begin("s0")
     if turns > FEW:
         await store.preload("s0", make_turns("s0", turns))
@@ -66,26 +67,26 @@ async def _size(bench: Bench, contender: Contender, turns: int) -> int:
         for turn in make_turns("s0", turns):
             await store.append_turn("s0", turn)
     await store.close()
-    return size_on_disk(path)
+    return size_on_disk(Path(place))
 
 
 def run_memory(bench: Bench) -> Section:
     """How a fresh process grows while it appends to one session, or reads one."""
     section = Section(
-        "SQLite: memory of a process that appends turns to one session",
+        f"{bench.title}: memory of a process that appends turns to one session",
         ["turns", "growth (MiB)"],
     )
     for contender in bench.starters():
-        turns, path = _turns(bench, contender), str(bench.new_file())
+        turns, place = _turns(bench, contender), bench.places.new()
         try:
-            growth = int(_child("grow", contender.name, path, str(turns))) / MB
+            growth = int(_child("grow", contender.name, place, str(turns))) / MB
         except RuntimeError as error:
             section.row(contender.label, turns, str(error))
             continue
         section.row(contender.label, turns, growth)
         if contender is OURS:
             section.at_most(f"growth over {turns:,} turns", growth, MOST, " MiB")
-            _add_stream(section, path)
+            _add_stream(section, place)
     for label, reason in bench.missing.items():
         section.row(label, reason)
     if bench.scale.grown < GROWN:
@@ -95,8 +96,8 @@ def run_memory(bench: Bench) -> Section:
     return section
 
 
-def _add_stream(section: Section, path: str) -> None:
-    most, messages = map(int, _child("stream", OURS.name, path).split())
+def _add_stream(section: Section, place: str) -> None:
+    most, messages = map(int, _child("stream", OURS.name, place).split())
     section.row("langswarm-session, the log read by `async for`", messages // 2, most / MB)
     section.at_most(f"growth while {messages:,} messages are read", most / MB, MOST, " MiB")
 

@@ -15,8 +15,6 @@ from benchmarks.report import Section
 from benchmarks.writers import audit
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from benchmarks.bench import Bench
     from benchmarks.load import Audit
 
@@ -33,7 +31,7 @@ FEWER = 20
 def run(bench: Bench) -> Section:
     """One file for each contender, written by one process after another, each killed."""
     section = Section(
-        f"SQLite: processes killed while writing {SESSIONS} sessions at once",
+        f"{bench.title}: processes killed while writing {SESSIONS} sessions at once",
         ["kills", "turns acknowledged", "read back"],
     )
     peers = [contender for contender in bench.starters() if contender.kind is Kind.PEER]
@@ -46,12 +44,12 @@ def run(bench: Bench) -> Section:
 
 
 def _add(bench: Bench, section: Section, contender: Contender, kills: int) -> None:
-    path = bench.new_file()
+    place = bench.places.new()
     try:
         acknowledged: dict[str, list[int]] = {}
         for number in range(kills):
-            acknowledged.update(_write_until_killed(contender, path, f"k{number}"))
-        found = asyncio.run(_read_back(contender, path, acknowledged))
+            acknowledged.update(_write_until_killed(contender, place, f"k{number}"))
+        found = asyncio.run(_read_back(contender, place, acknowledged))
     except Exception as error:
         section.row(contender.label, describe(error))
         return
@@ -65,9 +63,9 @@ def _add(bench: Bench, section: Section, contender: Contender, kills: int) -> No
         )
 
 
-def _write_until_killed(contender: Contender, path: Path, prefix: str) -> dict[str, list[int]]:
+def _write_until_killed(contender: Contender, place: str, prefix: str) -> dict[str, list[int]]:
     """Turn numbers by session, as the process said before it died."""
-    arguments = ["endless", contender.name, str(path), prefix, str(SESSIONS)]
+    arguments = ["endless", contender.name, place, prefix, str(SESSIONS)]
     acknowledged: dict[str, list[int]] = {f"{prefix}-{n}": [] for n in range(SESSIONS)}
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.child", *arguments],
@@ -88,8 +86,8 @@ def _write_until_killed(contender: Contender, path: Path, prefix: str) -> dict[s
     return acknowledged
 
 
-async def _read_back(contender: Contender, path: Path, acknowledged: dict[str, list[int]]) -> Audit:
-    store = await contender.load().open(path)
+async def _read_back(contender: Contender, place: str, acknowledged: dict[str, list[int]]) -> Audit:
+    store = await contender.load().open(place)
     try:
         for session in acknowledged:
             await store.begin(session)

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders.listers import LISTERS, Lister, Manager
+from benchmarks.contenders.listers import Lister, Manager
 from benchmarks.measure import MS, Action, Timings, describe, interleave, ratio
 from benchmarks.report import Section
 
@@ -23,17 +23,19 @@ def run(bench: Bench) -> Section:
     """Ours, the limit, and whoever can list."""
     timings = asyncio.run(_time(bench))
     section = Section(
-        f"SQLite: the newest {NEWEST} sessions of one user among {SESSIONS:,} sessions",
+        f"{bench.title}: the newest {NEWEST} sessions of one user among {SESSIONS:,}",
         ["p50 ms", "against ours", "what it lists"],
     )
-    own = timings.p50(Manager.name)
-    for lister in LISTERS:
+    own, goals, listers = timings.p50(Manager.name), bench.backend.goals, bench.backend.listers
+    for lister in listers:
         time = timings.p50(lister.name)
         cell = timings.failures.get(lister.name) or timings.p50(lister.name, MS)
         section.row(lister.name, cell, ratio(time, own), lister.__doc__)
-    section.at_most("manager.list_user_sessions", None if own is None else own * MS, 0.5, " ms")
-    peers = [t for lister in LISTERS if lister.peer and (t := timings.p50(lister.name))]
-    section.at_least("faster than the fastest peer", ratio(min(peers, default=None), own), 5)
+    own_ms = None if own is None else own * MS
+    section.at_most("manager.list_user_sessions", own_ms, goals.listing, " ms")
+    peers = [t for lister in listers if lister.peer and (t := timings.p50(lister.name))]
+    faster = ratio(min(peers, default=None), own)
+    section.at_least("faster than the fastest peer", faster, goals.listing_peer)
     return section
 
 
@@ -41,9 +43,9 @@ async def _time(bench: Bench) -> Timings:
     async with AsyncExitStack() as stack:
         actions: dict[str, Action] = {}
         failures: dict[str, str] = {}
-        for kind in LISTERS:
+        for kind in bench.backend.listers:
             try:
-                lister = kind(bench.new_file())
+                lister = kind(bench.places.new())
                 stack.push_async_callback(lister.close)
                 await lister.fill(SESSIONS, USERS)
             except ImportError as error:

@@ -35,7 +35,7 @@ class _Found:
 def run(bench: Bench) -> Section:
     """The p99 of an append alone and beside readers, and the lag of the loop."""
     section = Section(
-        f"SQLite: appends beside {READERS} tasks that read a log of {LENGTH:,} turns",
+        f"{bench.title}: appends beside {READERS} tasks that read a log of {LENGTH:,} turns",
         [
             "append alone (p99 ms)",
             "with readers (p50 ms)",
@@ -73,7 +73,7 @@ def run(bench: Bench) -> Section:
 
 
 async def _measure(bench: Bench, contender: Contender) -> _Found:
-    store = await contender.load().open(bench.new_file())
+    store = await contender.load().open(bench.places.new())
     try:
         for session in ("long", "alone", "beside"):
             await store.begin(session)

@@ -123,7 +123,7 @@ def run_first(bench: Bench) -> Section:
 
 
 def _first(bench: Bench, contender: Contender) -> float:
-    arguments = ["-m", "benchmarks.child", "first", contender.name, str(bench.new_file())]
+    arguments = ["-m", "benchmarks.child", "first", contender.name, bench.places.new()]
     start = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -100,13 +100,24 @@ async def send(request: Request) -> Response:
     sent by then is kept.
     """
     session = await sessions_of(request).get_session(request.path_params["id"])
-    text = (await request.json())["text"]
+    text = await _text_of(request)
     key = request.headers.get("idempotency-key")
     if "text/event-stream" in request.headers.get("accept", ""):
         return StreamingResponse(_events(session, text, key), media_type="text/event-stream")
     # wait=0: a second message while the first is answered gets a 409, and not a long wait.
     reply = await session.send_message(text, idempotency_key=key, wait=0)
     return JSONResponse(_shown(reply))
+
+
+async def _text_of(request: Request) -> str:
+    """What is said in a request's body."""
+    try:
+        text = (await request.json())["text"]
+    except (ValueError, LookupError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise HTTPException(422, 'send JSON: {"text": "..."}')
+    return text
 
 
 async def _events(session: BaseSession, text: str, key: str | None) -> AsyncIterator[str]:

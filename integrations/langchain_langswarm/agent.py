@@ -13,7 +13,7 @@ from langgraph.types import Command, Overwrite
 from typing_extensions import override
 
 from langchain_langswarm import watch
-from langchain_langswarm.agent_run import AgentRun, load_window
+from langchain_langswarm.agent_run import AgentRun
 from langchain_langswarm.messages import FORMAT
 from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
@@ -175,7 +175,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         if current is None:
             session_id, user_id = self._who(context)
             session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
-            known = await load_window(session)
+            known = await session.get_window()
             made = AgentRun(session, known, state, key=key, is_async=is_async)
             # Of several tools that resume together the first one's is for all.
             current = watch.register(run_id, self.name, made)

@@ -5,32 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from langchain.agents.middleware.types import ModelResponse
 from langchain_core.messages import (
-    AIMessage,
     BaseMessage,
-    HumanMessage,
     RemoveMessage,
     ToolMessage,
 )
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
-from langchain_langswarm.messages import from_langchain, to_langchain, to_langchain_messages
+from langchain_langswarm.agent_state import count_old, is_summary, merged, sendable
+from langchain_langswarm.messages import (
+    from_langchain_messages,
+    to_langchain,
+    to_langchain_messages,
+)
 from langswarm_session import window
 from langswarm_session.models import MessageRole, SessionMessage, new_id
-from langswarm_session.sendable import Target, describe_repairs, make_sendable
+from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
 from langswarm_session.turns import OpenTurn
 
 logger = logging.getLogger(__name__)
-
-_SUMMARY = "Here is a summary of the conversation to date:\n\n"
-"""What a summary begins with, of a LangChain that does not say so otherwise."""
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -69,7 +68,7 @@ class AgentRun:
         self._seqs = {message.id: message.seq for message in known if message.seq is not None}
         parts = {message.id: to_langchain_messages([message]) for message in known}
         self._known = {made.id for part in parts.values() for made in part}
-        self._old = _count_old(state, self._known)
+        self._old = count_old(state, self._known)
         self._known |= {message.id for message in state[: self._old]}
         room = max(0, session.context.max_messages - (len(state) - self._old))
         self._history = [made for message in window.cut(known, room) for made in parts[message.id]]
@@ -77,37 +76,17 @@ class AgentRun:
         self._own: set[str | None] = set()
         self._late: list[BaseMessage] = []
         self._changed: dict[str | None, BaseMessage] = {}
-        self._variables: dict[ContextVar[Any], Any] = {}
         self._shown: list[str] | None = None
         self._lock = asyncio.Lock()
 
     # What the agent knows
 
     def merged(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
-        """The state with what only the record has, in the record's order; None if nothing changes.
-
-        What a summary in the state stands for stays out of it.
-        """
-        old, new = list(state[: self._old]), list(state[self._old :])
-        places = {message.id: place for place, message in enumerate(self._history)}
-        first = 0
-        if any(map(is_summary, state)):
-            kept = (places[message.id] for message in old if message.id in places)
-            first = next(kept, len(self._history))
-        merged: list[BaseMessage] = []
-        for message in old:
-            if message.id in places:
-                place = places[message.id]
-                merged += self._history[first:place]
-                first = max(first, place + 1)
-                # The state has the input as it came, the record as the middleware left it.
-                if isinstance(message, HumanMessage):
-                    message = self._history[place]  # noqa: PLW2901
-            merged.append(message)
-        merged += [*self._history[first:], *new]
-        present = {message.id for message in merged}
+        """The state with what only the record has; None if nothing changes."""
+        made = merged(state[: self._old], state[self._old :], self._history)
+        present = {message.id for message in made}
         self._seqs = {name: seq for name, seq in self._seqs.items() if name in present}
-        return None if merged == list(state) else merged
+        return None if made == list(state) else made
 
     async def asked(
         self, state: Sequence[BaseMessage], messages: Sequence[BaseMessage]
@@ -129,7 +108,11 @@ class AgentRun:
             ours = (place for place, message in enumerate(shown) if message.id in self._own)
             at = next(ours, len(shown))
             shown[at:at] = self._late
-        return self._sendable(shown)
+        request, repairs = sendable(shown)
+        if repairs:
+            changes = describe_repairs(repairs)
+            logger.info("session %r: changed in the request: %s", self._session.session_id, changes)
+        return request
 
     @property
     def holds_stream(self) -> bool:
@@ -138,8 +121,8 @@ class AgentRun:
 
     def enter(self) -> None:
         """Let the record know that what follows in this context is inside of the turn."""
-        for variable, value in self._variables.items():
-            variable.set(value)
+        if self._turn is not None:
+            self._turn.enter()
 
     # What is stored
 
@@ -159,14 +142,14 @@ class AgentRun:
             new = {message.id: message for message in messages if self._is_new(message)}
             if not new or self.replayed is not None:
                 return list(messages)
-            sent = [from_langchain(message) for message in new.values()]
+            sent = from_langchain_messages(new.values())
             stored = await self._store(sent)
             self._known |= new.keys()
             self._own |= new.keys()
         changed = {
             given.id: _renamed(to_langchain(kept), given.id)
             for given, kept in zip(sent, stored, strict=True)
-            if (given.role, given.content) != (kept.role, kept.content)
+            if not given.says_same(kept)
         }
         return [changed.get(message.id or "", message) for message in messages]  # type: ignore[misc]
 
@@ -221,16 +204,11 @@ class AgentRun:
                 return
             if error is None or isinstance(error, GraphBubbleUp):
                 await turn.cancel(reason="interrupted")
-            elif isinstance(error, Exception):
-                await turn.fail(error, self._partial("failed"))
-            else:  # CancelledError, GeneratorExit, KeyboardInterrupt
-                await turn.cancel(self._partial("cancelled"), type(error).__name__)
-
-    def _partial(self, reason: str) -> list[SessionMessage]:
-        """What was shown of an answer that is not there as a whole."""
-        text = "".join(self._shown or ())
-        role = MessageRole.ASSISTANT
-        return [SessionMessage(role=role, content=text, finish_reason=reason)] if text else []
+            else:
+                # What was shown of an answer that is not there as a whole.
+                text = "".join(self._shown or ())
+                partial = SessionMessage(role=MessageRole.ASSISTANT, content=text)
+                await turn.end_by(error, [partial] if text else [])
 
     def _is_new(self, message: BaseMessage) -> bool:
         return (
@@ -244,18 +222,11 @@ class AgentRun:
     async def _store(self, sent: list[SessionMessage]) -> list[SessionMessage]:
         if self._turn is not None:
             return await self._turn.add(sent)
-        before = copy_context()
         turn = await self._session.begin_turn(sent, idempotency_key=self._key)
         if turn.replayed:
             self.replayed = turn
             return sent
         self._turn = turn
-        # Each of the agent's nodes has a context of its own.
-        self._variables = {
-            variable: value
-            for variable, value in copy_context().items()
-            if before.get(variable) is not value
-        }
         if self._session.revision != self._revision + 1:  # somebody was quicker
             history = to_langchain_messages(await turn.history())
             self._late = [message for message in history if message.id not in self._known]
@@ -273,68 +244,6 @@ class AgentRun:
         if summary is not None and covered:
             await self._session.set_summary(str(summary.text), max(covered))
             self._revision += 1
-
-    def _sendable(self, messages: list[BaseMessage]) -> list[BaseMessage]:
-        if _is_paired(messages):
-            return messages
-        converted = [from_langchain(message) for message in messages]
-        own = {id(made): message for made, message in zip(converted, messages, strict=True)}
-        sent, repairs = make_sendable(converted, Target())
-        logger.info(
-            "session %r: changed in the request: %s",
-            self._session.session_id,
-            describe_repairs(repairs),
-        )
-        return [
-            message
-            for each in sent
-            for message in ([own[id(each)]] if id(each) in own else to_langchain_messages([each]))
-        ]
-
-
-async def load_window(session: BaseSession) -> list[SessionMessage]:
-    """What of the record the session's next turn is to know."""
-    context = session.context
-    return await window.load(
-        session.manager.storage,
-        session.session_id,
-        before=session.last_seq + 1,
-        max_messages=context.max_messages,
-        summary=context.summary,
-    )
-
-
-def is_summary(message: BaseMessage) -> bool:
-    """Whether it is what LangChain's SummarizationMiddleware puts in place of others."""
-    if not isinstance(message, HumanMessage):
-        return False
-    source = message.additional_kwargs.get("lc_source")
-    return source == "summarization" or (
-        source is None and isinstance(message.content, str) and message.content.startswith(_SUMMARY)
-    )
-
-
-def _count_old(state: Sequence[BaseMessage], known: set[str | None]) -> int:
-    """How many messages there are up to the last one that the record knows."""
-    return next(
-        (place for place in range(len(state), 0, -1) if state[place - 1].id in known),
-        0,
-    )
-
-
-def _is_paired(messages: Sequence[BaseMessage]) -> bool:
-    """Whether each call's result follows it, and there is no other result."""
-    waiting: set[str | None] = set()
-    for message in messages:
-        if isinstance(message, ToolMessage):
-            if message.tool_call_id not in waiting:
-                return False
-            waiting.discard(message.tool_call_id)
-        elif waiting:
-            return False
-        elif isinstance(message, AIMessage):
-            waiting = {call["id"] for call in message.tool_calls}
-    return not waiting
 
 
 def _with_id(message: M) -> M:

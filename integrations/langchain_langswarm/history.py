@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
-from langchain_langswarm.messages import FORMAT, from_langchain, to_langchain_messages
+from langchain_langswarm.messages import FORMAT, from_langchain_messages, to_langchain_messages
 from langswarm_session.blocking import run
 from langswarm_session.bulk import collector_paused
-from langswarm_session.errors import SessionNotFoundError
+from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
-from langswarm_session.presets import get_session_manager
-from langswarm_session.session import BaseSession
 
 
 class SessionChatMessageHistory(BaseChatMessageHistory):
@@ -35,12 +33,20 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
     ) -> None:
         super().__init__()
         self.session_id = session_id
-        self.manager = get_session_manager() if manager is None else manager
-        self.user_id = user_id
-        self._session: BaseSession | None = None
+        self._sessions = KeyedSessions(FORMAT, manager, user_id)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.session_id!r}, {self.manager!r})"
+
+    @property
+    def manager(self) -> SessionManager:
+        """Where the session lives."""
+        return self._sessions.manager
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose it is, if it must be somebody's."""
+        return self._sessions.user_id
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # as LangChain's own do
@@ -53,15 +59,7 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
         Raises:
             SessionStorageError: If they cannot be read.
         """
-        try:
-            session = self._known or await self.manager.get_session(
-                self.session_id, user_id=self.user_id
-            )
-            messages = await session.get_messages()
-        except SessionNotFoundError:
-            self._session = None
-            return []
-        self._session = session
+        messages = await self._sessions.messages(self.session_id)
         with collector_paused():
             return to_langchain_messages(messages)
 
@@ -77,22 +75,7 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
             SessionNotFoundError: If the session is another user's.
             SessionError: Whatever else `BaseSession.record` raises.
         """
-        converted = [from_langchain(message) for message in messages]
-        if not converted:
-            return
-        session = self._known
-        if session is not None:
-            try:
-                await session.record(converted)
-            except SessionNotFoundError:  # deleted since: begin anew
-                self._session = None
-            else:
-                return
-        session = await self.manager.get_or_create_session(
-            self.session_id, self.user_id, provider=FORMAT
-        )
-        await session.record(converted)
-        self._session = session
+        await self._sessions.record(self.session_id, from_langchain_messages(messages))
 
     def clear(self) -> None:
         """Remove all messages for good. Blocks; see `aclear`."""
@@ -100,13 +83,4 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
 
     async def aclear(self) -> None:
         """Remove all messages for good; the session stays."""
-        try:
-            session = await self.manager.get_session(self.session_id, user_id=self.user_id)
-        except SessionNotFoundError:
-            return
-        await session.clear_messages()
-
-    @property
-    def _known(self) -> BaseSession | None:
-        """The session found before; not where it must be a user's, as it may have changed hands."""
-        return self._session if self.user_id is None else None
+        await self._sessions.clear(self.session_id)

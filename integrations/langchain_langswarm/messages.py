@@ -6,7 +6,7 @@ give back is kept beside them, in ``native["langchain"]``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.messages import (
@@ -21,27 +21,18 @@ from langchain_core.messages import (
     ToolMessage,
     message_chunk_to_message,
 )
-from pydantic import ValidationError
 
+from langchain_langswarm.fields import neutral_of, values_of
+from langchain_langswarm.plain import FORMAT as FORMAT
 from langchain_langswarm.plain import decode, encode
+from langchain_langswarm.texts import from_text, to_text
 from langswarm_session.blocks import (
-    AudioBlock,
     Block,
-    FileBlock,
-    ImageBlock,
-    OtherBlock,
-    ReasoningBlock,
-    RefusalBlock,
-    TextBlock,
-    ToolCallBlock,
     ToolResultBlock,
-    VideoBlock,
 )
+from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
-
-FORMAT = "langchain"
-"""The key of LangChain's own part in `SessionMessage.native`."""
+from langswarm_session.models import MessageRole, SessionMessage
 
 _CLASSES: dict[str, type[BaseMessage]] = {
     "human": HumanMessage,
@@ -50,26 +41,6 @@ _CLASSES: dict[str, type[BaseMessage]] = {
     "tool": ToolMessage,
     "function": FunctionMessage,
     "chat": ChatMessage,
-}
-_TYPES = {
-    MessageRole.USER: "human",
-    MessageRole.ASSISTANT: "ai",
-    MessageRole.SYSTEM: "system",
-    MessageRole.TOOL: "tool",
-    MessageRole.FUNCTION: "function",
-}
-_ROLES = {kind: role for role, kind in _TYPES.items()}
-_CHAT_ROLES = {
-    "assistant": MessageRole.ASSISTANT,
-    "ai": MessageRole.ASSISTANT,
-    "system": MessageRole.SYSTEM,
-    "developer": MessageRole.SYSTEM,
-}
-_MEDIA: dict[str, Callable[..., Block]] = {
-    "image": ImageBlock,
-    "audio": AudioBlock,
-    "video": VideoBlock,
-    "file": FileBlock,
 }
 _DEFAULTS: dict[str, Any] = {
     "additional_kwargs": {},
@@ -83,9 +54,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 _SHARED = ("type", "id", "name", "content")
 """The fields of a ChatMessage that the others have too."""
-
-# What reading a block that is not as its type says runs into. (A ValidationError is a ValueError.)
-_MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def from_langchain(message: BaseMessage) -> SessionMessage:
@@ -109,20 +77,23 @@ def from_langchain(message: BaseMessage) -> SessionMessage:
     kind = message.type
     if kind not in _CLASSES:
         raise InvalidInputError(f"messages of the type {kind!r} cannot be stored")
-    try:
-        neutral = _neutral(message, kind)
+    with storable(f"a message of the type {kind!r}"):
+        text = from_text(message)
+        if text is not None:
+            return text
+        neutral = neutral_of(message, kind)
         kept = _kept(message, neutral)
         # What encode() made is JSON already and needs no second look.
         return neutral.model_copy(update={"native": {FORMAT: kept}}) if kept else neutral
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise InvalidInputError(
-            f"a message of the type {kind!r} holds what cannot be stored: {reason}"
-        ) from error
-    except RecursionError:
-        raise InvalidInputError(
-            f"a message of the type {kind!r} holds data that is nested too deeply, or in itself"
-        ) from None
+
+
+def from_langchain_messages(messages: Iterable[BaseMessage]) -> list[SessionMessage]:
+    """LangChain messages as session messages, each by `from_langchain`.
+
+    Raises:
+        InvalidInputError: If one is no message, or holds what cannot be stored.
+    """
+    return [from_langchain(message) for message in messages]
 
 
 def to_langchain(message: SessionMessage) -> BaseMessage:
@@ -133,7 +104,10 @@ def to_langchain(message: SessionMessage) -> BaseMessage:
             what LangChain has no field for left out. Of several tools' results in one message
             that is all but the first: see `to_langchain_messages`.
     """
-    values = _values(message)
+    text = to_text(message)
+    if text is not None:
+        return text
+    values = values_of(message)
     kept = message.native.get(FORMAT) if message.native else None
     if kept is None:
         return _CLASSES[values["type"]](**values)
@@ -199,39 +173,10 @@ def _results(message: SessionMessage) -> list[ToolResultBlock]:
     return [block for block in message.content if isinstance(block, ToolResultBlock)]
 
 
-def _neutral(message: BaseMessage, kind: str) -> SessionMessage:
-    """What of the message a session message has fields for."""
-    fields: dict[str, Any] = {"role": _ROLES.get(kind) or _chat_role(message), "name": message.name}
-    if message.id:
-        fields["id"] = message.id
-    content: str | list[Block]
-    if isinstance(message, ToolMessage):
-        content = [
-            ToolResultBlock(
-                tool_call_id=message.tool_call_id,
-                content=_content(message),
-                name=message.name,
-                is_error=message.status == "error",
-            )
-        ]
-    elif isinstance(message, AIMessage):
-        content = _ai_content(message)
-        fields["usage"] = _usage(message.usage_metadata)
-        reason = message.response_metadata.get("finish_reason") or message.response_metadata.get(
-            "stop_reason"
-        )
-        fields["finish_reason"] = reason if isinstance(reason, str) else None
-        native_id = message.response_metadata.get("id")
-        fields["provider_message_id"] = native_id if isinstance(native_id, str) else None
-    else:
-        content = _content(message)
-    return SessionMessage(content=content, **fields)
-
-
 def _kept(message: BaseMessage, neutral: SessionMessage) -> dict[str, Any]:
     """What of the message would come back otherwise from its neutral form alone."""
     fields = {**message.__dict__, **(message.__pydantic_extra__ or {})}
-    expected = {**_DEFAULTS, **_values(neutral)}
+    expected = {**_DEFAULTS, **values_of(neutral)}
     if message.additional_kwargs:
         # An AIMessage would derive these from the others unless it is told.
         del expected["tool_calls"], expected["invalid_tool_calls"]
@@ -241,200 +186,3 @@ def _kept(message: BaseMessage, neutral: SessionMessage) -> dict[str, Any]:
         if name not in expected or value != expected[name]
     }
     return encode(kept) if kept else kept
-
-
-def _values(message: SessionMessage) -> dict[str, Any]:
-    """The fields of the LangChain message for the neutral form, its type among them."""
-    kind = _TYPES[message.role]
-    values: dict[str, Any] = {"type": kind, "id": message.id, "content": message.content}
-    if message.name is not None:
-        values["name"] = message.name
-    elif kind == "function":
-        values["name"] = ""
-    if kind == "ai" and message.usage is not None:
-        values["usage_metadata"] = _usage_metadata(message.usage)
-    if kind == "tool":
-        values["tool_call_id"] = ""
-    if isinstance(message.content, str):
-        return values
-    if kind == "ai":
-        values.update(_ai_values(message.content))
-    elif kind == "tool":
-        values.update(_tool_values(message.content))
-    else:
-        values["content"] = _lc_content(message.content)
-    return values
-
-
-def _ai_values(content: list[Block]) -> dict[str, Any]:
-    calls = [block for block in content if isinstance(block, ToolCallBlock)]
-    if not calls:
-        return {"content": _lc_content(content)}
-    others = [block for block in content if not isinstance(block, ToolCallBlock)]
-    return {
-        "content": _lc_content(others),
-        "tool_calls": [
-            {"name": call.name, "args": call.args, "id": call.id, "type": "tool_call"}
-            for call in calls
-        ],
-    }
-
-
-def _tool_values(content: list[Block]) -> dict[str, Any]:
-    result = next((block for block in content if isinstance(block, ToolResultBlock)), None)
-    if result is None:
-        return {"content": _lc_content(content)}
-    values = {"tool_call_id": result.tool_call_id, "content": _lc_content(result.content)}
-    if result.is_error:
-        values["status"] = "error"
-    if result.name is not None:
-        values["name"] = result.name
-    return values
-
-
-def _chat_role(message: BaseMessage) -> MessageRole:
-    # Any text may be a ChatMessage's role.
-    return _CHAT_ROLES.get(str(getattr(message, "role", "")), MessageRole.USER)
-
-
-def _content(message: BaseMessage) -> str | list[Block]:
-    if isinstance(message.content, str):
-        return message.content
-    return _blocks(message)
-
-
-def _ai_content(message: AIMessage) -> str | list[Block]:
-    if isinstance(message.content, str) and not (message.tool_calls or message.invalid_tool_calls):
-        return message.content
-    if isinstance(message.content, str):
-        blocks: list[Block] = [TextBlock(text=message.content)] if message.content else []
-    else:
-        blocks = [block for block in _blocks(message) if not isinstance(block, ToolCallBlock)]
-    blocks += [
-        ToolCallBlock(id=call["id"], name=call["name"], args=encode(call["args"]))
-        for call in message.tool_calls
-    ]
-    blocks += [OtherBlock(value=encode(dict(call))) for call in message.invalid_tool_calls]
-    return blocks
-
-
-def _blocks(message: BaseMessage) -> list[Block]:
-    """A message's content as blocks; what is malformed is kept as it is."""
-    blocks: list[Any]
-    try:
-        blocks = list(message.content_blocks)
-    except _MALFORMED:
-        blocks = list(message.content)
-    return [_block(block) for block in blocks]
-
-
-def _block(block: Any) -> Block:
-    if isinstance(block, str):
-        return TextBlock(text=block)
-    values = dict(block)
-    if str(values.get("id")).startswith("lc_"):  # LangChain's own, another each time
-        del values["id"]
-    try:
-        return _standard_block(values)
-    except _MALFORMED:
-        return OtherBlock(value=encode(values))
-
-
-def _standard_block(block: dict[str, Any]) -> Block:
-    """A standard content block of LangChain's as one of ours."""
-    kind = block.get("type")
-    shared = {"id": block.get("id"), "extras": encode(block.get("extras"))}
-    if kind == "text":
-        return TextBlock(text=block["text"], annotations=encode(block.get("annotations")), **shared)
-    if kind == "reasoning":
-        extras = block.get("extras") or {}
-        return ReasoningBlock(
-            reasoning=block.get("reasoning", ""),
-            signature=extras.get("signature"),
-            encrypted=extras.get("encrypted_content"),
-            **shared,
-        )
-    if kind in _MEDIA:
-        names = ("url", "base64", "file_id", "mime_type")
-        return _MEDIA[kind](**{name: block.get(name) for name in names}, **shared)
-    if kind == "text-plain":
-        return FileBlock(
-            text=block.get("text"),
-            url=block.get("url"),
-            file_id=block.get("file_id"),
-            filename=block.get("title"),
-            mime_type="text/plain",
-            **shared,
-        )
-    if kind == "tool_call":
-        return ToolCallBlock(id=block.get("id"), name=block["name"], args=encode(block["args"]))
-    if kind == "non_standard":
-        return OtherBlock(value=encode(block["value"]), **shared)
-    return OtherBlock(value=encode(block))
-
-
-def _lc_content(content: str | Sequence[Block]) -> str | list[dict[str, Any]]:
-    """Blocks as LangChain's content: text alone as a string, all else as standard blocks."""
-    if isinstance(content, str):
-        return content
-    if not content:
-        return ""
-    if len(content) == 1 and isinstance(content[0], TextBlock) and _is_bare(content[0]):
-        return content[0].text
-    return [_lc_block(block) for block in content]
-
-
-def _is_bare(block: TextBlock) -> bool:
-    return block.id is None and block.extras is None and block.annotations is None
-
-
-def _lc_block(block: Block) -> dict[str, Any]:
-    if isinstance(block, OtherBlock):
-        return {"type": "non_standard", "value": block.value}
-    if isinstance(block, RefusalBlock):
-        return {"type": "text", "text": block.refusal, "extras": {"refusal": True}}
-    if isinstance(block, ToolResultBlock):
-        return {"type": "non_standard", "value": block.model_dump(exclude_none=True)}
-    values = block.model_dump(exclude_none=True)
-    if isinstance(block, ReasoningBlock):
-        extras = {
-            "signature": values.pop("signature", None),
-            "encrypted_content": values.pop("encrypted", None),
-        }
-        given = {name: value for name, value in extras.items() if value is not None}
-        if given:
-            values["extras"] = {**values.get("extras", {}), **given}
-    elif isinstance(block, FileBlock) and block.text is not None:
-        values["type"], title = "text-plain", values.pop("filename", None)
-        if title is not None:
-            values["title"] = title
-    return values
-
-
-def _usage(metadata: Any) -> TokenUsage | None:
-    if metadata is None:
-        return None
-    return TokenUsage(
-        input_tokens=_count(metadata, "input_tokens"),
-        output_tokens=_count(metadata, "output_tokens"),
-        cached_tokens=_count(metadata.get("input_token_details"), "cache_read"),
-        reasoning_tokens=_count(metadata.get("output_token_details"), "reasoning"),
-    )
-
-
-def _count(counts: Any, name: str) -> int:
-    # Differences between the chunks of a stream may be below 0.
-    return max(0, (counts or {}).get(name) or 0)
-
-
-def _usage_metadata(usage: TokenUsage) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    if usage.cached_tokens:
-        metadata["input_token_details"] = {"cache_read": usage.cached_tokens}
-    if usage.reasoning_tokens:
-        metadata["output_token_details"] = {"reasoning": usage.reasoning_tokens}
-    return metadata

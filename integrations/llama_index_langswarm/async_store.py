@@ -10,7 +10,8 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 
 from langswarm_session.checks import check_limit
 from langswarm_session.manager import SessionManager
-from llama_index_langswarm.base import Edit, Entry, SessionStore, without
+from llama_index_langswarm.base import SessionStore
+from llama_index_langswarm.edits import Edit, Entry, size, without
 
 
 class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
@@ -97,7 +98,7 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
         """
 
         def plan(entries: list[Entry]) -> Edit:
-            at = idx + _size(entries) if idx < 0 else idx
+            at = idx + size(entries) if idx < 0 else idx
             return without(entries, at, at + 1)
 
         removed = await self._edit(key, plan, archived=False)
@@ -106,7 +107,7 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Remove a key's messages."""
         await self._edit(
-            key, lambda entries: without(entries, 0, _size(entries)), archived=_archived(status)
+            key, lambda entries: without(entries, 0, size(entries)), archived=_archived(status)
         )
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
@@ -144,7 +145,3 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
 
 def _archived(status: MessageStatus | None) -> bool | None:
     return None if status is None else MessageStatus(status) is MessageStatus.ARCHIVED
-
-
-def _size(entries: list[Entry]) -> int:
-    return sum(len(entry.chats) for entry in entries)

@@ -1,45 +1,30 @@
-"""What both chat stores share: a key's messages, with their places in the session's log."""
+"""What both chat stores share: a key's messages, read, added and edited in the session's log."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from functools import partial
+from typing import Any, Self
 
 from llama_index.core.base.llms.types import ChatMessage
 from pydantic import BaseModel, PrivateAttr
 
 from langswarm_session.bulk import collector_paused
-from langswarm_session.errors import RevisionConflictError, SessionNotFoundError
+from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionMessage
 from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
 from llama_index_langswarm.addresses import address_of, manager_at
-from llama_index_langswarm.messages import FORMAT, from_llama_index, to_llama_index_messages
+from llama_index_langswarm.edits import STATUS, Edit, Entry, flagged, replaced
+from llama_index_langswarm.messages import (
+    FORMAT,
+    from_llama_index_messages,
+    to_llama_index_messages,
+)
 
 ARCHIVED_UP_TO = "llama_index_archived"
 """The key of a session's context with the number of the newest message archived in a row."""
-
-STATUS = "llama_index_status"
-"""The key of a message's metadata that says so of one that was archived by itself."""
-
-
-class Entry(NamedTuple):
-    """A message of the log, and what LlamaIndex sees of it."""
-
-    message: SessionMessage
-    chats: list[ChatMessage]
-    archived: bool
-
-
-class Edit(NamedTuple):
-    """What is to be done to a log, and what the caller is told of it."""
-
-    told: Any = None
-    remove: Sequence[int] = ()
-    change: Sequence[SessionMessage] = ()
-    add: Sequence[SessionMessage] = ()
-    archive: int | None = None
 
 
 class SessionStore(BaseModel):
@@ -52,8 +37,7 @@ class SessionStore(BaseModel):
 
     address: str
     user_id: str | None = None
-    _manager: SessionManager = PrivateAttr()
-    _written: BaseSession | None = PrivateAttr(default=None)
+    _sessions: KeyedSessions = PrivateAttr()
 
     def __init__(
         self,
@@ -74,15 +58,15 @@ class SessionStore(BaseModel):
         if manager is None:
             manager = get_session_manager() if address is None else manager_at(address)
         super().__init__(address=address_of(manager), user_id=user_id)
-        self._manager = manager
+        self._sessions = KeyedSessions(FORMAT, manager, user_id)
 
     @property
     def manager(self) -> SessionManager:
         """Where the sessions live."""
-        return self._manager
+        return self._sessions.manager
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return type(self)(self._manager, user_id=self.user_id)
+        return type(self)(self.manager, user_id=self.user_id)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load, (type(self), self.address, self.user_id)
@@ -93,44 +77,24 @@ class SessionStore(BaseModel):
         cursor: str | None = None
         while True:
             if self.user_id is None:
-                page = await self._manager.list_sessions(cursor=cursor)
+                page = await self.manager.list_sessions(cursor=cursor)
             else:
-                page = await self._manager.list_user_sessions(self.user_id, cursor=cursor)
+                page = await self.manager.list_user_sessions(self.user_id, cursor=cursor)
             keys += [each.session_id for each in page if each.metrics.message_count]
             cursor = page.next_cursor
             if cursor is None:
                 return keys
 
-    async def _found(self, key: str) -> BaseSession | None:
-        try:
-            return await self._manager.get_session(key, user_id=self.user_id)
-        except SessionNotFoundError:
-            return None
-
     async def _append(self, key: str, chats: Sequence[ChatMessage], *, archived: bool) -> None:
         """Store messages, durably, as one turn; the first write creates the session."""
-        messages = [from_llama_index(chat) for chat in chats]
+        messages = from_llama_index_messages(chats)
         if archived:
-            messages = [_flagged(message) for message in messages]
-        if messages:
-            await self._record(key, messages)
-
-    async def _record(self, key: str, messages: list[SessionMessage]) -> None:
-        session = self._written
-        if session is not None and session.session_id == key and self.user_id is None:
-            try:
-                await session.record(messages)
-            except SessionNotFoundError:  # deleted since: begin anew
-                self._written = None
-            else:
-                return
-        session = await self._manager.get_or_create_session(key, self.user_id, provider=FORMAT)
-        await session.record(messages)
-        self._written = session
+            messages = [flagged(message) for message in messages]
+        await self._sessions.record(key, messages)
 
     async def _chats(self, key: str, *, archived: bool | None = None) -> list[ChatMessage]:
         """A key's messages, oldest first: all, only the archived ones or only the others."""
-        session = await self._found(key)
+        session = await self._sessions.find(key)
         if session is None:
             return []
         up_to, messages = await _log(session, archived)
@@ -154,73 +118,19 @@ class SessionStore(BaseModel):
         Returns:
             What the plan tells the caller; None where there is no such session.
         """
-        while True:
-            session = await self._found(key)
-            if session is None:
-                return None
-            edit = plan(await _entries(session, archived))
-            try:
-                await _carry_out(session, edit)
-            except RevisionConflictError:
-                continue
-            return edit.told
+        return await self._sessions.edit(key, partial(_edited, plan, archived))
 
     async def _replace(
         self, key: str, chats: Sequence[ChatMessage], *, archived: bool | None = None
     ) -> None:
         """Let a key's messages be these; what stays the same at the beginning is not touched."""
-        if chats and await self._found(key) is None:
-            for chat in chats:  # what cannot be stored creates no session
-                from_llama_index(chat)
-            await self._manager.get_or_create_session(key, self.user_id, provider=FORMAT)
+        if chats and await self._sessions.find(key) is None:
+            from_llama_index_messages(chats)  # what cannot be stored creates no session
+            await self._sessions.create(key)
         archive = bool(archived)
         await self._edit(
             key, lambda entries: replaced(entries, chats, archive=archive), archived=archived
         )
-
-
-def replaced(entries: list[Entry], chats: Sequence[ChatMessage], *, archive: bool = False) -> Edit:
-    """The edit after which the log has other messages.
-
-    One that was there before keeps its id, time and all else that LlamaIndex knows nothing of.
-    """
-    same = at = 0
-    while same < len(entries):
-        known = entries[same].chats
-        if list(chats[at : at + len(known)]) != known:
-            break
-        same, at = same + 1, at + len(known)
-    gone = entries[same:]
-    pool: dict[Any, list[Entry]] = {}
-    for entry in gone:
-        if len(entry.chats) == 1:
-            pool.setdefault(_hint(entry.chats[0]), []).append(entry)
-    add = []
-    for chat in chats[at:]:
-        alike = pool.get(_hint(chat), [])
-        moved = next((entry for entry in alike if entry.chats == [chat]), None)
-        if moved is None:
-            message, stays = from_llama_index(chat), archive
-        else:
-            alike.remove(moved)
-            message, stays = moved.message, archive or moved.archived
-        add.append(_flagged(message) if stays else message)
-    return Edit(remove=[entry.message.seq or 0 for entry in gone], add=add)
-
-
-def without(entries: list[Entry], first: int, last: int) -> Edit:
-    """The edit that removes the messages from one position to before another, and tells them."""
-    remove, change, told, at = [], [], [], 0
-    for message, chats, _ in entries:
-        left = [chat for n, chat in enumerate(chats, at) if not first <= n < last]
-        told += [chat for n, chat in enumerate(chats, at) if first <= n < last]
-        if not left:
-            remove.append(message.seq or 0)
-        elif len(left) < len(chats):  # of several results in one message
-            blocks = [block for chat in left for block in from_llama_index(chat).blocks]
-            change.append(message.replaced(content=blocks, native=None))
-        at += len(chats)
-    return Edit(told, remove, change)
 
 
 async def _entries(session: BaseSession, archived: bool | None) -> list[Entry]:
@@ -247,7 +157,11 @@ def _is_archived(message: SessionMessage, up_to: int) -> bool:
     return (message.seq or 0) <= up_to or STATUS in message.metadata
 
 
-async def _carry_out(session: BaseSession, edit: Edit) -> None:
+async def _edited(
+    plan: Callable[[list[Entry]], Edit], archived: bool | None, session: BaseSession
+) -> Any:
+    """Carry out what is planned for a log as it is, and return what the caller is to be told."""
+    edit = plan(await _entries(session, archived))
     revision = session.revision
     if edit.archive is not None:
         changes = {ARCHIVED_UP_TO: edit.archive}
@@ -256,15 +170,7 @@ async def _carry_out(session: BaseSession, edit: Edit) -> None:
         await session.edit_messages(
             expected_revision=revision, remove=edit.remove, change=edit.change, add=edit.add
         )
-
-
-def _flagged(message: SessionMessage) -> SessionMessage:
-    return message.replaced(metadata={**message.metadata, STATUS: "archived"})
-
-
-def _hint(chat: ChatMessage) -> tuple[Any, ...]:
-    """What equal messages have in common, and others rarely."""
-    return chat.role, len(chat.blocks), chat.content
+    return edit.told
 
 
 def _load(kind: type[SessionStore], address: str, user_id: str | None) -> SessionStore:

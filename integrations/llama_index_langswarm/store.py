@@ -11,7 +11,8 @@ from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 
 from langswarm_session.blocking import run
 from langswarm_session.manager import SessionManager
-from llama_index_langswarm.base import Edit, Entry, SessionStore, replaced, without
+from llama_index_langswarm.base import SessionStore
+from llama_index_langswarm.edits import Edit, Entry, replaced, size, without
 
 
 class SessionChatStore(SessionStore, BaseChatStore):
@@ -64,7 +65,7 @@ class SessionChatStore(SessionStore, BaseChatStore):
             chats.insert(len(chats) if idx is None else idx, message)
             return replaced(entries, chats)
 
-        if idx is None or await self._found(key) is None:
+        if idx is None or await self._sessions.find(key) is None:
             await self._append(key, [message], archived=False)
         else:
             await self._edit(key, plan)
@@ -129,10 +130,10 @@ class SessionChatStore(SessionStore, BaseChatStore):
         """Remove one message, or all, and return what was removed."""
 
         def plan(entries: list[Entry]) -> Edit:
-            size = sum(len(entry.chats) for entry in entries)
+            count = size(entries)
             if idx is None:
-                return without(entries, 0, size)
-            at = idx + size if idx < 0 else idx
+                return without(entries, 0, count)
+            at = idx + count if idx < 0 else idx
             return without(entries, at, at + 1)
 
         removed: list[ChatMessage] | None = await self._edit(key, plan)

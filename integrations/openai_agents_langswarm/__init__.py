@@ -4,8 +4,9 @@
 items without a store.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from langswarm_session.lazy import lazy_names
 
 if TYPE_CHECKING:
     from openai_agents_langswarm.items import from_openai_agents as from_openai_agents
@@ -18,25 +19,8 @@ _HOMES = {
     "to_openai_agents": "items",
 }
 
+_EXTRAS = {"agents": ("openai-agents", "openai-agents")}
+
 __all__ = ["AgentSession", "from_openai_agents", "to_openai_agents"]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{home}")
-    except ModuleNotFoundError as error:
-        if error.name != "agents":
-            raise
-        from langswarm_session.errors import MissingDependencyError
-
-        raise MissingDependencyError(
-            'openai-agents is missing: pip install "langswarm-session[openai-agents]"'
-        ) from error
-    return getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _EXTRAS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from agents.items import TResponseInputItem
@@ -9,10 +11,9 @@ from agents.memory import SessionSettings
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
 from langswarm_session.checks import check_limit
-from langswarm_session.errors import RevisionConflictError, SessionNotFoundError
+from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionMessage
-from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
 from openai_agents_langswarm.items import (
     FORMAT,
@@ -49,9 +50,7 @@ class AgentSession:
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         self.session_id = session_id
-        self.manager = get_session_manager() if manager is None else manager
-        self.user_id = user_id
-        self._session: BaseSession | None = None
+        self._sessions = KeyedSessions(FORMAT, manager, user_id)
         self.session_settings = (
             SessionSettings()
             if session_settings is None
@@ -60,6 +59,16 @@ class AgentSession:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.session_id!r}, {self.manager!r})"
+
+    @property
+    def manager(self) -> SessionManager:
+        """Where the session lives."""
+        return self._sessions.manager
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose it is, if it must be somebody's."""
+        return self._sessions.user_id
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The newest items, or all, oldest first; none where there is no such session.
@@ -72,10 +81,10 @@ class AgentSession:
             SessionStorageError: If they cannot be read.
         """
         limit = check_limit(resolve_session_limit(limit, self.session_settings))
-        session = await self._found()
-        if session is None or limit == 0:
+        if limit == 0:
             return []
-        return (await _newest(session, limit))[1]
+        newest = partial(self._sessions.messages, self.session_id)
+        return (await _newest(newest, limit))[1]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Store items, durably, as one turn.
@@ -85,21 +94,7 @@ class AgentSession:
             SessionNotFoundError: If the session is another user's.
             SessionError: Whatever else `BaseSession.record` raises.
         """
-        messages = from_openai_agents(items)
-        session = self._session if self.user_id is None else None
-        if messages and session is not None:
-            try:
-                await session.record(messages)
-            except SessionNotFoundError:  # deleted since: begin anew
-                self._session = None
-            else:
-                return
-        if messages:
-            session = await self.manager.get_or_create_session(
-                self.session_id, self.user_id, provider=FORMAT
-            )
-            await session.record(messages)
-            self._session = session
+        await self._sessions.record(self.session_id, from_openai_agents(items))
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item for good.
@@ -107,39 +102,32 @@ class AgentSession:
         Returns:
             The item; None if there is none.
         """
-        while True:
-            session = await self._found()
-            if session is None:
-                return None
-            messages, items = await _newest(session, 1)
-            if not items:
-                return None
-            try:
-                await _shorten(session, messages)
-            except RevisionConflictError:  # somebody else was quicker: look again
-                continue
-            return items[-1]
+        return await self._sessions.edit(self.session_id, _pop)
 
     async def clear_session(self) -> None:
         """Remove all items for good; the session stays."""
-        session = await self._found()
-        if session is not None:
-            await session.clear_messages()
+        await self._sessions.clear(self.session_id)
 
-    async def _found(self) -> BaseSession | None:
-        try:
-            return await self.manager.get_session(self.session_id, user_id=self.user_id)
-        except SessionNotFoundError:
-            return None
+    async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
+        """Let the items be these, in one write.
+
+        The SDK's `OpenAIResponsesCompactionSession` asks for it by this name; without it, it clears
+        a session and then adds to it, and who dies in between has lost the conversation.
+
+        Returns:
+            Whether there is a session whose items could be replaced.
+        """
+        replace = partial(_replace, from_openai_agents(items))
+        return await self._sessions.edit(self.session_id, replace) is not None
 
 
 async def _newest(
-    session: BaseSession, limit: int | None
+    get_messages: Callable[[int | None], Awaitable[list[SessionMessage]]], limit: int | None
 ) -> tuple[list[SessionMessage], list[TResponseInputItem]]:
     """The newest items, and the messages that they are in."""
     count = limit
     while True:
-        messages = await session.get_messages(count)
+        messages = await get_messages(count)
         items: list[Any] = to_openai_agents(messages)
         if limit is None or count is None:
             return messages, items
@@ -149,11 +137,23 @@ async def _newest(
         count *= 2
 
 
-async def _shorten(session: BaseSession, messages: list[SessionMessage]) -> None:
+async def _replace(messages: list[SessionMessage], session: BaseSession) -> list[SessionMessage]:
+    """Let a log be these messages."""
+    remove = [message.seq or 0 for message in await session.get_messages()]
+    return await session.edit_messages(
+        expected_revision=session.revision, remove=remove, add=messages
+    )
+
+
+async def _pop(session: BaseSession) -> TResponseInputItem | None:
     """Take the last item out of the log."""
+    messages, items = await _newest(session.get_messages, 1)
+    if not items:
+        return None
     last = next(message for message in reversed(messages) if items_of(message))
     left = without_last_item(last)
     if left is None:
         await session.edit_messages(expected_revision=session.revision, remove=[last.seq or 0])
     else:
         await session.edit_messages(expected_revision=session.revision, change=[left])
+    return items[-1]

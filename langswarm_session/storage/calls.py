@@ -24,9 +24,18 @@ class Call:
         self.result: Any = None
         self.error: BaseException | None = None
 
+    def resolve(self) -> None:
+        """Give the outcome to whoever waits for it. On the caller's loop."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
 
 def deliver(calls: Iterable[Call]) -> None:
-    """Give each call its outcome; each loop is woken once for all of its own."""
+    """Give each call its outcome, from any thread; each loop is woken once for all of its own."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Call]] = {}
     for call in calls:
         by_loop.setdefault(call.loop, []).append(call)
@@ -40,9 +49,4 @@ def deliver(calls: Iterable[Call]) -> None:
 
 def _resolve(calls: list[Call]) -> None:
     for call in calls:
-        if call.future.done():
-            continue
-        if call.error is not None:
-            call.future.set_exception(call.error)
-        else:
-            call.future.set_result(call.result)
+        call.resolve()

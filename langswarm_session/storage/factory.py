@@ -15,7 +15,11 @@ from langswarm_session.errors import (
 from langswarm_session.interfaces import ISessionStorage
 
 ENTRY_POINT_GROUP = "langswarm_session.storages"
-"""The entry-point group in which a plug-in names its storage class."""
+"""The entry-point group in which a plug-in names its storage class, or a function that makes one.
+
+The entry's name is what `StorageFactory.create_storage` and the scheme of a URL know it by; one
+that serves several schemes has several entries.
+"""
 
 
 def _memory(**config: Any) -> ISessionStorage:
@@ -97,6 +101,7 @@ class StorageFactory:
         Raises:
             UnknownStorageError: If there is no storage of that name.
             InvalidInputError: If the configuration does not fit it.
+            SessionStorageError: If a plug-in cannot be loaded, or makes something else.
         """
         scheme, separator, _ = name.partition("://")
         if separator:
@@ -106,11 +111,23 @@ class StorageFactory:
         )
         if maker is None:
             known = ", ".join(sorted({*cls._makers, *plugins.names(ENTRY_POINT_GROUP)}))
-            raise UnknownStorageError(f"there is no storage {scheme!r}; there are: {known}")
+            raise UnknownStorageError(f"there is no storage {_shown(scheme)}; there are: {known}")
         try:
-            made: ISessionStorage = maker(**config)
+            made = maker(**config)
         except TypeError as error:
             raise InvalidInputError(
                 f"storage {scheme!r} cannot be made from this: {error}"
             ) from error
+        if not isinstance(made, ISessionStorage):
+            raise SessionStorageError(
+                f"what is known as the storage {scheme!r} makes a {type(made).__name__}, which is "
+                "no ISessionStorage"
+            )
         return made
+
+
+def _shown(name: str) -> str:
+    """A name, unless it may be an address whose ``//`` was forgotten, with a password in it."""
+    if name.isascii() and not set(name) & set(":/@"):
+        return repr(name)
+    return "of that name (an address begins with scheme://)"

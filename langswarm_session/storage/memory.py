@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -55,11 +57,15 @@ class _TurnNote:
 
 @dataclass(slots=True)
 class _Log:
-    """A session: its row, its messages in order, and notes on its turns."""
+    """A session: its row, its messages in order, and notes on its turns.
+
+    The system messages are also kept apart: each window has all of them, however old they are.
+    """
 
     record: SessionRecord
     order: int
     messages: list[SessionMessage] = field(default_factory=list)
+    system: list[SessionMessage] = field(default_factory=list)
     by_id: dict[str, SessionMessage] = field(default_factory=dict)
     turns: dict[int, _TurnNote] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
@@ -87,7 +93,18 @@ class _Log:
         for seq, message in enumerate(new, first):
             placed = _own(message._placed(seq, turn))
             self.messages.append(placed)
+            if placed.role is MessageRole.SYSTEM:
+                self.system.append(placed)
             self.by_id[placed.id] = placed
+
+    def find_system(self) -> None:
+        """Look for the system messages anew, after others than new ones were touched."""
+        self.system = [each for each in self.messages if each.role is MessageRole.SYSTEM]
+
+    def is_answered(self, message: SessionMessage) -> bool:
+        """Whether the turn that the message is in belongs in a window."""
+        note = self.turns.get(message.turn_id or 0)
+        return note is None or note.answered
 
     def of_turn(self, turn: int) -> list[SessionMessage]:
         """A turn's messages."""
@@ -95,18 +112,7 @@ class _Log:
 
     def since(self, seq: int) -> list[SessionMessage]:
         """The messages from a sequence number on."""
-        return self.messages[self.index(seq) :]
-
-    def index(self, seq: int) -> int:
-        """Where the first message with at least this number stands."""
-        low, high = 0, len(self.messages)
-        while low < high:
-            middle = (low + high) // 2
-            if (self.messages[middle].seq or 0) < seq:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return self.messages[_index(self.messages, seq) :]
 
     def note(self, turn: int, status: TurnStatus, error: str | None = None) -> None:
         """Note how a turn stands."""
@@ -151,6 +157,7 @@ class _Log:
     def take_out(self, removed: Mapping[int, SessionMessage]) -> None:
         """Remove messages, and what is noted of turns that is true no more."""
         self.messages = [message for message in self.messages if message.seq not in removed]
+        self.find_system()
         for message in removed.values():
             del self.by_id[message.id]
         for turn in {message.turn_id or 0 for message in removed.values()} & self.turns.keys():
@@ -166,8 +173,9 @@ class _Log:
     def exchange(self, changed: Sequence[SessionMessage]) -> None:
         """Put messages in the place of those with the same numbers."""
         for message in changed:
-            self.messages[self.index(message.seq or 0)] = message
+            self.messages[_index(self.messages, message.seq or 0)] = message
             self.by_id[message.id] = message
+        self.find_system()
 
     def drop_reply(self, turn: int, after: int) -> None:
         """Remove what there was of an unfinished turn's reply, behind a message."""
@@ -177,7 +185,13 @@ class _Log:
         for message in rest:
             del self.by_id[message.id]
         del self.messages[len(self.messages) - len(rest) :]
+        self.find_system()
         self.record = self.record._replace(message_count=len(self.messages))
+
+
+def _index(messages: Sequence[SessionMessage], seq: int) -> int:
+    """Where the first message with at least this number stands."""
+    return bisect_left(messages, seq, key=lambda message: message.seq or 0)
 
 
 def _own(message: SessionMessage) -> SessionMessage:
@@ -207,6 +221,7 @@ class InMemorySessionStorage(ISessionStorage):
     def __init__(self) -> None:
         self._lock = Lock()
         self._logs: dict[str, _Log] = {}
+        self._by_user: dict[str, dict[str, _Log]] = {}
         self._created = 0
         self._closed = False
 
@@ -236,12 +251,12 @@ class InMemorySessionStorage(ISessionStorage):
         before = None if cursor is None else rules.parse_cursor(cursor)
         with self._lock:
             self._refuse_if_closed()
+            logs = self._logs if user_id is None else self._by_user.get(user_id, {})
             found = sorted(
                 (
                     (log.record.last_activity, log.order, log.record)
-                    for log in self._logs.values()
-                    if (user_id is None or log.record.user_id == user_id)
-                    and (status is None or log.record.status == status.value)
+                    for log in logs.values()
+                    if (status is None or log.record.status == status.value)
                     and (inactive_since is None or log.record.last_activity < inactive_since)
                 ),
                 key=lambda entry: entry[:2],
@@ -281,8 +296,10 @@ class InMemorySessionStorage(ISessionStorage):
     async def delete_session(self, session_id: str) -> None:
         """See `ISessionStorage.delete_session`."""
         with self._lock:
-            self._log(session_id)
-            del self._logs[session_id]
+            user_id = self._log(session_id).record.user_id
+            del self._logs[session_id], self._by_user[user_id][session_id]
+            if not self._by_user[user_id]:
+                del self._by_user[user_id]
 
     async def append(
         self,
@@ -301,8 +318,8 @@ class InMemorySessionStorage(ISessionStorage):
             if not fresh:
                 if messages:
                     known = None if key is None else log.known_turn(key)
-                    if known is not None:
-                        rules.check_digest(known, key, log.record)
+                    if rules.is_replay(known, key, token, log.record):
+                        return Appended(log.record, log.of_turn(known.turn))
                     rules.check_append(log.record, token, expected_revision, _now())
                 return Appended(log.record, _as_stored(log, messages))
             if token is not None:
@@ -404,24 +421,22 @@ class InMemorySessionStorage(ISessionStorage):
         """See `ISessionStorage.get_messages`."""
         with self._lock:
             log = self._log(session_id)
-            start = 0 if after is None else log.index(after + 1)
-            stop = len(log.messages) if before is None else log.index(before)
-            if not (system_only or (answered_only and log.turns)):
-                if limit is not None and after is None:
-                    start = max(start, stop - limit)
-                elif limit is not None:
-                    stop = min(stop, start + limit)
-                return [_own(message) for message in log.messages[start:stop]]
-            unanswered = {turn for turn, note in log.turns.items() if not note.answered}
-            found = [
-                _own(message)
-                for message in log.messages[start:stop]
-                if not (answered_only and message.turn_id in unanswered)
-                and not (system_only and message.role is not MessageRole.SYSTEM)
-            ]
-        if limit is None:
-            return found
-        return found[:limit] if after is not None else found[max(0, len(found) - limit) :]
+            source = log.system if system_only else log.messages
+            start = 0 if after is None else _index(source, after + 1)
+            stop = len(source) if before is None else _index(source, before)
+            newest = limit is not None and after is None
+            # From the end that the limit counts from, so that nothing beyond it is looked at.
+            places = range(stop - 1, start - 1, -1) if newest else range(start, stop)
+            wanted = (
+                source[place]
+                for place in places
+                if not answered_only or log.is_answered(source[place])
+            )
+            count = len(source) if limit is None else min(limit, len(source))
+            found = [_own(message) for message in islice(wanted, count)]
+        if newest:
+            found.reverse()
+        return found
 
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
@@ -442,7 +457,7 @@ class InMemorySessionStorage(ISessionStorage):
         with self._lock:
             log = self._log(session_id)
             log.make_free(expected_revision)
-            log.messages, log.by_id, log.turns, log.keys = [], {}, {}, {}
+            log.messages, log.system, log.by_id, log.turns, log.keys = [], [], {}, {}, {}
             log.record = log.record._replace(message_count=0, revision=log.record.revision + 1)
             return log.record
 
@@ -495,7 +510,8 @@ class InMemorySessionStorage(ISessionStorage):
             if source.record.turn_token is not None and source.record.turn_id is not None:
                 last = min(last, source.record.turn_id - 1)
             target = self._create(session)
-            target.messages = source.messages[: source.index(last + 1)]
+            target.messages = source.messages[: _index(source.messages, last + 1)]
+            target.find_system()
             target.by_id = {message.id: message for message in target.messages}
             target.turns = {
                 turn: _TurnNote(
@@ -532,18 +548,14 @@ class InMemorySessionStorage(ISessionStorage):
             if record.session_id in self._logs:
                 raise rules.exists(record.session_id)
             self._refuse_if_closed()
-            self._created += 1
-            self._logs[record.session_id] = _Log(
-                record,
-                self._created,
-                messages,
-                {message.id: message for message in messages},
-                {
-                    turn: _TurnNote(**note.model_dump(exclude={"turn"}))
-                    for turn, note in notes.items()
-                },
-                {note.key: turn for turn, note in notes.items() if note.key is not None},
-            )
+            log = self._add(record)
+            log.messages = messages
+            log.find_system()
+            log.by_id = {message.id: message for message in messages}
+            log.turns = {
+                turn: _TurnNote(**note.model_dump(exclude={"turn"})) for turn, note in notes.items()
+            }
+            log.keys = {note.key: turn for turn, note in notes.items() if note.key is not None}
             return record
 
     async def health(self) -> StorageHealth:
@@ -573,30 +585,12 @@ class InMemorySessionStorage(ISessionStorage):
         self._refuse_if_closed()
         if session.session_id in self._logs:
             raise rules.exists(session.session_id)
-        moment = _now()
-        record = SessionRecord(
-            session_id=session.session_id,
-            user_id=session.user_id,
-            provider=session.provider,
-            model=session.model,
-            backend=session.backend.value,
-            status=SessionStatus.ACTIVE.value,
-            context=dump_json(dict(session.context)),
-            provider_state=None,
-            created_at=moment,
-            last_activity=moment,
-            revision=0,
-            last_seq=0,
-            message_count=0,
-            turn_count=0,
-            input_tokens=0,
-            output_tokens=0,
-            cached_tokens=0,
-            reasoning_tokens=0,
-            errors=0,
-        )
+        return self._add(rules.new_record(session, dump_json(dict(session.context)), _now()))
+
+    def _add(self, record: SessionRecord) -> _Log:
         self._created += 1
-        log = self._logs[session.session_id] = _Log(record, self._created)
+        log = self._logs[record.session_id] = _Log(record, self._created)
+        self._by_user.setdefault(record.user_id, {})[record.session_id] = log
         return log
 
     def _log(self, session_id: str) -> _Log:

@@ -42,7 +42,8 @@ try:
     from langswarm_session.storage.postgres_pool import Connection, PoolSettings
     from langswarm_session.storage.postgres_rows import Batch, to_record, to_text
     from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
-    from langswarm_session.storage.postgres_write import FIELDS, Write
+    from langswarm_session.storage.postgres_shapes import FIELDS
+    from langswarm_session.storage.postgres_write import Write
 except ModuleNotFoundError as error:
     if error.name != "asyncpg":
         raise
@@ -61,7 +62,8 @@ _MESSAGES = (
 )
 _ANSWERED = (
     "AND NOT EXISTS (SELECT 1 FROM {turns} AS turn WHERE turn.session = message.session "
-    "AND turn.turn = message.turn AND NOT turn.answered) "
+    # Without OFFSET 0 each message is compared with all turns that were not answered.
+    "AND turn.turn = message.turn AND NOT turn.answered OFFSET 0) "
 )
 _MINUTE = 60_000_000  # microseconds, as in the schema
 _RENEW = (
@@ -99,7 +101,11 @@ class PostgresSessionStorage(ISessionStorage):
             one of the address.
         min_connections: How many connections stay open though they are idle.
         max_connections: How many connections may be open, at least 2: one is for writing.
-        timeout: How long a call may take, in seconds.
+        timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`, a
+            second later at most, which is for telling the server.
+        max_waiting: How many calls may wait at once; further ones raise `StorageBusyError`.
+        max_waiting_size: How many characters of messages may wait to be stored, likewise; one call
+            alone may have more.
         connect_timeout: How long to try to connect before a call fails, in seconds.
         idle_timeout: How long a connection may be idle before it is closed, in seconds.
         prepared_statements: Whether statements may be prepared; None: unless there is a pooler in
@@ -121,6 +127,8 @@ class PostgresSessionStorage(ISessionStorage):
         min_connections: int = 1,
         max_connections: int = 10,
         timeout: float = 30.0,
+        max_waiting: int = 10_000,
+        max_waiting_size: int = 256_000_000,
         connect_timeout: float = 10.0,
         idle_timeout: float = 300.0,
         prepared_statements: bool | None = None,
@@ -133,6 +141,8 @@ class PostgresSessionStorage(ISessionStorage):
             )
         if min(timeout, connect_timeout, idle_timeout) <= 0:
             raise InvalidInputError("timeout, connect_timeout and idle_timeout must be above 0")
+        if min(max_waiting, max_waiting_size) < 1:
+            raise InvalidInputError("max_waiting and max_waiting_size must be at least 1")
         options = {"dsn": dsn, "password": password}
         settings = self._settings = PoolSettings(
             options={name: value for name, value in options.items() if value is not None},
@@ -144,7 +154,13 @@ class PostgresSessionStorage(ISessionStorage):
             prepared_statements=prepared_statements,
         )
         self._address = address
-        self._engine = PostgresEngine(settings, self._tables, timeout=timeout)
+        self._engine = PostgresEngine(
+            settings,
+            self._tables,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_waiting_size=max_waiting_size,
+        )
         # Also at the interpreter's exit, so that a forgotten close() loses nothing.
         weakref.finalize(self, self._engine.close)
 

@@ -34,7 +34,7 @@ from langswarm_session.storage.postgres_rows import (
     to_text,
 )
 from langswarm_session.storage.postgres_schema import Tables
-from langswarm_session.storage.postgres_write import FIELDS
+from langswarm_session.storage.postgres_shapes import FIELDS
 from langswarm_session.storage.rows import ASSISTANT, MESSAGE_COLUMNS, decode_messages
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -427,8 +427,8 @@ async def append(
     if not batch.messages:
         if batch.stored:
             known = None if key is None else await log.known_turn(batch, key)
-            if known is not None:
-                rules.check_digest(known, key, log.record)
+            if rules.is_replay(known, key, token, log.record):
+                return Appended(log.record, await log.select_turn(known.turn))
             rules.check_append(log.record, token, expected_revision, log.now)
         return Appended(log.record, batch.placed(0, 0))
     if token is not None:

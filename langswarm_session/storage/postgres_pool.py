@@ -22,7 +22,7 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
 _CHECK_AFTER, _CHECK_TIME = 15.0, 3.0
 """Idle for so many seconds, a connection has so many to answer before it is used again."""
 
-_CLOSE_TIME = 5.0
+CLOSE_TIME = 5.0
 """How many seconds a connection has to say goodbye."""
 
 _SOCKET_OPTIONS = (
@@ -88,6 +88,10 @@ class Connection:
             statement = self._prepared[query] = await self._raw.prepare(query, name=name)
         return await statement.fetch(*values)  # type: ignore[no-any-return]
 
+    def has_prepared(self, query: str) -> bool:
+        """Whether the statement needs no preparing any more."""
+        return query in self._prepared
+
     async def script(self, text: str) -> None:
         """Run statements without values."""
         await self._raw.execute(text)
@@ -106,7 +110,7 @@ class Connection:
         if self.is_closed or not self._raw.is_in_transaction():
             return
         try:
-            async with asyncio.timeout(_CLOSE_TIME):
+            async with asyncio.timeout(CLOSE_TIME):
                 await self._raw.execute("ROLLBACK")
         except Exception:  # noqa: BLE001 - the server rolls back when the connection ends
             self._raw.terminate()
@@ -123,7 +127,7 @@ class Connection:
     async def close(self) -> None:
         """Say goodbye, or hang up."""
         try:
-            await self._raw.close(timeout=_CLOSE_TIME)
+            await self._raw.close(timeout=CLOSE_TIME)
         except Exception:  # noqa: BLE001 - then it is closed without
             self._raw.terminate()
 
@@ -157,22 +161,47 @@ class Pool:
                 self._free.release()
             raise
 
-    def release(self, connection: Connection, *, reserved: bool = False, usable: bool) -> None:
+    def take(self, query: str) -> Connection | None:
+        """A connection that has this statement prepared, without a wait; None if there is none.
+
+        `release` it afterwards.
+        """
+        if not self._idle or self._free.locked():
+            return None
+        connection = self._idle[-1]
+        idle = self._loop.time() - connection.used_at
+        if connection.is_closed or idle >= _CHECK_AFTER or not connection.has_prepared(query):
+            return None
+        try:
+            self._free.acquire().send(None)
+        except StopIteration:
+            # As it is not locked, it is acquired at once.
+            return self._idle.pop()
+        raise AssertionError("a semaphore that is not locked lets nobody wait")
+
+    def release(
+        self, connection: Connection, *, reserved: bool = False, usable: bool
+    ) -> asyncio.Task[None] | None:
         """Give a connection back.
 
         Args:
             reserved: As it was taken.
             usable: Whether it is in order: outside a transaction, with nothing under way.
+
+        Returns:
+            What closes it if it is not: then the server has stopped what was under way.
         """
+        closing = None
         if usable and not connection.is_closed:
             connection.used_at = self._loop.time()
             self._idle.append(connection)
             if self._sweep is None:
                 self._sweep = self._loop.call_later(self._settings.idle_timeout, self._sweep_idle)
         else:
-            self._drop(connection)
+            closing = self._drop(connection)
         if not reserved:
             self._free.release()
+        return closing
 
     async def close(self) -> None:
         """Close what is idle; nothing else may be in use any more."""
@@ -221,10 +250,11 @@ class Pool:
             raise
         return Connection(raw, prepares)
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(connection.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return task
 
     def _sweep_idle(self) -> None:
         self._sweep = None

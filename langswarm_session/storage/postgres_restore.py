@@ -14,7 +14,7 @@ from langswarm_session.storage.postgres_log import load
 from langswarm_session.storage.postgres_pool import Connection
 from langswarm_session.storage.postgres_rows import encode, from_text, maybe_text, to_row, to_text
 from langswarm_session.storage.postgres_schema import Tables
-from langswarm_session.storage.postgres_write import FIELDS
+from langswarm_session.storage.postgres_shapes import FIELDS
 
 _NOTES = (
     "SELECT turn, status, answered, key, digest, error, finished_at FROM {turns} WHERE session = "

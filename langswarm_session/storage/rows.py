@@ -90,6 +90,11 @@ def encode_message(message: SessionMessage) -> MessageRow:
     )
 
 
+def placed(message: SessionMessage, seq: int, turn: int) -> SessionMessage:
+    """A copy of the message with the place in the log that a storage gives it."""
+    return message._placed(seq, turn)
+
+
 def check_text(text: str) -> None:
     """Raises InvalidInputError if there is half of a character (a lone surrogate) in the text."""
     if text.isascii():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from langswarm_session.errors import (
     IdempotencyConflictError,
@@ -19,7 +19,7 @@ from langswarm_session.errors import (
     TurnLostError,
 )
 from langswarm_session.models import MessageRole, SessionMessage, SessionStatus, TurnStatus
-from langswarm_session.records import IdempotencyKey, SessionRecord
+from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord
 
 WRITABLE = (SessionStatus.ACTIVE.value, SessionStatus.ERROR.value)
 """The statuses in which a session takes new turns."""
@@ -36,6 +36,37 @@ class KnownTurn:
     is_last: bool
     status: TurnStatus
     digest: str | None
+
+
+def new_record(session: NewSession, context: str, now: int) -> SessionRecord:
+    """A session that was just created.
+
+    Args:
+        session: What to create.
+        context: Its context as JSON.
+        now: The time, in microseconds since 1970.
+    """
+    return SessionRecord(
+        session_id=session.session_id,
+        user_id=session.user_id,
+        provider=session.provider,
+        model=session.model,
+        backend=session.backend.value,
+        status=SessionStatus.ACTIVE.value,
+        context=context,
+        provider_state=None,
+        created_at=now,
+        last_activity=now,
+        revision=0,
+        last_seq=0,
+        message_count=0,
+        turn_count=0,
+        input_tokens=0,
+        output_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        errors=0,
+    )
 
 
 def not_found(session_id: str) -> SessionNotFoundError:
@@ -146,6 +177,19 @@ def check_known(
             session_id=record.session_id,
         )
     return "anew"
+
+
+def is_replay(
+    known: KnownTurn | None, key: IdempotencyKey | None, token: str | None, record: SessionRecord
+) -> TypeGuard[KnownTurn]:
+    """Whether an append with nothing new is answered by the turn that its key was used in.
+
+    Raises:
+        IdempotencyConflictError: If the key was used for another message.
+    """
+    if known is None or token is not None:
+        return False
+    return check_known(known, key, record) == "replay"
 
 
 def last_begun(given: int, stored: Collection[SessionMessage], turn: int) -> int:

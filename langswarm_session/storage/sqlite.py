@@ -31,7 +31,9 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
-from langswarm_session.storage.sqlite_engine import SQLiteEngine, Synchronous, typed_error
+from langswarm_session.storage.sqlite_engine import SQLiteEngine
+from langswarm_session.storage.sqlite_errors import typed_error
+from langswarm_session.storage.sqlite_file import DatabaseFile, Synchronous
 from langswarm_session.storage.sqlite_schema import MIGRATIONS, snapshot
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ _ANSWERED = (
     "AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.session = messages.session "
     "AND turns.turn = messages.turn AND NOT turns.answered) "
 )
+_FEW, _LITTLE = 200, 32_768
+"""So many rows are read, and characters stored, about as quickly as handed to another thread."""
 
 
 class SQLiteSessionStorage(ISessionStorage):
@@ -60,6 +64,8 @@ class SQLiteSessionStorage(ISessionStorage):
             killed process, and a power cut may take the last moments. NORMAL is faster.
         busy_timeout: How long to wait for another process's write, in seconds.
         max_readers: How many reads may go on at once.
+        max_waiting: How many calls may wait at once; further ones raise `StorageBusyError`.
+        timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`.
 
     Raises:
         InvalidInputError: If an argument cannot be used.
@@ -74,6 +80,8 @@ class SQLiteSessionStorage(ISessionStorage):
         synchronous: Synchronous = "FULL",
         busy_timeout: float = 30.0,
         max_readers: int = 4,
+        max_waiting: int = 10_000,
+        timeout: float = 60.0,
     ) -> None:
         path = os.fspath(db_path)
         if not path or "\0" in path or path == ":memory:":
@@ -82,16 +90,19 @@ class SQLiteSessionStorage(ISessionStorage):
             )
         if synchronous not in ("FULL", "NORMAL"):
             raise InvalidInputError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
-        if busy_timeout < 0 or max_readers < 1:
-            raise InvalidInputError("busy_timeout must be at least 0 and max_readers at least 1")
+        if busy_timeout < 0 or timeout <= 0 or max_readers < 1 or max_waiting < 1:
+            raise InvalidInputError(
+                "busy_timeout must be at least 0, timeout above 0, max_readers and max_waiting "
+                "at least 1"
+            )
         self.db_path = path
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
         self._engine = SQLiteEngine(
-            str(Path(path).absolute()),
-            synchronous=synchronous,
-            busy_timeout=busy_timeout,
+            DatabaseFile(str(Path(path).absolute()), synchronous, busy_timeout),
             max_readers=max_readers,
+            max_waiting=max_waiting,
+            timeout=timeout,
         )
         # Also at the interpreter's exit, so that a forgotten close() loses nothing.
         weakref.finalize(self, self._engine.close)
@@ -103,12 +114,14 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.create_session`."""
         context = dump_json(dict(session.context))
         return await self._engine.write(
-            lambda connection: log.create(connection, session, context)[0]
+            lambda connection: log.create(connection, session, context)[0], is_small=True
         )
 
     async def get_session(self, session_id: str) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
-        return await self._engine.read(lambda connection: log.load(connection, session_id)[0])
+        return await self._engine.read(
+            lambda connection: log.load(connection, session_id)[0], is_small=True
+        )
 
     async def list_sessions(
         self,
@@ -143,7 +156,9 @@ class SQLiteSessionStorage(ISessionStorage):
                 return SessionPage(records, None)
             return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][-1]}")
 
-        return await self._engine.read(job)
+        # A user's sessions are found by an index; any other listing looks at all sessions.
+        is_small = user_id is not None and status is None and limit <= _FEW
+        return await self._engine.read(job, is_small=is_small)
 
     async def update_session(
         self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
@@ -205,8 +220,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 if batch.stored:
                     if key is not None:
                         known = log.known_turn(connection, record, place, batch, key)
-                        if known is not None:
-                            rules.check_digest(known, key, record)
+                        if rules.is_replay(known, key, token, record):
+                            return Appended(record, log.select_turn(connection, place, known.turn))
                     rules.check_append(record, token, expected_revision, log.now())
                 return Appended(record, batch.merged([]))
             if token is not None:
@@ -230,7 +245,8 @@ class SQLiteSessionStorage(ISessionStorage):
             stored = log.insert(connection, place, record.last_seq, turn, batch)
             return Appended(record, stored, len(batch.messages))
 
-        return await self._store(session_id, messages, job)
+        # What goes on with a turn that is open is not refused, however many calls wait.
+        return await self._store(session_id, messages, job, must=token is not None)
 
     async def begin_turn(
         self,
@@ -303,7 +319,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 log.save_status(connection, place, turn, end.status, end.error)
             return Appended(record, stored, len(batch.messages))
 
-        return await self._store(session_id, messages, job)
+        return await self._store(session_id, messages, job, must=True)
 
     async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
@@ -319,7 +335,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 ).rowcount
             }
 
-        return await self._engine.write(job)
+        return await self._engine.write(job, must=True)
 
     async def get_messages(
         self,
@@ -355,7 +371,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 messages.reverse()
             return messages
 
-        return await self._engine.read(job)
+        is_small = limit is not None and limit <= _FEW and not system_only
+        return await self._engine.read(job, is_small=is_small)
 
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
@@ -494,11 +511,19 @@ class SQLiteSessionStorage(ISessionStorage):
         session_id: str,
         messages: Sequence[SessionMessage],
         job: Callable[[sqlite3.Connection, log.Batch], T],
+        *,
+        must: bool = False,
     ) -> T:
         """Run a job that stores messages; if an id is known, again without that message."""
         batch = log.Batch(messages)
         try:
-            return await self._engine.write(lambda connection: job(connection, batch))
+            size = batch.size
+            return await self._engine.write(
+                lambda connection: job(connection, batch),
+                is_small=size <= _LITTLE,
+                size=size,
+                must=must,
+            )
         except sqlite3.IntegrityError:
             pass
 
@@ -509,6 +534,6 @@ class SQLiteSessionStorage(ISessionStorage):
             return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))
 
         try:
-            return await self._engine.write(careful)
+            return await self._engine.write(careful, must=must)
         except sqlite3.IntegrityError as error:
             raise typed_error(error, self.db_path) from error

@@ -4,14 +4,14 @@ One writer thread takes whatever writes have queued up and commits them together
 sessions share the cost of one ``fsync``; a few reader threads with connections of their own read
 beside it. Callers on any thread and any event loop await the outcome on their own loop.
 
-A hop to one of these threads and back takes half of what one through aiosqlite takes (35 against
-84 microseconds for a statement and its rows), and aiosqlite has one connection with one queue for
-reads and writes alike, without a group commit: ``benchmarks/`` measures it beside this engine.
+A thread switch and back costs as much as a commit to a quick disk. So a small piece of work that
+has the engine to itself is done on the caller's own thread, as long as such work has lately taken
+less than a millisecond, and nobody else has to be waited for; what would block goes to the threads.
 """
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import logging
 import os
 import sqlite3
@@ -19,138 +19,367 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from pathlib import Path
+from enum import Enum
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from langswarm_session.errors import (
-    SessionError,
-    SessionStorageError,
-    StorageBusyError,
-    StorageClosedError,
-    StorageCorruptError,
-    StorageFullError,
-    StorageUnavailableError,
-)
-from langswarm_session.storage.calls import Call, deliver
-from langswarm_session.storage.sqlite_schema import check, migrate, snapshot
+from langswarm_session.errors import StorageBusyError, StorageClosedError
+from langswarm_session.storage.calls import deliver
+from langswarm_session.storage.sqlite_calls import Job, JobCall, Wait
+from langswarm_session.storage.sqlite_errors import is_busy, typed_error
+from langswarm_session.storage.sqlite_file import DatabaseFile, Identity
+from langswarm_session.storage.sqlite_writer import Pace, Writer
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Job = Callable[[sqlite3.Connection], T]
-Synchronous = Literal["FULL", "NORMAL"]
 
 MAX_BATCH = 512
 """How many writes share a commit at most, so that the first of them need not wait long."""
 
-_ERRORS: dict[int, tuple[type[SessionStorageError], str]] = {
-    sqlite3.SQLITE_BUSY: (StorageBusyError, "another process kept the database locked; try again"),
-    sqlite3.SQLITE_LOCKED: (StorageBusyError, "the database is locked; try again"),
-    sqlite3.SQLITE_FULL: (StorageFullError, "the disk is full; free some space and try again"),
-    sqlite3.SQLITE_READONLY: (StorageUnavailableError, "the database cannot be written"),
-    sqlite3.SQLITE_CANTOPEN: (StorageUnavailableError, "the database cannot be opened"),
-    sqlite3.SQLITE_PERM: (StorageUnavailableError, "no permission to use the database"),
-    sqlite3.SQLITE_IOERR: (StorageUnavailableError, "the disk failed to read or write"),
-    sqlite3.SQLITE_CORRUPT: (StorageCorruptError, "the database is damaged; restore a copy"),
-    sqlite3.SQLITE_NOTADB: (StorageCorruptError, "the file is not a SQLite database"),
-}
+
+class _Signal(Enum):
+    """What a thread finds in its queue beside calls."""
+
+    LOOK = "look after the write-ahead log"
+    END = "end"
 
 
-def typed_error(error: Exception, path: str) -> SessionError:
-    """Our error for one of SQLite's; errors that are ours already come back as they are."""
-    if isinstance(error, SessionError):
-        return error
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StorageFullError(f"{path}: the disk is full; free some space and try again")
-        return StorageUnavailableError(f"{path}: the database cannot be opened ({error.strerror})")
-    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    kind, hint = _ERRORS.get(primary, (SessionStorageError, "the database refused the operation"))
-    return kind(f"{path}: {hint} ({error})")
+_LATER: Any = object()
+"""In place of a result: it was not done here and now."""
 
 
-class _Call(Call):
-    """A job, and who waits for its outcome."""
+class _Reader:
+    """A connection that reads the file that the writer has open. For one thread at a time."""
 
-    __slots__ = ("job",)
+    def __init__(self, file: DatabaseFile, busy_timeout: float) -> None:
+        self._file = file
+        self._busy_timeout = busy_timeout
+        self._connection: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
 
-    def __init__(self, job: Job[Any]) -> None:
-        super().__init__()
-        self.job = job
+    def run(self, job: Job[T], identity: Identity | None) -> T:
+        """Do a job with a connection to the file of that identity."""
+        if self._connection is not None and identity != self._identity:
+            self.close()
+        if self._connection is None:
+            self._connection = self._file.open_to_read(self._busy_timeout)
+            self._identity = identity
+        return job(self._connection)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class _Crowd:
+    """Whether several tasks of a loop write at once, so that they had better be gathered.
+
+    As long as nobody else has turned up for a while, only some of the writes wait for others, and
+    let the loop go on with its other work.
+    """
+
+    _ALONE, _AT_ONCE = 64, 7
+
+    def __init__(self) -> None:
+        self._streak = self._left = 0
+
+    @property
+    def may_come(self) -> bool:
+        """Whether to wait for others before the next write."""
+        self._left -= 1
+        return self._left < 0
+
+    def note(self, size: int) -> None:
+        """Take account of how many came together."""
+        self._streak = self._streak + 1 if size == 1 else 0
+        self._left = self._AT_ONCE if self._streak >= self._ALONE else 0
 
 
 class SQLiteEngine:
     """Runs jobs against one database file.
 
     Args:
-        path: The file.
-        synchronous: ``FULL`` to survive a power cut, ``NORMAL`` to survive a killed process only.
-        busy_timeout: How long to wait for other processes, in seconds.
+        file: The file.
         max_readers: How many reads may go on at once.
+        max_waiting: How many calls may wait; further ones are refused.
+        timeout: How long a call may wait for its outcome, in seconds.
     """
 
     def __init__(
-        self, path: str, *, synchronous: Synchronous, busy_timeout: float, max_readers: int
+        self, file: DatabaseFile, *, max_readers: int, max_waiting: int, timeout: float
     ) -> None:
-        self.path = path
-        self._synchronous = synchronous
-        self._busy_timeout = busy_timeout
+        self.path = file.path
+        self._file = file
         self._max_readers = max_readers
+        self._max_waiting = max_waiting
+        self._timeout = timeout
         self._closed = False
+        self._gathered: dict[asyncio.AbstractEventLoop, list[JobCall]] = {}
+        # Writes that were accepted, by callers, and finished, under the writer's lock.
+        self._accepted = self._finished = 0
+        self._crowd = _Crowd()
         self._start_afresh()
         _engines.add(self)
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
+        self._writer = Writer(self._file)
+        self._writes: SimpleQueue[JobCall | _Signal] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._reads: SimpleQueue[JobCall | _Signal] = SimpleQueue()
         self._reading_lock = threading.Lock()
         self._reading = 0
-        self._file: tuple[int, int] | None = None
-        self._writes: SimpleQueue[_Call | None] = SimpleQueue()
-        self._reads: SimpleQueue[_Call | None] = SimpleQueue()
-        self._writer: threading.Thread | None = None
         self._readers: list[threading.Thread] = []
+        # The one reader that is used on callers' own threads.
+        self._here = threading.Lock()
+        self._reader: _Reader | None = _Reader(self._file, busy_timeout=0)
+        self._reads_pace = Pace()
 
-    async def write(self, job: Job[T]) -> T:
+    async def write(
+        self, job: Job[T], *, is_small: bool = False, size: int = 0, must: bool = False
+    ) -> T:
         """Run a job in a transaction of the writer and return its result once that is durable.
 
         A job may be run again after a rollback. It must not write before it raises a
         `SessionError`: the transaction may be shared and goes on.
-        """
-        call = _Call(job)
-        self._submit(call)
-        return await call.future  # type: ignore[no-any-return]
 
-    async def read(self, job: Job[T]) -> T:
-        """Run a job on a reader's connection and return its result."""
-        if self._file is None:
-            await self.write(_nothing)
-        call = _Call(job)
+        Args:
+            job: What to do.
+            is_small: Whether it reads and writes little, whatever is stored.
+            size: How many characters it stores.
+            must: Whether it is accepted however many calls wait.
+
+        Raises:
+            StorageClosedError: If the engine was closed.
+            StorageBusyError: If too many calls wait, or this one has waited for too long.
+            SessionStorageError, sqlite3.IntegrityError
+        """
+        call = JobCall(job, is_small=is_small, size=size)
         with self._lock:
-            self._refuse_if_closed()
+            self._refuse(0 if must else self._accepted - self._finished)
+            self._accepted += 1
+            at_once = not self._crowd.may_come and self._may_write_here(call)
+            if not at_once:
+                gathered = self._gathered.get(call.loop)
+                self._gathered.setdefault(call.loop, []).append(call)
+        if at_once:
+            self._write_here(call)
+        elif gathered is None:
+            # Once whoever else is about to write from this loop has said so.
+            call.loop.call_soon(self._hand_over, call.loop)
+        return await self._outcome(call)  # type: ignore[no-any-return]
+
+    async def read(self, job: Job[T], *, is_small: bool = False) -> T:
+        """Run a job on a reader's connection and return its result.
+
+        Args:
+            job: What to do.
+            is_small: Whether it reads little, whatever is stored.
+
+        Raises:
+            As `write`.
+        """
+        if self._writer.identity is None:
+            await self.write(_nothing)
+        if is_small and self._reads_pace.is_quick:
+            await asyncio.sleep(0)  # others on this loop may want their turn
+            result = self._read_here(job)
+            if result is not _LATER:
+                return result
+        call = JobCall(job, is_small=is_small)
+        with self._lock:
+            self._refuse(self._reading)
             with self._reading_lock:
                 self._reading += 1
             if len(self._readers) < min(self._reading, self._max_readers):
                 self._readers.append(self._start(self._read_forever))
             self._reads.put(call)
-        return await call.future  # type: ignore[no-any-return]
+        Wait([call], self._timeout, self.path)
+        return await self._outcome(call)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Finish what was accepted, then let go of the threads and connections. Blocks."""
+        """Finish what was accepted, then let go of the threads and connections. Blocks.
+
+        Raises:
+            StorageBusyError: If that takes longer than a call may.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+            self._hand_over_all()
             self._end_threads()
         # The garbage collector may close from one of these threads, which cannot wait for itself.
-        inside = threading.current_thread() in (self._writer, *self._readers)
-        if self._writer is not None and not inside:
-            self._writer.join()
+        inside = threading.current_thread() in (self._thread, *self._readers)
+        if self._thread is not None and not inside:
+            self._thread.join(self._timeout)
+            if self._thread.is_alive():
+                raise StorageBusyError(
+                    f"{self.path}: it was not closed in {self._timeout:g} seconds, as what was "
+                    "accepted is being written still; it closes by itself when that is done"
+                )
+
+    async def _outcome(self, call: JobCall) -> Any:
+        try:
+            return await call.future
+        finally:
+            if call.wait is not None:
+                call.wait.leave()
+
+    def _refuse(self, waiting: int) -> None:
+        if self._closed:
+            raise StorageClosedError(f"{self.path}: the storage was closed")
+        if waiting >= self._max_waiting:
+            raise StorageBusyError(
+                f"{self.path}: {waiting} calls wait already; try again later, or raise max_waiting"
+            )
+
+    # On the callers' threads
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Do what a loop has gathered here and now, if it is little; else queue it."""
+        with self._lock:
+            calls = self._gathered.pop(loop, [])
+            self._crowd.note(len(calls))
+            if not (len(calls) == 1 and self._may_write_here(calls[0])):
+                self._queue(calls)
+                if calls:
+                    Wait(calls, self._timeout, self.path)
+                return
+        self._write_here(calls[0])
+
+    def _hand_over_all(self) -> None:
+        for calls in self._gathered.values():
+            self._queue(calls)
+        self._gathered = {}
+
+    def _queue(self, calls: list[JobCall]) -> None:
+        if calls and self._thread is None:
+            self._thread = self._start(self._write_forever)
+        for call in calls:
+            self._writes.put(call)
+
+    def _may_write_here(self, call: JobCall) -> bool:
+        """Whether the call is to be done at once; if so, the writer's lock is held."""
+        writer = self._writer
+        if not (call.is_small and writer.pace.is_quick and self._accepted - self._finished == 1):
+            return False
+        if not writer.lock.acquire(blocking=False):
+            return False
+        if not writer.is_open:
+            writer.lock.release()
+            return False
+        return True
+
+    def _write_here(self, call: JobCall) -> None:
+        writer = self._writer
+        try:
+            if call.begin() and not writer.commit_now(call):
+                self._writes.put(call)
+                Wait([call], self._timeout, self.path)
+                return
+            self._finished += 1
+        finally:
+            writer.lock.release()
+        if writer.wants_checkpoint:
+            self._writes.put(_Signal.LOOK)
+        call.resolve()
+
+    def _read_here(self, job: Job[T]) -> T:
+        if not self._here.acquire(blocking=False):
+            return _LATER  # type: ignore[no-any-return]
+        started = time.perf_counter()
+        try:
+            if self._reader is None or self._closed:
+                return _LATER  # type: ignore[no-any-return]
+            return self._reader.run(job, self._writer.identity)
+        except sqlite3.Error as error:
+            if is_busy(error):
+                return _LATER  # type: ignore[no-any-return]
+            raise typed_error(error, self.path) from error
+        finally:
+            self._reads_pace.note(time.perf_counter() - started)
+            self._here.release()
+
+    # Threads
+
+    def _start(self, run: Callable[[], None]) -> threading.Thread:
+        # Daemons, so that a forgotten close() cannot keep the interpreter from its exit.
+        thread = threading.Thread(target=run, name=f"langswarm-sqlite-{self.path}", daemon=True)
+        thread.start()
+        return thread
 
     def _end_threads(self) -> None:
         for _ in self._readers:
-            self._reads.put(None)
-        self._writes.put(None)
+            self._reads.put(_Signal.END)
+        if self._thread is not None:
+            self._writes.put(_Signal.END)
+
+    def _write_forever(self) -> None:
+        writer = self._writer
+        more = True
+        while more:
+            calls, more = self._next_batch()
+            self._write_batch(calls)
+            if writer.wants_checkpoint:
+                with writer.lock:
+                    writer.checkpoint()
+        for thread in self._readers:
+            thread.join()
+        with self._here:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = None
+        with writer.lock:
+            writer.identity = None
+        # One that was not done on its caller's thread after all may have come after the end.
+        while not self._writes.empty():
+            self._write_batch(self._next_batch()[0])
+        with writer.lock:
+            writer.close()
+
+    def _write_batch(self, calls: list[JobCall]) -> None:
+        with self._writer.lock:
+            begun = [call for call in calls if call.begin()]
+            if begun:
+                self._writer.commit(begun)
+            self._finished += len(calls)
+        deliver(begun)
+
+    def _next_batch(self) -> tuple[list[JobCall], bool]:
+        """The calls that wait, and whether the queue goes on after them."""
+        calls: list[JobCall] = []
+        found = self._writes.get()
+        try:
+            while isinstance(found, JobCall):
+                calls.append(found)
+                if len(calls) == MAX_BATCH:
+                    return calls, True
+                found = self._writes.get_nowait()
+        except Empty:
+            return calls, True
+        return calls, found is not _Signal.END
+
+    def _read_forever(self) -> None:
+        reader = _Reader(self._file, self._file.busy_timeout)
+        while isinstance(call := self._reads.get(), JobCall):
+            started = time.perf_counter()
+            try:
+                if call.begin():
+                    call.result = reader.run(call.job, self._writer.identity)
+            except Exception as error:  # noqa: BLE001 - whoever waits gets it
+                call.error = typed_error(error, self.path)
+            if call.is_small:
+                self._reads_pace.note(time.perf_counter() - started)
+            with self._reading_lock:
+                self._reading -= 1
+            deliver([call])
+        reader.close()
+
+    # Forks
 
     def _before_fork(self) -> None:
         """Finish and close everything, and let nobody begin anew before the fork is done.
@@ -159,177 +388,15 @@ class SQLiteEngine:
         of them does (https://www.sqlite.org/howtocorrupt.html, section 2.6).
         """
         self._lock.acquire()
+        self._hand_over_all()
         self._end_threads()
-        if self._writer is not None:
-            self._writer.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _after_fork_in_parent(self) -> None:
         lock = self._lock
         self._start_afresh()
         lock.release()
-
-    def _submit(self, call: _Call) -> None:
-        with self._lock:
-            self._refuse_if_closed()
-            if self._writer is None:
-                self._writer = self._start(self._write_forever)
-            self._writes.put(call)
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise StorageClosedError(f"{self.path}: the storage was closed")
-
-    def _start(self, run: Callable[[], None]) -> threading.Thread:
-        # Daemons, so that a forgotten close() cannot keep the interpreter from its exit.
-        thread = threading.Thread(target=run, name=f"langswarm-sqlite-{self.path}", daemon=True)
-        thread.start()
-        return thread
-
-    # The writer's thread
-
-    def _write_forever(self) -> None:
-        connection: sqlite3.Connection | None = None
-        more = True
-        while more:
-            calls, more = self._next_batch()
-            if calls:
-                try:
-                    connection = self._current(connection)
-                except Exception as error:  # noqa: BLE001 - whoever waits gets it
-                    connection = None
-                    self._file = None
-                    for call in calls:
-                        call.error = typed_error(error, self.path)
-                else:
-                    self._commit(connection, calls)
-            deliver(calls)
-        for thread in self._readers:
-            thread.join()
-        # The last connection to close folds the write-ahead log into the file.
-        if connection is not None:
-            connection.close()
-
-    def _next_batch(self) -> tuple[list[_Call], bool]:
-        """The calls that wait, at least one unless the queue has ended; and whether it goes on."""
-        calls: list[_Call] = []
-        call = self._writes.get()
-        try:
-            while call is not None:
-                calls.append(call)
-                if len(calls) == MAX_BATCH:
-                    return calls, True
-                call = self._writes.get_nowait()
-        except Empty:
-            return calls, True
-        return calls, False
-
-    def _commit(self, connection: sqlite3.Connection, calls: list[_Call]) -> None:
-        """Run the calls in one transaction; if that fails, each in one of its own."""
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            for call in calls:
-                call.error = typed_error(error, self.path)
-            return
-        try:
-            for call in calls:
-                try:
-                    call.result, call.error = call.job(connection), None
-                except SessionError as error:
-                    call.error = error
-            connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            if len(calls) > 1:
-                for call in calls:
-                    self._commit(connection, [call])
-            elif isinstance(error, sqlite3.IntegrityError):
-                calls[0].error = error  # for the job's owner, who knows what it means
-            else:
-                calls[0].error = typed_error(error, self.path)
-
-    def _current(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
-        """The connection, opened if need be, to the file that is at the path now."""
-        if connection is None:
-            connection = self._open()
-            self._file = self._identity()
-        elif self._identity() != self._file:
-            # What is written to a file that has no name any more is lost with the process.
-            connection.close()
-            raise StorageUnavailableError(
-                f"{self.path}: the database was removed or replaced while it was in use; nothing "
-                "of this write was kept, and the next one uses the file that is there then"
-            )
-        return connection
-
-    def _identity(self) -> tuple[int, int] | None:
-        try:
-            found = Path(self.path).stat()
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def _open(self) -> sqlite3.Connection:
-        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        connection = self._connect(self.path)
-        try:
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # Deleting means deleting: freed space is overwritten.
-            connection.execute("PRAGMA secure_delete = ON")
-            with snapshot(connection):
-                check(connection, self.path)
-            self._use_wal(connection)
-            migrate(connection, self.path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _use_wal(self, connection: sqlite3.Connection) -> None:
-        # SQLite does not wait by itself when several processes switch a new file at once.
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-                if not busy or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-
-    # The readers' threads
-
-    def _read_forever(self) -> None:
-        connection: sqlite3.Connection | None = None
-        file: tuple[int, int] | None = None
-        while (call := self._reads.get()) is not None:
-            try:
-                if connection is not None and file != self._file:
-                    connection.close()
-                    connection = None
-                if connection is None:
-                    file = self._file
-                    address = Path(self.path).absolute().as_uri() + "?mode=ro"
-                    connection = self._connect(address, uri=True)
-                call.result = call.job(connection)
-            except Exception as error:  # noqa: BLE001 - whoever waits gets it
-                call.error = typed_error(error, self.path)
-            with self._reading_lock:
-                self._reading -= 1
-            deliver([call])
-        if connection is not None:
-            connection.close()
-
-    def _connect(self, database: str, *, uri: bool = False) -> sqlite3.Connection:
-        return sqlite3.connect(
-            database,
-            uri=uri,
-            timeout=self._busy_timeout,
-            isolation_level=None,
-            check_same_thread=False,
-        )
 
 
 def _nothing(_: sqlite3.Connection) -> None:

@@ -78,6 +78,9 @@ _SAVE_COMPLETE = (
     "WHERE session = ? AND turn = ?"
 )
 
+_ROW = 100
+"""Characters that the other columns of a message are worth."""
+
 MAX_SEQ = 2**63 - 1
 """More than any sequence number."""
 
@@ -102,6 +105,11 @@ class Batch:
 
     def __post_init__(self) -> None:
         self.rows = [encode_message(message) for message in self.messages]
+
+    @property
+    def size(self) -> int:
+        """How many characters the rows have, roughly."""
+        return sum(_ROW + len(row[1] or "") + len(row[4] or "") for row in self.rows)
 
     def counted(self) -> tuple[int, ...]:
         """The values of the columns that every write moves."""

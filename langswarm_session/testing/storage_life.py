@@ -36,7 +36,7 @@ class LifeTests(StorageTests):
     async def test_health_counts(self, storage: ISessionStorage) -> None:
         """Sessions and messages, under the storage's name."""
         empty = await storage.health()
-        assert (empty.ok, empty.backend, empty.detail) == (True, storage.name, None)
+        assert (empty.ok, empty.backend) == (True, storage.name), empty.detail
         assert (empty.sessions, empty.messages) == (0, 0)
         for each in ("a", "b"):
             await storage.create_session(new_session(each))
@@ -85,7 +85,7 @@ class LifeTests(StorageTests):
         assert errors <= {StorageClosedError}
         if self.durable:
             again = self.reopen(tmp_path)
-            assert texts(await again.get_messages("s")) == stored
+            assert sorted(texts(await again.get_messages("s"))) == sorted(stored)
             await again.close()
 
     async def test_all_is_there_after_reopening(

@@ -227,6 +227,12 @@ class LogTests(StorageTests):
         appended = await storage.append("s", [])
         assert (appended.record, appended.messages) == (before[0], [])
         assert await everything(storage, "s") == before
+        begun = lease()
+        await storage.begin_turn("s", [user()], begun)
+        before = await everything(storage, "s")
+        appended = await storage.append("s", [], token=begun.token)
+        assert (appended.record, appended.messages) == (before[0], [])
+        assert await everything(storage, "s") == before
 
     @pytest.mark.parametrize(
         "changed",
@@ -452,6 +458,7 @@ class LogTests(StorageTests):
         await _turn(storage, [user("c")], TurnStatus.FAILED)
         await storage.append("s", [user("d"), reply("e"), system("f")])
         source = await everything(storage, "s")
+        before = await storage.get_session("s")
         record = await storage.fork_session("s", new_session("f", "bob", {"other": 2}), at=at)
         assert record == await storage.get_session("f")
         assert record.user_id == "bob"
@@ -461,6 +468,8 @@ class LogTests(StorageTests):
         assert await storage.get_messages("f") == log
         assert record.message_count == len(log)
         assert record.turn_count == len({each.turn_id for each in log})
+        assert record.created_at == record.last_activity >= before.last_activity
+        assert [each.session_id for each in (await storage.list_sessions()).records] == ["f", "s"]
         await storage.append("f", [user("only in the fork")])
         assert await everything(storage, "s") == source
         await storage.append("s", [user("only in the source")])

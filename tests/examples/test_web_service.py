@@ -155,5 +155,7 @@ def test_errors_have_a_status_and_a_name(ann: Client, service: tuple[int, Path])
     session = new(ann)
     status, body = ann.ask("POST", f"/sessions/{session}/messages", {"text": ""})
     assert (status, body["error"]) == (422, "InvalidInputError")
+    for body in ({"txt": "x"}, {"text": 5}, ["x"], "x", None):
+        assert ann.ask("POST", f"/sessions/{session}/messages", body)[0] == 422
     assert ann.ask("GET", "/sessions?cursor=nonsense")[0] == 422
     assert Client(service[0], "").ask("GET", "/sessions")[0] == 401

@@ -17,13 +17,14 @@ pytest.importorskip("agents")
 from langchain_core.messages import convert_to_messages
 from langchain_langswarm import (
     SessionChatMessageHistory,
-    from_langchain,
+    from_langchain_messages,
     to_langchain_messages,
 )
 from llama_index_langswarm import (
     AsyncSessionChatStore,
     SessionChatStore,
     from_llama_index,
+    from_llama_index_messages,
     to_llama_index_messages,
 )
 from openai_agents_langswarm import AgentSession, from_openai_agents, to_openai_agents
@@ -71,13 +72,13 @@ async def log(manager: SessionManager) -> list[SessionMessage]:
 DOORS = {
     "langchain": Door(
         to_langchain_messages,
-        lambda messages: [from_langchain(message) for message in messages],
+        from_langchain_messages,
         lambda manager, new: SessionChatMessageHistory("chat", manager).aadd_messages(new),
         lambda manager: SessionChatMessageHistory("chat", manager).aget_messages(),
     ),
     "llama_index": Door(
         to_llama_index_messages,
-        lambda chats: [from_llama_index(chat) for chat in chats],
+        from_llama_index_messages,
         lambda manager, new: AsyncSessionChatStore(manager).add_messages("chat", new),
         lambda manager: AsyncSessionChatStore(manager).get_messages("chat"),
     ),
@@ -350,7 +351,7 @@ async def test_the_older_chat_store_reads_and_cuts_it_as_well(manager: SessionMa
 async def test_real_conversations_lose_nothing(manager: SessionManager, writer: str) -> None:
     for line in SOURCE.read_text(encoding="utf-8").splitlines():
         raw = convert_to_messages(json.loads(line)["messages"])
-        neutral = [from_langchain(message).replaced(native=None) for message in raw]
+        neutral = [message.replaced(native=None) for message in from_langchain_messages(raw)]
         given = DOORS[writer].to(neutral)
         await DOORS[writer].write(manager, given)
         said = facts(await log(manager))

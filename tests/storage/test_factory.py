@@ -46,6 +46,8 @@ def plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         "broken = langswarm_plug_in:nothing\n"
         "absent = langswarm_plug_in_that_is_not_there:Storage\n"
         "memory = langswarm_plug_in:Storage\n"
+        "other = langswarm_plug_in:make_other\n"
+        "made = langswarm_plug_in:make\n"
     )
     (tmp_path / "langswarm_plug_in.py").write_text(
         "from langswarm_session import InMemorySessionStorage\n"
@@ -54,6 +56,10 @@ def plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         "    def __init__(self, **config):\n"
         "        super().__init__()\n"
         "        self.config = config\n"
+        "def make(**config):\n"
+        "    return Storage(made=True, **config)\n"
+        "def make_other(**config):\n"
+        "    return config\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield "plugged"
@@ -135,6 +141,16 @@ def test_a_configuration_that_does_not_fit(name: str, config: dict[str, Any]) ->
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.parametrize(
+    "name", ["redis:secret@host/5", "ann:secret@host", "host/db?password=secret", "secr\u00e9t://h"]
+)
+def test_an_address_without_its_scheme_is_not_shown(name: str) -> None:
+    """It may have a password in it."""
+    with pytest.raises(UnknownStorageError, match="an address begins with scheme://") as caught:
+        StorageFactory.create_storage(name)
+    assert "secr" not in str(caught.value)
+
+
 def test_a_storage_may_be_registered(registered: str) -> None:
     storage = StorageFactory.create_storage(registered, a=1)
     assert isinstance(storage, Recorded)
@@ -169,12 +185,23 @@ def test_a_storage_may_come_with_an_entry_point(plugged_in: str) -> None:
     assert storage.config == {"url": "plugged://host"}
 
 
+def test_an_entry_point_may_name_a_function(plugged_in: str) -> None:
+    storage: Any = StorageFactory.create_storage("made://ann:secret@host/5", a=1)
+    assert storage.config == {"made": True, "url": "made://ann:secret@host/5", "a": 1}
+
+
+def test_a_plug_in_that_makes_no_storage_is_told(plugged_in: str) -> None:
+    with pytest.raises(SessionStorageError, match="'other' makes a dict") as caught:
+        StorageFactory.create_storage("other://ann:secret@host")
+    assert "secret" not in str(caught.value)
+
+
 def test_an_entry_point_replaces_none_of_ours(plugged_in: str) -> None:
     assert type(StorageFactory.create_storage("memory")) is InMemorySessionStorage
 
 
 def test_entry_points_are_among_those_there_are(plugged_in: str) -> None:
-    known = f"absent, broken, memory, {plugged_in}, postgres, postgresql, sqlite"
+    known = f"absent, broken, made, memory, other, {plugged_in}, postgres, postgresql, sqlite"
     with pytest.raises(UnknownStorageError, match=known):
         StorageFactory.create_storage("unknown")
 

@@ -1,17 +1,33 @@
-"""The storages against each other, and both against a plain list, over random operations."""
+"""Every storage against a plain model of the record, over random operations.
+
+The model says what each call must return or why it must be refused, and what must be there after
+it. Storages are closed and made again, leases run out, and calls are cancelled half-way, after
+which all of it or nothing must have happened.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import tempfile
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from pydantic_core import from_json
+from storage.record_model import Record, Refusal, Result
 
 from langswarm_session import (
     InMemorySessionStorage,
@@ -22,22 +38,21 @@ from langswarm_session import (
     SessionStatus,
     SQLiteSessionStorage,
     TokenUsage,
-    Turn,
     TurnStatus,
 )
 from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     SessionChanges,
-    SessionPage,
     SessionRecord,
     TurnEnd,
     TurnStart,
 )
-from langswarm_session.testing.making import lease, new_session
+from langswarm_session.testing.making import everything, lease, new_session
 
 Call = Callable[[ISessionStorage], Awaitable[Any]]
 
+FULL = os.environ.get("LANGSWARM_CHAOS") == "full"
 SESSIONS = ["s1", "s2", "s3"]
 ENDS = [TurnStatus.COMPLETE, TurnStatus.CANCELLED, TurnStatus.FAILED]
 
@@ -50,86 +65,75 @@ new_messages = st.lists(
     st.builds(
         SessionMessage,
         role=roles,
-        content=st.sampled_from(["a", "b", ""]),
+        content=st.sampled_from(["a", "b", "", "\0"]),
         usage=st.none() | st.just(TokenUsage(input_tokens=2, output_tokens=1)),
     ),
     max_size=3,
 )
 revisions = st.sampled_from([None, None, "current", "stale"])
 expiries = st.sampled_from([0, 3600])
+moments = st.integers(0, 4)
 
 
-def plain(outcome: object) -> object:
-    """An outcome without what may differ from storage to storage, such as points in time."""
-    if isinstance(outcome, SessionRecord):
-        expires = None if outcome.turn_expires is None else 0
-        return outcome._replace(created_at=0, last_activity=0, turn_expires=expires)
+def returned(outcome: object) -> Result | None:
+    """What a storage returned, as the model has it."""
     if isinstance(outcome, Appended):
-        return plain(outcome.record), outcome.messages
+        return Result(outcome.messages)
     if isinstance(outcome, TurnStart):
-        return plain(outcome.record), outcome.messages, outcome.replayed
-    if isinstance(outcome, SessionPage):
-        return [plain(record) for record in outcome.records], outcome.next_cursor is None
-    if isinstance(outcome, Turn):
-        return outcome.model_copy(update={"finished_at": outcome.finished_at is None})
-    if isinstance(outcome, list):
-        return [plain(each) for each in outcome]
-    if isinstance(outcome, SessionError):
-        # Where there are several reasons to refuse, each may name the one it finds first.
-        return "refused", outcome.session_id
-    return outcome
+        return Result(outcome.messages, outcome.replayed)
+    return None
 
 
-class Storages(RuleBasedStateMachine):
-    """One operation after the other on all of them."""
+class Machine(RuleBasedStateMachine):
+    """One operation after the other on the model and on a storage."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.loop = asyncio.new_event_loop()
-        self.storages: list[ISessionStorage] = [
-            InMemorySessionStorage(),
-            SQLiteSessionStorage(Path(self.folder.name) / "sessions.db", synchronous="NORMAL"),
-        ]
-        self.logs: dict[str, list[SessionMessage]] = {}
-        self.last_seqs: dict[str, int] = {}
+        self.storage = self.open()
+        self.record = Record()
         self.leases: list[tuple[str, str]] = []
         self.sent: list[SessionMessage] = []
 
+    def open(self) -> ISessionStorage:
+        """A storage on what the example has stored so far."""
+        raise NotImplementedError
+
     def teardown(self) -> None:
-        for storage in self.storages:
-            self.loop.run_until_complete(storage.close())
+        self.wait(self.storage.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
-        self.folder.cleanup()
 
-    def both(self, call: Call) -> Any:
-        """The outcome of a call, the same for all; None if it is an error."""
-        outcomes = []
-        for storage in self.storages:
-            try:
-                outcome = self.loop.run_until_complete(call(storage))
-            except SessionError as error:
-                outcome = error
-            outcomes.append(outcome)
-        assert plain(outcomes[0]) == plain(outcomes[1])
-        return None if isinstance(outcomes[0], SessionError) else outcomes[0]
+    def wait(self, work: Awaitable[Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def same(self, expect: Callable[[], Any], call: Call) -> Any:
+        """What a call returns; it must return or raise what the model says."""
+        expected: Any = None
+        reasons: frozenset[type[SessionError]] | set[type[SessionError]] = set()
+        try:
+            expected = expect()
+        except Refusal as refusal:
+            reasons = refusal.reasons
+        may_refuse = expected.or_refused if isinstance(expected, Result) else frozenset()
+        try:
+            outcome = self.wait(call(self.storage))
+        except SessionError as error:
+            if type(error) not in reasons | may_refuse:
+                raise AssertionError(f"not {reasons or expected}") from error
+            return None
+        assert not reasons, f"{outcome} and not {reasons}"
+        if isinstance(expected, Result):
+            found = returned(outcome)
+            assert found == Result(expected.messages, expected.replayed)
+        elif expected is not None:
+            assert outcome == expected
+        return outcome
 
     def revision(self, session: str, kind: str | None) -> int | None:
-        if kind is None or session not in self.logs:
+        if kind is None or session not in self.record.sessions:
             return None
-        record = self.loop.run_until_complete(self.storages[0].get_session(session))
-        return record.revision - (kind == "stale")
-
-    def stored(self, session: str, messages: list[SessionMessage]) -> None:
-        """Messages that a call said are stored: those not known yet are at the end of the log."""
-        log = self.logs[session]
-        known = {message.id for message in log}
-        fresh = [message for message in messages if message.id not in known]
-        seqs = [message.seq or 0 for message in fresh]
-        assert seqs == [self.last_seqs[session] + n for n in range(1, len(seqs) + 1)]
-        self.last_seqs[session] += len(seqs)
-        self.logs[session] = log + fresh
+        return self.record.sessions[session].revision - (kind == "stale")
 
     def messages(self, new: list[SessionMessage], old: list[int]) -> list[SessionMessage]:
         """New messages, with some among them that were sent before."""
@@ -137,42 +141,138 @@ class Storages(RuleBasedStateMachine):
         self.sent += new
         return [*again[:1], *new, *again[1:]]
 
+    # The storage itself
+
+    @rule()
+    def reopen(self) -> None:
+        self.wait(self.storage.close())
+        self.storage = self.open()
+
+    @rule(
+        session=sessions,
+        new=new_messages.filter(bool),
+        key=keys,
+        moment=moments,
+        what=st.sampled_from(["append", "begin", "clear", "update", "fork", "end"]),
+    )
+    def cancel(
+        self,
+        session: str,
+        new: list[SessionMessage],
+        key: IdempotencyKey | None,
+        moment: int,
+        what: str,
+    ) -> None:
+        """A call that is cancelled has happened or it has not; then it is made again."""
+        expect, call = self.cancellable(what, session, self.messages(new, []), key)
+        before = self.state()
+        if self.wait(self.cancelled(call, moment)):
+            self.reopen()
+            if self.state() == before:
+                self.same(expect, call)
+                return
+        # It happened: as the model says, which what follows every step compares.
+        expect()
+
+    def cancellable(
+        self, what: str, session: str, new: list[SessionMessage], key: IdempotencyKey | None
+    ) -> tuple[Callable[[], Any], Call]:
+        """What the model does and the call that does the same."""
+        begun = lease()
+        record = self.record
+        if what == "begin":
+            self.leases.append((begun.token, session))
+            return (
+                lambda: record.begin_turn(session, new, begun, key),
+                lambda storage: storage.begin_turn(session, new, begun, key=key),
+            )
+        if what == "end" and self.leases:
+            token, session = self.leases[-1]
+            end = TurnEnd(token, TurnStatus.COMPLETE)
+            return (
+                lambda: record.end_turn(session, end, new),
+                lambda storage: storage.end_turn(session, end, new),
+            )
+        if what == "clear":
+            return (
+                lambda: record.clear(session, None),
+                lambda storage: storage.clear_messages(session),
+            )
+        if what == "update":
+            changes = SessionChanges(context={"by": begun.token})
+            return (
+                lambda: record.update(session, None, {"by": begun.token}, None),
+                lambda storage: storage.update_session(session, changes),
+            )
+        if what == "fork":
+            copy = SESSIONS[(SESSIONS.index(session) + 1) % len(SESSIONS)]
+            return (
+                lambda: record.fork(session, copy, "ann", None),
+                lambda storage: storage.fork_session(session, new_session(copy, "ann")),
+            )
+        return (
+            lambda: record.append(session, new, key=key),
+            lambda storage: storage.append(session, new, key=key),
+        )
+
+    async def cancelled(self, call: Call, moment: int) -> bool:
+        """Make a call and cancel it after so many steps; whether it never came to an end."""
+        task = asyncio.ensure_future(call(self.storage))
+        for _ in range(moment):
+            await asyncio.sleep(0.0002 * (moment == 4))
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return True
+        except SessionError:
+            return True  # it was refused, and is again
+        return False
+
+    def state(self) -> list[object]:
+        """All that the storage says."""
+        page = self.wait(self.storage.list_sessions())
+        names = sorted(record.session_id for record in page.records)
+        return [self.wait(everything(self.storage, name)) for name in names]
+
     # Sessions
 
     @rule(session=sessions, user=users)
     def create(self, session: str, user: str) -> None:
-        if self.both(lambda storage: storage.create_session(new_session(session, user))):
-            self.logs[session], self.last_seqs[session] = [], 0
+        self.same(
+            lambda: self.record.create(session, user),
+            lambda storage: storage.create_session(new_session(session, user)),
+        )
 
     @rule(session=sessions)
     def delete(self, session: str) -> None:
-        self.both(lambda storage: storage.delete_session(session))
-        self.logs.pop(session, None)
+        self.same(
+            lambda: self.record.delete(session), lambda storage: storage.delete_session(session)
+        )
 
-    @rule(session=sessions, at=st.none() | st.integers(0, 12), copy=sessions)
-    def fork(self, session: str, copy: str, at: int | None) -> None:
-        record = self.both(lambda storage: storage.fork_session(session, new_session(copy), at=at))
-        if record is not None:
-            source = self.loop.run_until_complete(self.storages[0].get_session(session))
-            last = 10**9 if at is None else at
-            if source.turn_token is not None:
-                last = min(last, source.turn_id - 1)
-            self.logs[copy] = [each for each in self.logs[session] if (each.seq or 0) <= last]
-            self.last_seqs[copy] = max((each.seq or 0 for each in self.logs[copy]), default=0)
+    @rule(session=sessions, user=users, at=st.none() | st.integers(0, 12), copy=sessions)
+    def fork(self, session: str, copy: str, user: str, at: int | None) -> None:
+        self.same(
+            lambda: self.record.fork(session, copy, user, at),
+            lambda storage: storage.fork_session(session, new_session(copy, user), at=at),
+        )
 
     @rule(session=sessions, status=st.none() | st.sampled_from(SessionStatus), kind=revisions)
     def update(self, session: str, status: SessionStatus | None, kind: str | None) -> None:
         revision = self.revision(session, kind)
         changes = SessionChanges(status=status, context={"status": status})
-        self.both(
-            lambda storage: storage.update_session(session, changes, expected_revision=revision)
+        self.same(
+            lambda: self.record.update(session, status, {"status": status}, revision),
+            lambda storage: storage.update_session(session, changes, expected_revision=revision),
         )
 
     @rule(session=sessions, kind=revisions)
     def clear(self, session: str, kind: str | None) -> None:
         revision = self.revision(session, kind)
-        if self.both(lambda storage: storage.clear_messages(session, expected_revision=revision)):
-            self.logs[session] = []
+        self.same(
+            lambda: self.record.clear(session, revision),
+            lambda storage: storage.clear_messages(session, expected_revision=revision),
+        )
 
     # Messages
 
@@ -192,20 +292,48 @@ class Storages(RuleBasedStateMachine):
         kind: str | None,
     ) -> None:
         revision, batch = self.revision(session, kind), self.messages(new, old)
-        appended = self.both(
-            lambda storage: storage.append(session, batch, key=key, expected_revision=revision)
+        self.same(
+            lambda: self.record.append(session, batch, key=key, revision=revision),
+            lambda storage: storage.append(session, batch, key=key, expected_revision=revision),
         )
-        if appended is not None:
-            self.stored(session, appended.messages)
 
     @precondition(lambda self: self.sent)
     @rule(session=sessions, index=indexes, new=new_messages)
     def append_changed(self, session: str, index: int, new: list[SessionMessage]) -> None:
-        changed = self.sent[index % len(self.sent)].replaced(content="changed")
-        batch = [*new, changed]
-        appended = self.both(lambda storage: storage.append(session, batch))
-        if appended is not None:
-            self.stored(session, appended.messages)
+        batch = [*new, self.sent[index % len(self.sent)].replaced(content="changed")]
+        self.same(
+            lambda: self.record.append(session, batch),
+            lambda storage: storage.append(session, batch),
+        )
+
+    @rule(
+        session=sessions,
+        remove=st.lists(indexes, max_size=2),
+        change=st.lists(indexes, max_size=2),
+        add=new_messages,
+        old=st.lists(indexes, max_size=1),
+        stale=st.booleans(),
+    )
+    def edit(
+        self,
+        session: str,
+        remove: list[int],
+        change: list[int],
+        add: list[SessionMessage],
+        old: list[int],
+        stale: bool,
+    ) -> None:
+        log = self.record.sessions[session].log if session in self.record.sessions else []
+        seqs = [log[index % len(log)].seq or 0 for index in remove if log]
+        changed = [log[index % len(log)].replaced(content="edited") for index in change if log]
+        revision = (self.revision(session, "current") or 0) + stale
+        batch = self.messages(add, old)
+        self.same(
+            lambda: self.record.edit(session, revision, seqs, changed, batch),
+            lambda storage: storage.edit_messages(
+                session, expected_revision=revision, remove=seqs, change=changed, add=batch
+            ),
+        )
 
     # Turns
 
@@ -226,35 +354,25 @@ class Storages(RuleBasedStateMachine):
         seconds: int,
         kind: str | None,
     ) -> None:
-        revision, batch, begun = (
-            self.revision(session, kind),
-            self.messages(new, old),
-            lease(seconds),
-        )
-        start = self.both(
+        revision, batch = self.revision(session, kind), self.messages(new, old)
+        begun = lease(seconds)
+        self.leases.append((begun.token, session))
+        self.same(
+            lambda: self.record.begin_turn(session, batch, begun, key, revision),
             lambda storage: storage.begin_turn(
                 session, batch, begun, key=key, expected_revision=revision
-            )
+            ),
         )
-        if start is None or start.replayed:
-            return
-        self.leases.append((begun.token, session))
-        turn, kept = start.record.turn_id, {message.id for message in start.messages}
-        self.logs[session] = [
-            each for each in self.logs[session] if each.turn_id != turn or each.id in kept
-        ]
-        self.stored(session, start.messages)
 
     @precondition(lambda self: self.leases)
     @rule(index=indexes, new=new_messages, old=st.lists(indexes, max_size=1), kind=revisions)
     def add(self, index: int, new: list[SessionMessage], old: list[int], kind: str | None) -> None:
         token, session = self.leases[-1 - index % len(self.leases)]
         revision, batch = self.revision(session, kind), self.messages(new, old)
-        appended = self.both(
-            lambda storage: storage.append(session, batch, token=token, expected_revision=revision)
+        self.same(
+            lambda: self.record.append(session, batch, token=token, revision=revision),
+            lambda storage: storage.append(session, batch, token=token, expected_revision=revision),
         )
-        if appended is not None:
-            self.stored(session, appended.messages)
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -270,14 +388,18 @@ class Storages(RuleBasedStateMachine):
         error = None if status is TurnStatus.COMPLETE else "why"
         end = TurnEnd(token, status, error, {"provider_session_id": token})
         batch = self.messages(new, old)
-        ended = self.both(lambda storage: storage.end_turn(session, end, batch))
-        if ended is not None:
-            self.stored(session, ended.messages)
+        self.same(
+            lambda: self.record.end_turn(session, end, batch),
+            lambda storage: storage.end_turn(session, end, batch),
+        )
 
     @rule(seconds=expiries)
     def renew(self, seconds: int) -> None:
         tokens = dict(self.leases)
-        self.both(lambda storage: storage.renew_turns(tokens, seconds))
+        self.same(
+            lambda: self.record.renew_turns(tokens, seconds),
+            lambda storage: storage.renew_turns(tokens, seconds),
+        )
 
     # Reading
 
@@ -290,84 +412,159 @@ class Storages(RuleBasedStateMachine):
         system_only=st.booleans(),
     )
     def read(self, session: str, limit: int | None, after: int | None, **options: Any) -> None:
-        read = self.both(
-            lambda storage: storage.get_messages(session, limit=limit, after=after, **options)
+        def expect() -> list[SessionMessage]:
+            found = self.record.find(session)
+            expected = [
+                each
+                for each in found.log
+                if (after is None or (each.seq or 0) > after)
+                and (options["before"] is None or (each.seq or 0) < options["before"])
+                and not (options["system_only"] and each.role is not MessageRole.SYSTEM)
+                and not (options["answered_only"] and each.turn_id in found.unanswered())
+            ]
+            if limit is None:
+                return expected
+            return expected[:limit] if after is not None else expected[-limit:] * (limit > 0)
+
+        self.same(
+            expect,
+            lambda storage: storage.get_messages(session, limit=limit, after=after, **options),
         )
-        if read is None:
-            assert session not in self.logs
-            return
-        turns = self.loop.run_until_complete(self.storages[0].get_turns(session))
-        expected = [
-            each
-            for each in self.logs[session]
-            if (after is None or (each.seq or 0) > after)
-            and (options["before"] is None or (each.seq or 0) < options["before"])
-            and not (options["system_only"] and each.role is not MessageRole.SYSTEM)
-            and not (options["answered_only"] and each.turn_id in self.unanswered(session, turns))
-        ]
-        if limit is not None:
-            expected = expected[:limit] if after is not None else expected[-limit:] * (limit > 0)
-        assert read == expected
-
-    def unanswered(self, session: str, turns: list[Turn]) -> set[int]:
-        """The turns that ended early without a reply."""
-        replied = {
-            each.turn_id for each in self.logs[session] if each.role is MessageRole.ASSISTANT
-        }
-        early = (TurnStatus.CANCELLED, TurnStatus.FAILED)
-        return {turn.id for turn in turns if turn.status in early and turn.id not in replied}
-
-    @rule(session=sessions, limit=st.integers(0, 4))
-    def read_turns(self, session: str, limit: int) -> None:
-        self.both(lambda storage: storage.get_turns(session, limit=limit))
 
     @rule(
         user_id=st.none() | users,
         status=st.none() | st.sampled_from(SessionStatus),
         limit=st.integers(1, 3),
     )
-    def list(self, limit: int, **filters: Any) -> None:
-        async def pages(storage: ISessionStorage) -> Any:
-            found = [await storage.list_sessions(limit=limit, **filters)]
-            while found[-1].next_cursor is not None:
-                cursor = found[-1].next_cursor
-                found.append(await storage.list_sessions(limit=limit, cursor=cursor, **filters))
-            return found
-
-        self.both(pages)
+    def list(self, limit: int, user_id: str | None, status: SessionStatus | None) -> None:
+        records: list[SessionRecord] = []
+        cursor: str | None = None
+        while True:
+            page = self.wait(
+                self.storage.list_sessions(
+                    user_id=user_id, status=status, limit=limit, cursor=cursor
+                )
+            )
+            records = [*records, *page.records]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+            assert len(page.records) == limit
+        assert all(one.last_activity >= other.last_activity for one, other in pairwise(records))
+        assert sorted(record.session_id for record in records) == sorted(
+            name
+            for name, session in self.record.sessions.items()
+            if user_id in (None, session.user) and status in (None, session.status)
+        )
 
     # What holds at all times
 
     @invariant()
-    def the_logs_are_the_lists(self) -> None:
-        for session, log in self.logs.items():
-            assert self.both(lambda storage, of=session: storage.get_messages(of)) == log
-            seqs = [each.seq or 0 for each in log]
-            assert all(one < other for one, other in pairwise(seqs))
-            assert len({each.id for each in log}) == len(log)
+    def all_is_as_in_the_model(self) -> None:
+        for name in SESSIONS:
+            if name not in self.record.sessions:
+                continue
+            session = self.record.sessions[name]
+            record, log, turns = self.wait(everything(self.storage, name))
+            assert log == session.log
+            assert (record.user_id, record.status) == (session.user, session.status)
+            assert from_json(record.context) == session.context
+            assert (record.revision, record.errors) == (session.revision, session.errors)
+            assert (record.last_seq, record.turn_count) == (session.last_seq, session.turn_count)
+            assert (record.message_count, record.turn_token) == (len(log), session.token)
+            assert (record.input_tokens, record.output_tokens) == session.tokens
+            expected = [
+                (turn, self.status(name, turn), note.key and note.key.key, note.error)
+                for turn, note in sorted(session.notes.items())
+            ]
+            assert expected[-100:] == [
+                (turn.id, turn.status, turn.idempotency_key, turn.error) for turn in turns
+            ]
+            for turn in turns:
+                seqs = [each.seq for each in session.of_turn(turn.id)]
+                assert (turn.first_seq, turn.last_seq) == (seqs[0], seqs[-1])
+                assert (turn.finished_at is None) == (turn.status is TurnStatus.OPEN)
+
+    def status(self, name: str, turn: int) -> TurnStatus:
+        session = self.record.sessions[name]
+        is_open = session.token is not None and session.turn == turn
+        return TurnStatus.OPEN if is_open else session.notes[turn].status
 
     @invariant()
-    def the_figures_are_those_of_the_logs(self) -> None:
-        for session, log in self.logs.items():
-            record = self.both(lambda storage, of=session: storage.get_session(of))
-            assert record.message_count == len(log)
-            assert record.last_seq == self.last_seqs[session]
-            turns = self.both(lambda storage, of=session: storage.get_turns(of, limit=99))
-            assert [turn.id for turn in turns] == sorted({each.turn_id for each in log})
-            is_open = [turn.id for turn in turns if turn.status is TurnStatus.OPEN]
-            assert is_open == ([] if record.turn_token is None else [record.turn_id])
-
-    @invariant()
-    def the_storages_count_the_same(self) -> None:
-        healths = [self.loop.run_until_complete(each.health()) for each in self.storages]
-        counted = (len(self.logs), sum(map(len, self.logs.values())))
-        assert [(health.sessions, health.messages) for health in healths] == [counted] * 2
+    def it_counts_right(self) -> None:
+        health = self.wait(self.storage.health())
+        logs = [session.log for session in self.record.sessions.values()]
+        assert (health.sessions, health.messages) == (len(logs), sum(map(len, logs)))
 
 
-TestStorages = Storages.TestCase
-TestStorages.settings = settings(
-    max_examples=60,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+class MemoryMachine(Machine):
+    """There is nothing to open again: what is closed is gone."""
+
+    def open(self) -> ISessionStorage:
+        return InMemorySessionStorage()
+
+    @rule()
+    def reopen(self) -> None:
+        pass
+
+
+class SQLiteMachine(Machine):
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        super().__init__()
+
+    def open(self) -> ISessionStorage:
+        return SQLiteSessionStorage(Path(self.folder.name) / "sessions.db", synchronous="NORMAL")
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
+class PostgresMachine(Machine):
+    schema = ""
+    prefixes = itertools.count()
+
+    def __init__(self) -> None:
+        self.prefix = f"p{next(self.prefixes)}_"
+        super().__init__()
+
+    def open(self) -> ISessionStorage:
+        import postgres_server
+
+        from langswarm_session.storage.postgres import PostgresSessionStorage
+
+        return PostgresSessionStorage(
+            postgres_server.dsn(), schema=self.schema, table_prefix=self.prefix
+        )
+
+
+def run(machine: type[Machine], examples: int) -> None:
+    """Run examples of a machine, twenty times as many in the long form."""
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples * (20 if FULL else 1),
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
+
+
+@pytest.mark.timeout(900)
+def test_memory_is_as_the_model_says() -> None:
+    run(MemoryMachine, 60)
+
+
+@pytest.mark.timeout(900)
+def test_sqlite_is_as_the_model_says() -> None:
+    run(SQLiteMachine, 40)
+
+
+@pytest.mark.timeout(900)
+def test_postgres_is_as_the_model_says(
+    postgres_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PostgresMachine, "schema", postgres_schema)
+    run(PostgresMachine, 10)

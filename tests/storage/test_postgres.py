@@ -365,7 +365,7 @@ async def test_connections_are_no_more_than_allowed(postgres_schema: str) -> Non
         call for name in names for call in (storage.append(name, [user()]), storage.get_turns(name))
     ]
     await asyncio.gather(*work, storage.list_sessions())
-    pool = storage._engine._pool
+    pool = storage._engine._jobs.pool
     assert pool is not None
     assert 1 <= len(pool._idle) <= 3
     while pool._idle:  # noqa: ASYNC110 - until they have been idle for too long

@@ -34,7 +34,7 @@ from langswarm_session.testing.making import (
 @pytest.fixture
 def between(postgres_schema: str) -> Iterator[Proxy]:
     """The proxy between the storage and the server."""
-    with proxy() as made:
+    with proxy(postgres_server.port()) as made:
         yield made
 
 

@@ -104,7 +104,7 @@ async def test_the_pooler_is_found_out(
     direct = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
     for each, prepares in ((storage, False), (direct, True)):
         await each.list_sessions()
-        pool = each._engine._pool
+        pool = each._engine._jobs.pool
         assert pool is not None
         assert [connection.prepares for connection in pool._idle] == [prepares]
     await direct.close()

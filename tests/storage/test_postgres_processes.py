@@ -1,25 +1,18 @@
-"""Several processes on one PostgreSQL schema: at once, killed, forked, ended without a close."""
+"""Processes on one PostgreSQL schema that fork, and end without a close; `chaos` kills them."""
 
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 import textwrap
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import postgres_server
 
-from langswarm_session import SessionMessage, TurnStatus
+from langswarm_session import SessionMessage
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing.making import texts
-
-CHILD = Path(__file__).with_name("postgres_child.py")
-KILLS = min(100, int(os.environ.get("LANGSWARM_KILLS", "5")))
-PROCESSES, TURNS = 10, 10
 
 HEADER = """
 import asyncio, os, sys, threading
@@ -62,83 +55,6 @@ async def stored(schema: str, session: str = "s") -> list[SessionMessage]:
         return await storage.get_messages(session)
     finally:
         await storage.close()
-
-
-async def test_processes_that_start_at_once_share_all(postgres_schema: str) -> None:
-    names = [f"p{n}" for n in range(PROCESSES)]
-    dsn = postgres_server.dsn()
-    processes = [spawn(CHILD, "share", dsn, postgres_schema, name, str(TURNS)) for name in names]
-    for process in processes:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    ends = [(*process.communicate(timeout=100), process.returncode) for process in processes]
-    assert ends == [("done\n", "", 0)] * PROCESSES
-    expected = {name: [f"{name} {n}" for n in range(TURNS) for _ in "12"] for name in names}
-    for name in names:
-        assert texts(await stored(postgres_schema, name)) == expected[name]
-    shared = await stored(postgres_schema, "shared")
-    assert [message.seq for message in shared] == list(range(1, 2 * PROCESSES * TURNS + 1))
-    assert texts(shared[0::2]) == texts(shared[1::2])
-    for name in names:
-        assert [text for text in texts(shared) if text.startswith(f"{name} ")] == expected[name]
-
-
-async def test_a_killed_process_loses_nothing_it_acknowledged(postgres_schema: str) -> None:
-    acknowledged: dict[str, set[int]] = {}
-    asked: dict[str, set[int]] = defaultdict(set)
-    for number in range(KILLS):
-        for what, session, *turn in killed_after(
-            postgres_schema, f"k{number}", random.randint(8, 150)
-        ):
-            if what == "session":
-                acknowledged[session] = set()
-            else:
-                (asked if what == "asked" else acknowledged)[session].add(int(turn[0]))
-    assert sum(map(len, acknowledged.values())) >= KILLS
-    storage = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
-    for session, turns in acknowledged.items():
-        # Waits for what the server may still have been doing for the killed process.
-        log = await storage.get_messages(session)
-        found = [int(message.text.split()[0]) for message in log]
-        # Whole turns of four messages, in order, each once; what was not acknowledged may be
-        # there as well, and only the last turn that was begun by itself may lack its answer.
-        whole = len(found) // 4 * 4
-        assert found[:whole] == [n for n in range(whole // 4) for _ in range(4)]
-        assert found[whole:] == ([] if session not in asked else [whole // 4] * (len(found) % 4))
-        assert len(found) - whole <= 1
-        assert turns <= set(found[:whole])
-        assert asked[session] <= set(found)
-        record = await storage.get_session(session)
-        assert (record.message_count, record.last_seq) == (len(log), len(log))
-        last = (await storage.get_turns(session, limit=1))[0] if log else None
-        assert last is None or (last.status is TurnStatus.OPEN) == (len(found) > whole)
-    await storage.close()
-
-
-def killed_after(schema: str, name: str, lines: int) -> Iterator[list[str]]:
-    """What a process said that was killed when it had said this much."""
-    with spawn(CHILD, "endless", postgres_server.dsn(), schema, name) as process:
-        assert process.stdout
-        assert process.stderr
-        for number, line in enumerate(process.stdout):
-            if number == lines:
-                process.kill()
-            # A line that the kill cut short acknowledges nothing.
-            if line.endswith("\n"):
-                yield line.split()
-        error = process.stderr.read()
-    assert error == ""
-    # The server notices a moment later that nobody is there any more.
-    while postgres_server.query(
-        "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state <> 'idle' "
-        "AND query LIKE '%' || $1 || '%'",
-        schema,
-    ):
-        pass
 
 
 async def test_a_forgotten_close_neither_hangs_nor_loses(postgres_schema: str) -> None:

@@ -1,26 +1,19 @@
-"""Several processes on one file: at once, killed, forked, and ended without a close."""
+"""Processes on one file that fork, and that end without a close; `chaos` kills them."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from langswarm_session import SessionMessage, SQLiteSessionStorage, TurnStatus
+from langswarm_session import SessionMessage, SQLiteSessionStorage
 from langswarm_session.testing.making import texts
-
-CHILD = Path(__file__).with_name("child.py")
-KILLS = min(100, int(os.environ.get("LANGSWARM_KILLS", "15")))
-PROCESSES, TURNS = 4, 40
 
 
 def spawn(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -85,74 +78,6 @@ def integrity(path: Path) -> str:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
     finally:
         connection.close()
-
-
-async def test_four_processes_lose_reorder_and_tear_nothing(path: Path) -> None:
-    # They all create the file as well.
-    names = [f"p{n}" for n in range(PROCESSES)]
-    processes = [spawn(CHILD, "share", path, name, str(TURNS)) for name in names]
-    for process in processes:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    ends = [outcome(process) for process in processes]
-    assert ends == [(0, "done\n", "")] * PROCESSES
-    expected = {name: [f"{name} {n}" for n in range(TURNS) for _ in "12"] for name in names}
-    for name in names:
-        assert texts(await stored(path, name)) == expected[name]
-    shared = await stored(path, "shared")
-    assert [message.seq for message in shared] == list(range(1, len(shared) + 1))
-    assert texts(shared[0::2]) == texts(shared[1::2])
-    for name in names:
-        assert [text for text in texts(shared) if text.startswith(f"{name} ")] == expected[name]
-    assert integrity(path) == "ok"
-
-
-async def test_a_killed_process_loses_nothing_it_acknowledged(path: Path) -> None:
-    acknowledged: dict[str, set[int]] = {}
-    asked: dict[str, set[int]] = defaultdict(set)
-    for number in range(KILLS):
-        for what, session, *turn in killed_after(path, f"k{number}", random.randint(8, 150)):
-            if what == "session":
-                acknowledged[session] = set()
-            else:
-                (asked if what == "asked" else acknowledged)[session].add(int(turn[0]))
-        assert integrity(path) == "ok"
-    assert sum(map(len, acknowledged.values())) >= KILLS
-    storage = SQLiteSessionStorage(path)
-    for session, turns in acknowledged.items():
-        log = await storage.get_messages(session)
-        found = [int(message.text.split()[0]) for message in log]
-        # Whole turns of four messages, in order, each once; what was not acknowledged may be
-        # there as well, and only the last turn that was begun by itself may lack its answer.
-        whole = len(found) // 4 * 4
-        assert found[:whole] == [n for n in range(whole // 4) for _ in range(4)]
-        assert found[whole:] == ([] if session not in asked else [whole // 4] * (len(found) % 4))
-        assert len(found) - whole <= 1
-        assert turns <= set(found[:whole])
-        assert asked[session] <= set(found)
-        assert (await storage.get_session(session)).message_count == len(log)
-        last = (await storage.get_turns(session, limit=1))[0] if log else None
-        assert last is None or (last.status is TurnStatus.OPEN) == (len(found) > whole)
-    await storage.close()
-
-
-def killed_after(path: Path, name: str, lines: int) -> Iterator[list[str]]:
-    """What a process said that was killed when it had said this much."""
-    with spawn(CHILD, "endless", path, name) as process:
-        assert process.stdout
-        assert process.stderr
-        for number, line in enumerate(process.stdout):
-            if number == lines:
-                process.kill()
-            # A line that the kill cut short acknowledges nothing.
-            if line.endswith("\n"):
-                yield line.split()
-        error = process.stderr.read()
-    assert error == ""
 
 
 async def test_a_forgotten_close_neither_hangs_nor_loses(path: Path) -> None:

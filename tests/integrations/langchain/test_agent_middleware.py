@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
@@ -278,6 +280,34 @@ def test_runs_from_threads_come_one_after_the_other(
     agent.batch([{"messages": text} for text in ("sea", "sky", "sun")], config)
     assert len(log()) == 12
     assert [kind for kind, _ in log()] == ["human", "ai", "tool", "ai"] * 3
+
+
+def test_ten_threads_and_two_loops(manager: SessionManager, log: Log, statuses: Statuses) -> None:
+    agent = create_agent(Caller(seen=[]), [look], middleware=[SessionMiddleware(manager)])
+    config: RunnableConfig = {"configurable": {"session_id": "chat"}}
+    barrier = threading.Barrier(12)
+
+    def thread(number: int) -> None:
+        barrier.wait(30)
+        agent.invoke({"messages": [("human", f"t{number}")]}, config)
+
+    async def loop(name: str) -> None:
+        barrier.wait(30)
+        await asyncio.gather(*(ask("ainvoke", agent, f"{name}{n}", config) for n in range(3)))
+
+    with ThreadPoolExecutor(12) as pool:
+        done = [pool.submit(thread, number) for number in range(10)]
+        done += [pool.submit(asyncio.run, loop(name)) for name in "ab"]
+        for each in done:
+            each.result()
+    told = log()
+    assert statuses() == ["complete"] * 16
+    for place in range(0, len(told), 4):
+        asked = told[place][1]
+        assert told[place : place + 4] == [
+            ("human", asked), ("ai", ""), ("tool", f"saw {asked}"), ("ai", f"I saw {asked}")
+        ]  # fmt: skip
+    assert len({text for kind, text in told if kind == "human"}) == 16
 
 
 async def test_a_second_run_may_be_told_that_the_session_is_busy(

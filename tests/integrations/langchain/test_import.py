@@ -16,6 +16,7 @@ NAMES = [
     "SessionChatMessageHistory",
     "SessionMiddleware",
     "from_langchain",
+    "from_langchain_messages",
     "to_langchain",
     "to_langchain_messages",
 ]

@@ -33,6 +33,7 @@ from langchain_core.messages import (
 from langchain_langswarm import (
     SessionChatMessageHistory,
     from_langchain,
+    from_langchain_messages,
     to_langchain,
     to_langchain_messages,
 )
@@ -422,6 +423,30 @@ def test_any_message_comes_back_equal_through_the_storage(
     assert_same(back, message)
 
 
+@given(st.lists(any_message, max_size=4))
+def test_any_messages_come_back_equal_together(messages: list[BaseMessage]) -> None:
+    for back, message in zip(
+        to_langchain_messages(from_langchain_messages(messages)), messages, strict=True
+    ):
+        assert_same(back, message)
+
+
+@given(strategies.texts(), st.none() | strategies.texts().filter(lambda text: 0 < len(text) < 512))
+@pytest.mark.parametrize("kind", [HumanMessage, AIMessage, SystemMessage])
+def test_a_text_is_made_as_its_class_makes_it(
+    kind: type[BaseMessage], text: str, message_id: str | None
+) -> None:
+    made = to_langchain(from_langchain(kind(content=text, id=message_id)))
+    own = kind(type=made.type, content=text, id=message_id)
+    assert repr(made) == repr(own)
+    assert made.__dict__ == own.__dict__
+    assert made.__pydantic_fields_set__ == own.__pydantic_fields_set__
+    assert made.__pydantic_extra__ == own.__pydantic_extra__
+    assert made.__pydantic_private__ == own.__pydantic_private__
+    made.additional_kwargs["mine"] = 1
+    assert to_langchain(from_langchain(own)).additional_kwargs == {}, "nothing is shared"
+
+
 # The neutral form
 
 
@@ -519,6 +544,14 @@ def test_usage_finish_reason_and_ids_are_neutral() -> None:
     assert (stored.id, stored.name) == ("lc_run--1", "bot")
     assert (stored.provider_message_id, stored.finish_reason) == ("resp_1", "stop")
     assert from_langchain(MESSAGES["ai with negative usage"]).usage == TokenUsage(output_tokens=2)
+
+
+@pytest.mark.parametrize("name", ["model_name", "model"])
+def test_the_model_is_neutral_and_who_runs_it_is_not(name: str) -> None:
+    told = {name: "gpt-5.4", "model_provider": "openai", "stop_reason": "end_turn"}
+    stored = from_langchain(AIMessage("a", response_metadata=told))
+    assert (stored.model, stored.provider, stored.finish_reason) == ("gpt-5.4", None, "end_turn")
+    assert from_langchain(AIMessage("a", response_metadata={name: 5})).model is None
 
 
 def test_malformed_blocks_are_kept_as_they_are() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +31,9 @@ from langswarm_session import (
     ToolCallBlock as NeutralCall,
 )
 from langswarm_session.blocking import run
+
+sys.path.insert(0, str(Path(__file__).parent))
+from llama_index_model import CallingLLM
 
 # LlamaIndex's workflows look at every attribute of an agent, pydantic's deprecated ones included.
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
@@ -273,11 +278,15 @@ def calling(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
     return ChatMessage(f"{len(messages)} messages; {last.content}", role="assistant")
 
 
-@pytest.fixture
-def agent() -> FunctionAgent:
+def theirs() -> Any:
     if not hasattr(mock, "MockFunctionCallingLLM"):
         pytest.skip("this version of LlamaIndex has no model that calls tools for tests")
-    llm = mock.MockFunctionCallingLLM(response_generator=calling, is_chat_model=True)
+    return mock.MockFunctionCallingLLM(response_generator=calling, is_chat_model=True)
+
+
+@pytest.fixture(params=[theirs, lambda: CallingLLM(calling)], ids=["their model", "ours"])
+def agent(request: pytest.FixtureRequest) -> FunctionAgent:
+    llm = request.param()
     return FunctionAgent(tools=[weather], llm=llm, name="forecaster", description="Knows it.")
 
 

@@ -13,6 +13,7 @@ NAMES = [
     "AsyncSessionChatStore",
     "SessionChatStore",
     "from_llama_index",
+    "from_llama_index_messages",
     "to_llama_index",
     "to_llama_index_messages",
 ]

@@ -12,7 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llama_index.core.base.llms import types
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
-from llama_index_langswarm import from_llama_index, to_llama_index, to_llama_index_messages
+from llama_index_langswarm import (
+    from_llama_index,
+    from_llama_index_messages,
+    to_llama_index,
+    to_llama_index_messages,
+)
 from pydantic import BaseModel
 
 from langswarm_session import (
@@ -312,3 +317,15 @@ def test_any_message_comes_back_equal(
     given = ChatMessage(role=role, blocks=blocks, additional_kwargs={**more, **known})
     stored = SessionMessage.model_validate_json(from_llama_index(given).model_dump_json())
     assert to_llama_index(stored) == given
+
+
+@given(
+    st.lists(
+        st.builds(
+            ChatMessage, role=st.sampled_from(MessageRole), blocks=st.lists(BLOCKS, max_size=2)
+        ),
+        max_size=3,
+    )
+)
+def test_any_messages_come_back_equal_together(chats: list[ChatMessage]) -> None:
+    assert to_llama_index_messages(from_llama_index_messages(chats)) == chats

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +19,8 @@ from openai_agents_langswarm import AgentSession
 
 from langswarm_session import SessionManager, ToolCallBlock, ToolResultBlock
 
-pytest.importorskip("agents.testing", reason="this version of the SDK has no model for tests")
-
-from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
+sys.path.insert(0, str(Path(__file__).parent))
+from agents_model import ScriptedModel, assistant_message, function_call
 
 
 @function_tool
@@ -83,7 +84,7 @@ async def test_two_turns_with_tools(chat: AgentSession, manager: SessionManager,
     agent, model = forecaster()
     assert await way(agent, "weather?", chat) == "both sunny"
     assert await way(agent, "how many?", chat) == "you asked for two"
-    seen = model.calls[-1].input
+    seen = model.inputs[-1]
     assert [item.get("type") or item["role"] for item in seen] == [
         "user", "reasoning", "function_call", "function_call", "function_call_output",
         "function_call_output", "message", "user",
@@ -106,7 +107,7 @@ async def test_the_model_sees_what_the_sdks_own_session_would_give(
     for text in ("weather?", "how many?"):
         await way(ours[0], text, chat)
         await way(theirs[0], text, own)
-    assert [c.input for c in ours[1].calls] == [c.input for c in theirs[1].calls]
+    assert ours[1].inputs == theirs[1].inputs
     assert await chat.get_items() == await own.get_items()
     own.close()
 
@@ -128,7 +129,7 @@ async def test_session_settings_limit_what_is_read(chat: AgentSession, way: Way)
         await way(agent, f"q{n}", chat)
     config = RunConfig(session_settings=SessionSettings(limit=2))
     await way(agent, "q3", chat, run_config=config)
-    assert [item["content"] for item in model.calls[-1].input if item["role"] == "user"] == [
+    assert [item["content"] for item in model.inputs[-1] if item["role"] == "user"] == [
         "q2",
         "q3",
     ]
@@ -140,25 +141,21 @@ async def test_an_input_callback(chat: AgentSession) -> None:
     await plain(agent, "q0", chat)
     config = RunConfig(session_input_callback=lambda history, new: history[-1:] + new)
     await plain(agent, "q1", chat, run_config=config)
-    assert [item["role"] for item in model.calls[-1].input] == ["assistant", "user"]
+    assert [item["role"] for item in model.inputs[-1]] == ["assistant", "user"]
     assert len(await chat.get_items()) == 4
 
 
 async def test_a_model_that_fails_keeps_what_there_is(chat: AgentSession, way: Way) -> None:
-    agent, _ = forecaster([call(1, "Oslo")], ModelStep.raise_error(RuntimeError("down")))
+    agent, _ = forecaster([call(1, "Oslo")], RuntimeError("down"))
     with pytest.raises(RuntimeError, match="down"):
         await way(agent, "weather?", chat)
     items = await chat.get_items()
     assert items[0] == {"role": "user", "content": "weather?"}
     again, model = forecaster([assistant_message("sunny", item_id="msg_1")])
     assert await way(again, "and now?", chat) == "sunny"
-    calls = {
-        item["call_id"] for item in model.calls[0].input if item.get("type") == "function_call"
-    }
+    calls = {item["call_id"] for item in model.inputs[0] if item.get("type") == "function_call"}
     outputs = {
-        item["call_id"]
-        for item in model.calls[0].input
-        if item.get("type") == "function_call_output"
+        item["call_id"] for item in model.inputs[0] if item.get("type") == "function_call_output"
     }
     assert calls == outputs
 
@@ -199,7 +196,7 @@ async def test_cancelling_leaves_a_session_that_goes_on(chat: AgentSession, stre
     assert (await chat.get_items())[0] == {"role": "user", "content": "go"}
     again, model = forecaster([assistant_message("here", item_id="msg_1")])
     assert await plain(again, "still there?", chat) == "here"
-    types = [item.get("type") for item in model.calls[0].input]
+    types = [item.get("type") for item in model.inputs[0]]
     assert types.count("function_call") == types.count("function_call_output")
 
 
@@ -234,14 +231,42 @@ async def test_two_runs_at_once_lose_nothing(
         assert mine == ["function_call", "function_call_output"]
 
 
-async def test_the_sdks_compaction_replaces_the_items(chat: AgentSession) -> None:
-    compacted = [{"type": "compaction", "id": "cmp_1", "encrypted_content": "x"}]
+COMPACTED: list[Any] = [{"type": "compaction", "id": "cmp_1", "encrypted_content": "x"}]
+
+
+def compacting(chat: AgentSession, **options: Any) -> OpenAIResponsesCompactionSession:
+    """The SDK's session that has its items compacted, by a client that makes one item of all."""
 
     async def compact(**_: Any) -> Any:
-        return SimpleNamespace(output=compacted, usage=None)
+        return SimpleNamespace(output=COMPACTED, usage=None)
 
     client: Any = SimpleNamespace(responses=SimpleNamespace(compact=compact))
-    session = OpenAIResponsesCompactionSession("chat", chat, client=client, compaction_mode="input")
+    return OpenAIResponsesCompactionSession(
+        "chat", chat, client=client, compaction_mode="input", **options
+    )
+
+
+async def test_the_sdks_compaction_replaces_the_items(chat: AgentSession) -> None:
+    session = compacting(chat)
     await session.add_items([{"role": "user", "content": f"{n}"} for n in range(12)])
     await session.run_compaction({"force": True})
-    assert await session.get_items() == await chat.get_items() == compacted
+    assert await session.get_items() == await chat.get_items() == COMPACTED
+
+
+async def test_the_sdks_compaction_within_a_run(chat: AgentSession, way: Way) -> None:
+    session = compacting(chat, should_trigger_compaction=lambda _: True)
+    agent, model = forecaster()
+    assert await way(agent, "weather?", session) == "both sunny"
+    assert await chat.get_items() == COMPACTED
+    assert await way(agent, "how many?", session) == "you asked for two"
+    assert model.inputs[-1] == [*COMPACTED, {"role": "user", "content": "how many?"}]
+
+
+async def test_a_compaction_is_one_write(chat: AgentSession, manager: SessionManager) -> None:
+    await chat.add_items([{"role": "user", "content": f"{n}"} for n in range(12)])
+    before = (await manager.get_session("chat")).revision
+    assert await chat._atomic_replace_items(COMPACTED)
+    assert await chat.get_items() == COMPACTED
+    assert (await manager.get_session("chat")).revision == before + 1
+    nobody = AgentSession("nobody", manager)
+    assert not await nobody._atomic_replace_items(COMPACTED), "there is nothing to be replaced"

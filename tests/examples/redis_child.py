@@ -1,10 +1,12 @@
-"""What the tests let other processes do to a SQLite file; each says what was acknowledged."""
+"""What the tests let another process do to sessions in Redis; it says what was acknowledged."""
 
 import asyncio
 import itertools
 import sys
 
-from langswarm_session import SQLiteSessionStorage, TurnStatus
+from langswarm_redis import RedisSessionStorage
+
+from langswarm_session import SessionExistsError, TurnStatus
 from langswarm_session.records import TurnEnd
 from langswarm_session.testing.making import lease, new_session, reply, user
 
@@ -13,41 +15,30 @@ def say(*words: object) -> None:
     print(*words, flush=True)
 
 
-async def ensure(storage: SQLiteSessionStorage, session: str) -> None:
-    from langswarm_session import SessionExistsError
-
-    try:
-        await storage.create_session(new_session(session))
-    except SessionExistsError:
-        pass
-
-
-async def share(path: str, name: str, turns: str) -> None:
+async def share(storage: RedisSessionStorage, name: str, turns: str) -> None:
     """Append turns to a session of its own and to one that all processes share."""
-    storage = SQLiteSessionStorage(path)
     say("ready")
     sys.stdin.readline()
     for session in (name, "shared"):
-        await ensure(storage, session)
+        try:
+            await storage.create_session(new_session(session))
+        except SessionExistsError:
+            pass
     for n in range(int(turns)):
         for session in (name, "shared"):
-            text = f"{name} {n}"
-            await storage.append(session, [user(text), reply(text)])
+            await storage.append(session, [user(f"{name} {n}"), reply(f"{name} {n}")])
     await storage.close()
     say("done")
 
 
-async def endless(path: str, name: str) -> None:
-    """Write turns to several sessions at once until killed."""
-    storage = SQLiteSessionStorage(path)
+async def endless(storage: RedisSessionStorage, name: str) -> None:
+    """Write turns to two sessions at once until killed."""
     await asyncio.gather(
-        write_whole(storage, f"{name}-whole"),
-        write_whole(storage, f"{name}-also"),
-        write_in_steps(storage, f"{name}-steps"),
+        write_whole(storage, f"{name}-whole"), write_in_steps(storage, f"{name}-steps")
     )
 
 
-async def write_whole(storage: SQLiteSessionStorage, session: str) -> None:
+async def write_whole(storage: RedisSessionStorage, session: str) -> None:
     await storage.create_session(new_session(session))
     say("session", session)
     for n in itertools.count():
@@ -56,7 +47,7 @@ async def write_whole(storage: SQLiteSessionStorage, session: str) -> None:
         say("turn", session, n)
 
 
-async def write_in_steps(storage: SQLiteSessionStorage, session: str) -> None:
+async def write_in_steps(storage: RedisSessionStorage, session: str) -> None:
     await storage.create_session(new_session(session))
     say("session", session)
     for n in itertools.count():
@@ -68,5 +59,10 @@ async def write_in_steps(storage: SQLiteSessionStorage, session: str) -> None:
         say("turn", session, n)
 
 
+async def main(url: str, prefix: str, what: str, *words: str) -> None:
+    storage = RedisSessionStorage(url, prefix=prefix, durability="accept")
+    await {"share": share, "endless": endless}[what](storage, *words)
+
+
 if __name__ == "__main__":
-    asyncio.run({"share": share, "endless": endless}[sys.argv[1]](*sys.argv[2:]))
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,253 @@
+"""A thread with one connection, and the calls from any thread and event loop that go through it.
+
+redis-py's asynchronous client belongs to the event loop that it was first used on, and its
+synchronous one blocks. So a thread has a synchronous one to itself and belongs to no loop. It sends
+all that has come meanwhile in one go, so that many callers share the way to the server and, with
+``appendfsync always``, one sync of its disk. After a fork the child begins with a thread and a
+connection of its own.
+
+Whatever was sent and not answered is sent again on the next connection, marked as such: reads may
+be done twice, and the scripts that write know by a nonce what they have done already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError
+
+from langswarm_redis.errors import is_lost, typed_error
+from langswarm_redis.scripts import script
+from langswarm_redis.server import Server
+from langswarm_session.errors import StorageBusyError, StorageClosedError, StorageUnavailableError
+
+logger = logging.getLogger(__name__)
+
+MAX_TOGETHER, MAX_WEIGHT = 128, 4_000_000
+"""How many calls, of how many bytes, are sent in one go; one by itself may weigh more."""
+
+MAX_WAITING = 20_000
+"""How many calls may wait before further ones are refused."""
+
+_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.5)
+"""Seconds before the next try to connect."""
+
+Word = bytes | str | int
+
+
+class Call:
+    """A script to run, and the future on its caller's loop. Made on that loop."""
+
+    __slots__ = ("again", "deadline", "error", "future", "loop", "result", "sha", "weight", "words")
+
+    def __init__(self, name: str, keys: Sequence[bytes], words: Sequence[Word], timeout: float):
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.sha = script(name).sha
+        self.words: list[Word] = [len(keys), *keys, *words]
+        self.weight = sum(len(word) for word in words if isinstance(word, bytes))
+        self.again: int | None = None
+        self.deadline = time.monotonic() + timeout
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def say_again(self) -> None:
+        """Mark what may have been done already."""
+        if self.again is not None:
+            self.words[self.again] = 1
+
+
+class Lane:
+    """Runs scripts on one server, in the order in which they come.
+
+    Args:
+        server: The server.
+        timeout: How long a call may take, in seconds.
+    """
+
+    def __init__(self, server: Server, timeout: float) -> None:
+        self._server = server
+        self._timeout = timeout
+        self._closed = False
+        self._start_afresh()
+        _lanes.add(self)
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def read(self, name: str, key: bytes, *words: Word) -> Any:
+        """Run a script that only reads; it may be run twice."""
+        return await self._submit(Call(name, [key], words, self._timeout))
+
+    async def write(self, name: str, keys: Sequence[bytes], nonce: str, *words: Word) -> Any:
+        """Run a script that writes; its first words are whether this is said again, and a nonce."""
+        call = Call(name, keys, [0, nonce, *words], self._timeout)
+        call.again = 1 + len(keys)
+        return await self._submit(call)
+
+    def close(self) -> None:
+        """Finish what was accepted, then let go of the thread and the connection. Blocks."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._calls.put(None)
+            thread = self._thread
+        # The garbage collector may close from the thread itself, which cannot wait for itself.
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    async def _submit(self, call: Call) -> Any:
+        with self._lock:
+            if self._closed:
+                raise StorageClosedError(f"{self._server.name}: the storage was closed")
+            if self._calls.qsize() >= MAX_WAITING:
+                raise StorageBusyError(f"{self._server.name}: {MAX_WAITING} calls wait already")
+            if self._thread is None:
+                # A daemon, so that a forgotten close() cannot keep the interpreter from its exit.
+                self._thread = threading.Thread(
+                    target=_work,
+                    args=(self._server, self._calls),
+                    name=f"langswarm-redis-{self._server.name}",
+                    daemon=True,
+                )
+                self._thread.start()
+            self._calls.put(call)
+        return await call.future
+
+
+def _work(server: Server, calls: SimpleQueue[Call | None]) -> None:
+    """The thread: until it is closed and nothing waits any more."""
+    client, opened = server.client(), False
+    pending: deque[Call] = deque()
+    failures, taking = 0, True
+    while taking or pending:
+        taking = taking and _take(calls, pending)
+        try:
+            if pending and not opened:
+                server.open(client)
+                opened = True
+            opened = _send(client, server, pending)
+            failures = 0
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            opened = False
+            client.close()
+            _drop(pending, error, server)
+            time.sleep(_DELAYS[min(failures, len(_DELAYS) - 1)] if pending else 0)
+            failures += 1
+    client.close()
+
+
+def _take(calls: SimpleQueue[Call | None], pending: deque[Call]) -> bool:
+    """Take what has come; wait for something if there is nothing to do. False: it is closed."""
+    try:
+        call = calls.get(block=not pending)
+        while call is not None:
+            pending.append(call)
+            call = calls.get_nowait()
+    except Empty:
+        return True
+    return False
+
+
+def _send(client: redis.Redis, server: Server, pending: deque[Call]) -> bool:
+    """Run what waits, in one go, and answer. False if the server does not know our scripts."""
+    batch = _together(pending)
+    pipeline = client.pipeline(transaction=False)
+    for call in batch:
+        pipeline.execute_command("EVALSHA", call.sha, *call.words)  # type: ignore[no-untyped-call]
+    try:
+        replies = pipeline.execute(raise_on_error=False)
+    except Exception:
+        for call in batch:
+            call.say_again()
+        raise
+    unknown = []
+    for call, reply in zip(batch, replies, strict=True):
+        pending.popleft()
+        if isinstance(reply, NoScriptError):
+            unknown.append(call)
+        elif isinstance(reply, Exception):
+            call.error = typed_error(reply, server.name)
+        else:
+            call.result = reply
+    pending.extendleft(reversed(unknown))
+    missing = set(map(id, unknown))
+    _deliver(call for call in batch if id(call) not in missing)
+    return not unknown
+
+
+def _together(pending: deque[Call]) -> list[Call]:
+    batch: list[Call] = []
+    weight = 0
+    for call in pending:
+        weight += call.weight
+        if batch and (len(batch) == MAX_TOGETHER or weight > MAX_WEIGHT):
+            break
+        batch.append(call)
+    return batch
+
+
+def _drop(pending: deque[Call], error: Exception, server: Server) -> None:
+    """Fail the calls for which it is no use, or too late, to try again."""
+    now, failed, rest = time.monotonic(), [], []
+    for call in pending:
+        if is_lost(error) and call.deadline > now:
+            rest.append(call)
+            continue
+        call.error = typed_error(error, server.name)
+        if call.again is not None and call.words[call.again]:
+            call.error = StorageUnavailableError(
+                f"{call.error}; it was sent, and no answer came: it may be stored, and with the "
+                "same message ids it is stored once however often it is sent"
+            )
+            call.error.__cause__ = error
+        failed.append(call)
+    pending.clear()
+    pending.extend(rest)
+    _deliver(failed)
+
+
+def _deliver(calls: Iterable[Call]) -> None:
+    """Give each call its outcome; each loop is woken once for all of its own."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Call]] = {}
+    for call in calls:
+        by_loop.setdefault(call.loop, []).append(call)
+    for loop, outcomes in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, outcomes)
+        except RuntimeError:
+            # The loop was closed meanwhile: nobody waits for the outcome any more.
+            logger.debug("a caller's event loop was closed before its outcome was there")
+
+
+def _resolve(calls: list[Call]) -> None:
+    for call in calls:
+        if call.future.done():
+            continue
+        if call.error is not None:
+            call.future.set_exception(call.error)
+        else:
+            call.future.set_result(call.result)
+
+
+_lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lane in list(_lanes):
+        lane._start_afresh()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,450 @@
+"""Sessions in Redis: shared by many processes and machines, as durable as the server is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from langswarm_redis import flows
+from langswarm_redis.commands import MadeError, MovedError, Place, first_fields, new_number
+from langswarm_redis.lane import Lane, Word
+from langswarm_redis.rows import check_sums, decode_all, encode, to_bytes, to_fields, to_record
+from langswarm_redis.server import SCHEMA_VERSION, Durability, Server
+from langswarm_redis.session import Session, create, load
+from langswarm_redis.turns import to_turns
+from langswarm_session.errors import (
+    InvalidInputError,
+    SessionError,
+    SessionNotFoundError,
+    StorageBusyError,
+)
+from langswarm_session.interfaces import ISessionStorage
+from langswarm_session.models import SessionMessage, SessionStatus, Turn
+from langswarm_session.records import (
+    Appended,
+    IdempotencyKey,
+    Lease,
+    NewSession,
+    SessionChanges,
+    SessionPage,
+    SessionRecord,
+    StorageHealth,
+    TurnEnd,
+    TurnStart,
+)
+from langswarm_session.storage import rules
+from langswarm_session.storage.rows import dump_json, placed
+
+T = TypeVar("T")
+
+_AT_ONCE = 500
+"""Further messages than these are made in a thread, so that no event loop waits for them."""
+
+
+class RedisSessionStorage(ISessionStorage):
+    """Sessions in a Redis server, version 6.2 or newer, or what speaks its protocol.
+
+    The first use connects. Any number of storages, threads, event loops, processes and machines may
+    use one server. A server that restarts is waited for.
+
+    What is acknowledged survives a crash of the server only if it keeps an append-only file and
+    syncs each write (``appendonly yes``, ``appendfsync always``). That is looked at when it is
+    connected to, and `health` says what is not so.
+
+    Args:
+        url: The address: ``redis://user:password@host:port/db``, ``rediss://`` with TLS,
+            ``unix:///path?db=0``. Its options (``?ssl_ca_certs=...``) are those of redis-py.
+        password: The password, if the address is to have none.
+        prefix: What the names of all keys begin with.
+        durability: What to do where acknowledged writes might be lost: ``require`` refuses the
+            server, ``warn`` logs it, ``accept`` says it in `health` only.
+        timeout: How long a call may take, in seconds.
+        connect_timeout: How long to try to connect, in seconds.
+
+    Raises:
+        InvalidInputError: If an argument cannot be used.
+    """
+
+    name: ClassVar[str] = "redis"
+
+    def __init__(
+        self,
+        url: str = "redis://127.0.0.1:6379/0",
+        *,
+        password: str | None = None,
+        prefix: str = "langswarm:",
+        durability: Durability = "warn",
+        timeout: float = 30.0,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        if durability not in ("require", "warn", "accept"):
+            raise InvalidInputError("durability must be 'require', 'warn' or 'accept'")
+        if not (isinstance(prefix, str) and prefix):
+            raise InvalidInputError("prefix must be a text, and not an empty one")
+        if min(timeout, connect_timeout) <= 0:
+            raise InvalidInputError("timeout and connect_timeout must be above 0")
+        self._server = Server(
+            url, password, prefix, durability, timeout=timeout, connect_timeout=connect_timeout
+        )
+        self._prefix = to_bytes(prefix)
+        self._timeout = timeout
+        # Reads of long logs hold up no write.
+        self._reads, self._writes = (Lane(self._server, timeout) for _ in range(2))
+        # Also at the interpreter's exit, so that a forgotten close() loses nothing.
+        weakref.finalize(self, _close, self._writes, self._reads)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._server.name!r}, prefix={self._server.prefix!r})"
+
+    async def create_session(self, session: NewSession) -> SessionRecord:
+        """See `ISessionStorage.create_session`."""
+        record = rules.new_record(session, dump_json(dict(session.context)), 0)
+        return await create(self._place(session.session_id), record)
+
+    async def get_session(self, session_id: str) -> SessionRecord:
+        """See `ISessionStorage.get_session`."""
+        return (await load(self._place(session_id))).record
+
+    async def list_sessions(
+        self,
+        *,
+        user_id: str | None = None,
+        status: SessionStatus | None = None,
+        inactive_since: int | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """See `ISessionStorage.list_sessions`."""
+        index = b"index" if user_id is None else b"user:" + to_bytes(user_id)
+        wanted = "" if status is None else status.value
+        since: Word = "" if inactive_since is None else inactive_since
+        at: tuple[Word, Word] = ("", "")
+        if cursor is not None:
+            activity, number = rules.parse_cursor(cursor)
+            at = (activity, f"{number:016d}")
+        found: list[Any] = []
+        # One more than asked for, to know whether there is another page.
+        while len(found) <= limit:
+            words = (self._prefix, limit + 1 - len(found), wanted, since, *at)
+            more, end = await self._reads.read("sessions", self._prefix + index, *words)
+            found += more
+            if end is None:
+                break
+            at = (end[0], end[1])
+        records = [to_record(row) for _, row in found[:limit]]
+        if len(found) <= limit or not records:
+            return SessionPage(records, None)
+        return SessionPage(records, f"{records[-1].last_activity}.{int(found[limit - 1][0])}")
+
+    async def update_session(
+        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.update_session`."""
+        return await self._decide(
+            self._place(session_id),
+            lambda session: flows.update(session, changes, expected_revision),
+        )
+
+    async def delete_session(self, session_id: str) -> None:
+        """See `ISessionStorage.delete_session`."""
+        place, tried = self._place(session_id), False
+
+        async def remove(session: Session) -> None:
+            nonlocal tried
+            tried = True
+            await session.remove()
+
+        try:
+            await self._decide(place, remove)
+        except SessionNotFoundError:
+            # If it was there when we tried, it went while we did, and maybe by ourselves.
+            if not tried:
+                raise
+
+    async def append(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        *,
+        token: str | None = None,
+        expected_revision: int | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Appended:
+        """See `ISessionStorage.append`."""
+        place, messages = self._place(session_id), tuple(messages)
+        record = await self._quickly(
+            place,
+            "append" if token is None else "add",
+            messages,
+            token=token or "",
+            revision=expected_revision,
+            key=key if token is None else None,
+        )
+        if record is not None:
+            return _appended(record, messages, None if token is None else record.turn_id)
+        return await self._decide(
+            place, lambda session: flows.append(session, messages, token, expected_revision, key)
+        )
+
+    async def begin_turn(
+        self,
+        session_id: str,
+        messages: Sequence[SessionMessage],
+        lease: Lease,
+        *,
+        key: IdempotencyKey | None = None,
+        expected_revision: int | None = None,
+    ) -> TurnStart:
+        """See `ISessionStorage.begin_turn`."""
+        rules.check_begins(session_id, messages)
+        place, messages = self._place(session_id), tuple(messages)
+        record = await self._quickly(
+            place,
+            "begin",
+            messages,
+            token=lease.token,
+            owner=lease.owner,
+            lease=int(lease.seconds * 1_000_000),
+            revision=expected_revision,
+            key=key,
+        )
+        if record is not None:
+            appended = _appended(record, messages, None)
+            return TurnStart(record, appended.messages, added=appended.added)
+        return await self._decide(
+            place,
+            lambda session: flows.begin_turn(session, messages, lease, key, expected_revision),
+        )
+
+    async def end_turn(
+        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+    ) -> Appended:
+        """See `ISessionStorage.end_turn`."""
+        place, messages = self._place(session_id), tuple(messages)
+        state = None if end.provider_state is None else dump_json(dict(end.provider_state))
+        record = await self._quickly(
+            place,
+            "end",
+            messages,
+            token=end.token,
+            status=end.status.value,
+            error=end.error,
+            state=state,
+        )
+        if record is not None:
+            return _appended(record, messages, record.turn_id)
+        return await self._decide(
+            place, lambda session: flows.end_turn(session, end, messages, state)
+        )
+
+    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+        """See `ISessionStorage.renew_turns`."""
+        words: list[Word] = [self._prefix, int(seconds * 1_000_000)]
+        for token, session_id in tokens.items():
+            words += [to_bytes(session_id), to_bytes(token)]
+        held = await self._writes.read("renew", self._prefix, *words)
+        return {token.decode() for token in held}
+
+    async def get_messages(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        answered_only: bool = False,
+        system_only: bool = False,
+    ) -> list[SessionMessage]:
+        """See `ISessionStorage.get_messages`."""
+        place = self._place(session_id)
+        filters = ("answered" if answered_only else "", "system" if system_only else "")
+        deadline = time.monotonic() + self._timeout
+        while (rows := await self._rows(place, limit, before, after, filters)) is None:
+            self._check(deadline)
+        if after is None:
+            rows.reverse()
+        if len(rows) <= _AT_ONCE:
+            return decode_all(rows)
+        return await asyncio.to_thread(decode_all, rows)
+
+    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+        """See `ISessionStorage.get_turns`."""
+        place = self._place(session_id)
+        words = (self._prefix, place.session_id, limit)
+        reply = await self._reads.read("turns", place.key("s"), *words)
+        if reply is None:
+            raise rules.not_found(session_id)
+        return to_turns(session_id, *reply)
+
+    async def clear_messages(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.clear_messages`."""
+        return await self._decide(
+            self._place(session_id), lambda session: flows.clear(session, expected_revision)
+        )
+
+    async def edit_messages(
+        self,
+        session_id: str,
+        *,
+        expected_revision: int,
+        remove: Sequence[int] = (),
+        change: Sequence[SessionMessage] = (),
+        add: Sequence[SessionMessage] = (),
+    ) -> Appended:
+        """See `ISessionStorage.edit_messages`."""
+        for message in (*change, *add):
+            encode(message)
+        remove, change, add = tuple(remove), tuple(change), tuple(add)
+        return await self._decide(
+            self._place(session_id),
+            lambda session: flows.edit(session, expected_revision, remove, change, add),
+        )
+
+    async def fork_session(
+        self, session_id: str, session: NewSession, *, at: int | None = None
+    ) -> SessionRecord:
+        """See `ISessionStorage.fork_session`."""
+        source, target = self._place(session_id), self._place(session.session_id)
+        record = rules.new_record(session, dump_json(dict(session.context)), 0)
+        number, _ = await new_number(target)
+        fields = first_fields(target, number) | record._asdict()
+        last = "9007199254740992" if at is None else at
+        words = (self._prefix, source.session_id, target.session_id, last, number)
+        keys = [source.key("s"), target.key("s")]
+        reply = await self._writes.write("fork", keys, target.nonce, *words, *to_fields(fields))
+        if reply == b"none":
+            raise rules.not_found(session_id)
+        if reply == b"taken":
+            raise rules.exists(session.session_id)
+        return (await load(target)).record if reply == b"made" else to_record(reply)
+
+    async def health(self) -> StorageHealth:
+        """See `ISessionStorage.health`; with ``ok``, ``detail`` says what a crash would lose."""
+        started = time.perf_counter()
+        words: tuple[Word, ...] = (2, "ZCARD", self._prefix + b"index")
+        words += (2, "GET", self._prefix + b"messages")
+        try:
+            counts = await self._reads.read("guarded", self._prefix, 0, "", "*", *words)
+        except SessionError as error:
+            return StorageHealth(ok=False, backend=self.name, detail=str(error))
+        return StorageHealth(
+            ok=True,
+            backend=self.name,
+            sessions=counts[0],
+            messages=int(counts[1] or 0),
+            latency_seconds=time.perf_counter() - started,
+            schema_version=SCHEMA_VERSION,
+            detail="; ".join(self._server.caveats) or None,
+        )
+
+    async def close(self) -> None:
+        """See `ISessionStorage.close`."""
+        await asyncio.to_thread(_close, self._writes, self._reads)
+
+    def _place(self, session_id: str) -> Place:
+        return Place(self._reads, self._writes, self._prefix, to_bytes(session_id))
+
+    async def _quickly(
+        self,
+        place: Place,
+        kind: str,
+        messages: Sequence[SessionMessage],
+        *,
+        token: str,
+        owner: str = "",
+        lease: int = 0,
+        revision: int | None = None,
+        key: IdempotencyKey | None = None,
+        status: str = "",
+        error: str | None = None,
+        state: str | None = None,
+    ) -> SessionRecord | None:
+        """Write by one script, unless something stands in the way that has to be decided on."""
+        rows = [word for message in messages for word in encode(message)]
+        sums = rules.usage_sums(messages)
+        check_sums(sums)
+        if len(set(rows[0::2])) < len(messages) or (kind != "end" and not messages):
+            return None
+        words: list[Word] = [self._prefix, place.session_id, kind]
+        words += [to_bytes(token), to_bytes(owner), lease, "" if revision is None else revision]
+        words += [_optional(key.key if key else None), _optional(key.digest if key else None)]
+        words += [status, _optional(error), _optional(state), *sums, *rows]
+        reply = await self._writes.write("write", [place.key("s")], place.nonce, *words)
+        if isinstance(reply, list):
+            return to_record(reply)
+        place.made = reply == b"made"
+        return None
+
+    async def _decide(self, place: Place, flow: Callable[[Session], Awaitable[T]]) -> T:
+        """Load the session and do what is to be done, again if somebody else wrote meanwhile."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return await flow(await load(place))
+            except (MovedError, MadeError):
+                self._check(deadline)
+
+    async def _rows(
+        self,
+        place: Place,
+        limit: int | None,
+        before: int | None,
+        after: int | None,
+        filters: tuple[str, str],
+    ) -> list[bytes] | None:
+        """Rows in the order in which they are read; None if they were changed meanwhile.
+
+        A long log comes in pieces, so that the server does other things in between.
+        """
+        first: list[Word] = ["" if each is None else each for each in (before, after)]
+        rows: list[bytes] = []
+        mark = None
+        while True:
+            left = 2**53 if limit is None else limit - len(rows)
+            words = (self._prefix, place.session_id, left, *first, *filters)
+            reply = await self._reads.read("messages", place.key("s"), *words)
+            if reply is None:
+                raise rules.not_found(place.session_id.decode())
+            if mark not in (None, reply[0]):
+                return None
+            mark, more, end = reply
+            rows += more
+            if not end or len(rows) == limit:
+                return rows
+            first[0 if after is None else 1] = end
+
+    def _check(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise StorageBusyError(
+                f"{self._server.name}: other writes came in between for {self._timeout:g} seconds; "
+                "try again"
+            )
+
+
+def _appended(
+    record: SessionRecord, messages: Sequence[SessionMessage], turn: int | None
+) -> Appended:
+    """What a quick write came to: all messages are new, and the last ones of the log.
+
+    Args:
+        turn: The turn that they are of; None for one that begins with them.
+    """
+    first = record.last_seq - len(messages) + 1
+    of = first if turn is None else turn
+    stored = [placed(message, seq, of) for seq, message in enumerate(messages, first)]
+    return Appended(record, stored, len(messages))
+
+
+def _optional(text: str | None) -> bytes:
+    """A text that may be missing, as scripts take it."""
+    return b"" if text is None else b"+" + to_bytes(text)
+
+
+def _close(*lanes: Lane) -> None:
+    for lane in lanes:
+        lane.close()

@@ -1,0 +1,90 @@
+"""The messages in an agent's state beside those of the record. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+
+from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
+from langswarm_session.sendable import Repair, Target, make_sendable
+
+_SUMMARY = "Here is a summary of the conversation to date:\n\n"
+"""What a summary begins with, of a LangChain that does not say so otherwise."""
+
+
+def merged(
+    old: Sequence[BaseMessage], new: Sequence[BaseMessage], history: Sequence[BaseMessage]
+) -> list[BaseMessage]:
+    """A state with what only the record has, in the record's order.
+
+    What a summary in the state stands for stays out of it.
+
+    Args:
+        old: The state up to the last message that the record knows.
+        new: The rest of it.
+        history: The record's window.
+    """
+    places = {message.id: place for place, message in enumerate(history)}
+    first = 0
+    if any(map(is_summary, (*old, *new))):
+        kept = (places[message.id] for message in old if message.id in places)
+        first = next(kept, len(history))
+    made: list[BaseMessage] = []
+    for message in old:
+        place = places.get(message.id)
+        if place is None:
+            made.append(message)
+            continue
+        made += history[first:place]
+        first = max(first, place + 1)
+        # The state has the input as it came, the record as the middleware left it.
+        made.append(history[place] if isinstance(message, HumanMessage) else message)
+    return [*made, *history[first:], *new]
+
+
+def is_summary(message: BaseMessage) -> bool:
+    """Whether it is what LangChain's SummarizationMiddleware puts in place of others."""
+    if not isinstance(message, HumanMessage):
+        return False
+    source = message.additional_kwargs.get("lc_source")
+    return source == "summarization" or (
+        source is None and isinstance(message.content, str) and message.content.startswith(_SUMMARY)
+    )
+
+
+def count_old(state: Sequence[BaseMessage], known: Collection[str | None]) -> int:
+    """How many messages there are up to the last one that the record knows."""
+    return next(
+        (place for place in range(len(state), 0, -1) if state[place - 1].id in known),
+        0,
+    )
+
+
+def _is_paired(messages: Sequence[BaseMessage]) -> bool:
+    """Whether each call's result follows it, and there is no other result."""
+    waiting: set[str | None] = set()
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in waiting:
+                return False
+            waiting.discard(message.tool_call_id)
+        elif waiting:
+            return False
+        elif isinstance(message, AIMessage):
+            waiting = {call["id"] for call in message.tool_calls}
+    return not waiting
+
+
+def sendable(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[Repair]]:
+    """A request in which every call is answered, and what had to be changed for that."""
+    if _is_paired(messages):
+        return messages, []
+    converted = from_langchain_messages(messages)
+    own = {id(made): message for made, message in zip(converted, messages, strict=True)}
+    sent, repairs = make_sendable(converted, Target())
+    return [
+        message
+        for each in sent
+        for message in ([own[id(each)]] if id(each) in own else to_langchain_messages([each]))
+    ], repairs

@@ -1,0 +1,142 @@
+"""One call of a chain as a turn of a session."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from langchain_langswarm.messages import (
+    from_langchain_messages,
+    to_langchain,
+    to_langchain_messages,
+)
+from langchain_langswarm.shapes import ChainShape, as_described, messages_of, shaped
+from langswarm_session.errors import InvalidInputError
+from langswarm_session.models import SessionMessage
+from langswarm_session.session import BaseSession
+from langswarm_session.turns import OpenTurn
+
+logger = logging.getLogger(__name__)
+
+_SHAPE = "langchain_output"
+"""Where in its metadata an answer says how the chain gave it."""
+
+
+class ChainTurn:
+    """A call of a chain, from its input to its end.
+
+    Args:
+        shape: How the chain takes its messages and gives its answer.
+        value: The caller's input.
+        key: The caller's idempotency key.
+
+    Attributes:
+        input: What the chain is given, once the turn has begun.
+
+    Raises:
+        InvalidInputError: If there is no message in the input, or one that cannot be stored.
+    """
+
+    def __init__(self, shape: ChainShape, value: Any, key: str | None) -> None:
+        self.input: Any = None
+        self._shape = shape
+        self._value = value
+        self._key = key
+        self._part = shape.input_part(value)
+        self._given = messages_of(self._part)
+        if not self._given:
+            raise InvalidInputError("there is no message in the input")
+        self._sent = from_langchain_messages(self._given)
+        # Known again, a repeated call is given the answer in the shape that it has now.
+        self._repeatable = key is not None or any(message.id for message in self._given)
+        self._passed: Sequence[BaseMessage] = ()
+        self._turn: OpenTurn
+
+    async def begin(self, session: BaseSession) -> None:
+        """Store what is new, and put the history to it.
+
+        Raises:
+            SessionError: Whatever `BaseSession.begin_turn` raises.
+        """
+        self._turn = await session.begin_turn(self._sent, idempotency_key=self._key)
+        if self.replayed:
+            return
+        try:
+            history = to_langchain_messages(await self._turn.history())
+            self._pass_on(history)
+        except BaseException as error:
+            await self.end_by(error)
+            raise
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the turn was complete already: then the chain is not to be called."""
+        return self._turn.replayed
+
+    @property
+    def holds_stream(self) -> bool:
+        """Whether a middleware must see the whole answer before the reader sees any of it."""
+        return self._turn.holds_stream
+
+    def replay(self) -> Any:
+        """The answer of a turn that was complete already, in the shape it had."""
+        answer = [message for message in self._turn.messages if _SHAPE in message.metadata]
+        described = answer[0].metadata[_SHAPE] if answer else {"key": None, "kind": "message"}
+        made = [to_langchain(message) for message in answer or [self._turn.reply]]
+        return as_described(described, made)
+
+    async def complete(self, output: Any) -> Any:
+        """Store the answer, and end the turn.
+
+        Returns:
+            The output, with what a middleware made of the answer.
+        """
+        answer = self._shape.answer(output, self._passed)
+        sent = from_langchain_messages(answer)
+        if self._repeatable:
+            marked = {_SHAPE: self._shape.describe(output)}
+            sent = [each.replaced(metadata={**each.metadata, **marked}) for each in sent]
+        stored = await self._turn.complete(sent)
+        if _same(sent, stored):
+            return output
+        changed = [to_langchain(message) for message in stored]
+        return self._shape.with_answer(output, answer, changed)
+
+    async def complete_stream(self, chunks: Sequence[Any]) -> Any:
+        """`complete` with what the pieces of a stream add up to."""
+        return await self.complete(self._shape.whole(chunks))
+
+    async def end_by(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
+        """End the turn by what broke it off, with what there is of the answer."""
+        if self._turn.is_open:
+            await self._turn.end_by(error, self._partial(chunks))
+
+    def _pass_on(self, history: list[BaseMessage]) -> None:
+        part, new = self._part, self._given
+        if not _same(self._sent, self._turn.messages):  # changed by a middleware, or stored before
+            new = to_langchain_messages(self._turn.messages)
+            part = shaped(part, new)
+        self._passed = passed = [*history, *new]
+        self.input = self._shape.with_history(self._value, part, history, passed)
+
+    def _partial(self, chunks: Sequence[Any]) -> list[SessionMessage]:
+        if not chunks:
+            return []
+        try:
+            answer = self._shape.answer(self._shape.whole(chunks), self._passed)
+            return from_langchain_messages(answer)
+        except Exception:  # nothing may keep the turn from its end
+            logger.warning(
+                "session %r: what there was of the answer is no message that can be stored",
+                self._turn.session_id,
+                exc_info=True,
+            )
+            return []
+
+
+def _same(given: Sequence[SessionMessage], stored: Sequence[SessionMessage]) -> bool:
+    """Whether messages are what they were before the middleware saw them."""
+    return len(given) == len(stored) and all(map(SessionMessage.says_same, given, stored))

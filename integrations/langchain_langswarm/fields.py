@@ -1,0 +1,149 @@
+"""The fields of LangChain's messages as those of a session's messages, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from langchain_langswarm.blocks import blocks_of, to_content
+from langchain_langswarm.plain import encode
+from langchain_langswarm.usage import to_usage_metadata, usage_of
+from langswarm_session.blocks import (
+    Block,
+    OtherBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+)
+from langswarm_session.models import MessageRole, SessionMessage
+
+_TYPES = {
+    MessageRole.USER: "human",
+    MessageRole.ASSISTANT: "ai",
+    MessageRole.SYSTEM: "system",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "function",
+}
+_ROLES = {kind: role for role, kind in _TYPES.items()}
+_CHAT_ROLES = {
+    "assistant": MessageRole.ASSISTANT,
+    "ai": MessageRole.ASSISTANT,
+    "system": MessageRole.SYSTEM,
+    "developer": MessageRole.SYSTEM,
+}
+
+
+def neutral_of(message: BaseMessage, kind: str) -> SessionMessage:
+    """What of the message a session message has fields for."""
+    fields: dict[str, Any] = {"role": _ROLES.get(kind) or _chat_role(message), "name": message.name}
+    if message.id:
+        fields["id"] = message.id
+    content: str | list[Block]
+    if isinstance(message, ToolMessage):
+        content = [
+            ToolResultBlock(
+                tool_call_id=message.tool_call_id,
+                content=_content(message),
+                name=message.name,
+                is_error=message.status == "error",
+            )
+        ]
+    elif isinstance(message, AIMessage):
+        content = _ai_content(message)
+        fields |= _about_reply(message)
+    else:
+        content = _content(message)
+    return SessionMessage(content=content, **fields)
+
+
+def _about_reply(message: AIMessage) -> dict[str, Any]:
+    """What is known of a reply beside what it says."""
+    told = message.response_metadata
+
+    def text(*names: str) -> str | None:
+        value = next((told[name] for name in names if told.get(name)), None)
+        return value if isinstance(value, str) else None
+
+    # Who made it is not told: what a provider sees as its own must have come from it directly.
+    return {
+        "usage": usage_of(message.usage_metadata),
+        "model": text("model_name", "model"),
+        "finish_reason": text("finish_reason", "stop_reason"),
+        "provider_message_id": text("id"),
+    }
+
+
+def values_of(message: SessionMessage) -> dict[str, Any]:
+    """The fields of the LangChain message for the neutral form, its type among them."""
+    kind = _TYPES[message.role]
+    values: dict[str, Any] = {"type": kind, "id": message.id, "content": message.content}
+    if message.name is not None:
+        values["name"] = message.name
+    elif kind == "function":
+        values["name"] = ""
+    if kind == "ai" and message.usage is not None:
+        values["usage_metadata"] = to_usage_metadata(message.usage)
+    if kind == "tool":
+        values["tool_call_id"] = ""
+    if isinstance(message.content, str):
+        return values
+    if kind == "ai":
+        values.update(_ai_values(message.content))
+    elif kind == "tool":
+        values.update(_tool_values(message.content))
+    else:
+        values["content"] = to_content(message.content)
+    return values
+
+
+def _ai_values(content: list[Block]) -> dict[str, Any]:
+    calls = [block for block in content if isinstance(block, ToolCallBlock)]
+    if not calls:
+        return {"content": to_content(content)}
+    others = [block for block in content if not isinstance(block, ToolCallBlock)]
+    return {
+        "content": to_content(others),
+        "tool_calls": [
+            {"name": call.name, "args": call.args, "id": call.id, "type": "tool_call"}
+            for call in calls
+        ],
+    }
+
+
+def _tool_values(content: list[Block]) -> dict[str, Any]:
+    result = next((block for block in content if isinstance(block, ToolResultBlock)), None)
+    if result is None:
+        return {"content": to_content(content)}
+    values = {"tool_call_id": result.tool_call_id, "content": to_content(result.content)}
+    if result.is_error:
+        values["status"] = "error"
+    if result.name is not None:
+        values["name"] = result.name
+    return values
+
+
+def _chat_role(message: BaseMessage) -> MessageRole:
+    # Any text may be a ChatMessage's role.
+    return _CHAT_ROLES.get(str(getattr(message, "role", "")), MessageRole.USER)
+
+
+def _content(message: BaseMessage) -> str | list[Block]:
+    if isinstance(message.content, str):
+        return message.content
+    return blocks_of(message)
+
+
+def _ai_content(message: AIMessage) -> str | list[Block]:
+    if isinstance(message.content, str) and not (message.tool_calls or message.invalid_tool_calls):
+        return message.content
+    if isinstance(message.content, str):
+        blocks: list[Block] = [TextBlock(text=message.content)] if message.content else []
+    else:
+        blocks = [block for block in blocks_of(message) if not isinstance(block, ToolCallBlock)]
+    blocks += [
+        ToolCallBlock(id=call["id"], name=call["name"], args=encode(call["args"]))
+        for call in message.tool_calls
+    ]
+    blocks += [OtherBlock(value=encode(dict(call))) for call in message.invalid_tool_calls]
+    return blocks

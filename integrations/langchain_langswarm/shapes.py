@@ -1,0 +1,206 @@
+"""Where in what a chain takes and gives its messages are, and in which shape.
+
+A chain takes and gives a string, a message, a list of messages, or a dict with one of those. Pure:
+nothing here knows of sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    convert_to_messages,
+)
+from langchain_core.prompt_values import PromptValue
+
+from langswarm_session.errors import InvalidInputError
+
+
+class ChainShape:
+    """How a chain takes its messages and gives its answer.
+
+    Args:
+        input_key: In a dict input, where the new messages are.
+        history_key: In a dict input, where the chain expects the messages before.
+        output_key: In a dict output, where the answer is.
+    """
+
+    def __init__(
+        self, input_key: str | None, history_key: str | None, output_key: str | None
+    ) -> None:
+        self.input_key = input_key
+        self.history_key = history_key
+        self.output_key = output_key
+
+    def input_part(self, value: Any) -> Any:
+        """The part of an input that has the new messages."""
+        return value[self._key_of_input(value)] if isinstance(value, dict) else value
+
+    def with_history(
+        self, value: Any, part: Any, history: list[BaseMessage], passed: list[BaseMessage]
+    ) -> Any:
+        """What the chain is given.
+
+        Args:
+            value: The caller's input.
+            part: The new messages, in the shape in which they came.
+            history: The messages before.
+            passed: Both together.
+        """
+        inner = dict(value) if isinstance(value, dict) else {}
+        if self.history_key is not None:
+            inner[self._key_of_input(value)] = part
+            inner[self.history_key] = history
+            return inner
+        if self.input_key is not None:
+            inner[self.input_key] = passed
+            return inner
+        return passed
+
+    def answer(self, output: Any, passed: Sequence[BaseMessage]) -> list[BaseMessage]:
+        """The messages that a chain added: an agent gives those it was passed as well."""
+        part = self._output_part(output)
+        if isinstance(part, str):
+            return [AIMessage(content=part)]
+        objects = {id(message) for message in passed}
+        if not isinstance(part, list | tuple):
+            return [message for message in messages_of(part) if id(message) not in objects]
+        if not all(isinstance(message, BaseMessage) for message in part):
+            raise InvalidInputError(
+                "the chain's answer is a list, and not of messages; say where they are with "
+                "output_messages_key, and stream a graph with stream_mode 'updates' or 'values'"
+            )
+        ids = {message.id for message in passed if message.id is not None}
+        return [
+            message
+            for message in part
+            if id(message) not in objects
+            and message.id not in ids
+            and not isinstance(message, RemoveMessage)
+        ]
+
+    def with_answer(
+        self, output: Any, answer: Sequence[BaseMessage], changed: list[BaseMessage]
+    ) -> Any:
+        """The output with other messages in place of its answer."""
+        part = self._output_part(output)
+        if isinstance(part, list | tuple):
+            own = {id(message) for message in answer}
+            changed = [*(message for message in part if id(message) not in own), *changed]
+        return self._with_part(output, shaped(part, changed))
+
+    def whole(self, chunks: Sequence[Any]) -> Any:
+        """What the pieces of a stream add up to."""
+        key = self.output_key
+        if key is not None and not any(
+            isinstance(chunk, dict) and key in chunk for chunk in chunks
+        ):
+            # A graph streams what each of its nodes added, unless it is asked for the whole values.
+            added = [
+                message
+                for chunk in chunks
+                if isinstance(chunk, dict)
+                for update in chunk.values()
+                if isinstance(update, dict) and key in update
+                for message in messages_of(update[key])
+            ]
+            if added:
+                return {key: added}
+        return joined(chunks)
+
+    def describe(self, output: Any) -> dict[str, Any]:
+        """How the chain gave its answer, for a repeated call."""
+        key = None
+        if isinstance(output, dict):
+            key = _key(output, self.output_key, "output")
+            output = output[key]
+        kind = "message" if isinstance(output, BaseMessage) else "list"
+        return {"key": key, "kind": "text" if isinstance(output, str) else kind}
+
+    def _key_of_input(self, value: Any) -> str:
+        """Where in a dict input the new messages are."""
+        if isinstance(value, dict):
+            return _key(value, self.input_key, "input")
+        return self.input_key or "input"
+
+    def _output_part(self, output: Any) -> Any:
+        """The part of the output that has the answer."""
+        if isinstance(output, dict):
+            return output[_key(output, self.output_key, "output")]
+        return output
+
+    def _with_part(self, output: Any, part: Any) -> Any:
+        """The output with another answer in it."""
+        if isinstance(output, dict):
+            return {**output, _key(output, self.output_key, "output"): part}
+        return part
+
+
+def as_described(described: Mapping[str, Any], answer: list[BaseMessage]) -> Any:
+    """An answer in the shape that `ChainShape.describe` found."""
+    made: Any = answer
+    if described["kind"] != "list":
+        made = shaped("" if described["kind"] == "text" else answer[-1], answer)
+    return made if described["key"] is None else {described["key"]: made}
+
+
+def shaped(part: Any, messages: list[BaseMessage]) -> Any:
+    """Messages in the shape that others had: a string, a message or a list."""
+    if isinstance(part, str):
+        return str(messages[-1].text)
+    return messages[-1] if isinstance(part, BaseMessage) else messages
+
+
+def _key(value: dict[str, Any], named: str | None, usual: str) -> str:
+    """The key of the messages: the one named, or the only one, or the usual one.
+
+    Raises:
+        InvalidInputError: If the dict has no such key.
+    """
+    key = named or (next(iter(value)) if len(value) == 1 else usual)
+    if key not in value:
+        raise InvalidInputError(
+            f"there is no {key!r} among {sorted(map(str, value))}; say where the messages are with "
+            "input_messages_key and output_messages_key"
+        )
+    return key
+
+
+def messages_of(value: Any) -> list[BaseMessage]:
+    """What a chain takes or gives, as messages.
+
+    Raises:
+        InvalidInputError: If it is none of what `RunnableWithSession` takes.
+    """
+    if isinstance(value, str):
+        return [HumanMessage(content=value)]
+    if isinstance(value, BaseMessage):
+        return [value]
+    if isinstance(value, PromptValue):
+        return value.to_messages()
+    if isinstance(value, list | tuple):
+        try:
+            return convert_to_messages(value)
+        except (ValueError, NotImplementedError) as error:
+            raise InvalidInputError(f"these are not messages: {error}") from error
+    raise InvalidInputError(
+        f"expected a string, a message or a list of messages, not {type(value).__name__}"
+    )
+
+
+def joined(chunks: Sequence[Any]) -> Any:
+    """The pieces of a stream, added up as LangChain does."""
+    if not chunks:
+        return []
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        try:
+            whole = whole + chunk
+        except TypeError:
+            whole = chunk
+    return whole

@@ -1,0 +1,38 @@
+"""LangChain's ``usage_metadata`` as token usage, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langswarm_session.models import TokenUsage
+
+
+def usage_of(metadata: Any) -> TokenUsage | None:
+    """LangChain's counts as ours."""
+    if metadata is None:
+        return None
+    return TokenUsage(
+        input_tokens=_count(metadata, "input_tokens"),
+        output_tokens=_count(metadata, "output_tokens"),
+        cached_tokens=_count(metadata.get("input_token_details"), "cache_read"),
+        reasoning_tokens=_count(metadata.get("output_token_details"), "reasoning"),
+    )
+
+
+def _count(counts: Any, name: str) -> int:
+    # Differences between the chunks of a stream may be below 0.
+    return max(0, (counts or {}).get(name) or 0)
+
+
+def to_usage_metadata(usage: TokenUsage) -> dict[str, Any]:
+    """Our counts as LangChain's."""
+    metadata: dict[str, Any] = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    if usage.cached_tokens:
+        metadata["input_token_details"] = {"cache_read": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        metadata["output_token_details"] = {"reasoning": usage.reasoning_tokens}
+    return metadata

@@ -1,0 +1,130 @@
+"""Sessions as a framework's door has them: by an id, created at the first write."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from langswarm_session.errors import RevisionConflictError, SessionNotFoundError
+from langswarm_session.manager import SessionManager
+from langswarm_session.models import SessionMessage
+from langswarm_session.presets import get_session_manager
+from langswarm_session.session import BaseSession
+
+T = TypeVar("T")
+
+
+class KeyedSessions:
+    """The sessions that a door reads and writes.
+
+    Args:
+        provider: The door's name, which a new session has for its provider.
+        manager: Where they live; the program's shared manager when None.
+        user_id: Whose they are: another user's is refused. None: whoever's; a new one is the user
+            ``default``'s.
+
+    Attributes:
+        manager: Where they live.
+        user_id: Whose they are.
+    """
+
+    def __init__(
+        self, provider: str, manager: SessionManager | None = None, user_id: str | None = None
+    ) -> None:
+        self.manager = get_session_manager() if manager is None else manager
+        self.user_id = user_id
+        self._provider = provider
+        self._latest: BaseSession | None = None
+
+    async def find(self, session_id: str) -> BaseSession | None:
+        """The session as it is now; None if there is none.
+
+        Raises:
+            SessionStorageError: If it cannot be read.
+        """
+        try:
+            return await self.manager.get_session(session_id, user_id=self.user_id)
+        except SessionNotFoundError:
+            return None
+
+    async def messages(self, session_id: str, limit: int | None = None) -> list[SessionMessage]:
+        """The newest messages of a session, or all, oldest first; none where there is none.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionStorageError: If they cannot be read.
+        """
+        session = self._known(session_id) or await self.find(session_id)
+        if session is None:
+            return []
+        try:
+            messages = await session.get_messages(limit)
+        except SessionNotFoundError:  # deleted since
+            self._latest = None
+            return []
+        self._latest = session
+        return messages
+
+    async def record(self, session_id: str, messages: Sequence[SessionMessage]) -> None:
+        """Store messages as one turn; the first of a session creates it.
+
+        Raises:
+            SessionNotFoundError: If the session is another user's.
+            SessionError: Whatever else `BaseSession.record` raises.
+        """
+        if not messages:
+            return
+        session = self._known(session_id)
+        if session is not None:
+            try:
+                await session.record(messages)
+            except SessionNotFoundError:  # deleted since: begin anew
+                self._latest = None
+            else:
+                return
+        session = await self.create(session_id)
+        await session.record(messages)
+        self._latest = session
+
+    async def create(self, session_id: str) -> BaseSession:
+        """The session, created if there is none.
+
+        Raises:
+            SessionNotFoundError: If it is another user's.
+        """
+        return await self.manager.get_or_create_session(
+            session_id, self.user_id, provider=self._provider
+        )
+
+    async def edit(self, session_id: str, plan: Callable[[BaseSession], Awaitable[T]]) -> T | None:
+        """Change a session by what it is immediately before.
+
+        Args:
+            session_id: The session.
+            plan: Reads it and writes to it, expecting the revision that the session it is given
+                has; called again with a new one if somebody else wrote meanwhile.
+
+        Returns:
+            What the plan returns; None where there is no such session.
+        """
+        while True:
+            session = await self.find(session_id)
+            if session is None:
+                return None
+            try:
+                return await plan(session)
+            except RevisionConflictError:
+                continue
+
+    async def clear(self, session_id: str) -> None:
+        """Remove all messages of a session for good; the session stays."""
+        session = await self.find(session_id)
+        if session is not None:
+            await session.clear_messages()
+
+    def _known(self, session_id: str) -> BaseSession | None:
+        """The session found before; not where it must be a user's, as it may have changed hands."""
+        latest = self._latest
+        if latest is None or self.user_id is not None or latest.session_id != session_id:
+            return None
+        return latest

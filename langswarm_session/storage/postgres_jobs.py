@@ -1,0 +1,186 @@
+"""Jobs on connections of a pool: reads, transactions, and what to do when a connection breaks.
+
+What became of a transaction whose connection broke is found out on the next one, by its number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+
+from langswarm_session.errors import SessionError, StorageUnavailableError
+from langswarm_session.storage.postgres_errors import GONE, is_lost, may_repeat, state_of
+from langswarm_session.storage.postgres_pool import Connection, Pool, PoolSettings
+from langswarm_session.storage.postgres_schema import Tables, migrate
+
+T = TypeVar("T")
+Job = Callable[[Connection], Awaitable[T]]
+Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
+
+_TRIES = 6
+"""How often a job is begun at most, when connections break under it."""
+
+_FIRST_DELAY = 0.05
+"""Seconds before the second try, doubling from then on."""
+
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL {}; SET LOCAL idle_in_transaction_session_timeout = {:d}; "
+    "SET LOCAL lock_timeout = {:d}"
+)
+"""The server ends it by itself if this process freezes or is cut off, and its locks with it."""
+
+_NUMBER = "SELECT pg_current_xact_id_if_assigned()::text"
+_STATUS = "SELECT pg_xact_status($1::text::xid8)"
+
+
+class NotCommittedError(Exception):
+    """A transaction was rolled back when its connection broke."""
+
+
+class Jobs:
+    """Runs jobs. Made and used on one event loop.
+
+    Args:
+        settings: How to connect.
+        tables: Where the tables are.
+        timeout: How long a call may take, in seconds; whoever calls sees to it.
+    """
+
+    def __init__(self, settings: PoolSettings, tables: Tables, timeout: float) -> None:
+        self.name = settings.name
+        self.tables = tables
+        self.pool = Pool(settings)
+        self._timeout = timeout
+        self._opening = asyncio.Lock()
+        self._opened = False
+
+    async def acquire(self, *, reserved: bool = False) -> Connection:
+        """A connection to a database that has our tables; `release` it afterwards.
+
+        Args:
+            reserved: Take the one that is kept for the writer, without waiting for others.
+
+        Raises:
+            SessionStorageError: If none can be made.
+        """
+        connection = await self.pool.acquire(reserved=reserved)
+        try:
+            if not self._opened:
+                await self._open(connection)
+        except BaseException:
+            self.pool.release(connection, reserved=reserved, usable=False)
+            raise
+        return connection
+
+    def take(self, query: str) -> Connection | None:
+        """A connection that stands ready for a statement; None if there is none at once."""
+        return self.pool.take(query) if self._opened else None
+
+    def note(self, error: BaseException) -> None:
+        """Look for our tables again before the next job, if they are gone."""
+        if state_of(error) in GONE:
+            self._opened = False
+
+    async def read(self, job: Job[T]) -> T:
+        """Run a job that only reads, and return its result; it may be run again."""
+        return await self._repeated(lambda: self._read_once(job))
+
+    async def transact(self, job: Job[T], isolation: Isolation = "READ COMMITTED") -> T:
+        """Run a job in a transaction and return its result once that is durable.
+
+        It may be run again after a rollback.
+        """
+        return await self._repeated(lambda: self._transact_once(job, isolation))
+
+    async def close(self) -> None:
+        """Close the connections; none may be in use any more."""
+        await self.pool.close()
+
+    async def _open(self, connection: Connection) -> None:
+        async with self._opening:
+            if not self._opened:
+                await migrate(connection, self.tables, self.name)
+                self._opened = True
+
+    async def _read_once(self, job: Job[T]) -> T:
+        connection = await self.acquire()
+        usable = False
+        try:
+            result = await job(connection)
+            usable = True
+        except SessionError:
+            usable = True
+            raise
+        finally:
+            self.pool.release(connection, usable=usable)
+        return result
+
+    async def _transact_once(self, job: Job[T], isolation: Isolation) -> T:
+        connection = await self.acquire()
+        usable, number = False, None
+        try:
+            limit = max(1, int(self._timeout * 1000))
+            await connection.script(_BEGIN.format(isolation, limit, limit))
+            result = await job(connection)
+            number = (await connection.fetch(_NUMBER))[0][0]
+            await connection.commit()
+            usable = True
+        except SessionError:
+            await connection.roll_back()
+            usable = True
+            raise
+        except Exception as error:
+            if number is None or not is_lost(error):
+                await connection.roll_back()
+                raise
+        except asyncio.CancelledError:
+            if number is None:
+                raise
+            # Cancelled by the time limit, or by a caller who does not hear of it.
+            raise StorageUnavailableError(
+                f"{self.name}: no answer to the commit in {self._timeout:g} seconds, so it may be "
+                "stored; read the session again"
+            ) from None
+        finally:
+            self.pool.release(connection, usable=usable)
+        if not usable:
+            await self._check_committed(number)
+        return result
+
+    async def _check_committed(self, number: Any) -> None:
+        """Find out what became of a transaction whose connection broke at its end.
+
+        Raises:
+            NotCommittedError: If it was rolled back.
+        """
+        delay = _FIRST_DELAY
+        while True:
+            rows = await self.read(lambda connection: connection.fetch(_STATUS, number))
+            status = rows[0][0]
+            if status == "committed":
+                return
+            if status == "aborted":
+                raise NotCommittedError
+            if status is None:
+                raise StorageUnavailableError(
+                    f"{self.name}: the connection broke while this was stored, and the server "
+                    "cannot tell what became of it; read the session again"
+                )
+            await asyncio.sleep(delay)
+            delay *= 2
+
+    async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The outcome of an attempt, made again where nothing was kept of the last one."""
+        delay = _FIRST_DELAY
+        for tries in range(_TRIES):
+            try:
+                return await attempt()
+            except Exception as error:
+                self.note(error)
+                again = isinstance(error, NotCommittedError) or is_lost(error) or may_repeat(error)
+                if isinstance(error, SessionError) or not again or tries == _TRIES - 1:
+                    raise
+            await asyncio.sleep(delay)
+            delay *= 2
+        raise AssertionError("the last try returns or raises")

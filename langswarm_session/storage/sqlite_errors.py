@@ -1,0 +1,69 @@
+"""SQLite's errors, and the file system's, as ours."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sqlite3
+
+from langswarm_session.errors import (
+    SessionError,
+    SessionStorageError,
+    StorageBusyError,
+    StorageCorruptError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+
+_ERRORS: dict[int, tuple[type[SessionStorageError], str]] = {
+    sqlite3.SQLITE_BUSY: (StorageBusyError, "another process kept the database locked; try again"),
+    sqlite3.SQLITE_LOCKED: (StorageBusyError, "the database is locked; try again"),
+    sqlite3.SQLITE_FULL: (StorageFullError, "the disk is full; free some space and try again"),
+    sqlite3.SQLITE_READONLY: (StorageUnavailableError, "the database cannot be written"),
+    sqlite3.SQLITE_CANTOPEN: (StorageUnavailableError, "the database cannot be opened"),
+    sqlite3.SQLITE_PERM: (StorageUnavailableError, "no permission to use the database"),
+    sqlite3.SQLITE_IOERR: (StorageUnavailableError, "the disk failed to read or write"),
+    sqlite3.SQLITE_CORRUPT: (StorageCorruptError, "the database is damaged; restore a copy"),
+    sqlite3.SQLITE_NOTADB: (StorageCorruptError, "the file is not a SQLite database"),
+}
+
+_UNREADABLE = re.compile(
+    r"could not decode|unsupported file format|no such column|already exists", re.IGNORECASE
+)
+"""What SQLite and its module say of a file whose content makes no sense, and quote it."""
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether somebody else has the database locked."""
+    return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def needs_reopening(error: sqlite3.Error) -> bool:
+    """Whether a connection that met this may go on to do so when the cause is gone."""
+    return _primary(error) in (
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_IOERR,
+    )
+
+
+def typed_error(error: Exception, path: str) -> SessionError:
+    """Our error for one of SQLite's; errors that are ours already come back as they are."""
+    if isinstance(error, SessionError):
+        return error
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StorageFullError(f"{path}: the disk is full; free some space and try again")
+        return StorageUnavailableError(f"{path}: the database cannot be opened ({error.strerror})")
+    if isinstance(error, (ValueError, IndexError, KeyError)) or _UNREADABLE.search(str(error)):
+        # Its own text may quote what is stored.
+        return StorageCorruptError(
+            f"{path}: the database is damaged; restore a copy (what is stored cannot be decoded)"
+        )
+    other = (SessionStorageError, "the database refused the operation")
+    kind, hint = _ERRORS.get(_primary(error), other)
+    return kind(f"{path}: {hint} ({error})")
+
+
+def _primary(error: Exception) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -1,0 +1,208 @@
+"""The one connection that writes: transactions that calls share, and checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Sequence
+from threading import Lock
+
+from langswarm_session.errors import SessionError, StorageUnavailableError
+from langswarm_session.storage.sqlite_calls import JobCall
+from langswarm_session.storage.sqlite_errors import is_busy, needs_reopening, typed_error
+from langswarm_session.storage.sqlite_file import DatabaseFile, Identity
+
+logger = logging.getLogger(__name__)
+
+_CHECKPOINT_AFTER = 1_000
+"""Pages of the write-ahead log after which it is folded into the file: SQLite's own default."""
+
+
+class _Log:
+    """How long the write-ahead log is, by estimate: SQLite tells only at a checkpoint."""
+
+    _CHARACTERS_A_PAGE, _CHANGES_A_PAGE = 3_000, 16
+
+    def __init__(self) -> None:
+        self._estimate = 0.0
+        self._factor = 1.0
+
+    @property
+    def pages(self) -> float:
+        """Pages since the last checkpoint."""
+        return self._estimate * self._factor
+
+    def grew(self, calls: Sequence[JobCall], changes: int) -> None:
+        """Calls were committed that changed so many rows."""
+        # A turn alone dirties its session's row, the messages, and an index for place and for id;
+        # those that share a commit share most of these pages.
+        self._estimate += 3 + len(calls) + changes / self._CHANGES_A_PAGE
+        self._estimate += sum(call.size for call in calls) / self._CHARACTERS_A_PAGE
+
+    def was_folded(self, pages: int) -> None:
+        """It was as long as this, and starts again."""
+        if self._estimate and pages > 0:
+            self._factor = min(4.0, max(0.1, pages / self._estimate))
+        self._estimate = 0.0
+
+
+class Pace:
+    """Whether a kind of work has been quicker lately than a thread switch is worth.
+
+    Args:
+        limit: What counts as quick, in seconds.
+    """
+
+    _PROBATION = 8
+    """So many in a row must be quick."""
+
+    def __init__(self, limit: float = 0.002) -> None:
+        self._limit = limit
+        self._streak = 0
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the next one may be expected to be quick."""
+        return self._streak >= self._PROBATION
+
+    def note(self, seconds: float) -> None:
+        """Take account of one."""
+        self._streak = self._streak + 1 if seconds < self._limit else 0
+
+
+class Writer:
+    """Commits calls to one file. Whoever uses it holds its `lock`.
+
+    Args:
+        file: The file.
+
+    Attributes:
+        lock: Held by the thread that uses the connection.
+        identity: The file that is open; None if none is.
+        pace: How long commits have taken lately.
+    """
+
+    def __init__(self, file: DatabaseFile) -> None:
+        self.lock = Lock()
+        self.identity: Identity | None = None
+        self.pace = Pace()
+        self._file = file
+        self._connection: sqlite3.Connection | None = None
+        self._waits = True
+        self._log = _Log()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next commit need not open the file first."""
+        return self._connection is not None
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether the write-ahead log has become long."""
+        return self._log.pages >= _CHECKPOINT_AFTER
+
+    def commit(self, calls: Sequence[JobCall]) -> None:
+        """Run calls in one transaction; if that fails, each in one of its own."""
+        connection = self._ready(calls)
+        if connection is None:
+            return
+        self._let_wait(connection, waits=True)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self._fail(calls, error)
+            return
+        self._run(connection, calls)
+
+    def commit_now(self, call: JobCall) -> bool:
+        """Run a call in a transaction of its own; False, and nothing done, if another process has
+        the database locked.
+        """
+        connection = self._ready([call])
+        if connection is None:
+            return True
+        self._let_wait(connection, waits=False)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if is_busy(error):
+                return False
+            self._fail([call], error)
+            return True
+        self._run(connection, [call])
+        return True
+
+    def checkpoint(self) -> None:
+        """Fold what can be of the write-ahead log into the file."""
+        pages = 0
+        if self._connection is not None:
+            try:
+                row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                pages = row[1]
+            except sqlite3.Error as error:
+                # All of it is in the log still, and is folded in the next time.
+                logger.warning("%s", typed_error(error, self._file.path))
+        self._log.was_folded(pages)
+
+    def close(self) -> None:
+        """Close the connection; the last one to a file folds all of the log into it."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _run(self, connection: sqlite3.Connection, calls: Sequence[JobCall]) -> None:
+        changes = connection.total_changes
+        try:
+            for call in calls:
+                try:
+                    call.result, call.error = call.job(connection), None
+                except SessionError as error:
+                    call.error = error
+            started = time.perf_counter()
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if len(calls) > 1:
+                for call in calls:
+                    self.commit([call])
+            elif isinstance(error, sqlite3.IntegrityError):
+                calls[0].error = error  # for the job's owner, who knows what it means
+            else:
+                self._fail(calls, error)
+            return
+        self.pace.note(time.perf_counter() - started)
+        self._log.grew(calls, connection.total_changes - changes)
+
+    def _ready(self, calls: Sequence[JobCall]) -> sqlite3.Connection | None:
+        """The connection, opened if need be, to the file that is at the path now."""
+        try:
+            if self._connection is None:
+                self._connection, self._waits = self._file.open(), True
+                self.identity = self._file.identity()
+            elif self._file.identity() != self.identity:
+                # What is written to a file that has no name any more is lost with the process.
+                raise StorageUnavailableError(
+                    f"{self._file.path}: the database was removed or replaced while it was in use; "
+                    "nothing of this write was kept, and the next one uses the file that is there "
+                    "then"
+                )
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            self.close()
+            self.identity = None
+            self._fail(calls, error)
+        return self._connection
+
+    def _let_wait(self, connection: sqlite3.Connection, *, waits: bool) -> None:
+        """Set whether to wait for other processes."""
+        if self._waits is not waits:
+            milliseconds = int(self._file.busy_timeout * 1000) if waits else 0
+            connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._waits = waits
+
+    def _fail(self, calls: Sequence[JobCall], error: Exception) -> None:
+        if isinstance(error, sqlite3.Error) and needs_reopening(error):
+            self.close()
+        for call in calls:
+            call.error = typed_error(error, self._file.path)

@@ -1,0 +1,100 @@
+"""The loop that other threads may step into while it sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from langswarm_session.storage.postgres_loop import SharedLoop
+
+
+@pytest.fixture
+def loop() -> Iterator[SharedLoop]:
+    """One that runs in a thread of its own."""
+    loop = SharedLoop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    done = threading.Event()
+    loop.call_soon_threadsafe(done.set)
+    assert done.wait(10)
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def step_in(loop: SharedLoop) -> None:
+    while not loop.enter():  # it goes to sleep in a moment
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("schedule", ["call_soon", "call_later", "create_task", "a future's end"])
+def test_what_is_scheduled_inside_wakes_it(loop: SharedLoop, schedule: str) -> None:
+    ran: list[int] = []
+    done = threading.Event()
+
+    def run(*_: object) -> None:
+        ran.append(threading.get_ident())
+        done.set()
+
+    async def work() -> None:
+        run()
+
+    def end_a_future() -> None:
+        future = loop.create_future()
+        future.add_done_callback(run)
+        future.set_result(None)
+
+    ways: dict[str, Callable[[], object]] = {
+        "call_soon": lambda: loop.call_soon(run),
+        "call_later": lambda: loop.call_later(0.001, run),
+        "create_task": lambda: loop.create_task(work()),
+        "a future's end": end_a_future,
+    }
+    step_in(loop)
+    ways[schedule]()
+    loop.leave()
+    assert done.wait(10)
+    assert ran != [threading.get_ident()]
+
+
+def test_nothing_runs_while_somebody_is_inside(loop: SharedLoop) -> None:
+    ran = threading.Event()
+    step_in(loop)
+    loop.call_soon(ran.set)
+    assert not loop.enter()
+    assert not ran.wait(0.05)
+    loop.leave()
+    assert ran.wait(10)
+
+
+def test_nobody_gets_in_while_something_runs(loop: SharedLoop) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go.wait()
+
+    loop.call_soon_threadsafe(work)
+    assert begun.wait(10)
+    assert not loop.enter()
+    go.set()
+    step_in(loop)
+    loop.leave()
+
+
+def test_nobody_gets_in_where_asyncio_forbids_it(loop: SharedLoop) -> None:
+    loop.set_debug(True)
+    assert not loop.enter()
+
+
+def test_tasks_and_timers_run_as_in_any_loop(loop: SharedLoop) -> None:
+    async def work() -> int:
+        await asyncio.sleep(0.001)
+        return await asyncio.get_running_loop().run_in_executor(None, lambda: 7)
+
+    assert asyncio.run_coroutine_threadsafe(work(), loop).result(10) == 7

@@ -1,0 +1,429 @@
+"""PostgreSQL under more load than it can take: bounds, time limits, cancelled callers, a close."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import postgres_server
+import pytest
+from postgres_proxy import proxy
+
+from langswarm_session import (
+    BaseSession,
+    MockProviderSession,
+    RevisionConflictError,
+    SessionManager,
+    StorageBusyError,
+    StorageClosedError,
+    StorageUnavailableError,
+    TurnStatus,
+    blocking,
+)
+from langswarm_session.records import SessionChanges
+from langswarm_session.storage import postgres_writer
+from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
+
+AWAY = (StorageBusyError, StorageUnavailableError)
+
+
+@asynccontextmanager
+async def opened(schema: str, **options: Any) -> AsyncIterator[PostgresSessionStorage]:
+    """A storage with a session `s`, on which a write has been made."""
+    dsn = options.pop("dsn", None) or postgres_server.dsn()
+    storage = PostgresSessionStorage(dsn, schema=schema, **options)
+    await storage.create_session(new_session("s"))
+    await storage.append("s", [user("first")])
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+@asynccontextmanager
+async def locked(storage: PostgresSessionStorage, session: str = "s") -> AsyncIterator[None]:
+    """Another transaction has the session's row meanwhile."""
+    connection = await asyncpg.connect(postgres_server.dsn())
+    async with connection.transaction():
+        query = storage._tables.sql("SELECT 1 FROM {sessions} WHERE session_id = $1 FOR UPDATE")
+        await connection.fetch(query, session)
+        yield
+    await connection.close()
+
+
+def started(*calls: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
+    return [asyncio.ensure_future(call) for call in calls]
+
+
+async def settled(storage: PostgresSessionStorage) -> None:
+    """Wait until the engine has nothing left to do."""
+    while storage._engine._count or storage._engine._tasks:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+# Bounds
+
+
+async def test_no_more_calls_wait_than_are_allowed(postgres_schema: str) -> None:
+    async with opened(postgres_schema, max_waiting=5) as storage:
+        async with locked(storage):
+            held = started(*(storage.append("s", [user(f"{n}")]) for n in range(5)))
+            await asyncio.sleep(0)
+            for call in (storage.append("s", [user()]), storage.get_session("s")):
+                with pytest.raises(StorageBusyError, match="max_waiting"):
+                    await call
+        await asyncio.gather(*held)
+        await asyncio.gather(*(storage.get_session("s") for _ in range(5)))
+        assert texts(await storage.get_messages("s")) == ["first", *"01234"]
+
+
+async def test_no_more_text_waits_than_is_allowed(postgres_schema: str) -> None:
+    async with opened(postgres_schema, max_waiting_size=1000) as storage:
+        await storage.create_session(new_session("t"))
+        async with locked(storage):
+            held = started(storage.append("s", [user("x" * 5000)]))  # one alone may have more
+            await asyncio.sleep(0)
+            with pytest.raises(StorageBusyError, match="max_waiting_size"):
+                await storage.append("t", [user("y")])
+            assert (await storage.get_session("t")).message_count == 0
+        await asyncio.gather(*held)
+        await storage.append("t", [user("y")])
+
+
+async def test_whoever_gives_up_makes_room(postgres_schema: str) -> None:
+    async with opened(postgres_schema, max_waiting=4) as storage:
+        async with locked(storage):
+            held = started(storage.append("s", [user("kept")]))
+            reads = [storage.update_session("s", SessionChanges()) for _ in range(3)]
+            for call in (waiting := started(*reads)):
+                await asyncio.sleep(0)
+                call.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            while storage._engine._count > 1:  # noqa: ASYNC110 - until the thread has heard of it
+                await asyncio.sleep(0.005)
+            assert (await storage.get_session("s")).message_count == 1
+        await asyncio.gather(*held)
+
+
+# Time limits
+
+
+async def test_the_time_limit_is_about_the_whole_wait(postgres_schema: str) -> None:
+    """Whoever waits behind others waits no longer for it."""
+    async with opened(postgres_schema, timeout=0.5) as storage:
+        async with locked(storage):
+            held = started(*(storage.append("s", [user(f"{n}")]) for n in range(40)))
+            outcomes = await asyncio.gather(*held, return_exceptions=True)
+        assert {type(each) for each in outcomes} == {StorageBusyError}
+        await storage.append("s", [user("after")])
+        assert texts(await storage.get_messages("s")) == ["first", "after"]
+
+
+async def test_waiting_for_a_connection_ends(postgres_schema: str) -> None:
+    async with opened(postgres_schema, timeout=0.5, max_connections=2) as storage:
+        async with locked(storage):
+            calls = started(
+                storage.update_session("s", SessionChanges()),
+                storage.delete_session("s"),
+                *(storage.list_sessions() for _ in range(5)),
+            )
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(outcomes[0], StorageBusyError)
+        assert isinstance(outcomes[1], StorageBusyError)
+        assert len((await storage.list_sessions()).records) == 1
+
+
+async def test_a_write_that_was_stopped_is_not_made_later(postgres_schema: str) -> None:
+    async with opened(postgres_schema, timeout=0.3) as storage:
+        for n in range(3):
+            async with locked(storage):
+                with pytest.raises(StorageBusyError):
+                    await storage.append("s", [user("stopped")])
+            await storage.append("s", [user(f"{n}")])
+        assert texts(await storage.get_messages("s")) == ["first", *"012"]
+
+
+async def test_connecting_to_silence_ends(postgres_schema: str) -> None:
+    with proxy() as between:
+        between.stalls = True
+        storage = PostgresSessionStorage(
+            postgres_server.through(between.port), schema=postgres_schema, connect_timeout=0.3
+        )
+        calls = [storage.append("s", [user()]), storage.get_session("s"), storage.get_turns("s")]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(each) for each in outcomes} == {StorageUnavailableError}
+        await storage.close()
+
+
+async def test_a_process_that_freezes_in_a_transaction_gives_the_session_back(
+    postgres_schema: str,
+) -> None:
+    async with (
+        opened(postgres_schema, timeout=0.5) as frozen,
+        opened_again(postgres_schema) as other,
+    ):
+        go = threading.Event()
+
+        async def freeze(connection: Any) -> None:
+            query = frozen._tables.sql("SELECT 1 FROM {sessions} FOR UPDATE")
+            await connection.fetch(query)
+            go.wait()  # the thread does nothing any more, least of all heed a time limit
+
+        call = asyncio.ensure_future(frozen._engine.transact(freeze))
+        await other.append("s", [user("taken back")])
+        go.set()
+        with pytest.raises(AWAY):
+            await call
+        assert texts(await other.get_messages("s")) == ["first", "taken back"]
+
+
+@asynccontextmanager
+async def opened_again(schema: str) -> AsyncIterator[PostgresSessionStorage]:
+    storage = PostgresSessionStorage(postgres_server.dsn(), schema=schema)
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+# Order
+
+
+async def test_a_huge_write_overtakes_none_of_its_session(
+    postgres_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_writer, "MAX_WEIGHT", 1000)
+    async with opened(postgres_schema) as storage:
+        names = [f"s{n}" for n in range(4)]
+        await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
+        sizes = [1, 2000, 2, 3000, 3, 4, 5000, 5]
+        async with locked(storage):
+            held = started(storage.append("s", [user()]))  # so that the others queue up
+            await asyncio.sleep(0)
+            await asyncio.gather(
+                *(storage.append(name, [user("x" * size)]) for size in sizes for name in names)
+            )
+        await asyncio.gather(*held)
+        for name in names:
+            assert [len(each.text) for each in await storage.get_messages(name)] == sizes
+
+
+async def test_what_cannot_be_sent_harms_nobody(postgres_schema: str) -> None:
+    async with opened(postgres_schema) as storage:
+        for _ in range(3):
+            with pytest.raises(RevisionConflictError):
+                await storage.append("s", [user()], expected_revision=2**70)
+            await storage.append("s", [user("a")])
+        assert texts(await storage.get_messages("s")) == ["first", *"aaa"]
+
+
+# Cancelled callers
+
+
+class CancelledAt:
+    """Awaits something, and is cancelled at its n-th wait.
+
+    Attributes:
+        reached: Whether it came to that.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, Any], number: int) -> None:
+        self._work = work
+        self._number = number
+        self.reached = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waits = 0
+        outcome: Callable[[], Any] = lambda: self._work.send(None)  # noqa: E731
+        while True:
+            try:
+                future = outcome()
+            except StopIteration as stop:
+                return stop.value
+            waits += 1
+            if waits == self._number:
+                self.reached = True
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            try:
+                yield future
+            except BaseException as error:
+                outcome = lambda error=error: self._work.throw(error)  # noqa: E731
+            else:
+                outcome = lambda: self._work.send(None)  # noqa: E731
+
+
+async def cancel_everywhere(attempt: Callable[[int], Awaitable[bool]]) -> int:
+    """Attempt with a cancellation at the first wait, at the second... until there are no more."""
+    number = 1
+    while await attempt(number):
+        number += 1
+    return number - 1
+
+
+async def until_cancelled(work: Coroutine[Any, Any, Any], number: int) -> bool:
+    """Run in a task of its own that is cancelled at its n-th wait; False if it has fewer."""
+    at = CancelledAt(work, number)
+
+    async def run() -> None:
+        await at
+
+    await asyncio.gather(asyncio.ensure_future(run()), return_exceptions=True)
+    return at.reached
+
+
+async def test_a_turn_cancelled_anywhere_leaves_no_lease_and_no_half(postgres_schema: str) -> None:
+    storage = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
+    manager = SessionManager(storage, providers={"mock": MockProviderSession()})
+    sessions = [
+        await manager.create_session("u", "mock", "echo", session_id=f"s{n}") for n in range(6)
+    ]
+    busy = [await manager.create_session("u", "mock", "echo", session_id=f"b{n}") for n in range(6)]
+    going = True
+
+    async def load(session: BaseSession) -> None:
+        while going:
+            await session.send_message("load")
+
+    async def in_steps(session: BaseSession) -> None:
+        async with await session.begin_turn("x") as turn:
+            await turn.add([reply("a")])
+            await turn.complete([reply("b")])
+
+    works: list[Callable[[BaseSession], Coroutine[Any, Any, Any]]] = [
+        lambda session: session.send_message("x"),
+        in_steps,
+        lambda session: session.record([user("x"), reply("y")]),
+    ]
+    loads = started(*map(load, busy))
+
+    async def everywhere(n: int, session: BaseSession) -> int:
+        work = works[n % len(works)]
+        return await cancel_everywhere(lambda number: until_cancelled(work(session), number))
+
+    waits = await asyncio.gather(*(everywhere(n, each) for n, each in enumerate(sessions)))
+    assert min(waits) >= 1
+    assert waits[1] >= 3
+    going = False
+    await asyncio.gather(*loads)
+    await settled(storage)
+    for session in (*sessions, *busy):
+        record = await storage.get_session(session.session_id)
+        assert record.turn_token is None
+        assert TurnStatus.OPEN not in [each.status for each in await session.get_turns()]
+        log = await session.get_messages()
+        assert [message.seq for message in log] == list(range(1, len(log) + 1))
+        await session.send_message("free")  # it waits for nobody
+    await manager.close()
+
+
+async def test_a_storage_call_cancelled_anywhere_is_made_whole_or_not_at_all(
+    postgres_schema: str,
+) -> None:
+    async with opened(postgres_schema) as storage:
+        await storage.create_session(new_session("t"))
+        loads = started(*(storage.append("t", [user(f"{n}")]) for n in range(50)))
+
+        async def attempt(number: int) -> bool:
+            begun = lease()
+            reached = [
+                await until_cancelled(storage.begin_turn("s", [user("q")], begun), number),
+                await until_cancelled(
+                    storage.append("s", [reply("a"), reply("b")], token=begun.token), number
+                ),
+                await until_cancelled(storage.end_turn("s", completed(begun), []), number),
+            ]
+            record = await storage.get_session("s")
+            if record.turn_token is not None:  # whoever has begun it ends it by its token
+                assert record.turn_token == begun.token
+                await storage.end_turn("s", completed(begun), [])
+            return any(reached)
+
+        assert await cancel_everywhere(attempt) >= 1
+        await asyncio.gather(*loads)
+        assert (await storage.get_session("s")).turn_token is None
+        for turn in await storage.get_turns("s"):
+            said = [
+                each.text for each in await storage.get_messages("s") if each.turn_id == turn.id
+            ]
+            assert said in (["first"], ["q"], ["q", "a", "b"])
+
+
+# Closing
+
+
+async def test_close_finishes_what_was_accepted_and_refuses_the_rest(postgres_schema: str) -> None:
+    async with opened(postgres_schema) as storage:
+        names = [f"s{n}" for n in range(20)]
+        await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
+        stored: dict[str, list[str]] = {name: [] for name in names}
+        refused: list[str] = []
+
+        async def write(name: str) -> None:
+            for n in range(1000):
+                try:
+                    await storage.append(name, [user(f"{n}"), reply(f"{n}")])
+                except StorageClosedError:
+                    refused.append(name)
+                    return
+                stored[name] += [f"{n}", f"{n}"]
+
+        writers = started(*map(write, names))
+        while not all(stored.values()):  # noqa: ASYNC110 - until they are well under way
+            await asyncio.sleep(0.001)
+        await storage.close()
+        await asyncio.gather(*writers)
+    assert sorted(refused) == sorted(names)
+    async with opened_again(postgres_schema) as again:
+        for name in names:
+            assert texts(await again.get_messages(name)) == stored[name]
+
+
+async def test_close_ends_though_the_server_is_gone(postgres_schema: str) -> None:
+    with proxy() as between:
+        dsn = postgres_server.through(between.port)
+        async with opened(postgres_schema, dsn=dsn, timeout=0.5, connect_timeout=0.3) as storage:
+            await asyncio.gather(*(storage.get_session("s") for _ in range(5)))
+            between.stalls = True
+            calls = started(
+                storage.append("s", [user()]),
+                storage.get_session("s"),
+                storage.update_session("s", SessionChanges()),
+                *(storage.append("s", [user()]) for _ in range(5)),
+            )
+            await asyncio.sleep(0)
+            await storage.close()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(each, AWAY) for each in outcomes)
+            with pytest.raises(StorageClosedError):
+                await storage.get_session("s")
+
+
+async def test_sync_callers_and_several_loops_write_at_once(postgres_schema: str) -> None:
+    async with opened(postgres_schema) as storage:
+        names = [f"s{n}" for n in range(8)]
+        await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
+
+        def in_a_loop_of_its_own(name: str) -> None:
+            async def write() -> None:
+                for n in range(30):
+                    await storage.append(name, [user(f"{n}")])
+
+            asyncio.run(write())
+
+        def without_a_loop(name: str) -> None:
+            for n in range(30):
+                blocking.run(storage.append(name, [user(f"{n}")]))
+
+        await asyncio.gather(
+            *(asyncio.to_thread(in_a_loop_of_its_own, name) for name in names[:4]),
+            *(asyncio.to_thread(without_a_loop, name) for name in names[4:]),
+        )
+        for name in names:
+            assert texts(await storage.get_messages(name)) == [f"{n}" for n in range(30)]
