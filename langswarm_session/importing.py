@@ -112,7 +112,7 @@ async def import_session(
     """Import the one session that there is in lines; see `import_sessions`.
 
     Raises:
-        ImportFormatError: If there is none, or more than one.
+        ImportFormatError: If there is none, or more than one; the first has been imported then.
         SessionExistsError: If its id is taken, and that is an error.
         SessionStorageError
     """
@@ -152,32 +152,34 @@ async def import_sessions(
     """
     manager._check_open()
     options = options or ImportOptions()
-    count = 0
+    names: set[str] = set()
     async for found in _found(lines, options):
         with found.writer:
-            count += 1
             _rename(found, options)
-            if options.session_id is not None and count > 1:
+            if options.session_id is not None and names:
                 raise ImportFormatError("there is more than one session, and one id for it")
-            yield await _keep(manager, found, options)
+            imported = await _keep(manager, found, options, names)
+            names.add(imported.session_id)
+            yield imported
 
 
 async def _keep(
-    manager: SessionManager, found: ReadSession, options: ImportOptions
+    manager: SessionManager, found: ReadSession, options: ImportOptions, names: set[str]
 ) -> ImportedSession:
     storage, archive = manager.storage, found.archive
     skipped, error = False, None
     try:
         if options.dry_run:
-            if await _exists(manager, archive.record.session_id):
-                raise SessionExistsError("the id is taken", session_id=archive.record.session_id)
+            name = archive.record.session_id
+            if name in names or await _exists(manager, name):
+                raise SessionExistsError("the id is taken", session_id=name)
         else:
             await manager._created(await storage.restore_session(archive))
     except SessionExistsError as taken:
         if options.on_conflict is OnConflict.NEW_ID:
             renamed = archive.record._replace(session_id=new_id())
             found.archive.record = _apart(renamed, found.notes)
-            return await _keep(manager, found, options)
+            return await _keep(manager, found, options, names)
         skipped = options.on_conflict is OnConflict.SKIP
         error = None if skipped else taken
     record = found.archive.record

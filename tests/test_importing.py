@@ -276,6 +276,14 @@ async def test_a_dry_run_writes_nothing(manager: SessionManager, other: SessionM
     assert [session async for session in other.iter_sessions()] == []
 
 
+async def test_one_id_twice_in_a_file(manager: SessionManager, other: SessionManager):
+    await some_session(manager)
+    lines = await lines_of(manager, "s")
+    for options in (ImportOptions(dry_run=True), ImportOptions()):
+        results = [each async for each in import_sessions(other, [*lines, *lines], options)]
+        assert [type(each.error) for each in results] == [type(None), SessionExistsError]
+
+
 # What is wrong
 
 

@@ -49,11 +49,13 @@ async def import_(
         judge = manager if exists(manager) else SessionManager("memory")
         results = await _all(judge, lines, replace(options, dry_run=True))
         failed = any(each.error is not None for each in results)
-        if not (failed or options.dry_run):
+        stored = not (failed or options.dry_run)
+        if stored:
             lines.seek(0)
             results = await _all(manager, lines, options)
+            # Others may have been quicker since then.
             failed = any(each.error is not None for each in results)
-    _report(results, options, stored=not (failed or options.dry_run), as_json=as_json)
+    _report(results, options, stored=stored, as_json=as_json)
     return ExitCode.FAILED if failed else ExitCode.OK
 
 

@@ -85,6 +85,16 @@ def test_one_conflict_and_nothing_is_imported(cli, exported, fill):
     assert cli("show", "a").exit_code == 0
 
 
+def test_one_id_twice_in_a_file_and_nothing_is_imported(cli, exported, fill):
+    twice = cli("export", "a", "a").stdout
+    fill(lambda manager: manager.delete_session("a"))
+    result = cli("import", "-", input=twice)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert cli("show", "a").exit_code == 4
+    copied = cli("import", "-", "--on-conflict", "new-id", input=twice)
+    assert copied.stdout == "2 sessions with 6 messages imported\n"
+
+
 def test_another_user_and_another_id(cli, exported):
     assert cli("import", "out.jsonl", "--as", "c").exit_code == 1  # there are two
     single = cli("export", "a").stdout
