@@ -65,6 +65,10 @@ _ANSWERED = (
     # Without OFFSET 0 each message is compared with all turns that were not answered.
     "AND turn.turn = message.turn AND NOT turn.answered OFFSET 0) "
 )
+_LIMIT = " LIMIT (SELECT ${}::bigint)"
+"""How many; NULL for all. As the planner cannot know it, it reads by the index, which has the
+order; it would sort a whole log for its end where it takes the log to be short."""
+
 _MINUTE = 60_000_000  # microseconds, as in the schema
 _RENEW = (
     "UPDATE {sessions} AS s SET turn_expires = "
@@ -387,10 +391,8 @@ class PostgresSessionStorage(ISessionStorage):
             query += f"AND seq > ${len(values)} "
         newest = limit is not None and after is None
         query += "ORDER BY seq DESC" if newest else "ORDER BY seq"
-        if limit is not None:
-            values.append(limit)
-            query += f" LIMIT ${len(values)}"
-        query = self._tables.sql(query)
+        values.append(limit)
+        query = self._tables.sql(query + _LIMIT.format(len(values)))
 
         async def job(connection: Connection) -> list[Any]:
             rows = await connection.fetch(query, *values)

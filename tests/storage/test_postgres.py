@@ -231,6 +231,27 @@ async def test_a_name_too_long_for_an_index_is_refused(
         await storage.create_session(session)
 
 
+async def test_a_whole_log_is_read_in_its_order_and_not_sorted(
+    storage: PostgresSessionStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the planner knows nothing of the tables yet."""
+    from langswarm_session.storage.postgres_pool import Connection
+
+    await storage.append("s", [user(f"{n}") for n in range(3000)])
+    fetch, plans = Connection.fetch, []
+
+    async def explain(self: Connection, query: str, *values: Any) -> list[Any]:
+        if "langswarm_messages" in query:
+            plans.append([row[0] for row in await fetch(self, f"EXPLAIN {query}", *values)])
+        return await fetch(self, query, *values)
+
+    monkeypatch.setattr(Connection, "fetch", explain)
+    for options in ({}, {"answered_only": True}, {"after": 5}, {"limit": 20}):
+        assert await storage.get_messages("s", **options)
+    assert len(plans) == 4
+    assert not [line for plan in plans for line in plan if "Sort" in line]
+
+
 # Gathered writes
 
 
