@@ -282,6 +282,11 @@ class SQLiteEngine:
                 Wait([call], self._timeout, self.path)
                 return
             self._finished += 1
+        except BaseException:
+            # An interrupt on this thread: whoever waits for the call would wait for ever.
+            call.future.cancel()
+            self._finished += 1
+            raise
         finally:
             writer.lock.release()
         if writer.wants_checkpoint:
@@ -296,10 +301,10 @@ class SQLiteEngine:
             if self._reader is None or self._closed:
                 return _LATER  # type: ignore[no-any-return]
             return self._reader.run(job, self._writer.identity)
-        except sqlite3.Error as error:
-            if is_busy(error):
+        except Exception as error:  # noqa: BLE001 - as one of ours
+            if isinstance(error, sqlite3.Error) and is_busy(error):
                 return _LATER  # type: ignore[no-any-return]
-            raise typed_error(error, self.path) from error
+            raise typed_error(error, self.path) from None  # what it was may quote what is stored
         finally:
             self._reads_pace.note(time.perf_counter() - started)
             self._here.release()

@@ -55,7 +55,7 @@ def typed_error(error: Exception, path: str) -> SessionError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageFullError(f"{path}: the disk is full; free some space and try again")
         return StorageUnavailableError(f"{path}: the database cannot be opened ({error.strerror})")
-    if isinstance(error, (ValueError, IndexError, KeyError)) or _UNREADABLE.search(str(error)):
+    if isinstance(error, (ValueError, IndexError)) or _UNREADABLE.search(str(error)):
         # Its own text may quote what is stored.
         return StorageCorruptError(
             f"{path}: the database is damaged; restore a copy (what is stored cannot be decoded)"

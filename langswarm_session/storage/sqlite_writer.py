@@ -107,8 +107,8 @@ class Writer:
         connection = self._ready(calls)
         if connection is None:
             return
-        self._let_wait(connection, waits=True)
         try:
+            self._let_wait(connection, waits=True)
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             self._fail(calls, error)
@@ -122,8 +122,8 @@ class Writer:
         connection = self._ready([call])
         if connection is None:
             return True
-        self._let_wait(connection, waits=False)
         try:
+            self._let_wait(connection, waits=False)
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             if is_busy(error):
@@ -161,9 +161,11 @@ class Writer:
                     call.error = error
             started = time.perf_counter()
             connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+        except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if not isinstance(error, Exception):
+                raise  # an interrupt, of a caller on whose thread this runs
             if len(calls) > 1:
                 for call in calls:
                     self.commit([call])

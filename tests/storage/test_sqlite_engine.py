@@ -288,6 +288,135 @@ async def test_a_closed_loop_harms_nobody(storage: SQLiteSessionStorage, path: P
     assert texts(await storage.get_messages("s"))[-1:] == ["after"]
 
 
+# On the caller's thread
+
+
+def be_quick(storage: SQLiteSessionStorage) -> None:
+    """Let small work be done on the caller's thread."""
+    for _ in range(20):
+        storage._engine._writer.pace.note(0)
+        storage._engine._reads_pace.note(0)
+
+
+async def test_small_work_is_done_on_the_callers_thread(storage: SQLiteSessionStorage) -> None:
+    here = threading.get_ident()
+    for run in (storage._engine.write, storage._engine.read):
+        be_quick(storage)
+        assert await run(lambda _: threading.get_ident(), is_small=True) == here
+        assert await run(lambda _: threading.get_ident()) != here
+
+
+async def test_work_that_has_been_slow_is_not(storage: SQLiteSessionStorage) -> None:
+    be_quick(storage)
+    storage._engine._writer.pace.note(1)
+    storage._engine._reads_pace.note(1)
+    for run in (storage._engine.write, storage._engine.read):
+        where = await run(lambda _: threading.get_ident(), is_small=True)
+        assert where != threading.get_ident()
+
+
+async def test_writes_at_once_are_gathered(storage: SQLiteSessionStorage) -> None:
+    be_quick(storage)
+    commits = await count_commits(storage)
+    await asyncio.gather(*(storage.append("s", [user(str(n))]) for n in range(20)))
+    assert commits() == 1
+
+
+async def test_nobody_waits_for_another_process_on_the_callers_thread(
+    storage: SQLiteSessionStorage, path: Path
+) -> None:
+    lock = Lock(path)
+    be_quick(storage)
+    writing = asyncio.ensure_future(storage.append("s", [user("later")]))
+    await asyncio.sleep(0.05)  # the loop goes on
+    assert not writing.done()
+    lock.release()
+    assert texts((await writing).messages) == ["later"]
+
+
+@pytest.mark.parametrize("gathered", [True, False])
+def test_an_interrupt_on_the_callers_thread_harms_nothing(path: Path, gathered: bool) -> None:
+    storage = SQLiteSessionStorage(path)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(storage.create_session(new_session("s")))
+
+    def interrupted(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM sessions")
+        raise KeyboardInterrupt
+
+    async def write() -> None:
+        be_quick(storage)
+        for _ in range(0 if gathered else 100):
+            storage._engine._crowd.note(1)
+        await storage._engine.write(interrupted, is_small=True)
+
+    writing = loop.create_task(write())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(writing)
+    # Whoever goes on with the loop, as a notebook does, finds all as it was.
+    outcome = loop.run_until_complete(asyncio.gather(writing, return_exceptions=True))
+    assert isinstance(outcome[0], asyncio.CancelledError | KeyboardInterrupt)
+    be_quick(storage)
+    loop.run_until_complete(storage.append("s", [user("after")]))
+    assert texts(loop.run_until_complete(storage.get_messages("s"))) == ["after"]
+    assert storage._engine._accepted == storage._engine._finished
+    loop.run_until_complete(storage.close())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+async def test_what_cannot_be_decoded_is_told_and_not_quoted(storage: SQLiteSessionStorage) -> None:
+    def read(_: sqlite3.Connection) -> None:
+        raise UnicodeDecodeError("utf-8", b"a secret", 0, 1, "a secret")
+
+    for is_small in (True, False):
+        be_quick(storage)
+        with pytest.raises(StorageCorruptError) as caught:
+            await storage._engine.read(read, is_small=is_small)
+        assert "secret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+# Limits
+
+
+async def test_more_calls_than_may_wait_are_refused(path: Path) -> None:
+    storage = SQLiteSessionStorage(path, max_waiting=5)
+    await storage.create_session(new_session("s"))
+    lock = Lock(path)
+    writing = [asyncio.ensure_future(storage.append("s", [user(str(n))])) for n in range(8)]
+    await asyncio.sleep(0)
+    renewing = asyncio.ensure_future(storage.renew_turns({"token": "s"}, 30))  # never refused
+    await asyncio.sleep(0)
+    lock.release()
+    outcomes = await asyncio.gather(*writing, return_exceptions=True)
+    assert [type(each) for each in outcomes[5:]] == [StorageBusyError] * 3
+    assert await renewing == set()
+    assert texts(await storage.get_messages("s")) == [str(n) for n in range(5)]
+    await storage.close()
+
+
+async def test_no_call_waits_for_ever(path: Path) -> None:
+    storage = SQLiteSessionStorage(path, timeout=0.2)
+    await storage.create_session(new_session("s"))
+    inside, leave = threading.Event(), threading.Event()
+
+    def write_slowly(_: sqlite3.Connection) -> None:
+        inside.set()
+        leave.wait()
+
+    slow = asyncio.ensure_future(storage._engine.write(write_slowly))
+    await asyncio.to_thread(inside.wait)
+    with pytest.raises(StorageBusyError, match="nothing of it was kept"):
+        await storage.append("s", [user("waits")])
+    with pytest.raises(StorageBusyError, match="may be stored"):
+        await slow
+    leave.set()
+    await storage.append("s", [user("after")])
+    assert texts(await storage.get_messages("s")) == ["after"]
+    await storage.close()
+
+
 # What goes wrong
 
 
