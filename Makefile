@@ -1,27 +1,44 @@
 # make run   a conversation that is still there the next time (needs no key)
 # make test  the tests
+# make pythons  the tests on each Python that is promised and installed here
 # make doors each framework's door, alone with its framework (make doors-lowest: its lowest version)
 # make chaos faults on purpose, the long form (minutes; as root also full and read-only disks)
 # make check lint, format and types
 # make bench side by side with the peers (installs them into an environment of their own)
 # make load  10,000 sessions, 200 at work at once, on each backend (about 12 minutes)
+#
+# PYTHON=python3.13 does any of these with that Python, in environments of its own.
 
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
+ifeq ($(origin PYTHON),file)
 VENV := .venv
-DOOR_VENVS := .venv-doors
-LOWEST_VENVS := .venv-doors-lowest
+else
+VENV := .venv-$(or $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),\
+	$(error PYTHON=$(PYTHON) does not run))
+endif
+DOOR_VENVS := $(VENV)-doors
+LOWEST_VENVS := $(VENV)-doors-lowest
 DOORS := langchain langchain-agents llama-index openai-agents
-BENCH_VENV := .venv-bench
+BENCH_VENV := $(VENV)-bench
 BIN := $(VENV)/bin
 DB ?= langswarm_sessions.db
 
-.PHONY: run test chaos doors doors-lowest check format bench load notebooks clean
+.PHONY: run test pythons chaos doors doors-lowest check format bench load notebooks clean
 
 run: $(VENV)/.run
 	@$(BIN)/langswarm-session --db $(DB) chat --session demo --demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# With pyenv a Python is found only where its version is asked for.
+pythons:
+	@absent=; for name in $(PYTHONS); do \
+		if python=$$(PYENV_VERSION=$${name#python} $$name -c 'import sys; print(sys.executable)' 2>/dev/null); \
+		then $(MAKE) test PYTHON=$$python || exit; else absent="$$absent $$name"; fi; \
+	done; \
+	[ -z "$$absent" ] || echo "not installed here, so not tested:$$absent"
 
 chaos: $(VENV)/.dev
 	LANGSWARM_CHAOS=full $(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos $(ARGS)
@@ -49,7 +66,7 @@ notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(DOOR_VENVS) $(LOWEST_VENVS) build dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

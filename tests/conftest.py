@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ from langswarm_session import (
 
 sys.path.insert(0, str(Path(__file__).parent))
 from provider_server.client import ProviderServer, ServerWorld
+
+# Some tests interrupt a program, which a shell's background job would have its children ignore.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure, and nothing is to be left behind.
 settings.register_profile("tests", deadline=None, database=None)

@@ -69,8 +69,8 @@ _SAVE_KEY = (
 )
 _SAVE_STATUS = (
     "INSERT INTO turns (session, turn, status, answered, error, finished_at) "
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (session, turn) DO UPDATE "
-    "SET status = ?3, answered = ?4, error = ?5, finished_at = ?6"
+    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session, turn) DO UPDATE SET status = excluded.status, "
+    "answered = excluded.answered, error = excluded.error, finished_at = excluded.finished_at"
 )
 
 _SAVE_COMPLETE = (
@@ -542,6 +542,6 @@ def copy_log(
     )
     connection.execute(
         "UPDATE sessions SET (last_seq, message_count, turn_count) = (SELECT ifnull(max(seq), 0), "
-        "count(*), count(DISTINCT turn) FROM messages WHERE session = ?1) WHERE key = ?1",
-        (target,),
+        "count(*), count(DISTINCT turn) FROM messages WHERE session = ?) WHERE key = ?",
+        (target, target),
     )
