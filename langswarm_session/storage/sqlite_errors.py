@@ -33,6 +33,21 @@ _UNREADABLE = re.compile(
 """What SQLite and its module say of a file whose content makes no sense, and quote it."""
 
 
+class ReplacedError(StorageUnavailableError):
+    """The files that were in use are not those that are there. For use inside of the storage.
+
+    Args:
+        path: The database.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path}: the database, or its write-ahead log, was removed or replaced while it was "
+            "in use; nothing of this call was kept, and the next one uses the file that is there "
+            "then"
+        )
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether somebody else has the database locked."""
     return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
