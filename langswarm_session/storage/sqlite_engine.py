@@ -28,6 +28,8 @@ from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.sqlite_calls import Job, JobCall, Wait
 from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy, typed_error
 from langswarm_session.storage.sqlite_file import DatabaseFile, OpenFiles
+from langswarm_session.storage.sqlite_schema import MIGRATIONS
+from langswarm_session.storage.sqlite_trouble import Trouble
 from langswarm_session.storage.sqlite_writer import Pace, Writer
 
 logger = logging.getLogger(__name__)
@@ -139,6 +141,7 @@ class SQLiteEngine:
         # Writes that were accepted, by callers, and finished, under the writer's lock.
         self._accepted = self._finished = 0
         self._crowd = _Crowd()
+        self._trouble = Trouble()
         self._start_afresh()
         _engines.add(self)
 
@@ -225,6 +228,20 @@ class SQLiteEngine:
         Wait([call], self._timeout, self.path)
         return await self._outcome(call)  # type: ignore[no-any-return]
 
+    async def check(self) -> None:
+        """Raise what calls have found wrong with the file, if it is so still.
+
+        Raises:
+            SessionStorageError
+        """
+        if self._trouble.full is not None:
+            await self.write(_rewrite_a_page)
+            self._trouble.full = None
+        damage = self._trouble.damage(self._writer.files)
+        if damage is not None:
+            await self.write(_nothing)  # it may have been replaced, which only a write notices
+            raise damage
+
     def close(self) -> None:
         """Finish what was accepted, then let go of the threads and connections. Blocks.
 
@@ -307,6 +324,8 @@ class SQLiteEngine:
                 Wait([call], self._timeout, self.path)
                 return
             self._finished += 1
+            if call.error is not None:
+                self._trouble.met(call.error, self._writer.files)
         except BaseException:
             # An interrupt on this thread: whoever waits for the call would wait for ever.
             call.future.cancel()
@@ -329,7 +348,9 @@ class SQLiteEngine:
         except Exception as error:  # noqa: BLE001 - as one of ours
             if isinstance(error, sqlite3.Error) and is_busy(error):
                 return _LATER  # type: ignore[no-any-return]
-            raise typed_error(error, self.path) from None  # what it was may quote what is stored
+            known = typed_error(error, self.path)
+            self._trouble.met(known, self._writer.files)
+            raise known from None  # what it was may quote what is stored
         finally:
             self._reads_pace.note(time.perf_counter() - started)
             self._here.release()
@@ -377,6 +398,9 @@ class SQLiteEngine:
             if begun:
                 self._writer.commit(begun)
             self._finished += len(calls)
+            for call in begun:
+                if call.error is not None:
+                    self._trouble.met(call.error, self._writer.files)
         deliver(begun)
 
     def _next_batch(self) -> tuple[list[JobCall], bool]:
@@ -402,6 +426,7 @@ class SQLiteEngine:
                     call.result = reader.run(call.job, self._writer.files)
             except Exception as error:  # noqa: BLE001 - whoever waits gets it
                 call.error = typed_error(error, self.path)
+                self._trouble.met(call.error, self._writer.files)
             if call.is_small:
                 self._reads_pace.note(time.perf_counter() - started)
             with self._reading_lock:
@@ -431,6 +456,11 @@ class SQLiteEngine:
 
 def _nothing(_: sqlite3.Connection) -> None:
     return None
+
+
+def _rewrite_a_page(connection: sqlite3.Connection) -> None:
+    """Write what changes nothing and takes space in the log all the same."""
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
 _engines: weakref.WeakSet[SQLiteEngine] = weakref.WeakSet()

@@ -7,6 +7,7 @@ import re
 import sqlite3
 
 from langswarm_session.errors import (
+    InvalidInputError,
     SessionError,
     SessionStorageError,
     StorageBusyError,
@@ -70,6 +71,8 @@ def typed_error(error: Exception, path: str) -> SessionError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageFullError(f"{path}: the disk is full; free some space and try again")
         return StorageUnavailableError(f"{path}: the database cannot be opened ({error.strerror})")
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidInputError("a text that was given has a character that cannot be stored")
     if isinstance(error, (ValueError, IndexError)) or _UNREADABLE.search(str(error)):
         # Its own text may quote what is stored.
         return StorageCorruptError(

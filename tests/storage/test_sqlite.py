@@ -17,6 +17,7 @@ from langswarm_session import (
     SessionStatus,
     SessionStorageError,
     SQLiteSessionStorage,
+    StorageCorruptError,
     StorageUnavailableError,
     TokenUsage,
     TurnStatus,
@@ -347,6 +348,53 @@ async def test_nobody_joins_those_whose_log_was_removed(
     await storage.append("s", [user("c")])
     assert texts(await other.get_messages("s")) == ["a", "b", "c"]
     await other.close()
+
+
+async def test_health_looks_where_sessions_are_looked_up(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    await storage.close()
+    path = tmp_path / "sessions.db"
+    with sqlite3.connect(path) as connection:
+        [page] = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_sessions_1'"
+        ).fetchone()
+    connection.close()
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * 4096 : page * 4096] = bytes(4096)
+    path.write_bytes(data)
+    damaged = SQLiteSessionStorage(path)
+    health = await damaged.health()
+    assert (health.ok, "damaged" in (health.detail or "")) == (False, True)
+    await damaged.close()
+
+
+async def test_health_remembers_damage_until_there_is_another_file(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    for n in range(300):
+        await storage.append("s", [user(f"{n} " + "x" * 1000)])
+    await storage.close()
+    path = tmp_path / "sessions.db"
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    place = data.index(b"150 xxx") // 4096 * 4096
+    data[place : place + 4096] = bytes(4096)
+    path.write_bytes(data)
+    damaged = SQLiteSessionStorage(path)
+    assert (await damaged.health()).ok  # which is all that can be known yet
+    for limit in (None, 200):
+        with pytest.raises(StorageCorruptError):
+            await damaged.get_messages("s", limit=limit)
+    assert len(await damaged.get_messages("s", limit=20)) == 20
+    health = await damaged.health()
+    assert (health.ok, "damaged" in (health.detail or "")) == (False, True)
+    (tmp_path / "restored.db").write_bytes(whole)
+    (tmp_path / "restored.db").replace(path)
+    assert "replaced" in ((await damaged.health()).detail or "")
+    assert (await damaged.health()).ok
+    assert len(await damaged.get_messages("s")) == 300
+    await damaged.close()
 
 
 # What is deleted is gone
