@@ -305,7 +305,8 @@ class OpenTurn:
         except (TurnLostError, SessionNotFoundError):
             logger.info("session %r: the turn had ended already", self.session_id)
         except SessionError:
-            # The error that ended the turn is the one to be raised; the lease ends by itself.
+            # The error that ended the turn is the one to be raised.
+            session._runtime.end_later(self.session_id, end)
             logger.warning(
                 "session %r: the turn's end was not stored", self.session_id, exc_info=True
             )
@@ -363,6 +364,7 @@ class Runtime:
         self.queue = TurnQueue()
         self.keeper = LeaseKeeper(storage, lease_seconds)
         self.turn_wait = turn_wait
+        self._overdue: dict[str, TurnEnd] = {}
 
     def open_turn(self, session_id: str) -> OpenTurn | None:
         """The turn of this session in which the caller runs, if it does."""
@@ -472,15 +474,30 @@ class Runtime:
             try:
                 return await attempt()
             except SessionBusyError as busy:
-                if busy.holder is not None and owner.is_dead(busy.owner):
-                    await self._end_by_token(
-                        session_id, TurnEnd(busy.holder, TurnStatus.FAILED, error=LOST_OWNER)
-                    )
+                end = self._overdue_end(session_id, busy)
+                if end is not None:
+                    await self._end_by_token(session_id, end)
                     continue
                 if deadline is not None and time.monotonic() + delay > deadline:
                     raise
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, LAST_DELAY)
+
+    def end_later(self, session_id: str, end: TurnEnd) -> None:
+        """The end of a turn of ours could not be stored: whoever comes next does it.
+
+        Until then its lease holds, and other processes wait until that has run out.
+        """
+        self._overdue[session_id] = end
+
+    def _overdue_end(self, session_id: str, busy: SessionBusyError) -> TurnEnd | None:
+        """How to end the turn that holds a session, if it does not go on any more."""
+        ours = self._overdue.pop(session_id, None)
+        if ours is not None and ours.token == busy.holder:
+            return ours
+        if busy.holder is not None and owner.is_dead(busy.owner):
+            return TurnEnd(busy.holder, TurnStatus.FAILED, error=LOST_OWNER)
+        return None
 
     async def end_dropped(self, session_id: str, token: str) -> None:
         """End a turn that nobody holds any more, and let the next one in."""
@@ -496,6 +513,9 @@ class Runtime:
             await self.storage.end_turn(session_id, end, ())
         except (TurnLostError, SessionNotFoundError):
             logger.debug("session %r: there was no such turn to end", session_id)
+        except BaseException:
+            self.end_later(session_id, end)
+            raise
 
 
 def _deadline(wait: float | None) -> float | None:

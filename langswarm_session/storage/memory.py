@@ -152,7 +152,10 @@ class _Log:
             turn = self.record.turn_id
             assert turn is not None, "a session with a lease has a turn"
             self.note(turn, TurnStatus.FAILED, rules.LOST_OWNER)
-            self.move(errors=self.record.errors + 1, **_NO_LEASE)
+            record = self.record
+            self.record = record._replace(
+                errors=record.errors + 1, revision=record.revision + 1, **_NO_LEASE
+            )
 
     def take_out(self, removed: Mapping[int, SessionMessage]) -> None:
         """Remove messages, and what is noted of turns that is true no more."""

@@ -484,11 +484,14 @@ class SQLiteSessionStorage(ISessionStorage):
             sessions, messages = connection.execute(
                 "SELECT count(*), ifnull(sum(message_count), 0) FROM sessions"
             ).fetchone()
+            # Every call looks its session up, by an index that was not read for that.
+            connection.execute("SELECT 1 FROM sessions WHERE session_id = ''").fetchone()
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
             return sessions, messages, pages * connection.execute("PRAGMA page_size").fetchone()[0]
 
         started = time.perf_counter()
         try:
+            await self._engine.check()
             sessions, messages, size = await self._engine.read(job)
         except SessionError as error:
             return StorageHealth(ok=False, backend=self.name, detail=str(error))

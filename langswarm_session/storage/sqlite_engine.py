@@ -26,8 +26,10 @@ from typing import Any, TypeVar
 from langswarm_session.errors import StorageBusyError, StorageClosedError
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.sqlite_calls import Job, JobCall, Wait
-from langswarm_session.storage.sqlite_errors import is_busy, typed_error
-from langswarm_session.storage.sqlite_file import DatabaseFile, Identity
+from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy, typed_error
+from langswarm_session.storage.sqlite_file import DatabaseFile, OpenFiles
+from langswarm_session.storage.sqlite_schema import MIGRATIONS
+from langswarm_session.storage.sqlite_trouble import Trouble
 from langswarm_session.storage.sqlite_writer import Pace, Writer
 
 logger = logging.getLogger(__name__)
@@ -50,22 +52,40 @@ _LATER: Any = object()
 
 
 class _Reader:
-    """A connection that reads the file that the writer has open. For one thread at a time."""
+    """A connection that reads the file that the writer has open. For one thread at a time.
+
+    Where nobody writes, it is who notices that the file is another one, though not at once.
+    """
+
+    _LOOK_EVERY = 1.0  # seconds
 
     def __init__(self, file: DatabaseFile, busy_timeout: float) -> None:
         self._file = file
         self._busy_timeout = busy_timeout
         self._connection: sqlite3.Connection | None = None
-        self._identity: Identity | None = None
+        self._files: OpenFiles | None = None
+        self._look_at = 0.0
 
-    def run(self, job: Job[T], identity: Identity | None) -> T:
-        """Do a job with a connection to the file of that identity."""
-        if self._connection is not None and identity != self._identity:
+    def run(self, job: Job[T], files: OpenFiles | None) -> T:
+        """Do a job with a connection to what the writer has open.
+
+        Raises:
+            ReplacedError: If that is not what is there.
+        """
+        if files is not self._files or self._sees_others(files):
             self.close()
         if self._connection is None:
-            self._connection = self._file.open_to_read(self._busy_timeout)
-            self._identity = identity
+            self._connection = self._file.open_to_read(self._busy_timeout, files)
+            self._files = files
         return job(self._connection)
+
+    def _sees_others(self, files: OpenFiles | None) -> bool:
+        """Whether it is time to look, and another file is there now."""
+        moment = time.monotonic()
+        if moment < self._look_at:
+            return False
+        self._look_at = moment + self._LOOK_EVERY
+        return files is None or not files.has_database
 
     def close(self) -> None:
         """Close the connection."""
@@ -121,6 +141,7 @@ class SQLiteEngine:
         # Writes that were accepted, by callers, and finished, under the writer's lock.
         self._accepted = self._finished = 0
         self._crowd = _Crowd()
+        self._trouble = Trouble()
         self._start_afresh()
         _engines.add(self)
 
@@ -182,8 +203,15 @@ class SQLiteEngine:
         Raises:
             As `write`.
         """
-        if self._writer.identity is None:
-            await self.write(_nothing)
+        while True:
+            if self._writer.files is None:
+                await self.write(_nothing)
+            try:
+                return await self._read_anywhere(job, is_small=is_small)
+            except ReplacedError:
+                await self.write(_nothing)  # the writer notices, unless it has done so already
+
+    async def _read_anywhere(self, job: Job[T], *, is_small: bool) -> T:
         if is_small and self._reads_pace.is_quick:
             await asyncio.sleep(0)  # others on this loop may want their turn
             result = self._read_here(job)
@@ -199,6 +227,20 @@ class SQLiteEngine:
             self._reads.put(call)
         Wait([call], self._timeout, self.path)
         return await self._outcome(call)  # type: ignore[no-any-return]
+
+    async def check(self) -> None:
+        """Raise what calls have found wrong with the file, if it is so still.
+
+        Raises:
+            SessionStorageError
+        """
+        if self._trouble.full is not None:
+            await self.write(_rewrite_a_page)
+            self._trouble.full = None
+        damage = self._trouble.damage(self._writer.files)
+        if damage is not None:
+            await self.write(_nothing)  # it may have been replaced, which only a write notices
+            raise damage
 
     def close(self) -> None:
         """Finish what was accepted, then let go of the threads and connections. Blocks.
@@ -282,6 +324,8 @@ class SQLiteEngine:
                 Wait([call], self._timeout, self.path)
                 return
             self._finished += 1
+            if call.error is not None:
+                self._trouble.met(call.error, self._writer.files)
         except BaseException:
             # An interrupt on this thread: whoever waits for the call would wait for ever.
             call.future.cancel()
@@ -300,11 +344,13 @@ class SQLiteEngine:
         try:
             if self._reader is None or self._closed:
                 return _LATER  # type: ignore[no-any-return]
-            return self._reader.run(job, self._writer.identity)
+            return self._reader.run(job, self._writer.files)
         except Exception as error:  # noqa: BLE001 - as one of ours
             if isinstance(error, sqlite3.Error) and is_busy(error):
                 return _LATER  # type: ignore[no-any-return]
-            raise typed_error(error, self.path) from None  # what it was may quote what is stored
+            known = typed_error(error, self.path)
+            self._trouble.met(known, self._writer.files)
+            raise known from None  # what it was may quote what is stored
         finally:
             self._reads_pace.note(time.perf_counter() - started)
             self._here.release()
@@ -339,12 +385,12 @@ class SQLiteEngine:
                 self._reader.close()
             self._reader = None
         with writer.lock:
-            writer.identity = None
+            writer.files = None
         # One that was not done on its caller's thread after all may have come after the end.
         while not self._writes.empty():
             self._write_batch(self._next_batch()[0])
         with writer.lock:
-            writer.close()
+            writer.end()
 
     def _write_batch(self, calls: list[JobCall]) -> None:
         with self._writer.lock:
@@ -352,6 +398,9 @@ class SQLiteEngine:
             if begun:
                 self._writer.commit(begun)
             self._finished += len(calls)
+            for call in begun:
+                if call.error is not None:
+                    self._trouble.met(call.error, self._writer.files)
         deliver(begun)
 
     def _next_batch(self) -> tuple[list[JobCall], bool]:
@@ -374,9 +423,10 @@ class SQLiteEngine:
             started = time.perf_counter()
             try:
                 if call.begin():
-                    call.result = reader.run(call.job, self._writer.identity)
+                    call.result = reader.run(call.job, self._writer.files)
             except Exception as error:  # noqa: BLE001 - whoever waits gets it
                 call.error = typed_error(error, self.path)
+                self._trouble.met(call.error, self._writer.files)
             if call.is_small:
                 self._reads_pace.note(time.perf_counter() - started)
             with self._reading_lock:
@@ -406,6 +456,11 @@ class SQLiteEngine:
 
 def _nothing(_: sqlite3.Connection) -> None:
     return None
+
+
+def _rewrite_a_page(connection: sqlite3.Connection) -> None:
+    """Write what changes nothing and takes space in the log all the same."""
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
 _engines: weakref.WeakSet[SQLiteEngine] = weakref.WeakSet()

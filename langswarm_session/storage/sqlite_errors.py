@@ -7,6 +7,7 @@ import re
 import sqlite3
 
 from langswarm_session.errors import (
+    InvalidInputError,
     SessionError,
     SessionStorageError,
     StorageBusyError,
@@ -33,6 +34,21 @@ _UNREADABLE = re.compile(
 """What SQLite and its module say of a file whose content makes no sense, and quote it."""
 
 
+class ReplacedError(StorageUnavailableError):
+    """The files that were in use are not those that are there. For use inside of the storage.
+
+    Args:
+        path: The database.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path}: the database, or its write-ahead log, was removed or replaced while it was "
+            "in use; nothing of this call was kept, and the next one uses the file that is there "
+            "then"
+        )
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether somebody else has the database locked."""
     return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -55,6 +71,8 @@ def typed_error(error: Exception, path: str) -> SessionError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageFullError(f"{path}: the disk is full; free some space and try again")
         return StorageUnavailableError(f"{path}: the database cannot be opened ({error.strerror})")
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidInputError("a text that was given has a character that cannot be stored")
     if isinstance(error, (ValueError, IndexError)) or _UNREADABLE.search(str(error)):
         # Its own text may quote what is stored.
         return StorageCorruptError(

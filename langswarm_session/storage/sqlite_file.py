@@ -1,20 +1,85 @@
-"""The database file: opening connections to it, and noticing that it is another one."""
+"""The database file: opening connections to it, and noticing that it is another one.
+
+A file that is removed or replaced while it is used goes on without a name, and so does its
+write-ahead log; SQLite finds the log by its name alone, and would use one file's log for another.
+So whoever opens the file, or puts another in its place, has it to himself meanwhile, and removes a
+log that belongs to no file any more.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from langswarm_session.storage.sqlite_errors import is_busy
+from langswarm_session.errors import StorageBusyError, StorageUnavailableError
+from langswarm_session.storage.sqlite_copy import sync
+from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy
 from langswarm_session.storage.sqlite_schema import check, migrate, snapshot
+
+logger = logging.getLogger(__name__)
 
 Synchronous = Literal["FULL", "NORMAL"]
 Identity = tuple[int, int]
 """A file's device and number, which its name does not tell."""
+
+_SHARED = ("1073741826", "1073742335")
+"""The bytes that are locked by whoever has a SQLite file open (https://sqlite.org/fileformat.html,
+section 1.3.1)."""
+_PATIENCE = 2.0
+"""How long to wait for a log that was removed to be put right, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenFiles:
+    """The files that a connection has open, told from others of the same names.
+
+    Attributes:
+        name: What the database was opened by.
+        path: Where that was, without symbolic links.
+        log: Its write-ahead log.
+        database_identity: Which file the database is.
+        log_identity: Which one the log is.
+    """
+
+    name: str
+    path: str
+    log: str
+    database_identity: Identity | None
+    log_identity: Identity | None
+
+    @property
+    def has_database(self) -> bool:
+        """Whether the database still goes by its name."""
+        return identity(self.name) == self.database_identity
+
+    @property
+    def has_log(self) -> bool:
+        """Whether the log still goes by its name."""
+        return identity(self.log) == self.log_identity
+
+    @property
+    def are_there(self) -> bool:
+        """Whether both still go by their names."""
+        return self.has_database and self.has_log
+
+    def look(self) -> int:
+        """See that both still go by their names; how many bytes the log has.
+
+        Raises:
+            ReplacedError: If one does not.
+        """
+        log = _stat(self.log)
+        if _identity(log) != self.log_identity or not self.has_database:
+            raise ReplacedError(self.name)
+        return 0 if log is None else log.st_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,55 +96,144 @@ class DatabaseFile:
     synchronous: Synchronous
     busy_timeout: float
 
-    def identity(self) -> Identity | None:
-        """Which file is at the path now; None if there is none."""
-        try:
-            found = os.stat(self.path)  # noqa: PTH116 - at each commit, and Path takes 4 us more
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def log_size(self) -> int:
-        """How many bytes the write-ahead log's file has."""
-        try:
-            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - at each commit, as above
-        except FileNotFoundError:
-            return 0
-
-    def open(self) -> sqlite3.Connection:
+    def open(self) -> tuple[sqlite3.Connection, OpenFiles]:
         """A connection to write with; makes the file and brings its schema up to date.
 
         Raises:
-            StorageVersionError, StorageCorruptError, sqlite3.Error, OSError
+            StorageVersionError, StorageCorruptError, StorageUnavailableError, StorageBusyError,
+            sqlite3.Error, OSError
         """
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        connection = self._connect(self.path, self.busy_timeout)
+        deadline = time.monotonic() + min(self.busy_timeout, _PATIENCE)
+        while True:
+            path = os.path.realpath(self.path)  # where SQLite has the log as well
+            with self.alone(path):
+                if not _lacks_log(path):
+                    return self._open(path)
+            if time.monotonic() > deadline:
+                raise StorageUnavailableError(
+                    f"{path}-wal was removed while the database is in use, and what is in it would "
+                    "be lost; let whoever uses it write something, which puts this right, or end it"
+                )
+            time.sleep(0.02)
+
+    def open_to_read(self, busy_timeout: float, files: OpenFiles | None) -> sqlite3.Connection:
+        """A connection that cannot write.
+
+        Args:
+            busy_timeout: How long it waits for other processes, in seconds.
+            files: What the connection that writes has open.
+
+        Raises:
+            ReplacedError: If that is not what is there.
+            sqlite3.Error: If the file cannot be opened.
+        """
+        if files is None or not files.are_there:
+            raise ReplacedError(self.path)
+        address = Path(self.path).absolute().as_uri() + "?mode=ro"
+        connection = self._connect(address, busy_timeout, uri=True)
         try:
-            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-            # Deleting means deleting: freed space is overwritten.
-            connection.execute("PRAGMA secure_delete = ON")
-            # Nobody waits for a checkpoint at a commit: the writer makes them afterwards.
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            with snapshot(connection):
-                check(connection, self.path)
-            self._use_wal(connection)
-            migrate(connection, self.path)
+            # SQLite opens the log at the first use.
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            if not files.are_there:
+                raise ReplacedError(self.path)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def open_to_read(self, busy_timeout: float) -> sqlite3.Connection:
-        """A connection that cannot write.
-
-        Args:
-            busy_timeout: How long it waits for other processes, in seconds.
+    @contextmanager
+    def alone(self, path: str) -> Iterator[None]:
+        """Let no other process open the file, or put another in its place, meanwhile.
 
         Raises:
-            sqlite3.Error: If the file cannot be opened.
+            StorageBusyError: If another does so for too long.
         """
-        address = Path(self.path).absolute().as_uri() + "?mode=ro"
-        return self._connect(address, busy_timeout, uri=True)
+        folder = None
+        try:
+            try:
+                folder = os.open(Path(path).parent, os.O_RDONLY)
+                self._lock(folder)
+            except OSError as error:
+                # Some file systems do not lock folders, and then there is nothing to be had.
+                logger.debug("%s: its folder cannot be locked (%s)", path, error)
+            yield
+        finally:
+            if folder is not None:
+                os.close(folder)
+
+    def remove_stale_log(self, files: OpenFiles) -> None:
+        """Remove the log of a database that was removed or replaced, unless that has been done.
+
+        Args:
+            files: What this process has open still, so that no other can be taken for it.
+        """
+        with self.alone(files.path):
+            if files.has_log and not files.has_database:
+                _remove_log(files.path)
+
+    def replace(self, files: OpenFiles, make_copy: Callable[[Path], None]) -> None:
+        """Put a copy of the database in its place, unless another has come there meanwhile.
+
+        Args:
+            files: What this process has open.
+            make_copy: Makes the copy at a path.
+        """
+        copy = _copy_of(files.path)
+        with self.alone(files.path):
+            if not files.has_database:
+                return
+            try:
+                make_copy(copy)
+                _remove_log(files.path)
+                copy.replace(files.path)
+                sync(copy.parent)
+            finally:
+                copy.unlink(missing_ok=True)
+
+    def _lock(self, folder: int) -> None:
+        deadline = time.monotonic() + self.busy_timeout
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StorageBusyError(
+                        f"{self.path}: another process has been opening it for "
+                        f"{self.busy_timeout:g} seconds; try again"
+                    ) from None
+                time.sleep(0.005)
+
+    def _open(self, path: str) -> tuple[sqlite3.Connection, OpenFiles]:
+        there = identity(path)
+        _copy_of(path).unlink(missing_ok=True)  # of one who was killed as he made it
+        if there is None:
+            _remove_log(path)
+        elif not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            # SQLite would open it to read, and leave a log that cannot be written when this can.
+            raise StorageUnavailableError(
+                f"{path}: the database cannot be written; give this user the right to write to it"
+            )
+        connection = self._connect(self.path, self.busy_timeout)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        log = f"{path}-wal"
+        return connection, OpenFiles(self.path, path, log, there or identity(path), identity(log))
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+        # Deleting means deleting: freed space is overwritten.
+        connection.execute("PRAGMA secure_delete = ON")
+        # Nobody waits for a checkpoint at a commit: the writer makes them afterwards.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        with snapshot(connection):
+            check(connection, self.path)
+        self._use_wal(connection)
+        migrate(connection, self.path)
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         # SQLite does not wait by itself when several processes switch a new file at once.
@@ -101,3 +255,49 @@ class DatabaseFile:
             isolation_level=None,
             check_same_thread=False,
         )
+
+
+def identity(path: str) -> Identity | None:
+    """Which file goes by a name now; None if there is none."""
+    return _identity(_stat(path))
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116 - at each commit, and Path takes 4 us more
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _identity(found: os.stat_result | None) -> Identity | None:
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def _copy_of(path: str) -> Path:
+    return Path(f"{path}-langswarm-copy")
+
+
+def _remove_log(path: str) -> None:
+    """Remove a write-ahead log, and its index, that belong to no file any more."""
+    for name in (f"{path}-wal", f"{path}-shm"):
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+
+
+def _lacks_log(path: str) -> bool:
+    """Whether somebody uses the file with a log that has no name any more, as far as Linux tells.
+
+    Whoever came now would be given another log, and both would write to the one file.
+    """
+    if Path(f"{path}-wal").exists():
+        return False
+    try:
+        found = Path(path).stat()
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+    wanted = ["READ", f"{device}:{found.st_ino}", *_SHARED]
+    # 1: POSIX ADVISORY READ <pid> <device>:<number> <first> <last>
+    fields = (line.split() for line in locks.splitlines())
+    return any([*each[3:4], *each[5:8]] == wanted for each in fields)

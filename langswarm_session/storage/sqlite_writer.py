@@ -6,12 +6,19 @@ import logging
 import sqlite3
 import time
 from collections.abc import Sequence
+from functools import partial
 from threading import Lock
 
 from langswarm_session.errors import SessionError, StorageUnavailableError
 from langswarm_session.storage.sqlite_calls import JobCall
-from langswarm_session.storage.sqlite_errors import is_busy, needs_reopening, typed_error
-from langswarm_session.storage.sqlite_file import DatabaseFile, Identity
+from langswarm_session.storage.sqlite_copy import copy_database
+from langswarm_session.storage.sqlite_errors import (
+    ReplacedError,
+    is_busy,
+    needs_reopening,
+    typed_error,
+)
+from langswarm_session.storage.sqlite_file import DatabaseFile, OpenFiles
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ class _Log:
         return estimate >= _CHECKPOINT_AFTER or self._size > self._largest
 
     def grew(self, calls: Sequence[JobCall], changes: int, size: int) -> None:
-        """Calls were committed that changed so many rows, and its file has so many bytes now."""
+        """Calls were committed that changed so many rows; before, its file had so many bytes."""
         # A turn alone dirties its session's row, the messages, and an index for place and for id;
         # those that share a commit share most of these pages.
         self._estimate += 3 + len(calls) + changes / self._CHANGES_A_PAGE
@@ -94,18 +101,20 @@ class Writer:
 
     Attributes:
         lock: Held by the thread that uses the connection.
-        identity: The file that is open; None if none is.
+        files: What is open, for others to read; None if nothing is.
         pace: How long commits have taken lately.
     """
 
     def __init__(self, file: DatabaseFile) -> None:
         self.lock = Lock()
-        self.identity: Identity | None = None
+        self.files: OpenFiles | None = None
         self.pace = Pace()
         self._file = file
         self._connection: sqlite3.Connection | None = None
+        self._files: OpenFiles | None = None
         self._waits = True
         self._log = _Log()
+        self._log_size = 0
 
     @property
     def is_open(self) -> bool:
@@ -119,29 +128,26 @@ class Writer:
 
     def commit(self, calls: Sequence[JobCall]) -> None:
         """Run calls in one transaction; if that fails, each in one of its own."""
-        connection = self._ready(calls)
-        if connection is None:
-            return
         try:
-            self._let_wait(connection, waits=True)
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+            connection = self._begin(waits=True)
+        except ReplacedError as error:
+            self._tell(calls, self._let_go() or StorageUnavailableError(str(error)))
+            return
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
             self._fail(calls, error)
             return
         self._run(connection, calls)
 
     def commit_now(self, call: JobCall) -> bool:
-        """Run a call in a transaction of its own; False, and nothing done, if another process has
-        the database locked.
+        """Run a call in a transaction of its own; False, and nothing done, if that would take long:
+        another process has the database locked, or it is not the one that was opened.
         """
-        connection = self._ready([call])
-        if connection is None:
-            return True
         try:
-            self._let_wait(connection, waits=False)
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            if is_busy(error):
+            connection = self._begin(waits=False)
+        except ReplacedError:
+            return False
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            if isinstance(error, sqlite3.Error) and is_busy(error):
                 return False
             self._fail([call], error)
             return True
@@ -160,11 +166,18 @@ class Writer:
                 logger.warning("%s", typed_error(error, self._file.path))
         self._log.was_folded(pages, folded)
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Close the connection; the last one to a file folds all of the log into it."""
+        if self._files is not None and not self._files.are_there:
+            failure = self._let_go()
+            if failure is not None:
+                logger.warning("%s", typed_error(failure, self._file.path))
+        self._close()
+
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+        self._connection = self._files = None
 
     def _run(self, connection: sqlite3.Connection, calls: Sequence[JobCall]) -> None:
         changes = connection.total_changes
@@ -190,27 +203,61 @@ class Writer:
                 self._fail(calls, error)
             return
         self.pace.note(time.perf_counter() - started)
-        size = self._file.log_size()
-        self._log.grew(calls, connection.total_changes - changes, size)
+        self._log.grew(calls, connection.total_changes - changes, self._log_size)
 
-    def _ready(self, calls: Sequence[JobCall]) -> sqlite3.Connection | None:
-        """The connection, opened if need be, to the file that is at the path now."""
+    def _begin(self, *, waits: bool) -> sqlite3.Connection:
+        """Begin a transaction, in the file that is at the path now.
+
+        Raises:
+            ReplacedError: If it is not the one that is open.
+            SessionStorageError, sqlite3.Error, OSError
+        """
+        if self._connection is None or self._files is None:
+            self.files = None
+            self._connection, self._files = self._file.open()
+            self.files, self._waits = self._files, True
+        connection, files = self._connection, self._files
         try:
-            if self._connection is None:
-                self._connection, self._waits = self._file.open(), True
-                self.identity = self._file.identity()
-            elif self._file.identity() != self.identity:
-                # What is written to a file that has no name any more is lost with the process.
-                raise StorageUnavailableError(
-                    f"{self._file.path}: the database was removed or replaced while it was in use; "
-                    "nothing of this write was kept, and the next one uses the file that is there "
-                    "then"
-                )
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
-            self.close()
-            self.identity = None
-            self._fail(calls, error)
-        return self._connection
+            self._let_wait(connection, waits=waits)
+            connection.execute("BEGIN IMMEDIATE")
+            # What is written to a file that has no name any more is lost with the process. As all
+            # look only now, nobody can have committed to it after one has found it gone.
+            self._log_size = files.look()
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and not is_busy(error):
+                files.look()
+            raise
+        return connection
+
+    def _let_go(self) -> Exception | None:
+        """Save what was acknowledged and is in files that have no name any more, and close them.
+
+        Returns:
+            Why that cannot be done: the files are open still, and the next call tries again.
+        """
+        connection, files = self._connection, self._files
+        assert connection is not None, "what was replaced is open"
+        assert files is not None, "what was replaced is open"
+        try:
+            if files.has_database:
+                self._file.replace(files, partial(copy_database, connection, files.path))
+            else:
+                self._fold_away(connection)
+                self._file.remove_stale_log(files)
+        except (sqlite3.Error, OSError, SessionError) as failure:
+            return failure
+        self._close()
+        self.files = None
+        return None
+
+    def _fold_away(self, connection: sqlite3.Connection) -> None:
+        """Fold the log into a database that may have been moved, where it is of use alone."""
+        try:
+            connection.execute("PRAGMA wal_checkpoint(FULL)")
+        except sqlite3.Error as error:
+            logger.warning("%s", typed_error(error, self._file.path))
 
     def _let_wait(self, connection: sqlite3.Connection, *, waits: bool) -> None:
         """Set whether to wait for other processes."""
@@ -220,7 +267,12 @@ class Writer:
             self._waits = waits
 
     def _fail(self, calls: Sequence[JobCall], error: Exception) -> None:
-        if isinstance(error, sqlite3.Error) and needs_reopening(error):
-            self.close()
+        # What has no name any more cannot be opened again, and is let go of by the next call.
+        is_there = self._files is not None and self._files.are_there
+        if is_there and isinstance(error, sqlite3.Error) and needs_reopening(error):
+            self._close()
+        self._tell(calls, error)
+
+    def _tell(self, calls: Sequence[JobCall], error: Exception) -> None:
         for call in calls:
             call.error = typed_error(error, self._file.path)

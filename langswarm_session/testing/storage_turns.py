@@ -248,8 +248,10 @@ class TurnTests(StorageTests):
         await storage.create_session(new_session("s"))
         old = lease(0)
         await storage.begin_turn("s", [user("old")], old)
+        before = await storage.get_session("s")
         record = await storage.clear_messages("s")
         assert record.turn_token is None
+        assert record.last_activity == before.last_activity  # neither is anybody's doing
         with pytest.raises(TurnLostError):
             await storage.end_turn("s", completed(old), [reply()])
         assert await storage.get_messages("s") == []

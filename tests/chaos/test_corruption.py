@@ -143,10 +143,7 @@ async def test_a_damaged_file(damage: Damage, tmp_path: Path, note: Notes) -> No
     "damage",
     [
         truncated_file,
-        pytest.param(
-            sessions_by_id,
-            marks=pytest.mark.xfail(reason="health reads only what is sound in such a file"),
-        ),
+        sessions_by_id,
     ],
 )
 async def test_health_says_that_a_file_is_of_no_use(damage: Damage, tmp_path: Path) -> None:

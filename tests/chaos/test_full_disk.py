@@ -16,6 +16,8 @@ from chaos.probe import check_errors
 from chaos.processes import Writer
 from chaos.scale import scaled
 from chaos.server import Server
+from langswarm_session import StorageFullError
+from langswarm_session.testing.making import new_session, user
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -78,3 +80,22 @@ async def test_a_full_disk(
             await storage.delete_session(name)
         await storage.close()
     note("disk full", place.backend, TIMES, found, errors)
+
+
+async def test_health_tells_of_a_full_disk(sqlite_disk: tuple[Path, Place]) -> None:
+    """Once a write has met it, until there is space again."""
+    folder, place = sqlite_disk
+    storage = place.open()
+    await storage.create_session(new_session("s"))
+    assert (await storage.health()).ok
+    ballast = fill(folder)
+    with pytest.raises(StorageFullError):
+        for _ in range(1_000):
+            await storage.append("s", [user("x" * 1000)])
+    for _ in range(2):
+        health = await storage.health()
+        assert (health.ok, "full" in (health.detail or "")) == (False, True)
+    ballast.unlink()
+    assert (await storage.health()).ok
+    await storage.append("s", [user("after")])
+    await storage.close()

@@ -29,14 +29,7 @@ def open_place() -> Iterator[Place]:
 @pytest.mark.parametrize(
     ("file_mode", "folder_mode", "fault"),
     [
-        pytest.param(
-            0o444,
-            0o755,
-            "read-only file",
-            marks=pytest.mark.xfail(
-                reason="the connection that was opened for reading only is kept for ever"
-            ),
-        ),
+        (0o444, 0o755, "read-only file"),
         (0o644, 0o555, "read-only folder"),
         (0o444, 0o555, "read-only file and folder"),
     ],
@@ -64,7 +57,7 @@ async def test_what_may_not_be_written(
     assert writer.ledger.acknowledged == 0
     path.chmod(0o644)
     path.parent.chmod(0o755)
-    writer.wait_for(kept=10, patience=3.0)
+    writer.wait_for(kept=10)
     writer.kill()
     allowed = {"StorageUnavailableError": "cannot be (written|opened)"}
     errors = check_errors(writer.ledger.errors, writer.ledger.messages, allowed)

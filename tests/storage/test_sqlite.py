@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from functools import partial
@@ -16,12 +17,13 @@ from langswarm_session import (
     SessionStatus,
     SessionStorageError,
     SQLiteSessionStorage,
+    StorageCorruptError,
     StorageUnavailableError,
     TokenUsage,
     TurnStatus,
 )
 from langswarm_session.records import TurnEnd
-from langswarm_session.storage import sqlite_log
+from langswarm_session.storage import sqlite_engine, sqlite_log
 from langswarm_session.testing import StorageConformance
 from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
 
@@ -174,6 +176,227 @@ async def test_a_replaced_file_is_noticed(storage: SQLiteSessionStorage, tmp_pat
     await other.close()
 
 
+async def test_a_file_removed_without_its_log_is_noticed(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    # The new file has a log of its own, though others, in this process too, use the old one still.
+    other = SQLiteSessionStorage(tmp_path / "sessions.db")
+    for _ in range(3):
+        await asyncio.gather(*(other.get_messages("s") for _ in range(10)))
+        (tmp_path / "sessions.db").unlink()
+        with pytest.raises(StorageUnavailableError, match="nothing of this call was kept"):
+            await storage.append("s", [user("lost")])
+        await storage.create_session(new_session("s"))
+        await asyncio.gather(*(storage.append("s", [user(str(n))]) for n in range(50)))
+        with pytest.raises(StorageUnavailableError):
+            await other.append("s", [user("lost")])
+        await other.append("s", [user("by the other")])
+        for each in (storage, other):
+            log = await each.get_messages("s")
+            assert texts(log) == [*(str(n) for n in range(50)), "by the other"]
+        await storage.append("s", [user("more")])
+    await other.close()
+
+
+async def test_what_is_left_of_a_file_is_no_log_of_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).write_bytes(b"of a file that is gone")
+    storage = SQLiteSessionStorage(path)
+    await storage.create_session(new_session("s"))
+    await storage.append("s", [user("a")])
+    assert texts(await storage.get_messages("s")) == ["a"]
+    await storage.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["sessions.db"]
+
+
+async def test_a_file_replaced_without_its_log_is_noticed(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    await storage.append("s", [user("old")])
+    backup = SQLiteSessionStorage(tmp_path / "backup.db")
+    await backup.create_session(new_session("s"))
+    await backup.append("s", [user("restored")])
+    await backup.close()
+    (tmp_path / "backup.db").replace(tmp_path / "sessions.db")
+    with pytest.raises(StorageUnavailableError):
+        await storage.append("s", [user("lost")])
+    await storage.append("s", [user("new")])
+    assert texts(await storage.get_messages("s")) == ["restored", "new"]
+
+
+async def test_a_moved_file_takes_along_what_was_acknowledged(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    await storage.append("s", [user("a")])
+    (tmp_path / "sessions.db").rename(tmp_path / "moved.db")
+    with pytest.raises(StorageUnavailableError):
+        await storage.append("s", [user("lost")])
+    moved = SQLiteSessionStorage(tmp_path / "moved.db")
+    assert texts(await moved.get_messages("s")) == ["a"]
+    await moved.close()
+
+
+@pytest.mark.parametrize("has_read", [True, False])
+async def test_who_only_reads_notices_too(
+    storage: SQLiteSessionStorage,
+    tmp_path: Path,
+    has_read: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sqlite_engine._Reader, "_LOOK_EVERY", 0.0)
+    if has_read:
+        await storage.get_session("s")
+    (tmp_path / "sessions.db").unlink()
+    # Its writer has the old file, and its reader would come upon another, or none.
+    with pytest.raises(StorageUnavailableError, match="removed or replaced"):
+        await storage.get_session("s")
+    with pytest.raises(SessionNotFoundError):
+        await storage.get_session("s")
+
+
+def remove_log(folder: Path) -> None:
+    (folder / "sessions.db-wal").unlink()
+
+
+async def seen_by_a_new_process(folder: Path) -> list[str]:
+    """What is in the files, were everybody killed now."""
+    copy = folder / "killed"
+    shutil.copytree(folder, copy)
+    (copy / "sessions.db-shm").unlink(missing_ok=True)
+    storage = SQLiteSessionStorage(copy / "sessions.db")
+    try:
+        return texts(await storage.get_messages("s"))
+    finally:
+        await storage.close()
+        shutil.rmtree(copy)
+
+
+async def test_a_removed_log_is_noticed(storage: SQLiteSessionStorage, tmp_path: Path) -> None:
+    other = SQLiteSessionStorage(tmp_path / "sessions.db")
+    await other.append("s", [user("by the other")])
+    await storage.append("s", [user("a")])
+    for number in range(3):
+        await asyncio.gather(*(other.get_messages("s") for _ in range(10)))
+        remove_log(tmp_path)
+        with pytest.raises(StorageUnavailableError, match="nothing of this call was kept"):
+            await storage.append("s", [user("lost")])
+        expected = ["by the other", "a", *"bc" * number]
+        assert await seen_by_a_new_process(tmp_path) == expected
+        await storage.append("s", [user("b")])
+        with pytest.raises(StorageUnavailableError):
+            await other.append("s", [user("lost")])
+        await other.append("s", [user("c")])
+        expected += "bc"
+        assert await seen_by_a_new_process(tmp_path) == expected
+        for each in (storage, other):
+            assert texts(await each.get_messages("s")) == expected
+    await other.close()
+    assert {each.name for each in tmp_path.iterdir()} == {
+        "sessions.db",
+        "sessions.db-wal",
+        "sessions.db-shm",
+    }
+
+
+async def test_a_log_removed_before_the_end_is_saved(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    other = SQLiteSessionStorage(tmp_path / "sessions.db")
+    await other.append("s", [user("by the other")])
+    await storage.append("s", [user("a")])
+    remove_log(tmp_path)
+    await storage.close()
+    assert await seen_by_a_new_process(tmp_path) == ["by the other", "a"]
+    await other.close()
+    assert await seen_by_a_new_process(tmp_path) == ["by the other", "a"]
+
+
+async def test_a_removed_log_that_cannot_be_saved_yet(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    await storage.append("s", [user("a")])
+    await storage.get_messages("s")  # so that its one reader has the log open as well
+    remove_log(tmp_path)
+    obstacle = tmp_path / "sessions.db-langswarm-copy" / "file"
+    obstacle.parent.mkdir()
+    obstacle.touch()
+    for _ in range(3):
+        with pytest.raises(StorageUnavailableError):
+            await storage.append("s", [user("lost")])
+        assert texts(await storage.get_messages("s")) == ["a"]
+    obstacle.unlink()
+    obstacle.parent.rmdir()
+    with pytest.raises(StorageUnavailableError):
+        await storage.append("s", [user("lost")])
+    await storage.append("s", [user("b")])
+    assert await seen_by_a_new_process(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who has a file open")
+async def test_nobody_joins_those_whose_log_was_removed(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    await storage.append("s", [user("a")])
+    remove_log(tmp_path)
+    other = SQLiteSessionStorage(tmp_path / "sessions.db", busy_timeout=0.1)
+    with pytest.raises(StorageUnavailableError, match="-wal was removed"):
+        await other.append("s", [user("lost")])
+    with pytest.raises(StorageUnavailableError, match="removed or replaced"):
+        await storage.append("s", [user("lost")])
+    await other.append("s", [user("b")])
+    await storage.append("s", [user("c")])
+    assert texts(await other.get_messages("s")) == ["a", "b", "c"]
+    await other.close()
+
+
+async def test_health_looks_where_sessions_are_looked_up(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    await storage.close()
+    path = tmp_path / "sessions.db"
+    with sqlite3.connect(path) as connection:
+        [page] = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_sessions_1'"
+        ).fetchone()
+    connection.close()
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * 4096 : page * 4096] = bytes(4096)
+    path.write_bytes(data)
+    damaged = SQLiteSessionStorage(path)
+    health = await damaged.health()
+    assert (health.ok, "damaged" in (health.detail or "")) == (False, True)
+    await damaged.close()
+
+
+async def test_health_remembers_damage_until_there_is_another_file(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    for n in range(300):
+        await storage.append("s", [user(f"{n} " + "x" * 1000)])
+    await storage.close()
+    path = tmp_path / "sessions.db"
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    place = data.index(b"150 xxx") // 4096 * 4096
+    data[place : place + 4096] = bytes(4096)
+    path.write_bytes(data)
+    damaged = SQLiteSessionStorage(path)
+    assert (await damaged.health()).ok  # which is all that can be known yet
+    for limit in (None, 200):
+        with pytest.raises(StorageCorruptError):
+            await damaged.get_messages("s", limit=limit)
+    assert len(await damaged.get_messages("s", limit=20)) == 20
+    health = await damaged.health()
+    assert (health.ok, "damaged" in (health.detail or "")) == (False, True)
+    (tmp_path / "restored.db").write_bytes(whole)
+    (tmp_path / "restored.db").replace(path)
+    assert "replaced" in ((await damaged.health()).detail or "")
+    assert (await damaged.health()).ok
+    assert len(await damaged.get_messages("s")) == 300
+    await damaged.close()
+
+
 # What is deleted is gone
 
 
@@ -256,7 +479,7 @@ async def on_each_reader(storage: SQLiteSessionStorage, job: Any) -> None:
     await engine.read(job)
     with engine._here:
         assert engine._reader is not None
-        engine._reader.run(job, engine._writer.identity)
+        engine._reader.run(job, engine._writer.files)
 
 
 async def fill(storage: SQLiteSessionStorage, turns: int) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from langswarm_session import (
     IdempotencyConflictError,
+    InvalidInputError,
     MessageConflictError,
     SessionNotFoundError,
     SessionStorageError,
@@ -592,6 +593,13 @@ def test_the_systems_errors_get_a_type() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     assert type(typed_error(full, "path")) is StorageFullError
     assert type(typed_error(PermissionError("no"), "path")) is StorageUnavailableError
+
+
+async def test_a_text_that_cannot_be_stored_is_no_damage(storage: SQLiteSessionStorage) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidInputError):
+            await storage.get_session("\ud800")
+    assert (await storage.health()).ok
 
 
 def test_our_own_errors_stay_what_they_are() -> None:
