@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, TypeVar
 
 from langswarm_session.shared_loop import SharedLoop
@@ -81,14 +81,13 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         # for it and cannot run anything, so this once another does.
         return _run_elsewhere(coroutine)
     context = contextvars.copy_context()
-    running = _Running(coroutine, _background.loop(), context)
+    running = _Running(coroutine, context)
     try:
-        if not running.visit():
-            running.hand_over()
-        return running.outcome.result()
+        running.visit()
+        return running.result()
     except BaseException:
         # Only an interrupt (KeyboardInterrupt, SystemExit) leaves it running.
-        running.outcome.cancel()
+        running.cancel()
         raise
     finally:
         _take_over(context)
@@ -103,89 +102,113 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     Returns:
         A future of its outcome; cancelling that cancels the coroutine.
     """
-    running = _Running(coroutine, _background.loop(), contextvars.copy_context())
-    running.hand_over()
-    return running.outcome
+    return _Running(coroutine, contextvars.copy_context()).follow()
 
 
 class _Running(Generic[T]):
-    """A coroutine that is to run on the background loop.
+    """A coroutine on the background loop.
 
     Args:
         coroutine: What to run.
-        loop: The loop.
         context: The context to run it in.
-
-    Attributes:
-        outcome: What comes of it; cancelling that cancels the coroutine.
     """
 
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, T], loop: SharedLoop, context: contextvars.Context
-    ) -> None:
-        self.outcome: Future[T] = Future()
-        self.outcome.add_done_callback(self._cancel)
+    def __init__(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context) -> None:
         self._coroutine = coroutine
-        self._loop = loop
         self._context = context
+        self._loop = _background.loop()
         self._task: asyncio.Task[T] | None = None
+        self._outcome: Future[T] | None = None
         self._interrupted = False
 
-    def hand_over(self) -> None:
-        """Let the loop's thread run it."""
-        self._loop.call_soon_threadsafe(self._begin)
-
-    def visit(self) -> bool:
-        """Run it in this thread until it has to wait; False if that cannot be now.
+    def visit(self) -> None:
+        """Run it in this thread until it has to wait, if that can be now.
 
         Raises:
             KeyboardInterrupt: If that came meanwhile.
         """
         if asyncio._get_running_loop() is not None:
-            return False
-        # An interrupt in the middle of it would leave undone what the loop's thread, where none
-        # arrives, always does.
-        defers = (
+            return
+        if not (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if not defers:
-            return self._loop.visit(self._begin, self.outcome.done)
+        ):
+            self._loop.visit(self._begin, self._is_done)
+            return
+        # An interrupt in the middle of it would leave undone what the loop's thread, where none
+        # arrives, always does.
         signal.signal(signal.SIGINT, self._interrupt)
         try:
-            visited = self._loop.visit(self._begin, self.outcome.done)
+            self._loop.visit(self._begin, self._is_done)
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._interrupted:
-            if not visited:
-                self._coroutine.close()
             raise KeyboardInterrupt
-        return visited
+
+    def result(self) -> T:
+        """What comes of it; waits for that."""
+        if self._task is None or not self._task.done():
+            return self.follow().result()
+        if self._task.cancelled():
+            raise CancelledError  # a thread's, as where it is waited for
+        error = self._task.exception()
+        if error is not None:
+            raise _brought(error)
+        return self._task.result()
+
+    def follow(self) -> Future[T]:
+        """Let the loop's thread run it, or go on with it.
+
+        Returns:
+            A future of its outcome; cancelling that cancels the coroutine.
+        """
+        outcome = self._outcome = Future()
+        outcome.add_done_callback(self._cancelled)
+        self._loop.call_soon_threadsafe(self._go_on)
+        return outcome
+
+    def cancel(self) -> None:
+        """Let it be cancelled, if it still runs."""
+        if self._outcome is not None:
+            self._outcome.cancel()
+        elif self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        else:
+            self._coroutine.close()
 
     def _interrupt(self, *_: object) -> None:
         if self._interrupted:  # whoever asks again does not want to wait for it
             raise KeyboardInterrupt
         self._interrupted = True
 
-    def _begin(self) -> None:
-        if self.outcome.cancelled():
+    def _is_done(self) -> bool:
+        return self._task is not None and self._task.done()
+
+    def _begin(self) -> asyncio.Task[T]:
+        task = self._task = self._loop.create_task(_carried(self._coroutine), context=self._context)
+        return task
+
+    def _go_on(self) -> None:
+        assert self._outcome is not None
+        if self._task is None and self._outcome.cancelled():
             self._coroutine.close()
             return
-        self._task = self._loop.create_task(_carried(self._coroutine), context=self._context)
-        self._task.add_done_callback(self._finish)
+        task = self._begin() if self._task is None else self._task
+        task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Task[T]) -> None:
+        assert self._outcome is not None
         self._coroutine.close()  # if it was cancelled before it began
-        if self.outcome.cancelled():
+        if self._outcome.cancelled():
             return
         if task.cancelled():
-            self.outcome.cancel()
+            self._outcome.cancel()
         elif (error := task.exception()) is not None:
-            self.outcome.set_exception(error.carried if isinstance(error, _Carried) else error)
+            self._outcome.set_exception(_brought(error))
         else:
-            self.outcome.set_result(task.result())
+            self._outcome.set_result(task.result())
 
-    def _cancel(self, outcome: Future[T]) -> None:
+    def _cancelled(self, outcome: Future[T]) -> None:
         if outcome.cancelled() and self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
@@ -196,6 +219,10 @@ class _Carried(Exception):  # noqa: N818 - never seen outside
     def __init__(self, carried: BaseException) -> None:
         super().__init__()
         self.carried = carried
+
+
+def _brought(error: BaseException) -> BaseException:
+    return error.carried if isinstance(error, _Carried) else error
 
 
 async def _carried(coroutine: Coroutine[Any, Any, T]) -> T:
