@@ -120,8 +120,8 @@ async def send(
         found = await connection.fetch(tables.sql(shape.query), *values) or [(None,)]
     else:
         *columns, users = map(_column, zip(*(write.values for write in group), strict=True))
-        values = (may_wait, *columns, *_messages(group), users)
-        found = await connection.fetch(tables.sql(_WRITE), *values)
+        given = (may_wait, *columns, *_messages(group), users)
+        found = await connection.fetch(tables.sql(_WRITE), *given)
     for write, row in zip(group, found, strict=True):
         if row[0]:
             write.result = to_record(row[1:])
