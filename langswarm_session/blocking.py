@@ -171,10 +171,12 @@ class _Running(Generic[T]):
         """Let it be cancelled, if it still runs."""
         if self._outcome is not None:
             self._outcome.cancel()
-        elif self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        else:
+        elif self._task is None:
             self._coroutine.close()
+        elif not self._task.done():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        elif not self._task.cancelled():
+            self._task.exception()  # it was not asked for if an interrupt came first
 
     def _interrupt(self, *_: object) -> None:
         if self._interrupted:  # whoever asks again does not want to wait for it
