@@ -143,7 +143,7 @@ class OwnerTests(StorageTests):
             await storage.create_session(new_session(f"s{number}", f"user{number % 2}"))
         outcomes = await asyncio.gather(
             *(
-                storage.append(f"s{number}", [user(f"{turn}")] * 2, user_id="user0")
+                storage.append(f"s{number}", [user(f"{turn}")], user_id="user0")
                 for turn in range(5)
                 for number in range(8)
             ),
