@@ -3,6 +3,9 @@
 One background thread runs one event loop for the whole process; a sync caller hands it a coroutine
 and waits. It works from any thread, inside a running event loop as well (which then waits like the
 rest of its thread), and never nests loops.
+
+Two thread switches take longer than to store a message. So a caller without a running loop steps
+into the background loop while that sleeps, and runs the coroutine there until it has to wait.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import signal
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from concurrent.futures import CancelledError, Future
+from typing import Any, Generic, TypeVar
+
+from langswarm_session.shared_loop import SharedLoop
 
 T = TypeVar("T")
 
@@ -32,14 +38,20 @@ class _Background:
         """Begin without a thread, as a forked child does."""
         # Reentrant, as the garbage collector may start something while it is held.
         self._lock = threading.RLock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: SharedLoop | None = None
         self.thread: threading.Thread | None = None
 
-    def loop(self) -> asyncio.AbstractEventLoop:
+    @property
+    def is_here(self) -> bool:
+        """Whether this thread runs the loop, or does the loop's work as its visitor."""
+        visited = self._loop is not None and self._loop.is_visited
+        return visited or threading.current_thread() is self.thread
+
+    def loop(self) -> SharedLoop:
         """The running loop."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = SharedLoop()
                 self.thread = threading.Thread(
                     target=self._loop.run_forever, name="langswarm-blocking", daemon=True
                 )
@@ -54,8 +66,9 @@ os.register_at_fork(after_in_child=_background.forget)
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end and return what it returns, from sync code.
 
-    Context variables are those of the caller, and what the coroutine sets is set for the caller
-    afterwards, as if it had been awaited. Interrupting the wait cancels the coroutine.
+    It runs on the background loop, in the caller's thread or in the loop's own. Context variables
+    are those of the caller, and what the coroutine sets is set for the caller afterwards, as if it
+    had been awaited. Interrupting the wait cancels the coroutine.
 
     Args:
         coroutine: What to run.
@@ -63,65 +76,143 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         BaseException: Whatever the coroutine raises.
     """
-    if threading.current_thread() is _background.thread or _loop_waits.get():
+    if _background.is_here or _loop_waits.get():
         # Sync code that a middleware or hook calls on the background loop: that loop is waiting
         # for it and cannot run anything, so this once another does.
         return _run_elsewhere(coroutine)
     context = contextvars.copy_context()
-    task = start(coroutine, context)
+    running = _Running(coroutine, context)
     try:
-        return task.result()
+        running.visit()
+        return running.result()
     except BaseException:
         # Only an interrupt (KeyboardInterrupt, SystemExit) leaves it running.
-        task.cancel()
+        running.cancel()
         raise
     finally:
         _take_over(context)
 
 
-def start(
-    coroutine: Coroutine[Any, Any, T], context: contextvars.Context | None = None
-) -> Future[T]:
-    """Start a coroutine on the background loop without waiting for it.
+def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Start a coroutine on the background loop without waiting for it, in the caller's context.
 
     Args:
         coroutine: What to run.
-        context: The context to run it in; a copy of the caller's when None.
 
     Returns:
         A future of its outcome; cancelling that cancels the coroutine.
     """
-    loop = _background.loop()
-    outcome: Future[T] = Future()
-    context = contextvars.copy_context() if context is None else context
-    tasks: list[asyncio.Task[T]] = []
+    return _Running(coroutine, contextvars.copy_context()).follow()
 
-    def begin() -> None:
-        if outcome.cancelled():
-            coroutine.close()
+
+class _Running(Generic[T]):
+    """A coroutine on the background loop.
+
+    Args:
+        coroutine: What to run.
+        context: The context to run it in.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context) -> None:
+        self._coroutine = coroutine
+        self._context = context
+        self._loop = _background.loop()
+        self._task: asyncio.Task[T] | None = None
+        self._outcome: Future[T] | None = None
+        self._interrupted = False
+
+    def visit(self) -> None:
+        """Run it in this thread until it has to wait, if that can be now.
+
+        Raises:
+            KeyboardInterrupt: If that came meanwhile.
+        """
+        if asyncio._get_running_loop() is not None:
             return
-        task = loop.create_task(_carried(coroutine), context=context)
-        tasks.append(task)
-        task.add_done_callback(finish)
+        if not (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            self._loop.visit(self._begin, self._is_done)
+            return
+        # An interrupt in the middle of it would leave undone what the loop's thread, where none
+        # arrives, always does.
+        signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            self._loop.visit(self._begin, self._is_done)
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._interrupted:
+            raise KeyboardInterrupt
 
-    def finish(task: asyncio.Task[T]) -> None:
-        coroutine.close()  # if it was cancelled before it began
-        if outcome.cancelled():
+    def result(self) -> T:
+        """What comes of it; waits for that."""
+        if self._task is None or not self._task.done():
+            return self.follow().result()
+        if self._task.cancelled():
+            raise CancelledError  # a thread's, as where it is waited for
+        error = self._task.exception()
+        if error is not None:
+            raise _brought(error)
+        return self._task.result()
+
+    def follow(self) -> Future[T]:
+        """Let the loop's thread run it, or go on with it.
+
+        Returns:
+            A future of its outcome; cancelling that cancels the coroutine.
+        """
+        outcome = self._outcome = Future()
+        outcome.add_done_callback(self._cancelled)
+        self._loop.call_soon_threadsafe(self._go_on)
+        return outcome
+
+    def cancel(self) -> None:
+        """Let it be cancelled, if it still runs."""
+        if self._outcome is not None:
+            self._outcome.cancel()
+        elif self._task is None:
+            self._coroutine.close()
+        elif not self._task.done():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        elif not self._task.cancelled():
+            self._task.exception()  # it was not asked for if an interrupt came first
+
+    def _interrupt(self, *_: object) -> None:
+        if self._interrupted:  # whoever asks again does not want to wait for it
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def _is_done(self) -> bool:
+        return self._task is not None and self._task.done()
+
+    def _begin(self) -> asyncio.Task[T]:
+        task = self._task = self._loop.create_task(_carried(self._coroutine), context=self._context)
+        return task
+
+    def _go_on(self) -> None:
+        assert self._outcome is not None
+        if self._task is None and self._outcome.cancelled():
+            self._coroutine.close()
+            return
+        task = self._begin() if self._task is None else self._task
+        task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        assert self._outcome is not None
+        self._coroutine.close()  # if it was cancelled before it began
+        if self._outcome.cancelled():
             return
         if task.cancelled():
-            outcome.cancel()
+            self._outcome.cancel()
         elif (error := task.exception()) is not None:
-            outcome.set_exception(error.carried if isinstance(error, _Carried) else error)
+            self._outcome.set_exception(_brought(error))
         else:
-            outcome.set_result(task.result())
+            self._outcome.set_result(task.result())
 
-    def cancel(done: Future[T]) -> None:
-        if done.cancelled() and tasks:
-            loop.call_soon_threadsafe(tasks[0].cancel)
-
-    outcome.add_done_callback(cancel)
-    loop.call_soon_threadsafe(begin)
-    return outcome
+    def _cancelled(self, outcome: Future[T]) -> None:
+        if outcome.cancelled() and self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
 
 
 class _Carried(Exception):  # noqa: N818 - never seen outside
@@ -130,6 +221,10 @@ class _Carried(Exception):  # noqa: N818 - never seen outside
     def __init__(self, carried: BaseException) -> None:
         super().__init__()
         self.carried = carried
+
+
+def _brought(error: BaseException) -> BaseException:
+    return error.carried if isinstance(error, _Carried) else error
 
 
 async def _carried(coroutine: Coroutine[Any, Any, T]) -> T:

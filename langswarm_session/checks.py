@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from langswarm_session.blocks import Block
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.models import MessageRole, SessionMessage, new_id, utc_now
+from langswarm_session.storage.rows import check_text
 
 MAX_ID_LENGTH = 512
 """How many characters a session's or user's id may have."""
@@ -102,6 +103,40 @@ def make_message(
         return SessionMessage(role=role, content=content, metadata=metadata or {})
     except ValidationError as error:
         raise InvalidInputError(describe(error), session_id=session_id) from None
+
+
+def text_message(
+    role: MessageRole, text: str, native: dict[str, Any] | None = None
+) -> SessionMessage:
+    """A new message of nothing but a text, in a third of the time that it takes to validate one.
+
+    Args:
+        role: Who speaks.
+        text: What is said; a `str` itself, of no subclass.
+        native: What a format adds to it, as JSON values; the message's own from now on.
+
+    Raises:
+        InvalidInputError: If there is half of a character in the text.
+    """
+    check_text(text)
+    return SessionMessage._trusted(
+        {
+            "id": new_id(),
+            "role": role,
+            "content": text,
+            "timestamp": utc_now(),
+            "name": None,
+            "metadata": {},
+            "provider": None,
+            "model": None,
+            "provider_message_id": None,
+            "usage": None,
+            "finish_reason": None,
+            "turn_id": None,
+            "seq": None,
+            "native": native,
+        }
+    )
 
 
 def as_messages(messages: object, session_id: str) -> list[SessionMessage]:

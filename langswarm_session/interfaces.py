@@ -239,6 +239,7 @@ class ISessionStorage(ABC):
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
+        user_id: str | None = None,
     ) -> Appended:
         """Add messages to the log: to the turn whose token is given, or as a turn of their own.
 
@@ -247,8 +248,11 @@ class ISessionStorage(ABC):
 
         Args:
             key: For a turn of their own: if the key is known, its turn's messages are returned.
+            user_id: Whose session it must be; another user's is refused as if it did not exist,
+                before all else that is looked at. None: whoever's it is.
 
         Raises:
+            SessionNotFoundError: If there is no such session, or it is another user's.
             SessionBusyError: If another turn is open.
             SessionInactiveError: If the session takes no new turn.
             TurnLostError: If the token's lease is not held any more.
@@ -266,6 +270,7 @@ class ISessionStorage(ABC):
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
+        user_id: str | None = None,
     ) -> TurnStart:
         """Take the session's lease and store the messages that begin the turn.
 
@@ -273,6 +278,9 @@ class ISessionStorage(ABC):
         returned as ``replayed``; an open one is busy; a cancelled or failed one is opened again
         if nothing followed it, keeping what it began with, and a key's turn is begun anew
         otherwise.
+
+        Args:
+            user_id: Whose session it must be, as for `append`.
 
         Raises:
             InvalidInputError: If there is no message.

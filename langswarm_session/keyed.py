@@ -54,7 +54,9 @@ class KeyedSessions:
             InvalidInputError: If the limit is negative.
             SessionStorageError: If they cannot be read.
         """
-        session = self._known(session_id) or await self.find(session_id)
+        # The session found before; not where it must be a user's, as it may have changed hands.
+        session = self._known(session_id) if self.user_id is None else None
+        session = session or await self.find(session_id)
         if session is None:
             return []
         try:
@@ -78,7 +80,7 @@ class KeyedSessions:
         if session is not None:
             try:
                 await session.record(messages)
-            except SessionNotFoundError:  # deleted since: begin anew
+            except SessionNotFoundError:  # deleted since, or another user's by now: begin anew
                 self._latest = None
             else:
                 return
@@ -123,8 +125,6 @@ class KeyedSessions:
             await session.clear_messages()
 
     def _known(self, session_id: str) -> BaseSession | None:
-        """The session found before; not where it must be a user's, as it may have changed hands."""
+        """The session found before. It may be gone by now, which a write to it finds out."""
         latest = self._latest
-        if latest is None or self.user_id is not None or latest.session_id != session_id:
-            return None
-        return latest
+        return latest if latest is not None and latest.session_id == session_id else None

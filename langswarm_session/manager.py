@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from html import escape
+from inspect import signature
 from types import TracebackType
 from typing import Any, Self
 
@@ -147,6 +148,7 @@ class SessionManager(ISessionManager):
             )
         elif storage_config:
             raise InvalidInputError("storage_config goes with a storage's name, not with a storage")
+        _check_writes(storage)
         self._storage = storage
         self._providers: dict[str, IProviderSession] = {}
         self._options: dict[str, str | Mapping[str, Any]] = {}
@@ -687,6 +689,18 @@ class SessionManager(ISessionManager):
         options = self._options.get(name, {})
         given = {} if isinstance(options, str) else options
         return ProviderSessionFactory.create_provider_session(name, **{**given, "api_key": "-"})
+
+
+def _check_writes(storage: ISessionStorage) -> None:
+    """Raises InvalidInputError if a storage cannot be told whose session a write is for."""
+    for write in (storage.append, storage.begin_turn):
+        takes = signature(write).parameters.values()
+        if not any(each.name == "user_id" or each.kind is each.VAR_KEYWORD for each in takes):
+            raise InvalidInputError(
+                f"{type(storage).__name__}.{write.__name__}() takes no user_id: the storage was "
+                "written for an older langswarm-session. Let it refuse another user's session, as "
+                "docs/storage.md says, or get a newer version of it"
+            )
 
 
 def _hours_ago(hours: float) -> int:

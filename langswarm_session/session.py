@@ -339,7 +339,11 @@ class BaseSession(ISession):
 
         async def append() -> Appended:
             appended = await self._storage.append(
-                self.session_id, processed, expected_revision=expected_revision, key=key
+                self.session_id,
+                processed,
+                expected_revision=expected_revision,
+                key=key,
+                user_id=self.user_id,
             )
             self._moved(appended.record)
             return appended

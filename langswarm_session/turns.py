@@ -404,7 +404,9 @@ class Runtime:
         async def attempt() -> None:
             lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
             try:
-                start = await self.storage.begin_turn(session_id, messages, lease, key=key)
+                start = await self.storage.begin_turn(
+                    session_id, messages, lease, key=key, user_id=session.user_id
+                )
             except asyncio.CancelledError:
                 # It may or may not have happened.
                 end = TurnEnd(turn.token, TurnStatus.CANCELLED, error="cancelled as it began")

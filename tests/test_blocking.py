@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from typing import TypeVar
@@ -67,8 +68,18 @@ async def failing(error: BaseException) -> None:
     raise error
 
 
+async def which_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
 async def thread_name() -> str:
     return threading.current_thread().name
+
+
+def wait_until_asleep() -> None:
+    """Until the background loop sleeps, so that the next call is run in the caller's thread."""
+    while blocking.run(thread_name()) == "langswarm-blocking":
+        pass
 
 
 # Where it works
@@ -107,9 +118,80 @@ def test_from_ten_threads_at_once() -> None:
     assert sorted(results) == list(range(10))
 
 
-def test_all_callers_share_one_background_thread() -> None:
-    names = {in_thread(lambda: blocking.run(thread_name())) for _ in range(3)}
-    assert names == {blocking.run(thread_name())} == {"langswarm-blocking"}
+def test_all_callers_share_one_loop() -> None:
+    loops = {in_thread(lambda: blocking.run(which_loop())) for _ in range(3)}
+    assert loops == {blocking.run(which_loop())}
+    assert blocking.start(which_loop()).result(30) in loops
+
+
+def test_what_need_not_wait_runs_in_the_callers_thread() -> None:
+    wait_until_asleep()
+    assert blocking.run(thread_name()) == threading.current_thread().name
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+
+
+def test_what_has_to_wait_goes_on_in_the_background() -> None:
+    async def look() -> list[str]:
+        names = [threading.current_thread().name]
+        await asyncio.sleep(0)
+        names.append(threading.current_thread().name)
+        await asyncio.sleep(0.001)
+        return [*names, threading.current_thread().name]
+
+    wait_until_asleep()
+    here = threading.current_thread().name
+    assert blocking.run(look()) == [here, here, "langswarm-blocking"]
+
+
+async def test_inside_a_running_loop_the_background_thread_does_it() -> None:
+    assert blocking.run(thread_name()) == "langswarm-blocking"
+
+
+def test_it_is_a_task_in_the_callers_thread_too() -> None:
+    async def timed() -> bool:
+        async with asyncio.timeout(30):
+            await asyncio.sleep(0)
+        return asyncio.current_task() is not None
+
+    wait_until_asleep()
+    assert blocking.run(timed())
+
+
+def test_a_caller_that_never_rests_keeps_nobody_out() -> None:
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.is_set():
+            blocking.run(value(7))
+
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    try:
+        for _ in range(100):
+            assert blocking.start(thread_name()).result(30) == "langswarm-blocking"
+    finally:
+        ended.set()
+        thread.join(30)
+
+
+def test_a_generator_that_nobody_reads_to_its_end_is_closed() -> None:
+    closed = threading.Event()
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            closed.set()
+
+    async def first() -> int:
+        return await anext(numbers())
+
+    wait_until_asleep()
+    assert blocking.run(first()) == 1
+    gc.collect()
+    assert closed.wait(30)
 
 
 def test_from_sync_code_on_the_background_loop() -> None:
@@ -117,9 +199,10 @@ def test_from_sync_code_on_the_background_loop() -> None:
     async def hook() -> tuple[int, str]:
         return blocking.run(value(7)), blocking.run(thread_name())
 
-    result, name = in_thread(lambda: blocking.run(hook()))
-    assert result == 7
-    assert name != "langswarm-blocking"
+    for call in (in_thread, lambda work: work()):
+        result, name = call(lambda: blocking.run(hook()))
+        assert result == 7
+        assert name == "langswarm-blocking-nested"
 
 
 def test_from_sync_code_at_any_depth() -> None:
@@ -257,6 +340,30 @@ def test_an_interrupt_cancels_the_coroutine() -> None:
         print(blocking.run(value()))
         """
     ) == ["cancelled", "interrupted", "usable"]
+
+
+def test_an_interrupt_waits_for_what_is_done_in_the_callers_thread() -> None:
+    assert program(
+        """
+        import os, signal
+        from langswarm_session import blocking
+        async def write(times):
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+            print("whole", flush=True)
+        async def where():
+            import threading
+            return threading.current_thread().name
+        for times in (1, 2):
+            while blocking.run(where()) != "MainThread":
+                pass
+            try:
+                blocking.run(write(times))
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        """
+    ) == ["whole", "interrupted", "interrupted"]
 
 
 # Context variables

@@ -5,8 +5,10 @@ import asyncio
 import pytest
 
 from langswarm_session import (
+    InMemorySessionStorage,
     InvalidInputError,
     RevisionConflictError,
+    SessionManager,
     SessionMessage,
     SessionNotFoundError,
     set_session_manager,
@@ -68,6 +70,22 @@ class TestUsers:
         await bob.clear("chat")
         assert await bob.edit("chat", lambda session: session.get_messages()) is None
         assert await said(ann) == ["secret"]
+
+    async def test_a_write_looks_up_nothing_once_the_session_was_found(self):
+        lookups = []
+
+        class Storage(InMemorySessionStorage):
+            async def get_session(self, session_id):
+                lookups.append(session_id)
+                return await super().get_session(session_id)
+
+        ann = KeyedSessions("a_door", SessionManager(Storage()), "ann")
+        await ann.record("chat", [user("a")])
+        del lookups[:]
+        await ann.record("chat", [user("b")])
+        assert lookups == []
+        assert await said(ann) == ["a", "b"]
+        assert lookups == ["chat"]
 
     async def test_nobody_writes_to_one_that_changed_hands(self, manager):
         ann = KeyedSessions("a_door", manager, "ann")

@@ -247,6 +247,27 @@ class TestArchive:
 
 
 class TestDelete:
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda session: session.send_message("y"),
+            lambda session: session.record(SessionMessage(role="user", content="y")),
+            lambda session: session.begin_turn("y"),
+            lambda session: session.add_system_message("y"),
+        ],
+        ids=["send_message", "record", "begin_turn", "add_system_message"],
+    )
+    async def test_what_was_created_anew_for_another_user_is_another_session(
+        self, manager, session, mock, texts, write
+    ):
+        await session.send_message("x")
+        await manager.delete_session(session.session_id)
+        another = await manager.create_session("bob", "mock", "echo", session_id=session.session_id)
+        with pytest.raises(SessionNotFoundError):
+            await write(session)
+        assert len(mock.requests) == 1
+        assert await texts(another) == []
+
     async def test_nothing_of_it_is_left(self, manager, session, texts):
         await session.send_message("x", idempotency_key="k")
         await manager.delete_session(session.session_id)
@@ -482,3 +503,23 @@ async def test_archiving_at_a_revision(session):
     assert session.status is SessionStatus.ACTIVE
     await session.archive(expected_revision=session.revision)
     assert session.status is SessionStatus.ARCHIVED
+
+
+class OldStorage(InMemorySessionStorage):
+    """One that was written before writes said whose session they are for."""
+
+    async def append(self, session_id, messages, *, token=None, expected_revision=None, key=None):
+        raise AssertionError("nothing is written")
+
+
+class PassingOn(InMemorySessionStorage):
+    async def append(self, *args, **options):
+        return await super().append(*args, **options)
+
+
+async def test_a_storage_that_cannot_check_the_user_is_refused():
+    with pytest.raises(InvalidInputError, match=r"OldStorage\.append\(\) takes no user_id"):
+        SessionManager(OldStorage())
+    async with SessionManager(PassingOn()) as manager:
+        session = await manager.create_session("ann", "mock", "echo")
+        assert (await session.send_message("x")).text == "You said: x"

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from langchain_langswarm.plain import FORMAT
 from langswarm_session.bulk import unchecked
+from langswarm_session.checks import text_message
 from langswarm_session.models import MessageRole, SessionMessage
 
 _NO_ID = {"id": None}
@@ -70,7 +71,7 @@ def from_text(message: BaseMessage) -> SessionMessage | None:
         return None
     content: Any = message.content
     if message.id is None:
-        return SessionMessage(role=text.role, content=content, native={FORMAT: _NO_ID})
+        return text_message(text.role, content, {FORMAT: dict(_NO_ID)})
     return SessionMessage(id=message.id, role=text.role, content=content) if message.id else None
 
 

@@ -15,7 +15,7 @@ from llama_index.core.base.llms.types import ChatMessage
 
 from langswarm_session.blocks import Block, TextBlock, ToolCallBlock, ToolResultBlock
 from langswarm_session.bulk import unchecked
-from langswarm_session.checks import storable
+from langswarm_session.checks import storable, text_message
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
 from llama_index_langswarm.blocks import (
@@ -57,7 +57,7 @@ def from_llama_index(message: ChatMessage) -> SessionMessage:
     with storable("a message"):
         text = _plain_text(message)
         if text is not None:
-            return SessionMessage(role=MessageRole(message.role.value), content=text)
+            return text_message(MessageRole(message.role.value), text)
         neutral = _neutral(message)
         kept = _kept(message, neutral)
         # What encode() made is JSON already and needs no second look.

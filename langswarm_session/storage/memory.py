@@ -312,11 +312,13 @@ class InMemorySessionStorage(ISessionStorage):
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
+        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
         _check(messages)
         with self._lock:
             log = self._log(session_id)
+            rules.check_owner(log.record, user_id)
             fresh = rules.new_messages(session_id, messages, _stored(log, messages))
             if not fresh:
                 if messages:
@@ -349,11 +351,13 @@ class InMemorySessionStorage(ISessionStorage):
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
+        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
         _check(messages)
         with self._lock:
             log = self._log(session_id)
+            rules.check_owner(log.record, user_id)
             fresh = rules.new_messages(session_id, messages, _stored(log, messages))
             rules.check_begins(session_id, messages)
             known = log.known_turn(key, None if fresh else messages[-1])

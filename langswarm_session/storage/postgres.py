@@ -270,11 +270,13 @@ class PostgresSessionStorage(ISessionStorage):
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
+        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
 
         async def job(connection: Connection, unclear: bool) -> Appended:
             session = await self._load(connection, session_id)
+            rules.check_owner(session.record, user_id)
             return await log.append(
                 session, messages, token, expected_revision, key, unclear=unclear
             )
@@ -292,6 +294,7 @@ class PostgresSessionStorage(ISessionStorage):
             revision=expected_revision,
             status=None if own_key is None else TurnStatus.COMPLETE.value,
             key=own_key,
+            user_id=user_id,
         )
         done = await self._engine.write(write)
         if isinstance(done, Appended):
@@ -307,12 +310,14 @@ class PostgresSessionStorage(ISessionStorage):
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
+        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
         rules.check_begins(session_id, messages)
 
         async def job(connection: Connection, unclear: bool) -> TurnStart:
             session = await self._load(connection, session_id)
+            rules.check_owner(session.record, user_id)
             return await log.begin_turn(
                 session, messages, lease, key, expected_revision, unclear=unclear
             )
@@ -326,6 +331,7 @@ class PostgresSessionStorage(ISessionStorage):
             revision=expected_revision,
             status=None if key is None else TurnStatus.OPEN.value,
             key=key,
+            user_id=user_id,
         )
         done = await self._engine.write(write)
         if isinstance(done, TurnStart):

@@ -20,10 +20,10 @@ from langswarm_session.errors import (
     StorageClosedError,
     StorageUnavailableError,
 )
+from langswarm_session.shared_loop import SharedLoop
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.postgres_calls import JobCall, Live, TimedCall, too_late, typed
 from langswarm_session.storage.postgres_jobs import Isolation, Job, Jobs
-from langswarm_session.storage.postgres_loop import SharedLoop
 from langswarm_session.storage.postgres_pool import CLOSE_TIME, PoolSettings
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_write import Write

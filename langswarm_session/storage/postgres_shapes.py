@@ -27,6 +27,7 @@ _TYPES = ("smallint", "text", "bigint", "bytea", "text")
 # The places of a write's values; those after the state are for the function only.
 _SESSION, _TOKEN, _NEXT_TOKEN, _OWNER, _SECONDS, _REVISION, _SIZE = range(7)
 _FIRST_SUM, _STATE, _STATUS, _ANSWERED, _ERROR, _KEY, _DIGEST = 7, 11, 12, 13, 14, 15, 16
+_USER = 17
 
 
 class Shape(NamedTuple):
@@ -64,6 +65,7 @@ def shape_of(values: Sequence[Any]) -> Shape | None:
         keeps=values[_NEXT_TOKEN] is not None,
         leases=values[_SECONDS] is not None,
         checks=values[_REVISION] is not None,
+        owned=values[_USER] is not None,
         counts=values[_FIRST_SUM:_STATE] != (None,) * len(_SUMS),
         states=values[_STATE] is not None,
     )
@@ -78,6 +80,7 @@ def _make(
     keeps: bool,
     leases: bool,
     checks: bool,
+    owned: bool,
     counts: bool,
     states: bool,
 ) -> Shape:
@@ -99,8 +102,8 @@ def _make(
     else:
         where.append("s.turn_token IS NULL AND s.status IN ('active', 'error')")
         changes.append("turn_count = s.turn_count + 1")
-    if checks:
-        where.append(f"s.revision = {given(_REVISION)}")
+    equal = (("revision", _REVISION, checks), ("user_id", _USER, owned))
+    where += [f"s.{name} = {given(place)}" for name, place, is_given in equal if is_given]
     if counts:
         sums = enumerate(_SUMS, _FIRST_SUM)
         changes += [f"{n} = s.{n} + coalesce({given(at)}::bigint, 0)" for at, n in sums]

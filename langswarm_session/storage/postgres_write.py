@@ -13,7 +13,13 @@ from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_shapes import FIELDS, shape_of
 
 _ARGUMENTS = ", ".join(f"${n}" for n in range(1, 26))
-_WRITE = f"SELECT key, {FIELDS} FROM {{write_together}}({_ARGUMENTS})"
+_WRITE = (
+    f"SELECT key, {FIELDS} FROM {{write_together}}({_ARGUMENTS}) WITH ORDINALITY "
+    # The function knows of no user whose session it must be. One that is another's makes this
+    # divide by zero: then nothing of it is kept, and each write is done by its own job, which says
+    # why. It takes a session that was deleted, and created again for another, to come to that.
+    "WHERE 1 / coalesce(user_id = ($26::text[])[ordinality], true)::int = 1"
+)
 
 
 class Write(TimedCall):
@@ -31,11 +37,12 @@ class Write(TimedCall):
         answered: Whether there is a reply among the messages.
         error: Why it was cancelled or failed.
         key: The turn's key.
+        user_id: Whose the session must be.
         job: What to do in a transaction if any of that does not hold; the argument says whether
             the write may have been made already, and only the answer was lost.
 
     Attributes:
-        values: What the function is given of it, beside its messages.
+        values: What the statement is given of it, beside its messages.
         shape: The statement that does it without the function; None if there is none.
         is_odd: Whether to leave it to the job at once.
     """
@@ -64,6 +71,7 @@ class Write(TimedCall):
         answered: bool = False,
         error: str | None = None,
         key: IdempotencyKey | None = None,
+        user_id: str | None = None,
     ) -> None:
         super().__init__(batch.size)
         self.session_id = session_id
@@ -85,6 +93,7 @@ class Write(TimedCall):
             maybe_text(error),
             maybe_text(key.key if key else None),
             maybe_text(key.digest if key else None),
+            maybe_text(user_id),
         )
         self.shape = shape_of(self.values)
 
@@ -102,15 +111,17 @@ async def send(
     not to be waited for, is left without a result.
 
     Raises:
-        asyncpg.PostgresError: If a message is stored already, or a key; then none was made.
+        asyncpg.PostgresError: If a message is stored already, or a key, or a session is another
+            user's than it must be; then none was made.
     """
     shape = group[0].shape if may_wait and len(group) == 1 else None
     if shape is not None and connection.prepares:
         values = shape.pick(group[0].values, group[0].batch.rows)
         found = await connection.fetch(tables.sql(shape.query), *values) or [(None,)]
     else:
-        columns = map(_column, zip(*(write.values for write in group), strict=True))
-        found = await connection.fetch(tables.sql(_WRITE), may_wait, *columns, *_messages(group))
+        *columns, users = map(_column, zip(*(write.values for write in group), strict=True))
+        given = (may_wait, *columns, *_messages(group), users)
+        found = await connection.fetch(tables.sql(_WRITE), *given)
     for write, row in zip(group, found, strict=True):
         if row[0]:
             write.result = to_record(row[1:])

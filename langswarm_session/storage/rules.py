@@ -76,6 +76,12 @@ def not_found(session_id: str) -> SessionNotFoundError:
     )
 
 
+def check_owner(record: SessionRecord, user_id: str | None) -> None:
+    """Raises SessionNotFoundError unless the session is the user's, if one is named."""
+    if user_id is not None and record.user_id != user_id:
+        raise not_found(record.session_id)
+
+
 def exists(session_id: str) -> SessionExistsError:
     """The id is taken."""
     return SessionExistsError(

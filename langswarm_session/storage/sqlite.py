@@ -211,12 +211,13 @@ class SQLiteSessionStorage(ISessionStorage):
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
+        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
             if not batch.messages:
-                record, place = log.load(connection, session_id)
+                record, place = log.load(connection, session_id, user_id)
                 if batch.stored:
                     if key is not None:
                         known = log.known_turn(connection, record, place, batch, key)
@@ -226,18 +227,24 @@ class SQLiteSessionStorage(ISessionStorage):
                 return Appended(record, batch.merged([]))
             if token is not None:
                 record, place = log.update_held(
-                    connection, log.ADD, batch.counted(), session_id, token, expected_revision
+                    connection,
+                    log.ADD,
+                    batch.counted(),
+                    session_id,
+                    token,
+                    expected_revision,
+                    user_id,
                 )
                 turn = record.turn_id or 0
                 stored = log.insert(connection, place, record.last_seq, turn, batch)
                 return Appended(record, stored, len(batch.messages))
             if key is not None:
-                record, place = log.load(connection, session_id)
+                record, place = log.load(connection, session_id, user_id)
                 known = log.known_turn(connection, record, place, batch, key)
                 if known is not None and rules.check_known(known, key, record) == "replay":
                     return Appended(record, log.select_turn(connection, place, known.turn))
             record, place = log.update_free(
-                connection, log.APPEND, batch.counted(), session_id, expected_revision
+                connection, log.APPEND, batch.counted(), session_id, expected_revision, user_id
             )
             turn = record.last_seq - len(batch.messages) + 1
             if key is not None:
@@ -246,7 +253,7 @@ class SQLiteSessionStorage(ISessionStorage):
             return Appended(record, stored, len(batch.messages))
 
         # What goes on with a turn that is open is not refused, however many calls wait.
-        return await self._store(session_id, messages, job, must=token is not None)
+        return await self._store(session_id, messages, job, must=token is not None, user_id=user_id)
 
     async def begin_turn(
         self,
@@ -256,6 +263,7 @@ class SQLiteSessionStorage(ISessionStorage):
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
+        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
         rules.check_begins(session_id, messages)
@@ -268,7 +276,7 @@ class SQLiteSessionStorage(ISessionStorage):
                     return start
             values = (*batch.counted(), *held)
             record, place = log.update_free(
-                connection, log.BEGIN, values, session_id, expected_revision
+                connection, log.BEGIN, values, session_id, expected_revision, user_id
             )
             turn = record.turn_id or 0
             if key is not None:
@@ -279,7 +287,7 @@ class SQLiteSessionStorage(ISessionStorage):
         def resumed(
             connection: sqlite3.Connection, batch: log.Batch, held: tuple[Any, ...]
         ) -> TurnStart | None:
-            record, place = log.load(connection, session_id)
+            record, place = log.load(connection, session_id, user_id)
             known = log.known_turn(connection, record, place, batch, key)
             if known is None:
                 return None
@@ -299,7 +307,7 @@ class SQLiteSessionStorage(ISessionStorage):
             log.save_status(connection, place, known.turn, TurnStatus.OPEN)
             return TurnStart(record, log.select_turn(connection, place, known.turn))
 
-        return await self._store(session_id, messages, job)
+        return await self._store(session_id, messages, job, user_id=user_id)
 
     async def end_turn(
         self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
@@ -516,6 +524,7 @@ class SQLiteSessionStorage(ISessionStorage):
         job: Callable[[sqlite3.Connection, log.Batch], T],
         *,
         must: bool = False,
+        user_id: str | None = None,
     ) -> T:
         """Run a job that stores messages; if an id is known, again without that message."""
         batch = log.Batch(messages)
@@ -531,7 +540,7 @@ class SQLiteSessionStorage(ISessionStorage):
             pass
 
         def careful(connection: sqlite3.Connection) -> T:
-            place = log.place_of(connection, session_id)
+            _, place = log.load(connection, session_id, user_id)
             stored = log.select_stored(connection, place, messages)
             fresh = rules.new_messages(session_id, messages, stored)
             return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))

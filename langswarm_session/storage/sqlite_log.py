@@ -35,11 +35,12 @@ _COUNTED = (
 _LEASED = "turn_token = ?, turn_owner = ?, turn_expires = ?"
 _FREE = (
     f"WHERE session_id = ? AND status IN {rules.WRITABLE!r} AND turn_token IS NULL "
-    f"AND revision = ifnull(?, revision) RETURNING {FIELDS}, key"
+    "AND revision = ifnull(?, revision) AND user_id = ifnull(?, user_id) "
+    f"RETURNING {FIELDS}, key"
 )
 _HELD = (
     "WHERE session_id = ? AND turn_token = ? AND revision = ifnull(?, revision) "
-    f"RETURNING {FIELDS}, key"
+    f"AND user_id = ifnull(?, user_id) RETURNING {FIELDS}, key"
 )
 
 APPEND = f"UPDATE sessions SET {_COUNTED}, turn_count = turn_count + 1 {_FREE}"
@@ -129,18 +130,25 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-def load(connection: sqlite3.Connection, session_id: str) -> tuple[SessionRecord, Place]:
+def load(
+    connection: sqlite3.Connection, session_id: str, user_id: str | None = None
+) -> tuple[SessionRecord, Place]:
     """The session's row.
 
+    Args:
+        user_id: Whose it must be; None: whoever's it is.
+
     Raises:
-        SessionNotFoundError: If there is none.
+        SessionNotFoundError: If there is none, or it is another user's.
     """
     row = connection.execute(
         f"SELECT {FIELDS}, key FROM sessions WHERE session_id = ?", (session_id,)
     ).fetchone()
     if row is None:
         raise rules.not_found(session_id)
-    return split(row)
+    record, place = split(row)
+    rules.check_owner(record, user_id)
+    return record, place
 
 
 def place_of(connection: sqlite3.Connection, session_id: str) -> Place:
@@ -193,16 +201,18 @@ def update_free(
     values: tuple[Any, ...],
     session_id: str,
     expected_revision: int | None,
+    user_id: str | None = None,
 ) -> tuple[SessionRecord, Place]:
     """Move the row of a session that no turn holds; a turn whose lease ran out is ended.
 
     Raises:
         SessionNotFoundError, SessionInactiveError, RevisionConflictError, SessionBusyError
     """
-    row = connection.execute(statement, (*values, session_id, expected_revision)).fetchone()
+    given = (*values, session_id, expected_revision, user_id)
+    row = connection.execute(statement, given).fetchone()
     if row is None:
-        make_free(connection, *load(connection, session_id), expected_revision)
-        row = connection.execute(statement, (*values, session_id, None)).fetchone()
+        make_free(connection, *load(connection, session_id, user_id), expected_revision)
+        row = connection.execute(statement, (*values, session_id, None, user_id)).fetchone()
     return split(row)
 
 
@@ -237,16 +247,17 @@ def update_held(
     session_id: str,
     token: str,
     expected_revision: int | None = None,
+    user_id: str | None = None,
 ) -> tuple[SessionRecord, Place]:
     """Move the row of a session whose lease is held.
 
     Raises:
         SessionNotFoundError, TurnLostError, RevisionConflictError
     """
-    values = (*values, session_id, token, expected_revision)
+    values = (*values, session_id, token, expected_revision, user_id)
     row = connection.execute(statement, values).fetchone()
     if row is None:
-        record, _ = load(connection, session_id)
+        record, _ = load(connection, session_id, user_id)
         if record.turn_token == token:
             rules.check_revision(record, expected_revision)
         raise rules.lost(session_id)

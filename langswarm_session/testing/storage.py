@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from langswarm_session.testing.storage_life import LifeTests
 from langswarm_session.testing.storage_log import LogTests
+from langswarm_session.testing.storage_owners import OwnerTests
 from langswarm_session.testing.storage_replace import EditTests
 from langswarm_session.testing.storage_restore import RestoreTests
 from langswarm_session.testing.storage_search import SearchTests
@@ -12,7 +13,14 @@ from langswarm_session.testing.storage_turns import TurnTests
 
 
 class StorageConformance(
-    SessionTests, LogTests, EditTests, TurnTests, RestoreTests, SearchTests, LifeTests
+    SessionTests,
+    LogTests,
+    EditTests,
+    TurnTests,
+    OwnerTests,
+    RestoreTests,
+    SearchTests,
+    LifeTests,
 ):
     """The conformance tests of a storage.
 

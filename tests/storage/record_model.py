@@ -200,10 +200,11 @@ class Record:
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
 
-    def find(self, session: str) -> Session:
-        if session not in self.sessions:
+    def find(self, session: str, user: str | None = None) -> Session:
+        found = self.sessions.get(session)
+        if found is None or user not in (None, found.user):
             raise Refusal(SessionNotFoundError)
-        return self.sessions[session]
+        return found
 
     def create(self, session: str, user: str) -> None:
         if session in self.sessions:
@@ -258,8 +259,9 @@ class Record:
         token: str | None = None,
         key: IdempotencyKey | None = None,
         revision: int | None = None,
+        user: str | None = None,
     ) -> Result:
-        found = self.find(session)
+        found = self.find(session, user)
         refusals = found.refusals(token, revision)
         if not messages:
             return Result([])
@@ -289,10 +291,11 @@ class Record:
         lease: Lease,
         key: IdempotencyKey | None = None,
         revision: int | None = None,
+        user: str | None = None,
     ) -> Result:
         if not messages:
             raise Refusal(InvalidInputError, SessionNotFoundError)
-        found = self.find(session)
+        found = self.find(session, user)
         refusals = found.refusals(None, revision)
         turn = found.with_key(key)
         if turn is not None and found.known(turn, key) == "replay":

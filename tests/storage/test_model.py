@@ -58,6 +58,7 @@ ENDS = [TurnStatus.COMPLETE, TurnStatus.CANCELLED, TurnStatus.FAILED]
 
 sessions = st.sampled_from(SESSIONS)
 users = st.sampled_from(["ann", "bob"])
+owners = st.sampled_from([None, None, "ann", "bob"])
 keys = st.none() | st.builds(IdempotencyKey, st.sampled_from("kl"), st.sampled_from("de"))
 indexes = st.integers(0, 50)
 roles = st.sampled_from([MessageRole.USER, MessageRole.ASSISTANT, MessageRole.SYSTEM])
@@ -282,6 +283,7 @@ class Machine(RuleBasedStateMachine):
         old=st.lists(indexes, max_size=2),
         key=keys,
         kind=revisions,
+        owner=owners,
     )
     def append(
         self,
@@ -290,11 +292,14 @@ class Machine(RuleBasedStateMachine):
         old: list[int],
         key: IdempotencyKey | None,
         kind: str | None,
+        owner: str | None,
     ) -> None:
         revision, batch = self.revision(session, kind), self.messages(new, old)
         self.same(
-            lambda: self.record.append(session, batch, key=key, revision=revision),
-            lambda storage: storage.append(session, batch, key=key, expected_revision=revision),
+            lambda: self.record.append(session, batch, key=key, revision=revision, user=owner),
+            lambda storage: storage.append(
+                session, batch, key=key, expected_revision=revision, user_id=owner
+            ),
         )
 
     @precondition(lambda self: self.sent)
@@ -344,6 +349,7 @@ class Machine(RuleBasedStateMachine):
         key=keys,
         seconds=expiries,
         kind=revisions,
+        owner=owners,
     )
     def begin(
         self,
@@ -353,14 +359,15 @@ class Machine(RuleBasedStateMachine):
         key: IdempotencyKey | None,
         seconds: int,
         kind: str | None,
+        owner: str | None,
     ) -> None:
         revision, batch = self.revision(session, kind), self.messages(new, old)
         begun = lease(seconds)
         self.leases.append((begun.token, session))
         self.same(
-            lambda: self.record.begin_turn(session, batch, begun, key, revision),
+            lambda: self.record.begin_turn(session, batch, begun, key, revision, owner),
             lambda storage: storage.begin_turn(
-                session, batch, begun, key=key, expected_revision=revision
+                session, batch, begun, key=key, expected_revision=revision, user_id=owner
             ),
         )
 

@@ -172,6 +172,7 @@ class RedisSessionStorage(ISessionStorage):
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
+        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
         place, messages = self._place(session_id), tuple(messages)
@@ -182,11 +183,14 @@ class RedisSessionStorage(ISessionStorage):
             token=token or "",
             revision=expected_revision,
             key=key if token is None else None,
+            user_id=user_id,
         )
         if record is not None:
             return _appended(record, messages, None if token is None else record.turn_id)
         return await self._decide(
-            place, lambda session: flows.append(session, messages, token, expected_revision, key)
+            place,
+            lambda session: flows.append(session, messages, token, expected_revision, key),
+            user_id,
         )
 
     async def begin_turn(
@@ -197,6 +201,7 @@ class RedisSessionStorage(ISessionStorage):
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
+        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
         rules.check_begins(session_id, messages)
@@ -210,6 +215,7 @@ class RedisSessionStorage(ISessionStorage):
             lease=int(lease.seconds * 1_000_000),
             revision=expected_revision,
             key=key,
+            user_id=user_id,
         )
         if record is not None:
             appended = _appended(record, messages, None)
@@ -217,6 +223,7 @@ class RedisSessionStorage(ISessionStorage):
         return await self._decide(
             place,
             lambda session: flows.begin_turn(session, messages, lease, key, expected_revision),
+            user_id,
         )
 
     async def end_turn(
@@ -363,6 +370,7 @@ class RedisSessionStorage(ISessionStorage):
         status: str = "",
         error: str | None = None,
         state: str | None = None,
+        user_id: str | None = None,
     ) -> SessionRecord | None:
         """Write by one script, unless something stands in the way that has to be decided on."""
         rows = [word for message in messages for word in encode(message)]
@@ -373,19 +381,23 @@ class RedisSessionStorage(ISessionStorage):
         words: list[Word] = [self._prefix, place.session_id, kind]
         words += [to_bytes(token), to_bytes(owner), lease, "" if revision is None else revision]
         words += [_optional(key.key if key else None), _optional(key.digest if key else None)]
-        words += [status, _optional(error), _optional(state), *sums, *rows]
+        words += [status, _optional(error), _optional(state), *sums, _optional(user_id), *rows]
         reply = await self._writes.write("write", [place.key("s")], place.nonce, *words)
         if isinstance(reply, list):
             return to_record(reply)
         place.made = reply == b"made"
         return None
 
-    async def _decide(self, place: Place, flow: Callable[[Session], Awaitable[T]]) -> T:
+    async def _decide(
+        self, place: Place, flow: Callable[[Session], Awaitable[T]], user_id: str | None = None
+    ) -> T:
         """Load the session and do what is to be done, again if somebody else wrote meanwhile."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                return await flow(await load(place))
+                session = await load(place)
+                rules.check_owner(session.record, user_id)
+                return await flow(session)
             except (MovedError, MadeError):
                 self._check(deadline)
 

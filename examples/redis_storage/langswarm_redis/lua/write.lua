@@ -3,14 +3,15 @@
 -- KEYS[1]  the session's hash
 -- ARGV     again, nonce, prefix, session id, kind ('append', 'begin', 'add', 'end'), token, owner,
 --          lease in microseconds, expected revision, idempotency key, its digest, status, error,
---          provider state, input, output, cached and reasoning tokens, then each message: its id,
---          its row without seq and turn. What may be missing is '' or has a '+' before it.
+--          provider state, input, output, cached and reasoning tokens, whose session it must be,
+--          then each message: its id, its row without seq and turn. What may be missing is '' or
+--          has a '+' before it.
 -- Returns  the session's fields; 'look' if it has to be looked at more closely, nothing having been
 --          written; 'made' if this is said again, as the answer was lost, and was made before
 local session, again, nonce, prefix, id, kind = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local token, owner, lease, revision = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local status = ARGV[12]
-local FIRST = 19
+local FIRST = 20
 
 local function key(kind_of_key)
   return prefix .. kind_of_key .. ':' .. id
@@ -35,6 +36,10 @@ if not found.number then
 end
 if again == '1' and string.find(found.recent, nonce, 1, true) then
   return 'made'
+end
+local user = optional(ARGV[19])
+if user and user ~= found.user_id then
+  return 'look'
 end
 local begins = kind == 'append' or kind == 'begin'
 if begins then

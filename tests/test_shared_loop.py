@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from langswarm_session.storage.postgres_loop import SharedLoop
+from langswarm_session.shared_loop import SharedLoop
 
 
 @pytest.fixture
@@ -60,6 +60,69 @@ def test_what_is_scheduled_inside_wakes_it(loop: SharedLoop, schedule: str) -> N
     loop.leave()
     assert done.wait(10)
     assert ran != [threading.get_ident()]
+
+
+def visit(loop: SharedLoop, begin: Callable[[], object], is_done: Callable[[], bool]) -> None:
+    while not loop.visit(begin, is_done):  # it goes to sleep in a moment
+        time.sleep(0.001)
+
+
+def test_a_visitor_does_what_follows_at_once(loop: SharedLoop) -> None:
+    ran: list[int] = []
+
+    async def work() -> None:
+        assert asyncio.get_running_loop() is loop
+        assert loop.is_visited
+        for _ in range(3):
+            ran.append(threading.get_ident())
+            await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+    visit(loop, lambda: tasks.append(loop.create_task(work())), lambda: tasks[0].done())
+    assert ran == [threading.get_ident()] * 3
+    assert not loop.is_visited
+
+
+def test_what_a_visitor_leaves_is_done_by_the_loop(loop: SharedLoop) -> None:
+    ran: list[int] = []
+    done = threading.Event()
+
+    def last() -> None:
+        ran.append(threading.get_ident())
+        done.set()
+
+    visit(
+        loop, lambda: (loop.call_soon(ran.append, 0).cancel(), loop.call_soon(last)), lambda: True
+    )
+    assert done.wait(10)
+    assert len(ran) == 1
+    assert ran[0] not in (0, threading.get_ident())
+
+
+def test_a_visitor_goes_when_the_loop_is_needed(loop: SharedLoop) -> None:
+    stopped = threading.Event()
+    turns: list[int] = []
+
+    async def spin() -> None:
+        while not stopped.is_set():
+            turns.append(threading.get_ident())
+            await asyncio.sleep(0)
+
+    def begin() -> None:
+        loop.create_task(spin())
+        threading.Timer(0.01, loop.call_soon_threadsafe, [stopped.set]).start()
+
+    visit(loop, begin, lambda: False)
+    assert stopped.wait(10)
+
+
+def test_nobody_visits_where_something_raised(loop: SharedLoop) -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        visit(loop, fail, lambda: False)
+    visit(loop, lambda: None, lambda: True)
 
 
 def test_nothing_runs_while_somebody_is_inside(loop: SharedLoop) -> None:
