@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
@@ -406,6 +407,29 @@ async def test_a_storage_call_cancelled_anywhere_is_made_whole_or_not_at_all(
                 each.text for each in await storage.get_messages("s") if each.turn_id == turn.id
             ]
             assert said in (["first"], ["q"], ["q", "a", "b"])
+
+
+async def test_a_connection_given_up_as_it_was_made_is_not_complained_of(
+    postgres_schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(postgres_schema) as storage:
+        engine = storage._engine
+        assert engine._jobs is not None
+        assert engine._loop is not None
+        pool = engine._jobs.pool
+
+        async def connect() -> None:
+            await (await pool._connect_once()).close()
+
+        async def everywhere() -> int:
+            waits = await cancel_everywhere(lambda number: until_cancelled(connect(), number))
+            await asyncio.sleep(0.01)  # their transports end
+            gc.collect()
+            return waits
+
+        waits = asyncio.run_coroutine_threadsafe(everywhere(), engine._loop)
+        assert await asyncio.wrap_future(waits) >= 4
+    assert "never retrieved" not in caplog.text
 
 
 # Closing
