@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 M = TypeVar("M")
 
 
@@ -50,12 +52,16 @@ def unchecked(
         extra: What it has beyond its fields; None of a class that takes nothing else.
     """
     made = _new(kind)
-    _set(made, "__dict__", fields)
-    _set(made, "__pydantic_fields_set__", given)
-    _set(made, "__pydantic_extra__", extra)
-    _set(made, "__pydantic_private__", None)
+    _set_fields(made, fields)
+    _set_given(made, given)
+    _set_extra(made, extra)
+    _set_private(made, None)
     return made
 
 
 _new = object.__new__
-_set = object.__setattr__
+# By the slots themselves, which is quicker than by their names.
+_set_fields = BaseModel.__dict__["__dict__"].__set__
+_set_given = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_private = BaseModel.__dict__["__pydantic_private__"].__set__

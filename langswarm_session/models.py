@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from langswarm_session.blocks import Block, JsonObject, Model, text_of
+from langswarm_session.bulk import unchecked
 
 
 class SessionStatus(StrEnum):
@@ -194,23 +195,15 @@ class SessionMessage(Model):
     def _trusted(cls, values: dict[str, Any]) -> Self:
         """A message from values that are known to be valid, and complete.
 
-        Building 20,000 messages this way takes a third of the time that validating them takes,
-        which is what reading a long log costs most.
+        Validating them is what reading a long log would cost most.
         """
-        message = _new(cls)
-        _set(message, "__dict__", values)
-        _set(message, "__pydantic_fields_set__", _MESSAGE_FIELDS)
-        _set(message, "__pydantic_extra__", None)
-        _set(message, "__pydantic_private__", None)
-        return message
+        return unchecked(cls, values, _MESSAGE_FIELDS)
 
     def _placed(self, seq: int, turn_id: int) -> Self:
         """A copy with the place in the log that the storage gave it."""
         return self._trusted({**self.__dict__, "seq": seq, "turn_id": turn_id})
 
 
-_new = object.__new__
-_set = object.__setattr__
 _MESSAGE_FIELDS = set(SessionMessage.model_fields)
 
 
@@ -405,4 +398,4 @@ def to_micros(moment: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """The aware UTC time that lies so many microseconds after 1970-01-01 UTC, exact."""
-    return _EPOCH + timedelta(0, 0, micros)
+    return _EPOCH + micros * _MICROSECOND

@@ -39,6 +39,13 @@ class DatabaseFile:
             return None
         return found.st_dev, found.st_ino
 
+    def log_size(self) -> int:
+        """How many bytes the write-ahead log's file has."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - at each commit, as above
+        except FileNotFoundError:
+            return 0
+
     def open(self) -> sqlite3.Connection:
         """A connection to write with; makes the file and brings its schema up to date.
 

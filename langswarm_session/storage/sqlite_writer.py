@@ -18,33 +18,48 @@ logger = logging.getLogger(__name__)
 _CHECKPOINT_AFTER = 1_000
 """Pages of the write-ahead log after which it is folded into the file: SQLite's own default."""
 
+_FRAME = 4096 + 24
+"""Bytes of a page in the write-ahead log (https://www.sqlite.org/fileformat2.html#walformat)."""
+
 
 class _Log:
-    """How long the write-ahead log is, by estimate: SQLite tells only at a checkpoint."""
+    """How long the write-ahead log is.
+
+    SQLite tells only at a checkpoint, after which it begins to write over the file from its start:
+    until then it is an estimate, but the file's size shows where that was too low.
+    """
 
     _CHARACTERS_A_PAGE, _CHANGES_A_PAGE = 3_000, 16
 
     def __init__(self) -> None:
         self._estimate = 0.0
         self._factor = 1.0
+        self._largest = _CHECKPOINT_AFTER
+        self._size = 0
 
     @property
-    def pages(self) -> float:
-        """Pages since the last checkpoint."""
-        return self._estimate * self._factor
+    def is_long(self) -> bool:
+        """Whether it is to be folded into the file."""
+        # A commit for which the file has to grow is dearer by a third.
+        estimate = self._estimate * self._factor
+        return estimate >= _CHECKPOINT_AFTER or self._size > self._largest
 
-    def grew(self, calls: Sequence[JobCall], changes: int) -> None:
-        """Calls were committed that changed so many rows."""
+    def grew(self, calls: Sequence[JobCall], changes: int, size: int) -> None:
+        """Calls were committed that changed so many rows, and its file has so many bytes now."""
         # A turn alone dirties its session's row, the messages, and an index for place and for id;
         # those that share a commit share most of these pages.
         self._estimate += 3 + len(calls) + changes / self._CHANGES_A_PAGE
         self._estimate += sum(call.size for call in calls) / self._CHARACTERS_A_PAGE
+        self._size = size // _FRAME
 
-    def was_folded(self, pages: int) -> None:
-        """It was as long as this, and starts again."""
+    def was_folded(self, pages: int, folded: int) -> None:
+        """It was as long as this, and so much of it is in the database now."""
         if self._estimate and pages > 0:
             self._factor = min(4.0, max(0.1, pages / self._estimate))
         self._estimate = 0.0
+        # What a reader needs still cannot be written over: then it goes on growing.
+        more = _CHECKPOINT_AFTER if folded < pages else _CHECKPOINT_AFTER // 100
+        self._largest = max(_CHECKPOINT_AFTER, self._size + more)
 
 
 class Pace:
@@ -100,7 +115,7 @@ class Writer:
     @property
     def wants_checkpoint(self) -> bool:
         """Whether the write-ahead log has become long."""
-        return self._log.pages >= _CHECKPOINT_AFTER
+        return self._log.is_long
 
     def commit(self, calls: Sequence[JobCall]) -> None:
         """Run calls in one transaction; if that fails, each in one of its own."""
@@ -135,15 +150,15 @@ class Writer:
 
     def checkpoint(self) -> None:
         """Fold what can be of the write-ahead log into the file."""
-        pages = 0
+        pages = folded = 0
         if self._connection is not None:
             try:
                 row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                pages = row[1]
+                _, pages, folded = row
             except sqlite3.Error as error:
                 # All of it is in the log still, and is folded in the next time.
                 logger.warning("%s", typed_error(error, self._file.path))
-        self._log.was_folded(pages)
+        self._log.was_folded(pages, folded)
 
     def close(self) -> None:
         """Close the connection; the last one to a file folds all of the log into it."""
@@ -175,7 +190,8 @@ class Writer:
                 self._fail(calls, error)
             return
         self.pace.note(time.perf_counter() - started)
-        self._log.grew(calls, connection.total_changes - changes)
+        size = self._file.log_size()
+        self._log.grew(calls, connection.total_changes - changes, size)
 
     def _ready(self, calls: Sequence[JobCall]) -> sqlite3.Connection | None:
         """The connection, opened if need be, to the file that is at the path now."""

@@ -1,0 +1,69 @@
+"""The writer's connection: when the write-ahead log is folded into the file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from langswarm_session import MessageRole, SessionBackend, SessionMessage
+from langswarm_session.records import NewSession
+from langswarm_session.storage.sqlite import SQLiteSessionStorage
+
+FRAME = 4096 + 24
+LIMIT = 1_000
+"""Pages after which the log is to be folded."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+async def storage_with_sessions(path: Path, count: int) -> SQLiteSessionStorage:
+    # Whether an fsync reaches the disk does not matter here.
+    storage = SQLiteSessionStorage(path, synchronous="NORMAL")
+    for number in range(count):
+        new = NewSession(f"s{number}", "user", "mock", "echo", SessionBackend.LOCAL_SQLITE)
+        await storage.create_session(new)
+    return storage
+
+
+def message(size: int) -> SessionMessage:
+    return SessionMessage(role=MessageRole.USER, content="x" * size)
+
+
+def pages(path: Path) -> int:
+    return path.with_name(f"{path.name}-wal").stat().st_size // FRAME
+
+
+async def test_the_log_keeps_its_size_whatever_is_written(path: Path) -> None:
+    storage = await storage_with_sessions(path, 100)
+    # Writes that share a commit add few pages each, those alone many: no estimate fits both.
+    for _ in range(60):
+        await asyncio.gather(*(storage.append(f"s{n}", [message(20)]) for n in range(100)))
+    for number in range(1_500):
+        await storage.append(f"s{number % 100}", [message(20)])
+    size = pages(path)
+    await storage.close()
+    assert LIMIT / 2 < size < 1.2 * LIMIT
+
+
+async def test_the_log_grows_while_a_reader_needs_it_and_no_longer(path: Path) -> None:
+    storage = await storage_with_sessions(path, 1)
+    await storage.append("s0", [message(10)])
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM messages").fetchone()
+        for _ in range(500):
+            await storage.append("s0", [message(12_000)])
+        grown = pages(path)
+        assert grown > 2 * LIMIT
+    for _ in range(500):
+        await storage.append("s0", [message(12_000)])
+    size = pages(path)
+    await storage.close()
+    assert size < grown + 1.2 * LIMIT
