@@ -155,13 +155,14 @@ class PostgresEngine:
         try:
             self._live.add([call])
             sent = self._writer.is_idle and self._writer.fly(call)
+            if not sent:
+                # Before the loop goes on, as this may be the last that it hears of.
+                with self._lock:
+                    self._hand_over(call)
         finally:
             if not sent:
                 self._live.remove(call)
             loop.leave()
-        if not sent:
-            with self._lock:
-                self._hand_over(call)
 
     def _hand_over(self, call: TimedCall) -> None:
         """Leave a call to the thread. With the lock held."""
