@@ -209,7 +209,8 @@ class PostgresSessionStorage(ISessionStorage):
         if user_id is not None:
             where.append(f"user_id = {given(to_text(user_id))}")
         if status is not None:
-            where.append(f"status = {given(status.value)}")
+            # Not as a value: the planner would not know that the index of the active ones will do.
+            where.append(f"status = '{status.value}'")
         if inactive_since is not None:
             where.append(f"last_activity < {given(inactive_since)}")
             where.append(f"active_minute <= {given(inactive_since // _MINUTE)}")

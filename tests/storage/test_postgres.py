@@ -252,6 +252,34 @@ async def test_a_whole_log_is_read_in_its_order_and_not_sorted(
     assert not [line for plan in plans for line in plan if "Sort" in line]
 
 
+async def test_a_cleanup_does_not_walk_over_what_was_archived(
+    storage: PostgresSessionStorage, postgres_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langswarm_session.storage.postgres_pool import Connection
+
+    fetch, plans = Connection.fetch, []
+    table = storage._tables.sql("{sessions}")
+    await asyncio.to_thread(
+        postgres_server.query,
+        f"INSERT INTO {table} (session_id, user_id, provider, model, backend, status, context, "
+        "created_at, last_activity) SELECT 'old ' || n, 'u', 'p', 'm', 'hybrid', 'archived', '{}', "
+        "n, n * 1000000 FROM generate_series(1::bigint, 5000) AS n",
+    )
+    await asyncio.to_thread(postgres_server.query, f"ANALYZE {table}")
+
+    async def explain(self: Connection, query: str, *values: Any) -> list[Any]:
+        plans.append([row[0] for row in await fetch(self, f"EXPLAIN {query}", *values)])
+        return await fetch(self, query, *values)
+
+    monkeypatch.setattr(Connection, "fetch", explain)
+    for n in range(8):  # after a few, a prepared statement may get a plan for all values
+        since = 5_000_000_000 - n
+        page = await storage.list_sessions(status=SessionStatus.ACTIVE, inactive_since=since)
+        assert not page.records
+    assert len(plans) == 8
+    assert not [plan for plan in plans if "langswarm_sessions_of_active" not in "".join(plan)]
+
+
 # Gathered writes
 
 
