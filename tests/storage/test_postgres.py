@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from langswarm_session import (
     blocking,
 )
 from langswarm_session.records import IdempotencyKey, SessionChanges
+from langswarm_session.storage import postgres
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing import StorageConformance
 from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
@@ -250,6 +252,28 @@ async def test_a_whole_log_is_read_in_its_order_and_not_sorted(
         assert await storage.get_messages("s", **options)
     assert len(plans) == 4
     assert not [line for plan in plans for line in plan if "Sort" in line]
+
+
+async def test_the_collector_waits_for_a_long_log_but_not_for_a_silent_server(
+    storage: PostgresSessionStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langswarm_session.storage.postgres_pool import Connection
+
+    await storage.append("s", [user("a")])
+    fetch, seen = Connection.fetch, []
+
+    async def stall(self: Connection, query: str, *values: Any) -> list[Any]:
+        seen.append(gc.isenabled())
+        while not gc.isenabled():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        return await fetch(self, query, *values)
+
+    monkeypatch.setattr(postgres, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(Connection, "fetch", stall)
+    async with asyncio.timeout(10):
+        assert texts(await storage.get_messages("s")) == ["a"]
+    assert seen == [False]
+    assert gc.isenabled()
 
 
 async def test_a_cleanup_does_not_walk_over_what_was_archived(
