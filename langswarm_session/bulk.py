@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -13,9 +14,16 @@ from pydantic import BaseModel
 M = TypeVar("M")
 
 
+_LONGEST = 1.0
+"""After so many seconds without the collector a pause is not prolonged by another: threads that
+read one long log after the other would keep it from its work for ever.
+"""
+
+
 class _Pauses:
     lock = Lock()
     count = 0
+    began = 0.0
 
 
 @contextmanager
@@ -26,7 +34,11 @@ def collector_paused() -> Iterator[None]:
     doubles the time.
     """
     with _Pauses.lock:
-        pausing = _Pauses.count > 0 or gc.isenabled()
+        now = time.monotonic()
+        if _Pauses.count:
+            pausing = now - _Pauses.began < _LONGEST
+        else:
+            pausing, _Pauses.began = gc.isenabled(), now
         if pausing:
             _Pauses.count += 1
             gc.disable()

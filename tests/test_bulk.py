@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import gc
+from contextlib import ExitStack
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from langswarm_session import bulk
 from langswarm_session.bulk import collector_paused, unchecked
 
 
@@ -51,6 +53,21 @@ class TestCollectorPaused:
     def test_it_goes_on_after_an_error(self):
         with pytest.raises(ValueError, match="x"), collector_paused():
             raise ValueError("x")
+        assert gc.isenabled()
+
+    def test_blocks_that_overlap_do_not_keep_it_from_its_work_for_ever(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(bulk, "_LONGEST", 0.0)
+        first, second = ExitStack(), ExitStack()
+        first.enter_context(collector_paused())
+        second.enter_context(collector_paused())
+        assert not gc.isenabled()
+        first.close()
+        assert gc.isenabled()
+        with collector_paused():
+            second.close()
+            assert not gc.isenabled()
         assert gc.isenabled()
 
     def test_one_that_was_switched_off_stays_so(self):

@@ -7,11 +7,13 @@ import re
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
+from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError, MissingDependencyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -40,7 +42,7 @@ try:
     from langswarm_session.storage import postgres_log as log
     from langswarm_session.storage.postgres_engine import PostgresEngine
     from langswarm_session.storage.postgres_pool import Connection, PoolSettings
-    from langswarm_session.storage.postgres_rows import Batch, to_record, to_text
+    from langswarm_session.storage.postgres_rows import Batch, decode_long, to_record, to_text
     from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
     from langswarm_session.storage.postgres_shapes import FIELDS
     from langswarm_session.storage.postgres_write import Write
@@ -83,6 +85,9 @@ _HEALTH = (
 )
 _AT_ONCE = 500
 """Further messages than these are made in a thread, so that no event loop waits for them."""
+
+_LONGEST_PAUSE = 1.0
+"""Seconds that Python's garbage collector may be paused for while rows come in."""
 
 _HOSTS = re.compile(r"([\w.\-%]*|\[[\w:.%]*\])(:\d*)?(,([\w.\-%]*|\[[\w:.%]*\])(:\d*)?)*")
 
@@ -209,7 +214,8 @@ class PostgresSessionStorage(ISessionStorage):
         if user_id is not None:
             where.append(f"user_id = {given(to_text(user_id))}")
         if status is not None:
-            where.append(f"status = {given(status.value)}")
+            # Not as a value: the planner would not know that the index of the active ones will do.
+            where.append(f"status = '{status.value}'")
         if inactive_since is not None:
             where.append(f"last_activity < {given(inactive_since)}")
             where.append(f"active_minute <= {given(inactive_since // _MINUTE)}")
@@ -400,8 +406,10 @@ class PostgresSessionStorage(ISessionStorage):
         values.append(limit)
         query = self._tables.sql(query + _LIMIT.format(len(values)))
 
+        fetch = _fetch_many if limit is None or limit > _AT_ONCE else Connection.fetch
+
         async def job(connection: Connection) -> list[Any]:
-            rows = await connection.fetch(query, *values)
+            rows = await fetch(connection, query, *values)
             if not rows:
                 await log.load(connection, self._tables, session_id, lock=False)
             return rows
@@ -411,7 +419,7 @@ class PostgresSessionStorage(ISessionStorage):
             rows.reverse()
         if len(rows) <= _AT_ONCE:
             return decode_messages(rows)
-        return await asyncio.to_thread(decode_messages, rows)
+        return await asyncio.to_thread(decode_long, rows)
 
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
@@ -540,6 +548,18 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def _load(self, connection: Connection, session_id: str) -> log.Log:
         return await log.load(connection, self._tables, session_id)
+
+
+async def _fetch_many(connection: Connection, query: str, *values: Any) -> list[Any]:
+    """Rows that may be a whole log, which the collector would go over as they come in."""
+    with ExitStack() as pause:
+        pause.enter_context(collector_paused())
+        # A server that does not answer shall not keep it from its work.
+        limit = asyncio.get_running_loop().call_later(_LONGEST_PAUSE, pause.close)
+        try:
+            return await connection.fetch(query, *values)
+        finally:
+            limit.cancel()
 
 
 def _address(dsn: str | None) -> str:

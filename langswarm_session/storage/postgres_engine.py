@@ -23,6 +23,7 @@ from langswarm_session.errors import (
 from langswarm_session.shared_loop import SharedLoop
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.postgres_calls import JobCall, Live, TimedCall, too_late, typed
+from langswarm_session.storage.postgres_errors import is_lost
 from langswarm_session.storage.postgres_jobs import Isolation, Job, Jobs
 from langswarm_session.storage.postgres_pool import CLOSE_TIME, PoolSettings
 from langswarm_session.storage.postgres_schema import Tables
@@ -154,13 +155,14 @@ class PostgresEngine:
         try:
             self._live.add([call])
             sent = self._writer.is_idle and self._writer.fly(call)
+            if not sent:
+                # Before the loop goes on, as this may be the last that it hears of.
+                with self._lock:
+                    self._hand_over(call)
         finally:
             if not sent:
                 self._live.remove(call)
             loop.leave()
-        if not sent:
-            with self._lock:
-                self._hand_over(call)
 
     def _hand_over(self, call: TimedCall) -> None:
         """Leave a call to the thread. With the lock held."""
@@ -184,6 +186,7 @@ class PostgresEngine:
 
     def _start(self) -> SharedLoop:
         loop = self._loop = SharedLoop()
+        loop.set_exception_handler(_complain)
         # A daemon, so that a forgotten close() cannot keep the interpreter from its exit.
         self._thread = threading.Thread(
             target=_run, args=(loop,), name=f"langswarm-postgres-{self.name}", daemon=True
@@ -271,6 +274,20 @@ class PostgresEngine:
         self._live.close()
         await self._jobs.close()
         asyncio.get_running_loop().stop()
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody has heard of, as asyncio does.
+
+    But not that a connection ended which the driver had given up before it stood: the driver leaves
+    a future behind that then fails, and whoever wanted the connection was told of it long ago. No
+    other future fails here, as what fails otherwise is a task.
+    """
+    error = context.get("exception")
+    if type(context.get("future")) is asyncio.Future and error is not None and is_lost(error):
+        logger.debug("a connection that was given up has ended: %r", error)
+    else:
+        loop.default_exception_handler(context)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -50,6 +50,9 @@ GONE = frozenset({"42P01", "42883", "3F000"})
 STALE = frozenset({"26000", "42P05", "0A000"})
 """The states that say that a prepared statement is no good any more; nothing was run."""
 
+_REFUSED = ("23", "40")
+"""The classes of states that say that a statement was undone, and nothing else."""
+
 _SERVER_LEAVES = frozenset({"57P01", "57P02", "57P03", "57P05"})
 _TRANSIENT = frozenset({"53300", "40001", "40P01"})
 
@@ -67,6 +70,11 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
         return not isinstance(error, ValueError)
     return isinstance(error, (OSError, EOFError, asyncpg.InternalClientError))
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the server undid the statement, and its connection is as good as before."""
+    return state_of(error).startswith(_REFUSED)
 
 
 def may_repeat(error: BaseException) -> bool:

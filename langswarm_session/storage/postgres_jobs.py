@@ -10,7 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
 from langswarm_session.errors import SessionError, StorageUnavailableError
-from langswarm_session.storage.postgres_errors import GONE, is_lost, may_repeat, state_of
+from langswarm_session.storage.postgres_errors import (
+    GONE,
+    is_lost,
+    is_refused,
+    may_repeat,
+    state_of,
+)
 from langswarm_session.storage.postgres_pool import Connection, Pool, PoolSettings
 from langswarm_session.storage.postgres_schema import Tables, migrate
 
@@ -133,6 +139,7 @@ class Jobs:
         except Exception as error:
             if number is None or not is_lost(error):
                 await connection.roll_back()
+                usable = is_refused(error)
                 raise
         except asyncio.CancelledError:
             if number is None:

@@ -307,6 +307,10 @@ MIGRATIONS: list[list[str]] = [
         $langswarm$
         """,
     ],
+    # 3: a cleanup looks for the active sessions of long ago, where nearly all others are archived.
+    [
+        "CREATE INDEX {sessions_of_active} ON {sessions} (active_minute) WHERE status = 'active'",
+    ],
 ]
 """One list of statements per version, oldest first. Only ever appended to."""
 
@@ -326,6 +330,7 @@ class Tables:
         "sessions",
         "sessions_by_user",
         "sessions_by_activity",
+        "sessions_of_active",
         "messages",
         "messages_by_id",
         "messages_of_system",

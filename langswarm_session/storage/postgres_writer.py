@@ -17,9 +17,11 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
 from langswarm_session.errors import SessionError
 from langswarm_session.storage.postgres_calls import Flight, TimedCall, too_late, typed
-from langswarm_session.storage.postgres_errors import GONE, is_lost, state_of
+from langswarm_session.storage.postgres_errors import GONE, is_lost, is_refused, state_of
 from langswarm_session.storage.postgres_jobs import Jobs
 from langswarm_session.storage.postgres_pool import Connection
 from langswarm_session.storage.postgres_rows import to_record
@@ -102,7 +104,8 @@ class Writer:
         self, write: Write, connection: Connection, rows: Any, error: BaseException | None
     ) -> None:
         write.work = None
-        closing = self._jobs.pool.release(connection, usable=error is None)
+        usable = error is None or is_refused(error)
+        closing = self._jobs.pool.release(connection, usable=usable)
         if closing is not None and isinstance(error, asyncio.CancelledError):
             self._spawn(self._stop(write, closing, error))
         else:
@@ -207,6 +210,9 @@ class Writer:
             usable = True
             for write in group:
                 write.unclear = False
+        except asyncpg.PostgresError as error:
+            usable = is_refused(error)
+            raise
         finally:
             closing = self._jobs.pool.release(connection, reserved=reserved, usable=usable)
             if closing is not None:

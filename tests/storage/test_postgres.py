@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from langswarm_session import (
     blocking,
 )
 from langswarm_session.records import IdempotencyKey, SessionChanges
+from langswarm_session.storage import postgres
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing import StorageConformance
 from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
@@ -250,6 +252,56 @@ async def test_a_whole_log_is_read_in_its_order_and_not_sorted(
         assert await storage.get_messages("s", **options)
     assert len(plans) == 4
     assert not [line for plan in plans for line in plan if "Sort" in line]
+
+
+async def test_the_collector_waits_for_a_long_log_but_not_for_a_silent_server(
+    storage: PostgresSessionStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langswarm_session.storage.postgres_pool import Connection
+
+    await storage.append("s", [user("a")])
+    fetch, seen = Connection.fetch, []
+
+    async def stall(self: Connection, query: str, *values: Any) -> list[Any]:
+        seen.append(gc.isenabled())
+        while not gc.isenabled():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        return await fetch(self, query, *values)
+
+    monkeypatch.setattr(postgres, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(Connection, "fetch", stall)
+    async with asyncio.timeout(10):
+        assert texts(await storage.get_messages("s")) == ["a"]
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+async def test_a_cleanup_does_not_walk_over_what_was_archived(
+    storage: PostgresSessionStorage, postgres_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langswarm_session.storage.postgres_pool import Connection
+
+    fetch, plans = Connection.fetch, []
+    table = storage._tables.sql("{sessions}")
+    await asyncio.to_thread(
+        postgres_server.query,
+        f"INSERT INTO {table} (session_id, user_id, provider, model, backend, status, context, "
+        "created_at, last_activity) SELECT 'old ' || n, 'u', 'p', 'm', 'hybrid', 'archived', '{}', "
+        "n, n * 1000000 FROM generate_series(1::bigint, 5000) AS n",
+    )
+    await asyncio.to_thread(postgres_server.query, f"ANALYZE {table}")
+
+    async def explain(self: Connection, query: str, *values: Any) -> list[Any]:
+        plans.append([row[0] for row in await fetch(self, f"EXPLAIN {query}", *values)])
+        return await fetch(self, query, *values)
+
+    monkeypatch.setattr(Connection, "fetch", explain)
+    for n in range(8):  # after a few, a prepared statement may get a plan for all values
+        since = 5_000_000_000 - n
+        page = await storage.list_sessions(status=SessionStatus.ACTIVE, inactive_since=since)
+        assert not page.records
+    assert len(plans) == 8
+    assert not [plan for plan in plans if "langswarm_sessions_of_active" not in "".join(plan)]
 
 
 # Gathered writes

@@ -213,6 +213,22 @@ async def test_many_sessions_whose_connection_broke_are_there_once(
     assert len(await storage.get_messages("s")) == 6
 
 
+async def test_what_is_stored_already_costs_no_connection(
+    storage: PostgresSessionStorage, between: Proxy
+) -> None:
+    names = [f"s{n}" for n in range(4)]
+    await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
+    stored = {name: [user("a"), reply("b")] for name in names}
+    for _ in range(3):
+        await asyncio.gather(*(storage.append(name, stored[name]) for name in names))
+    for _ in range(5):
+        await storage.append("s0", stored["s0"])
+        await asyncio.gather(*(storage.append(name, stored[name]) for name in names))
+    assert between.connections <= 10  # as many as may be open at once
+    for name in names:
+        assert texts(await storage.get_messages(name)) == ["a", "b"]
+
+
 async def test_idle_connections_that_were_closed_do_no_harm(
     storage: PostgresSessionStorage, between: Proxy
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,6 +30,7 @@ from langswarm_session import (
 from langswarm_session.records import SessionChanges
 from langswarm_session.storage import postgres_pool, postgres_rows, postgres_writer
 from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.storage.postgres_loop import SharedLoop
 from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
 
 AWAY = (StorageBusyError, StorageUnavailableError)
@@ -408,6 +411,29 @@ async def test_a_storage_call_cancelled_anywhere_is_made_whole_or_not_at_all(
             assert said in (["first"], ["q"], ["q", "a", "b"])
 
 
+async def test_a_connection_given_up_as_it_was_made_is_not_complained_of(
+    postgres_schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(postgres_schema) as storage:
+        engine = storage._engine
+        assert engine._jobs is not None
+        assert engine._loop is not None
+        pool = engine._jobs.pool
+
+        async def connect() -> None:
+            await (await pool._connect_once()).close()
+
+        async def everywhere() -> int:
+            waits = await cancel_everywhere(lambda number: until_cancelled(connect(), number))
+            await asyncio.sleep(0.01)  # their transports end
+            gc.collect()
+            return waits
+
+        waits = asyncio.run_coroutine_threadsafe(everywhere(), engine._loop)
+        assert await asyncio.wrap_future(waits) >= 4
+    assert "never retrieved" not in caplog.text
+
+
 # Closing
 
 
@@ -436,6 +462,38 @@ async def test_close_finishes_what_was_accepted_and_refuses_the_rest(postgres_sc
     async with opened_again(postgres_schema) as again:
         for name in names:
             assert texts(await again.get_messages(name)) == stored[name]
+
+
+async def test_close_waits_for_a_write_that_its_caller_could_not_send(
+    postgres_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the caller has stepped into the loop, and the loop ends at once after that."""
+    async with opened(postgres_schema) as storage:
+        engine = storage._engine
+        here, leave = threading.get_ident(), SharedLoop.leave
+        closing = threading.Thread(target=engine.close)
+
+        def refuse(self: Any, write: Any) -> bool:
+            if threading.get_ident() == here:
+                closing.start()
+                while not engine._closed:
+                    time.sleep(0.001)
+            return False
+
+        def leave_and_wait(self: SharedLoop) -> None:
+            leave(self)
+            if engine._closed:
+                closing.join(10)
+
+        monkeypatch.setattr(postgres_writer.Writer, "fly", refuse)
+        monkeypatch.setattr(SharedLoop, "leave", leave_and_wait)
+        async with asyncio.timeout(20):
+            while not engine._closed:  # the other thread may be awake at the first
+                await storage.append("s", [user("sent")])
+                await asyncio.sleep(0.01)
+        monkeypatch.undo()
+    async with opened_again(postgres_schema) as again:
+        assert texts(await again.get_messages("s"))[-1] == "sent"
 
 
 async def test_close_ends_though_the_server_is_gone(postgres_schema: str) -> None:

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from langswarm_session import InvalidInputError, SessionMessage
 from langswarm_session.models import MessageRole
+from langswarm_session.storage import postgres_rows
 from langswarm_session.storage.postgres_rows import (
+    decode_long,
     encode,
     from_text,
     maybe_text,
@@ -74,3 +76,18 @@ def test_any_session_comes_back(one: str, two: str, three: str, token: str | Non
     columns = to_row(record)
     assert not any("\0" in each for each in columns if isinstance(each, str))
     assert to_record(columns) == record
+
+
+@pytest.mark.parametrize("count", [0, 1, 49, 50, 51, 1203])
+def test_a_long_log_is_decoded_in_order_and_others_run_in_between(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr(postgres_rows, "_TURN", -1.0)
+    monkeypatch.setattr(postgres_rows.time, "sleep", naps.append)
+    columns = encode(SessionMessage(role=MessageRole.USER, content="a"))
+    rows = [(n, *columns[:4], n, columns[4]) for n in range(count)]
+    messages = [decode_message(row) for row in rows]
+    assert decode_long(rows) == messages
+    assert len(naps) == -(-count // 50)
+    assert rows == [None] * count

@@ -60,7 +60,7 @@ async def test_an_older_schema_becomes_a_newer_one_once(
         await each.append("s", [user("c")])
     assert len(await old.get_messages("s")) == 7
     query = "SELECT version FROM {}.langswarm_schema_version ORDER BY version"
-    assert await asyncio.to_thread(ask, postgres_schema, query) == [(1,), (2,), (3,)]
+    assert await asyncio.to_thread(ask, postgres_schema, query) == [(1,), (2,), (3,), (4,)]
     for each in (old, *new):
         await each.close()
 
