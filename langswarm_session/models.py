@@ -33,6 +33,10 @@ class MessageRole(StrEnum):
     TOOL = "tool"
 
 
+RESULT_ROLES = (MessageRole.TOOL, MessageRole.FUNCTION)
+"""Who gives the results of tools."""
+
+
 class SessionBackend(StrEnum):
     """Where the conversation's state is sought.
 
