@@ -13,7 +13,8 @@ from typing import Any, Self
 from langswarm_session import blocking
 from langswarm_session.answering import Outages
 from langswarm_session.checks import check_id, check_limit, check_name, check_seconds
-from langswarm_session.erasing import ErasureReport, erase_user
+from langswarm_session.contexts import check_context
+from langswarm_session.erasing import ErasureReport, erase_user, forget_at_providers
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
@@ -32,8 +33,7 @@ from langswarm_session.interfaces import (
     ISessionStorage,
 )
 from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
-from langswarm_session.pipeline import Pipeline, in_session
-from langswarm_session.provider_state import states_of
+from langswarm_session.pipeline import Pipeline
 from langswarm_session.providers.factory import ProviderSessionFactory
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.rendering import (
@@ -45,7 +45,7 @@ from langswarm_session.rendering import (
     table_html,
 )
 from langswarm_session.searching import MessageHit, Search
-from langswarm_session.session import BaseSession, check_context
+from langswarm_session.session import BaseSession
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.storage.rules import not_found
 from langswarm_session.turns import Runtime
@@ -428,7 +428,7 @@ class SessionManager(ISessionManager):
         """
         session = await self.get_session(session_id, user_id=user_id)
         if at_providers:
-            await self._forget_at_providers(session)
+            await forget_at_providers(session)
         await self._storage.delete_session(session_id)
         await self._pipeline.deleted(session)
 
@@ -574,20 +574,6 @@ class SessionManager(ISessionManager):
                 stack.push_async_callback(self._storage.close)
             for provider in self._providers.values():
                 stack.push_async_callback(provider.close)
-
-    async def _forget_at_providers(self, session: BaseSession) -> None:
-        """Remove what providers keep of a conversation.
-
-        Raises:
-            ProviderSessionError: If one of them could not.
-        """
-        for name, state in states_of(session.context).items():
-            if state.session_id is not None:
-                provider = self._provider(name, session.session_id)
-                try:
-                    await provider.delete_provider_session(state.session_id)
-                except SessionError as error:
-                    raise in_session(error, session.session_id) from error.__cause__
 
     async def _create(
         self,
