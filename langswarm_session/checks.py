@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.models import SessionStatus
 
 MAX_ID_LENGTH = 512
 """How many characters a session's or user's id may have."""
@@ -79,6 +80,18 @@ def check_name(value: object, name: str) -> str:
         InvalidInputError: If it is not a printable string or is empty.
     """
     return check_id(value, name)
+
+
+def check_status(value: SessionStatus | str, session_id: str | None = None) -> SessionStatus:
+    """A session's status.
+
+    Raises:
+        InvalidInputError: If there is no such status.
+    """
+    try:
+        return SessionStatus(value)
+    except ValueError as error:
+        raise InvalidInputError(str(error), session_id=session_id) from error
 
 
 def describe(error: ValidationError) -> str:

@@ -89,7 +89,7 @@ async def forget_at_providers(session: BaseSession) -> None:
     """
     for name, state in states_of(session.context).items():
         if state.session_id is not None:
-            provider = session.manager._provider(name, session.session_id)
+            provider = session.manager._providers.of(name, session.session_id)
             try:
                 await provider.delete_provider_session(state.session_id)
             except SessionError as error:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from langswarm_session import blocking, contexts, editing, fidelity, window
+from langswarm_session import blocking, contexts, window
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
-from langswarm_session.checks import check_id, check_limit, check_name, check_seconds
-from langswarm_session.errors import InvalidInputError, ProviderAuthenticationError, SessionError
-from langswarm_session.fidelity import Loss
+from langswarm_session.checks import check_id, check_limit, check_name, check_seconds, check_status
+from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.given import check_sent, key_of, make_message, texts_or_messages
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.kept_window import KeptWindow
@@ -30,7 +29,6 @@ from langswarm_session.models import (
     new_id,
 )
 from langswarm_session.pipeline import Pipeline
-from langswarm_session.reconcile import Reconciliation, reconcile
 from langswarm_session.records import (
     Appended,
     NewSession,
@@ -43,7 +41,9 @@ from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn
 
 if TYPE_CHECKING:
+    from langswarm_session.fidelity import Loss
     from langswarm_session.manager import SessionManager
+    from langswarm_session.reconcile import Reconciliation
 
 _UNSET: Any = object()
 
@@ -367,6 +367,8 @@ class BaseSession(ISession):
             ProviderSessionError: If a provider that keeps a copy could not remove it; then nothing
                 was removed here either.
         """
+        from langswarm_session import editing
+
         self._manager._check_open()
         await editing.clear(self, expected_revision)
 
@@ -403,6 +405,8 @@ class BaseSession(ISession):
             InvalidInputError, MessageRefusedError, SessionBusyError, SessionNotFoundError,
             SessionInactiveError, SessionStorageError
         """
+        from langswarm_session import editing
+
         self._manager._check_open()
         return await editing.edit(
             self, expected_revision=expected_revision, remove=remove, change=change, add=add
@@ -426,7 +430,7 @@ class BaseSession(ISession):
         self._manager._check_open()
         update = contexts.changes_of(self.context, changes, self.last_seq)
         if update.provider is not None:
-            self._manager._check_provider(update.provider)
+            self._manager._providers.check(update.provider)
         self._record = await self._storage.update_session(
             self.session_id, update, expected_revision=expected_revision
         )
@@ -454,7 +458,7 @@ class BaseSession(ISession):
             SessionNotFoundError, RevisionConflictError, SessionStorageError
         """
         changes = {"provider": provider, **({} if model is None else {"model": model})}
-        self._manager._check_provider(check_name(provider, "provider"))
+        self._manager._providers.check(check_name(provider, "provider"))
         return await self.update_context(expected_revision=expected_revision, **changes)
 
     async def set_summary(self, text: str | None, last_seq: int | None = None) -> SessionContext:
@@ -506,6 +510,8 @@ class BaseSession(ISession):
             ProviderCapabilityError: If the provider keeps no conversations.
             ProviderSessionError: If it cannot be asked.
         """
+        from langswarm_session.reconcile import reconcile
+
         return await reconcile(self, pull=pull)
 
     async def fidelity(self, target: str) -> list[Loss]:
@@ -522,15 +528,9 @@ class BaseSession(ISession):
             MissingDependencyError: If the framework, or the provider's SDK, is not installed.
             UnknownProviderError: If there is no such framework or provider.
         """
-        target = fidelity.check_target(target)
-        messages = await self.get_messages()
-        if fidelity.is_door(target):
-            return fidelity.door_losses(target, messages)
-        losses = partial(fidelity.provider_losses, context=self.context, messages=messages)
-        try:
-            return losses(self._manager._providers.get(target) or self._manager._keyless(target))
-        except ProviderAuthenticationError:  # a known one that was made without a key
-            return losses(self._manager._keyless(target))
+        from langswarm_session.fidelity import losses
+
+        return await losses(self, target)
 
     async def set_status(
         self, status: SessionStatus | str, *, expected_revision: int | None = None
@@ -546,10 +546,7 @@ class BaseSession(ISession):
             RevisionConflictError: If the revision is another.
         """
         self._manager._check_open()
-        try:
-            changes = SessionChanges(status=SessionStatus(status))
-        except ValueError as error:
-            raise InvalidInputError(str(error), session_id=self.session_id) from error
+        changes = SessionChanges(status=check_status(status, self.session_id))
         self._record = await self._storage.update_session(
             self.session_id, changes, expected_revision=expected_revision
         )
@@ -665,7 +662,7 @@ class BaseSession(ISession):
     def _check_answerable(self, options: Mapping[str, Any]) -> None:
         """Raises what can be known to be wrong before anything is stored."""
         self._manager._check_open()
-        provider = self._manager._provider(self.context.provider, self.session_id)
+        provider = self._manager._providers.of(self.context.provider, self.session_id)
         if options.get("tools"):
             as_tools(options["tools"])
         check_tools(provider, options, self.session_id)

@@ -98,7 +98,7 @@ class SummarizingMiddleware(ISessionMiddleware):
         context = session.context
         name = context.provider if provider is None else provider
         if isinstance(name, str):
-            asked = session.manager._provider(name, session.session_id)
+            asked = session.manager._providers.of(name, session.session_id)
         else:
             asked, name = name, name.name
         alone = context.model_copy(
