@@ -205,13 +205,7 @@ if TYPE_CHECKING:
         ProviderCapability as ProviderCapability,
     )
     from langswarm_session.manager import (
-        SessionList as SessionList,
-    )
-    from langswarm_session.manager import (
         SessionManager as SessionManager,
-    )
-    from langswarm_session.manager import (
-        UserSessions as UserSessions,
     )
     from langswarm_session.middleware.logging import (
         LoggingMiddleware as LoggingMiddleware,
@@ -342,6 +336,9 @@ if TYPE_CHECKING:
     from langswarm_session.session import (
         BaseSession as BaseSession,
     )
+    from langswarm_session.session_lists import (
+        SessionList as SessionList,
+    )
     from langswarm_session.storage.factory import (
         StorageFactory as StorageFactory,
     )
@@ -362,6 +359,9 @@ if TYPE_CHECKING:
     )
     from langswarm_session.turns import (
         OpenTurn as OpenTurn,
+    )
+    from langswarm_session.user_sessions import (
+        UserSessions as UserSessions,
     )
 
 _HOMES = {
@@ -432,11 +432,7 @@ _HOMES = {
         "ISessionStorage",
         "ProviderCapability",
     ),
-    "manager": (
-        "SessionList",
-        "SessionManager",
-        "UserSessions",
-    ),
+    "manager": ("SessionManager",),
     "middleware.logging": ("LoggingMiddleware",),
     "middleware.redacting": (
         "Detector",
@@ -500,6 +496,7 @@ _HOMES = {
         "Target",
     ),
     "session": ("BaseSession",),
+    "session_lists": ("SessionList",),
     "storage.factory": ("StorageFactory",),
     "storage.memory": ("InMemorySessionStorage",),
     "storage.postgres": ("PostgresSessionStorage",),
@@ -509,6 +506,7 @@ _HOMES = {
         "call_tools",
     ),
     "turns": ("OpenTurn",),
+    "user_sessions": ("UserSessions",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -206,7 +206,7 @@ class Answering:
 
     def _provider(self, candidate: Fallback) -> IProviderSession:
         session = self._session
-        provider = session.manager._provider(candidate.provider, session.session_id)
+        provider = session.manager._providers.of(candidate.provider, session.session_id)
         check_tools(provider, self._options, session.session_id)
         return provider
 

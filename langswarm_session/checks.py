@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from pydantic import ValidationError
 
-from langswarm_session.blocks import Block
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import MessageRole, SessionMessage, new_id, utc_now
-from langswarm_session.storage.rows import check_text
+from langswarm_session.models import SessionStatus
 
 MAX_ID_LENGTH = 512
 """How many characters a session's or user's id may have."""
@@ -85,91 +82,16 @@ def check_name(value: object, name: str) -> str:
     return check_id(value, name)
 
 
-def make_message(
-    content: str | list[Block] | SessionMessage,
-    role: MessageRole | str,
-    *,
-    session_id: str,
-    metadata: dict[str, Any] | None = None,
-) -> SessionMessage:
-    """A message from what a caller sends.
+def check_status(value: SessionStatus | str, session_id: str | None = None) -> SessionStatus:
+    """A session's status.
 
     Raises:
-        InvalidInputError: If it is no message, or holds what cannot be stored as JSON.
+        InvalidInputError: If there is no such status.
     """
-    if isinstance(content, SessionMessage):
-        return content if metadata is None else with_metadata(content, metadata, session_id)
     try:
-        return SessionMessage(role=role, content=content, metadata=metadata or {})
-    except ValidationError as error:
-        raise InvalidInputError(describe(error), session_id=session_id) from None
-
-
-def text_message(
-    role: MessageRole, text: str, native: dict[str, Any] | None = None
-) -> SessionMessage:
-    """A new message of nothing but a text, in a third of the time that it takes to validate one.
-
-    Args:
-        role: Who speaks.
-        text: What is said; a `str` itself, of no subclass.
-        native: What a format adds to it, as JSON values; the message's own from now on.
-
-    Raises:
-        InvalidInputError: If there is half of a character in the text.
-    """
-    check_text(text)
-    return SessionMessage._trusted(
-        {
-            "id": new_id(),
-            "role": role,
-            "content": text,
-            "timestamp": utc_now(),
-            "name": None,
-            "metadata": {},
-            "provider": None,
-            "model": None,
-            "provider_message_id": None,
-            "usage": None,
-            "finish_reason": None,
-            "turn_id": None,
-            "seq": None,
-            "native": native,
-        }
-    )
-
-
-def as_messages(messages: object, session_id: str) -> list[SessionMessage]:
-    """One message or several, as a list.
-
-    Raises:
-        InvalidInputError: If there is anything else among them.
-    """
-    given = [messages] if isinstance(messages, SessionMessage) else messages
-    if not isinstance(given, list | tuple):
-        given = [given]
-    for message in given:
-        if not isinstance(message, SessionMessage):
-            raise InvalidInputError(
-                f"expected a SessionMessage, not {type(message).__name__}", session_id=session_id
-            )
-    return list(given)
-
-
-def with_metadata(
-    message: SessionMessage, metadata: dict[str, Any], session_id: str
-) -> SessionMessage:
-    """The message with more metadata.
-
-    Raises:
-        InvalidInputError: If the metadata cannot be stored as JSON.
-    """
-    if not isinstance(metadata, dict):
-        raise InvalidInputError("metadata: must be a dict of JSON values", session_id=session_id)
-    try:
-        return message.replaced(metadata={**message.metadata, **metadata})
-    except ValidationError as error:
-        raise InvalidInputError(describe(error), session_id=session_id) from None
+        return SessionStatus(value)
+    except ValueError as error:
+        raise InvalidInputError(str(error), session_id=session_id) from error
 
 
 def describe(error: ValidationError) -> str:

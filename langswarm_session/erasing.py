@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from langswarm_session.errors import SessionError, SessionNotFoundError
+from langswarm_session.pipeline import in_session
 from langswarm_session.provider_state import states_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,21 @@ async def erase_user(
         except SessionError as error:
             report.scrub_error = error
     return report
+
+
+async def forget_at_providers(session: BaseSession) -> None:
+    """Remove what providers keep of a conversation.
+
+    Raises:
+        ProviderSessionError: If one of them could not.
+    """
+    for name, state in states_of(session.context).items():
+        if state.session_id is not None:
+            provider = session.manager._providers.of(name, session.session_id)
+            try:
+                await provider.delete_provider_session(state.session_id)
+            except SessionError as error:
+                raise in_session(error, session.session_id) from error.__cause__
 
 
 async def _erase(

@@ -29,7 +29,7 @@ from langswarm_session.exporting import FORMAT, VERSION, export_session, message
 from langswarm_session.formats.openai_transcripts import to_transcript
 from langswarm_session.models import SessionMessage
 from langswarm_session.rendering import message_html, session_facts
-from langswarm_session.sendable import in_words
+from langswarm_session.sendable.words import in_words
 from langswarm_session.session import BaseSession
 
 Dump = Callable[[Any], str]

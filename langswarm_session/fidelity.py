@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from langswarm_session.errors import InvalidInputError
+from langswarm_session.errors import (
+    InvalidInputError,
+    ProviderAuthenticationError,
+    UnknownProviderError,
+)
 from langswarm_session.models import SessionMessage
+from langswarm_session.providers.factory import ProviderSessionFactory
 from langswarm_session.sendable import RepairKind, make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession
     from langswarm_session.models import SessionContext
+    from langswarm_session.providers.registry import Providers
+    from langswarm_session.session import BaseSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,29 @@ def provider_losses(
         said = f"{repair.kind.value}: {repair.detail}" if repair.detail else repair.kind.value
         by_message.setdefault(repair.message_id or "", []).append(said)
     return [Loss(each, places.get(each), tuple(lost)) for each, lost in by_message.items()]
+
+
+async def losses(session: BaseSession, target: str) -> list[Loss]:
+    """See `BaseSession.fidelity`."""
+    target = check_target(target)
+    messages = await session.get_messages()
+    if is_door(target):
+        return door_losses(target, messages)
+    providers = session.manager._providers
+    found = partial(provider_losses, context=session.context, messages=messages)
+    try:
+        return found(providers.made(target) or _keyless(providers, target))
+    except ProviderAuthenticationError:  # a known one that was made without a key
+        return found(_keyless(providers, target))
+
+
+def _keyless(providers: Providers, target: str) -> IProviderSession:
+    if not ProviderSessionFactory.is_known(target):
+        raise UnknownProviderError(
+            f"there is no framework or provider {target!r}: what can be asked about is {TARGETS}",
+            provider=target,
+        )
+    return providers.keyless(target)
 
 
 def check_target(target: str) -> str:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from html import escape
-from inspect import signature
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langswarm_session import blocking
 from langswarm_session.answering import Outages
-from langswarm_session.checks import check_id, check_limit, check_name, check_seconds
-from langswarm_session.erasing import ErasureReport, erase_user
+from langswarm_session.checks import (
+    check_id,
+    check_limit,
+    check_name,
+    check_seconds,
+    check_status,
+)
+from langswarm_session.contexts import check_context
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
-    RevisionConflictError,
     SessionError,
     SessionExistsError,
     SessionNotFoundError,
-    UnknownProviderError,
 )
-from langswarm_session.fidelity import TARGETS
 from langswarm_session.interfaces import (
     IProviderSession,
     ISessionLifecycleHook,
@@ -33,73 +33,21 @@ from langswarm_session.interfaces import (
     ISessionStorage,
 )
 from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
-from langswarm_session.pipeline import Pipeline, in_session
-from langswarm_session.provider_state import states_of
-from langswarm_session.providers.factory import ProviderSessionFactory
+from langswarm_session.pipeline import Pipeline
+from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
-from langswarm_session.rendering import (
-    SESSION_COLUMNS,
-    SESSIONS_SHOWN,
-    rich_note,
-    rich_table,
-    session_row,
-    table_html,
-)
-from langswarm_session.searching import MessageHit, Search
-from langswarm_session.session import BaseSession, check_context
+from langswarm_session.session import BaseSession
+from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.storage.rules import not_found
 from langswarm_session.turns import Runtime
 
+if TYPE_CHECKING:
+    from langswarm_session.erasing import ErasureReport
+    from langswarm_session.user_sessions import UserSessions
+
 _PAGE = 500
 """How many sessions `iter_sessions` reads at a time."""
-
-ProviderOptions = str | Mapping[str, Any] | IProviderSession
-"""A provider's key, its options, or the provider itself."""
-
-_CLEANED = 1_000
-"""How many sessions a cleanup asks for in one go."""
-
-_AT_ONCE = 50
-"""How many of them it archives at the same time."""
-
-_LEFT_ALONE = (RevisionConflictError, SessionNotFoundError)
-"""What tells a cleanup that a session is inactive no more, or gone."""
-
-
-class SessionList(list[BaseSession]):
-    """Some sessions, newest activity first.
-
-    Attributes:
-        next_cursor: What to pass as ``cursor`` to get those that follow; None if none do.
-    """
-
-    def __init__(self, sessions: Sequence[BaseSession], next_cursor: str | None) -> None:
-        super().__init__(sessions)
-        self.next_cursor = next_cursor
-
-    def _repr_html_(self) -> str:
-        more = "and more" if self.next_cursor is not None else ""
-        return table_html(SESSION_COLUMNS, map(_row, self), more)
-
-    def __rich__(self) -> Any:
-        return rich_table(SESSION_COLUMNS, map(_row, self))
-
-
-def _row(session: BaseSession) -> tuple[object, ...]:
-    return session_row(session._record)
-
-
-class MessageHits(list[MessageHit]):
-    """Messages that were found, newest first.
-
-    Attributes:
-        next_cursor: What to pass as ``cursor`` to get those that follow; None if none do.
-    """
-
-    def __init__(self, hits: Sequence[MessageHit], next_cursor: str | None) -> None:
-        super().__init__(hits)
-        self.next_cursor = next_cursor
 
 
 class SessionManager(ISessionManager):
@@ -148,51 +96,37 @@ class SessionManager(ISessionManager):
             )
         elif storage_config:
             raise InvalidInputError("storage_config goes with a storage's name, not with a storage")
-        _check_writes(storage)
         self._storage = storage
-        self._providers: dict[str, IProviderSession] = {}
-        self._options: dict[str, str | Mapping[str, Any]] = {}
-        if providers is not None and not isinstance(providers, Mapping):
-            raise InvalidInputError("providers are given by name: {'openai': key, ...}")
-        for name, options in (providers or {}).items():
-            if isinstance(options, IProviderSession):
-                self._providers[name] = options
-            elif isinstance(options, str | Mapping):
-                ProviderSessionFactory.check_known(name)
-                self._options[name] = options
-            else:
-                raise InvalidInputError(
-                    f"the provider {name!r} is given by a key, options or an IProviderSession, "
-                    f"not by {type(options).__name__}"
-                )
-        if fallback is not None:
-            ProviderSessionFactory.check_known(fallback)
-        self._fallback = fallback
+        self._providers = Providers(providers, fallback)
         self._pipeline = Pipeline()
         self._outages = Outages()
         self._runtime = Runtime(storage, lease_seconds=lease_seconds, turn_wait=turn_wait)
         self._closed = False
 
     def __repr__(self) -> str:
-        names = sorted({*self._providers, *self._options})
-        return f"<{type(self).__name__} on {self._storage!r}, providers: {', '.join(names) or '-'}>"
+        names = ", ".join(self._providers.names) or "-"
+        return f"<{type(self).__name__} on {self._storage!r}, providers: {names}>"
 
     def _repr_html_(self) -> str:
         try:
             sessions = self._newest()
         except SessionError as error:  # a notebook shows a manager that was closed, too
             return escape(f"{self!r} ({error})")
-        return table_html(SESSION_COLUMNS, map(_row, sessions), repr(self))
+        return sessions.to_html(repr(self))
 
     def __rich__(self) -> Any:
+        from langswarm_session.rendering import rich_note
+
         try:
             sessions = self._newest()
         except SessionError as error:  # as a notebook does
             return rich_note(f"{self!r} ({error})")
-        return rich_note(repr(self), rich_table(SESSION_COLUMNS, map(_row, sessions)))
+        return rich_note(repr(self), sessions.__rich__())
 
     def _newest(self) -> SessionList:
         """The sessions that are shown; blocks."""
+        from langswarm_session.rendering import SESSIONS_SHOWN
+
         return blocking.run(self.list_sessions(SESSIONS_SHOWN))
 
     async def __aenter__(self) -> Self:
@@ -237,7 +171,7 @@ class SessionManager(ISessionManager):
             SessionStorageError: If the storage fails.
         """
         self._check_open()
-        self._check_provider(check_name(provider, "provider"))
+        self._providers.check(check_name(provider, "provider"))
         return await self._create(user_id, provider, model, backend, session_id, context)
 
     async def get_or_create_session(
@@ -323,7 +257,7 @@ class SessionManager(ISessionManager):
         """All users' sessions, newest activity first; the arguments are `list_user_sessions`'s."""
         return await self._list(None, limit, status, cursor)
 
-    async def iter_sessions(
+    def iter_sessions(
         self, user_id: str | None = None, *, status: SessionStatus | str | None = None
     ) -> AsyncIterator[BaseSession]:
         """All sessions, newest activity first, read as they are used; each comes once.
@@ -338,28 +272,13 @@ class SessionManager(ISessionManager):
         Raises:
             InvalidInputError: If an argument cannot be used.
         """
-        if user_id is not None:
-            check_id(user_id, "user_id")
-        seen: set[str] = set()
-        newest: int | None = None
-        while True:
-            cursor, fresh, first = None, False, newest
-            while True:
-                page = await self._list(user_id, _PAGE, status, cursor)
-                for session in page:
-                    activity = session._record.last_activity
-                    first = activity if first is None else max(first, activity)
-                    if session.session_id not in seen:
-                        seen.add(session.session_id)
-                        fresh = True
-                        yield session
-                cursor = page.next_cursor
-                known = newest is not None and page and page[-1]._record.last_activity < newest
-                if cursor is None or known:
-                    break
-            newest = first
-            if not fresh:
-                return
+
+        async def page_at(cursor: str | None) -> SessionList:
+            if user_id is not None:
+                check_id(user_id, "user_id")
+            return await self._list(user_id, _PAGE, status, cursor)
+
+        return each_once(page_at)
 
     async def search_messages(
         self,
@@ -388,6 +307,8 @@ class SessionManager(ISessionManager):
             InvalidInputError: If an argument cannot be used.
             SessionNotFoundError: If there is no such session, or it is not the user's.
         """
+        from langswarm_session.searching import Search
+
         self._check_open()
         checked = check_limit(limit, optional=False) or 0
         if user_id is not None:
@@ -428,9 +349,11 @@ class SessionManager(ISessionManager):
             SessionNotFoundError: If there is none.
             ProviderSessionError: If the provider could not; then nothing was removed here either.
         """
+        from langswarm_session.erasing import forget_at_providers
+
         session = await self.get_session(session_id, user_id=user_id)
         if at_providers:
-            await self._forget_at_providers(session)
+            await forget_at_providers(session)
         await self._storage.delete_session(session_id)
         await self._pipeline.deleted(session)
 
@@ -456,6 +379,8 @@ class SessionManager(ISessionManager):
             InvalidInputError: If it is no user's id.
             SessionStorageError: If the sessions cannot be listed.
         """
+        from langswarm_session.erasing import erase_user
+
         self._check_open()
         return await erase_user(
             self, check_id(user_id, "user_id"), at_providers=at_providers, scrub=scrub
@@ -476,20 +401,11 @@ class SessionManager(ISessionManager):
         Raises:
             SessionStorageError: If the storage fails; what was archived by then stays so.
         """
-        self._check_open()
-        since, archived, cursor = _hours_ago(max_inactive_hours), 0, None
-        while True:
-            page = await self._storage.list_sessions(
-                status=SessionStatus.ACTIVE, inactive_since=since, limit=_CLEANED, cursor=cursor
-            )
-            for first in range(0, len(page.records), _AT_ONCE):
-                some = page.records[first : first + _AT_ONCE]
-                archived += await self._archive_inactive(some)
-            if page.next_cursor is None:
-                return archived
-            cursor = page.next_cursor
+        from langswarm_session.inactivity import archive_inactive
 
-    async def iter_inactive_sessions(
+        return await archive_inactive(self, max_inactive_hours)
+
+    def iter_inactive_sessions(
         self, max_inactive_hours: float = 24, *, status: SessionStatus | str | None = None
     ) -> AsyncIterator[BaseSession]:
         """The sessions that nobody has written to for a while, latest activity first.
@@ -501,41 +417,14 @@ class SessionManager(ISessionManager):
             max_inactive_hours: For how long, in hours.
             status: Only those with this status.
         """
-        self._check_open()
-        wanted = _status(status)
-        since, cursor = _hours_ago(max_inactive_hours), None
-        while True:
-            page = await self._storage.list_sessions(
-                status=wanted, inactive_since=since, cursor=cursor
-            )
-            for record in page.records:
-                session = BaseSession(self, record)
-                if session.context.auto_archive:
-                    yield session
-            if page.next_cursor is None:
-                return
-            cursor = page.next_cursor
+        from langswarm_session.inactivity import inactive
 
-    async def _archive_inactive(self, records: Sequence[SessionRecord]) -> int:
-        """Archive those that are as they were and may be archived; together, as they can share
-        a commit.
-
-        Returns:
-            How many were.
-        """
-        sessions = [BaseSession(self, record) for record in records]
-        outcomes = await asyncio.gather(
-            *(each.archive(expected_revision=each.revision) for each in sessions
-              if each.context.auto_archive),
-            return_exceptions=True,
-        )  # fmt: skip
-        for outcome in outcomes:
-            if outcome is not None and not isinstance(outcome, _LEFT_ALONE):
-                raise outcome
-        return outcomes.count(None)
+        return inactive(self, max_inactive_hours, status)
 
     def for_user(self, user_id: str) -> UserSessions:
         """A view in which only this user's sessions exist."""
+        from langswarm_session.user_sessions import UserSessions
+
         return UserSessions(self, check_id(user_id, "user_id"))
 
     def add_provider_session(self, provider: str, provider_session: IProviderSession) -> None:
@@ -545,11 +434,7 @@ class SessionManager(ISessionManager):
             InvalidInputError: If it is not a provider.
         """
         check_name(provider, "provider")
-        if not isinstance(provider_session, IProviderSession):
-            raise InvalidInputError(
-                f"expected an IProviderSession, not {type(provider_session).__name__}"
-            )
-        self._providers[provider] = provider_session
+        self._providers.add(provider, provider_session)
 
     def add_global_middleware(self, middleware: ISessionMiddleware) -> None:
         """Let a middleware see the messages of all sessions that are got from now on."""
@@ -574,22 +459,8 @@ class SessionManager(ISessionManager):
         async with AsyncExitStack() as stack:
             if self._owns_storage:
                 stack.push_async_callback(self._storage.close)
-            for provider in self._providers.values():
+            for provider in self._providers:
                 stack.push_async_callback(provider.close)
-
-    async def _forget_at_providers(self, session: BaseSession) -> None:
-        """Remove what providers keep of a conversation.
-
-        Raises:
-            ProviderSessionError: If one of them could not.
-        """
-        for name, state in states_of(session.context).items():
-            if state.session_id is not None:
-                provider = self._provider(name, session.session_id)
-                try:
-                    await provider.delete_provider_session(state.session_id)
-                except SessionError as error:
-                    raise in_session(error, session.session_id) from error.__cause__
 
     async def _create(
         self,
@@ -636,7 +507,7 @@ class SessionManager(ISessionManager):
     ) -> SessionList:
         self._check_open()
         checked = check_limit(limit, optional=False)
-        wanted = _status(status)
+        wanted = None if status is None else check_status(status)
         if not checked:
             return SessionList([], cursor)
         page = await self._storage.list_sessions(
@@ -647,151 +518,3 @@ class SessionManager(ISessionManager):
     def _check_open(self) -> None:
         if self._closed:
             raise ManagerClosedError("the manager was closed; make a new one")
-
-    def _check_provider(self, name: str) -> None:
-        """Raises UnknownProviderError unless a session's provider can be found."""
-        if name not in self._providers and self._fallback is None:
-            ProviderSessionFactory.check_known(name)
-
-    def _provider(self, name: str, session_id: str) -> IProviderSession:
-        provider = self._providers.get(name)
-        if provider is not None:
-            return provider
-        if name not in self._options and self._fallback is not None:
-            if name != self._fallback:
-                return self._provider(self._fallback, session_id)
-        elif not ProviderSessionFactory.is_known(name):
-            raise UnknownProviderError(
-                f"nobody answers in this session: its provider {name!r} is none of ours. It was "
-                "written to by a framework; give it a provider with "
-                "update_context(provider=..., model=...)",
-                session_id=session_id,
-                provider=name,
-            )
-        options = self._options.get(name, {})
-        key, others = (options, {}) if isinstance(options, str) else (None, dict(options))
-        others.setdefault("api_key", key)
-        provider = ProviderSessionFactory.create_provider_session(name, **others)
-        self._providers[name] = provider
-        return provider
-
-    def _keyless(self, name: str) -> IProviderSession:
-        """A provider that is asked what it takes, and sent nothing: it needs no key for that.
-
-        Raises:
-            UnknownProviderError: If there is none of that name.
-        """
-        if not ProviderSessionFactory.is_known(name):
-            raise UnknownProviderError(
-                f"there is no framework or provider {name!r}: what can be asked about is {TARGETS}",
-                provider=name,
-            )
-        options = self._options.get(name, {})
-        given = {} if isinstance(options, str) else options
-        return ProviderSessionFactory.create_provider_session(name, **{**given, "api_key": "-"})
-
-
-def _check_writes(storage: ISessionStorage) -> None:
-    """Raises InvalidInputError if a storage cannot be told whose session a write is for."""
-    for write in (storage.append, storage.begin_turn):
-        takes = signature(write).parameters.values()
-        if not any(each.name == "user_id" or each.kind is each.VAR_KEYWORD for each in takes):
-            raise InvalidInputError(
-                f"{type(storage).__name__}.{write.__name__}() takes no user_id: the storage was "
-                "written for an older langswarm-session. Let it refuse another user's session, as "
-                "docs/storage.md says, or get a newer version of it"
-            )
-
-
-def _hours_ago(hours: float) -> int:
-    """A point in time, in microseconds since 1970."""
-    checked = check_seconds(hours, "max_inactive_hours")
-    return time.time_ns() // 1000 - int(checked * 3_600_000_000)
-
-
-def _status(status: SessionStatus | str | None) -> SessionStatus | None:
-    """Raises InvalidInputError if there is no such status."""
-    try:
-        return None if status is None else SessionStatus(status)
-    except ValueError as error:
-        raise InvalidInputError(str(error)) from error
-
-
-class UserSessions:
-    """A manager as one user sees it: no other user's sessions exist in it.
-
-    Made by `SessionManager.for_user`; the methods are the manager's without the user.
-    """
-
-    def __init__(self, manager: SessionManager, user_id: str) -> None:
-        self.manager = manager
-        self.user_id = user_id
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.user_id!r} in {self.manager!r}>"
-
-    async def create_session(
-        self,
-        provider: str,
-        model: str,
-        backend: SessionBackend | str = SessionBackend.PROVIDER_NATIVE,
-        session_id: str | None = None,
-        **context: Any,
-    ) -> BaseSession:
-        """See `SessionManager.create_session`."""
-        return await self.manager.create_session(
-            self.user_id, provider, model, backend, session_id, **context
-        )
-
-    async def get_or_create_session(self, session_id: str, **context: Any) -> BaseSession:
-        """See `SessionManager.get_or_create_session`."""
-        return await self.manager.get_or_create_session(session_id, self.user_id, **context)
-
-    async def get_session(self, session_id: str) -> BaseSession:
-        """See `SessionManager.get_session`."""
-        return await self.manager.get_session(session_id, user_id=self.user_id)
-
-    async def list_sessions(
-        self,
-        limit: int = 100,
-        *,
-        status: SessionStatus | str | None = None,
-        cursor: str | None = None,
-    ) -> SessionList:
-        """See `SessionManager.list_user_sessions`."""
-        return await self.manager.list_user_sessions(
-            self.user_id, limit, status=status, cursor=cursor
-        )
-
-    def iter_sessions(
-        self, *, status: SessionStatus | str | None = None
-    ) -> AsyncIterator[BaseSession]:
-        """See `SessionManager.iter_sessions`."""
-        return self.manager.iter_sessions(self.user_id, status=status)
-
-    async def search_messages(
-        self,
-        text: str,
-        *,
-        session_id: str | None = None,
-        role: MessageRole | str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> MessageHits:
-        """See `SessionManager.search_messages`."""
-        return await self.manager.search_messages(
-            text,
-            user_id=self.user_id,
-            session_id=session_id,
-            role=role,
-            limit=limit,
-            cursor=cursor,
-        )
-
-    async def archive_session(self, session_id: str) -> None:
-        """See `SessionManager.archive_session`."""
-        await self.manager.archive_session(session_id, user_id=self.user_id)
-
-    async def delete_session(self, session_id: str) -> None:
-        """See `SessionManager.delete_session`."""
-        await self.manager.delete_session(session_id, user_id=self.user_id)

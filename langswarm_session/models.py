@@ -34,6 +34,10 @@ class MessageRole(StrEnum):
     TOOL = "tool"
 
 
+RESULT_ROLES = (MessageRole.TOOL, MessageRole.FUNCTION)
+"""Who gives the results of tools."""
+
+
 class SessionBackend(StrEnum):
     """Where the conversation's state is sought.
 

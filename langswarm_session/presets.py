@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from langswarm_session.hooks.metrics import MetricsHook
 from langswarm_session.interfaces import IProviderSession, ISession, ISessionStorage
-from langswarm_session.manager import ProviderOptions, SessionManager
+from langswarm_session.manager import SessionManager
 from langswarm_session.middleware.logging import LoggingMiddleware
 from langswarm_session.models import SessionBackend
 from langswarm_session.providers.factory import ProviderSessionFactory
+from langswarm_session.providers.registry import ProviderOptions
 from langswarm_session.session import BaseSession
 from langswarm_session.storage.factory import StorageFactory
 

@@ -66,7 +66,7 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
             f"the provider {context.provider!r} has no copy of this conversation yet",
             session_id=session.session_id,
         )
-    provider = session.manager._provider(context.provider, session.session_id)
+    provider = session.manager._providers.of(context.provider, session.session_id)
     try:
         copy = await provider.get_messages(state.session_id)
     except SessionError as error:

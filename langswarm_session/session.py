@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from pydantic_core import from_json
 
-from langswarm_session import blocking, fidelity, window
-from langswarm_session.answering import Answer, Answering, check_tools
-from langswarm_session.blocks import Block, blocks_adapter
-from langswarm_session.checks import (
-    as_messages,
-    check_id,
-    check_limit,
-    check_name,
-    check_seconds,
-    describe,
-    make_message,
-)
-from langswarm_session.errors import (
-    InvalidInputError,
-    ProviderAuthenticationError,
-    SessionError,
-)
-from langswarm_session.fidelity import Loss
-from langswarm_session.interfaces import (
-    ISession,
-    ISessionLifecycleHook,
-    ISessionMiddleware,
-)
+from langswarm_session import blocking, contexts, window
+from langswarm_session.answering import Answering, check_tools
+from langswarm_session.blocks import Block
+from langswarm_session.checks import check_id, check_limit, check_name, check_seconds, check_status
+from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.given import check_sent, key_of, make_message, texts_or_messages
+from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
+from langswarm_session.kept_window import KeptWindow
 from langswarm_session.models import (
     MessageList,
     MessageRole,
@@ -44,34 +26,29 @@ from langswarm_session.models import (
     SessionMetrics,
     SessionStatus,
     Turn,
-    TurnStatus,
     new_id,
 )
 from langswarm_session.pipeline import Pipeline
-from langswarm_session.provider_state import KEYS, ProviderState, states_of, stored
-from langswarm_session.reconcile import Reconciliation, reconcile
 from langswarm_session.records import (
     Appended,
-    IdempotencyKey,
     NewSession,
     SessionChanges,
     SessionRecord,
     StreamEvent,
 )
-from langswarm_session.storage.rules import check_revision
+from langswarm_session.streaming import stream
 from langswarm_session.tools import as_tools, call_tools
-from langswarm_session.turns import OpenTurn, Reader
+from langswarm_session.turns import OpenTurn
 
 if TYPE_CHECKING:
+    from langswarm_session.fidelity import Loss
     from langswarm_session.manager import SessionManager
+    from langswarm_session.reconcile import Reconciliation
 
 _UNSET: Any = object()
 
 _PAGE = 500
 """How many messages `iter_messages` reads at a time."""
-
-_OWN_COLUMNS = ("provider", "model", "backend")
-_PROVIDER_STATE = (*KEYS, "provider_states")
 
 
 class BaseSession(ISession):
@@ -88,10 +65,7 @@ class BaseSession(ISession):
         self._storage = manager._storage
         self._pipeline = Pipeline(manager._pipeline.middleware, manager._pipeline.hooks)
         self._record = record
-        # The window as it was at a revision, so that a turn need not read it again.
-        self._window: list[SessionMessage] = []
-        self._window_revision = -1
-        self._window_limit = 0
+        self._window = KeptWindow(self._storage, record.session_id)
         self._context: tuple[SessionRecord, SessionContext] | None = None
 
     def __repr__(self) -> str:
@@ -136,7 +110,7 @@ class BaseSession(ISession):
     @property
     def context(self) -> SessionContext:
         """The context, as of the last call."""
-        if self._context is None or not _same_context(self._context[0], self._record):
+        if self._context is None or not contexts.are_same(self._context[0], self._record):
             self._context = (self._record, self._record.to_context())
         return self._context[1]
 
@@ -244,37 +218,8 @@ class BaseSession(ISession):
         Yields:
             The pieces; the last event carries the whole reply as it was stored.
         """
-        reader = Reader()
         begin = partial(self._begin, content, role, metadata, idempotency_key, wait)
-        stream = self._stream(reader, begin, options)
-        reader.reads(stream)
-        return stream
-
-    async def _stream(
-        self, reader: Reader, begin: Callable[[], Awaitable[OpenTurn]], options: dict[str, Any]
-    ) -> AsyncGenerator[StreamEvent, None]:
-        self._check_answerable(options)
-        turn = await begin()
-        if turn.replayed:
-            yield StreamEvent(text=turn.reply.text)
-            yield StreamEvent(message=turn.reply)
-            return
-        turn.reader = reader
-        held = self._pipeline.holds_stream
-        async with turn:
-            answer: Answer | None = None
-            async with aclosing(Answering(self, turn, options).stream()) as events:
-                async for event in events:
-                    if isinstance(event, Answer):
-                        answer = event
-                    elif not held:
-                        turn.received(event.text)
-                        yield event
-            assert answer is not None
-            stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
-        if held:
-            yield StreamEvent(text=stored[-1].text)
-        yield StreamEvent(message=stored[-1])
+        return stream(self, begin, options)
 
     async def begin_turn(
         self,
@@ -296,7 +241,7 @@ class BaseSession(ISession):
         Raises:
             As `send_message`, but for the provider's errors.
         """
-        given = self._messages(messages)
+        given = texts_or_messages(messages, self.session_id)
         return await self._begin_with(given, idempotency_key, wait)
 
     async def record(
@@ -327,14 +272,14 @@ class BaseSession(ISession):
             InvalidInputError, MessageRefusedError, SessionBusyError, SessionNotFoundError,
             SessionInactiveError, SessionStorageError
         """
-        given = self._messages(messages)
+        given = texts_or_messages(messages, self.session_id)
         self._manager._check_open()
         if not given:
             return []
         turn = self._runtime.open_turn(self.session_id)
         if turn is not None and idempotency_key is None and expected_revision is None:
             return await turn.add(given)
-        key = self._key(idempotency_key, given)
+        key = key_of(idempotency_key, given)
         processed = await self._process(given)
 
         async def append() -> Appended:
@@ -426,24 +371,10 @@ class BaseSession(ISession):
             ProviderSessionError: If a provider that keeps a copy could not remove it; then nothing
                 was removed here either.
         """
+        from langswarm_session import editing
+
         self._manager._check_open()
-
-        async def clear() -> None:
-            await self.refresh()
-            check_revision(self._record, expected_revision)
-            expected = expected_revision
-            if self.context.summary is not None or states_of(self.context):
-                await self._manager._forget_at_providers(self)
-                changes = SessionChanges(context={"summary": None}, provider_state={})
-                self._record = await self._storage.update_session(
-                    self.session_id, changes, expected_revision=self._record.revision
-                )
-                expected = self._record.revision
-            self._record = await self._storage.clear_messages(
-                self.session_id, expected_revision=expected
-            )
-
-        await self._runtime.alone(self.session_id, clear, self._wait(_UNSET))
+        await editing.clear(self, expected_revision)
 
     async def edit_messages(
         self,
@@ -478,50 +409,12 @@ class BaseSession(ISession):
             InvalidInputError, MessageRefusedError, SessionBusyError, SessionNotFoundError,
             SessionInactiveError, SessionStorageError
         """
+        from langswarm_session import editing
+
         self._manager._check_open()
-        changed = await self._process(self._messages(change))
-        moved = {message.id for message in add if message.seq in {*remove}}
-        fresh = await self._process([each for each in self._messages(add) if each.id not in moved])
-        rest = iter(fresh)
-        added = [each if each.id in moved else next(rest) for each in add]
-        touched = [*remove, *(message.seq or 0 for message in changed)]
-
-        async def edit() -> Appended:
-            expected = await self._forget_edited(touched, expected_revision)
-            appended = await self._storage.edit_messages(
-                self.session_id,
-                expected_revision=expected,
-                remove=remove,
-                change=changed,
-                add=added,
-            )
-            self._moved(appended.record)
-            return appended
-
-        appended = await self._runtime.alone(self.session_id, edit, self._wait(_UNSET))
-        new = [message for message in appended.messages if message.id not in moved]
-        await self._pipeline.stored(self, new)
-        return appended.messages
-
-    async def _forget_edited(self, touched: Sequence[int], expected_revision: int) -> int:
-        """Drop the summary and providers' copies that have a message which is about to change.
-
-        Returns:
-            The revision after that.
-        """
-        await self.refresh()
-        check_revision(self._record, expected_revision)
-        covered = [state.seq for state in states_of(self.context).values()]
-        if self.context.summary is not None:
-            covered.append(self.context.summary.last_seq)
-        if not touched or max(covered, default=0) < min(touched):
-            return expected_revision
-        await self._manager._forget_at_providers(self)
-        changes = SessionChanges(context={"summary": None}, provider_state={})
-        self._record = await self._storage.update_session(
-            self.session_id, changes, expected_revision=expected_revision
+        return await editing.edit(
+            self, expected_revision=expected_revision, remove=remove, change=change, add=add
         )
-        return self._record.revision
 
     async def update_context(
         self, *, expected_revision: int | None = None, **changes: Any
@@ -539,41 +432,13 @@ class BaseSession(ISession):
             InvalidInputError: If a value does not fit, or a key cannot be changed.
         """
         self._manager._check_open()
-        for name in ("session_id", "user_id"):
-            if name in changes:
-                raise InvalidInputError(f"{name} cannot be changed", session_id=self.session_id)
-        context = check_context(self.context.model_dump(), changes, self.session_id)
-        columns = {name: getattr(context, name) for name in _OWN_COLUMNS if name in changes}
-        for name in ("provider", "model"):
-            if name in columns:
-                check_name(columns[name], name)
-        if "provider" in columns:
-            self._manager._check_provider(columns["provider"])
-        others = {
-            name: value
-            for name, value in context.model_dump(mode="json").items()
-            if name in changes and name not in _OWN_COLUMNS and name not in _PROVIDER_STATE
-        }
-        state = self._changed_state(context, changes)
-        update = SessionChanges(context=others or None, provider_state=state, **columns)
+        update = contexts.changes_of(self.context, changes, self.last_seq)
+        if update.provider is not None:
+            self._manager._providers.check(update.provider)
         self._record = await self._storage.update_session(
             self.session_id, update, expected_revision=expected_revision
         )
         return self.context
-
-    def _changed_state(
-        self, context: SessionContext, changes: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
-        """What to store of the providers' state when the context changes; None if it does not."""
-        if not any(name in changes for name in ("provider", *_PROVIDER_STATE)):
-            return None
-        states = states_of(self.context)
-        if any(name in changes for name in _PROVIDER_STATE):
-            # A conversation that a caller names is taken to be where the record is.
-            states[context.provider] = ProviderState(
-                context.provider_session_id, context.provider_context, self._record.last_seq
-            )
-        return stored(states, context.provider)
 
     async def switch_provider(
         self, provider: str, model: str | None = None, *, expected_revision: int | None = None
@@ -597,7 +462,7 @@ class BaseSession(ISession):
             SessionNotFoundError, RevisionConflictError, SessionStorageError
         """
         changes = {"provider": provider, **({} if model is None else {"model": model})}
-        self._manager._check_provider(check_name(provider, "provider"))
+        self._manager._providers.check(check_name(provider, "provider"))
         return await self.update_context(expected_revision=expected_revision, **changes)
 
     async def set_summary(self, text: str | None, last_seq: int | None = None) -> SessionContext:
@@ -649,6 +514,8 @@ class BaseSession(ISession):
             ProviderCapabilityError: If the provider keeps no conversations.
             ProviderSessionError: If it cannot be asked.
         """
+        from langswarm_session.reconcile import reconcile
+
         return await reconcile(self, pull=pull)
 
     async def fidelity(self, target: str) -> list[Loss]:
@@ -665,15 +532,9 @@ class BaseSession(ISession):
             MissingDependencyError: If the framework, or the provider's SDK, is not installed.
             UnknownProviderError: If there is no such framework or provider.
         """
-        target = fidelity.check_target(target)
-        messages = await self.get_messages()
-        if fidelity.is_door(target):
-            return fidelity.door_losses(target, messages)
-        losses = partial(fidelity.provider_losses, context=self.context, messages=messages)
-        try:
-            return losses(self._manager._providers.get(target) or self._manager._keyless(target))
-        except ProviderAuthenticationError:  # a known one that was made without a key
-            return losses(self._manager._keyless(target))
+        from langswarm_session.fidelity import losses
+
+        return await losses(self, target)
 
     async def set_status(
         self, status: SessionStatus | str, *, expected_revision: int | None = None
@@ -689,10 +550,7 @@ class BaseSession(ISession):
             RevisionConflictError: If the revision is another.
         """
         self._manager._check_open()
-        try:
-            changes = SessionChanges(status=SessionStatus(status))
-        except ValueError as error:
-            raise InvalidInputError(str(error), session_id=self.session_id) from error
+        changes = SessionChanges(status=check_status(status, self.session_id))
         self._record = await self._storage.update_session(
             self.session_id, changes, expected_revision=expected_revision
         )
@@ -744,7 +602,7 @@ class BaseSession(ISession):
             provider=source.provider,
             model=source.model,
             backend=SessionBackend(source.backend),
-            context=_forked_context(from_json(source.context), seq),
+            context=contexts.forked(from_json(source.context), seq),
         )
         record = await self._storage.fork_session(self.session_id, new, at=seq)
         return await self._manager._created(record)
@@ -753,37 +611,6 @@ class BaseSession(ISession):
 
     def _moved(self, record: SessionRecord) -> None:
         self._record = record
-
-    async def _history(self, turn: OpenTurn) -> list[SessionMessage]:
-        # While a turn holds the lease nobody else changes the log, so the revision it began at
-        # tells whether the window is the one kept from the turn before.
-        before = turn._first_revision - 1
-        context = self.context
-        room = max(0, context.max_messages - len(turn.messages))
-        needed = window.calls_needed(turn.messages)
-        if self._window_revision == before and context.max_messages <= self._window_limit:
-            self._window = window.cut(self._window, room, needed)
-        else:
-            self._window = await window.load(
-                self._storage,
-                self.session_id,
-                before=turn.id,
-                max_messages=room,
-                needed=needed,
-                summary=context.summary,
-            )
-            self._window_revision = before
-            self._window_limit = context.max_messages
-        return self._window
-
-    def _remember(self, turn: OpenTurn, status: TurnStatus) -> None:
-        """Keep the window for the next turn."""
-        known = self._window_revision == turn._first_revision - 1 and not turn.resumed
-        if known and status is TurnStatus.COMPLETE:
-            self._window = [*self._window, *turn.messages]
-            self._window_revision = self._record.revision
-        else:
-            self._window_revision = -1
 
     async def _begin(
         self,
@@ -794,20 +621,14 @@ class BaseSession(ISession):
         wait: float | None,
     ) -> OpenTurn:
         message = make_message(content, role, session_id=self.session_id, metadata=metadata)
-        if message.role is MessageRole.ASSISTANT:
-            raise InvalidInputError(
-                "an assistant's message is not sent; store it with record()",
-                session_id=self.session_id,
-            )
-        if not message.content:
-            raise InvalidInputError("the message is empty", session_id=self.session_id)
-        return await self._begin_with([message], idempotency_key, wait)
+        sent = check_sent(message, self.session_id)
+        return await self._begin_with([sent], idempotency_key, wait)
 
     async def _begin_with(
         self, messages: list[SessionMessage], idempotency_key: str | None, wait: float | None
     ) -> OpenTurn:
         self._manager._check_open()
-        key = self._key(idempotency_key, messages)
+        key = key_of(idempotency_key, messages)
         processed = await self._process(messages)
         turn = await self._runtime.begin(self, processed, key, self._wait(wait))
         if turn.is_open:
@@ -837,29 +658,6 @@ class BaseSession(ISession):
             await self._pipeline.failed(self, error)
             raise
 
-    def _messages(
-        self, messages: str | SessionMessage | Sequence[SessionMessage]
-    ) -> list[SessionMessage]:
-        if isinstance(messages, str):
-            messages = make_message(messages, MessageRole.USER, session_id=self.session_id)
-        return as_messages(messages, self.session_id)
-
-    def _key(
-        self, idempotency_key: str | None, messages: Sequence[SessionMessage]
-    ) -> IdempotencyKey | None:
-        if idempotency_key is None:
-            return None
-        digest = hashlib.sha256()
-        for message in messages:
-            content = message.content
-            body = (
-                content.encode() if isinstance(content, str) else blocks_adapter.dump_json(content)
-            )
-            # The length tells where the next message begins.
-            digest.update(f"{message.role.value}:{len(body)}:".encode())
-            digest.update(body)
-        return IdempotencyKey(check_id(idempotency_key, "idempotency_key"), digest.hexdigest())
-
     def _wait(self, wait: float | None) -> float | None:
         if wait is _UNSET:
             return self._runtime.turn_wait
@@ -868,45 +666,7 @@ class BaseSession(ISession):
     def _check_answerable(self, options: Mapping[str, Any]) -> None:
         """Raises what can be known to be wrong before anything is stored."""
         self._manager._check_open()
-        provider = self._manager._provider(self.context.provider, self.session_id)
+        provider = self._manager._providers.of(self.context.provider, self.session_id)
         if options.get("tools"):
             as_tools(options["tools"])
         check_tools(provider, options, self.session_id)
-
-
-def check_context(
-    values: dict[str, Any], changes: dict[str, Any], session_id: str | None
-) -> SessionContext:
-    """A context with changes applied.
-
-    Raises:
-        InvalidInputError: If a value does not fit.
-    """
-    if changes.get("persist_messages") is False:
-        raise InvalidInputError(
-            "every message is stored; for a conversation that leaves nothing behind use a "
-            "manager with storage='memory'",
-            session_id=session_id,
-        )
-    try:
-        return SessionContext.model_validate({**values, **changes})
-    except ValidationError as error:
-        raise InvalidInputError(describe(error), session_id=session_id) from None
-
-
-def _forked_context(context: dict[str, Any], at: int | None) -> dict[str, Any]:
-    """A context without a summary of more than was copied."""
-    summary = context.get("summary")
-    if summary is not None and at is not None and summary["last_seq"] > at:
-        return {**context, "summary": None}
-    return context
-
-
-def _same_context(one: SessionRecord, other: SessionRecord) -> bool:
-    return (
-        one.context == other.context
-        and one.provider_state == other.provider_state
-        and one.model == other.model
-        and one.provider == other.provider
-        and one.backend == other.backend
-    )

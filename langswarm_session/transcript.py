@@ -13,7 +13,7 @@ from langswarm_session.blocks import (
     text_of,
 )
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.sendable import in_words
+from langswarm_session.sendable.words import in_words
 
 
 def transcript(messages: Iterable[SessionMessage]) -> str:

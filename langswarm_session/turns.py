@@ -7,14 +7,12 @@ import logging
 import random
 import sys
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from langswarm_session import blocking, owner
-from langswarm_session.checks import as_messages
 from langswarm_session.errors import (
     NestedTurnError,
     SessionBusyError,
@@ -22,6 +20,7 @@ from langswarm_session.errors import (
     SessionNotFoundError,
     TurnLostError,
 )
+from langswarm_session.given import as_messages
 from langswarm_session.leases import LeaseKeeper
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus, new_id
 from langswarm_session.records import (
@@ -37,6 +36,7 @@ from langswarm_session.turn_queue import TurnQueue
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
     from langswarm_session.session import BaseSession
+    from langswarm_session.streaming import Reader
 
 logger = logging.getLogger(__name__)
 
@@ -47,26 +47,6 @@ FIRST_DELAY, LAST_DELAY = 0.002, 0.1
 """How long to wait between two looks at another process's lease, in seconds."""
 
 _open_turns: ContextVar[tuple[OpenTurn, ...]] = ContextVar("langswarm_open_turns", default=())
-
-
-class Reader:
-    """Whoever reads a turn's stream.
-
-    When that is somebody no longer, the turn is about to be cancelled by the event loop, and the
-    next turn in the same context is not inside it.
-    """
-
-    def __init__(self) -> None:
-        self._stream: weakref.ref[object] | None = None
-
-    def reads(self, stream: object) -> None:
-        """This is the stream."""
-        self._stream = weakref.ref(stream)
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether nobody has the stream any more."""
-        return self._stream is not None and self._stream() is None
 
 
 class OpenTurn:
@@ -130,7 +110,7 @@ class OpenTurn:
         Raises:
             SessionStorageError: If it cannot be read.
         """
-        return await self._session._history(self)
+        return await self._session._window.before(self, self._session.context)
 
     async def add(self, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
         """Store more of the turn, after the middleware.
@@ -335,7 +315,7 @@ class OpenTurn:
             self._close()
             raise
         self._moved(appended.record, appended.new_messages)
-        session._remember(self, end.status)
+        session._window.ended(self, end.status, appended.record.revision)
         self._close()
         return appended
 

@@ -9,9 +9,7 @@ from collections.abc import Collection, Sequence
 
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
-from langswarm_session.models import MessageRole, SessionMessage, Summary
-
-_RESULTS = (MessageRole.TOOL, MessageRole.FUNCTION)
+from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, Summary
 
 _FURTHER = 100
 """How many more messages to look at for the calls that a turn's results answer."""
@@ -131,7 +129,7 @@ def steady(messages: Sequence[SessionMessage], start: int, size: int) -> int:
 def beginning_at(messages: Sequence[SessionMessage], start: int) -> list[SessionMessage]:
     """All system messages, and the others from a place on, but no result parted from its call."""
     system = [message for message in messages[:start] if message.role is MessageRole.SYSTEM]
-    while start < len(messages) and messages[start].role in (*_RESULTS, MessageRole.SYSTEM):
+    while start < len(messages) and messages[start].role in (*RESULT_ROLES, MessageRole.SYSTEM):
         if messages[start].role is MessageRole.SYSTEM:
             system.append(messages[start])
         start += 1

@@ -202,7 +202,7 @@ class TestFallback:
         world.fail(RESPONSES, "server_error")
         await session.send_message("one")
         world.fail(MESSAGES, "server_error", times=-1)
-        mock = vendors._providers["mock"]
+        mock = vendors._providers.of("mock", "")
         assert isinstance(mock, MockProviderSession)
         mock.fail_next(MockFailure.UNAVAILABLE)
         reply = await session.send_message("two")
@@ -214,7 +214,7 @@ class TestFallback:
     ) -> None:
         for path in (RESPONSES, MESSAGES):
             world.fail(path, "server_error", times=-1)
-        mock = vendors._providers["mock"]
+        mock = vendors._providers.of("mock", "")
         assert isinstance(mock, MockProviderSession)
         mock.fail_next(MockFailure.RATE_LIMIT, times=2)
         with pytest.raises(ProviderRateLimitError, match=session.session_id):

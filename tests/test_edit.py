@@ -149,7 +149,7 @@ async def test_the_next_turn_has_what_is_left(
     await session.send_message("three")
     assert len(await texts(session)) == 4
     window = await session._storage.get_messages(session.session_id, before=5)
-    assert session._window[:2] == window
+    assert session._window.messages[:2] == window
 
 
 async def test_what_cannot_be_edited_is_refused(session: BaseSession) -> None:

@@ -94,6 +94,20 @@ def test_testing_is_loaded_by_nothing() -> None:
     assert not loaded & {"pytest", "hypothesis", "pytest_asyncio"}
 
 
+def test_the_tests_of_a_provider_need_no_hypothesis() -> None:
+    loaded = modules("from langswarm_session.testing import ProviderConformance")
+    assert "langswarm_session.testing.provider" in loaded
+    assert "hypothesis" not in loaded
+
+
+def test_the_tests_that_it_ships_are_listed() -> None:
+    from langswarm_session import testing
+
+    assert all(getattr(testing, name).__name__ == name for name in testing.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        testing.Nothing
+
+
 @pytest.mark.parametrize("name", SPEC)
 def test_the_names_that_users_know(name: str) -> None:
     assert name in langswarm_session.__all__

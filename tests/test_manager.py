@@ -342,7 +342,7 @@ class TestCleanup:
         await kept.send_message("still active")
 
     async def test_more_than_a_page(self, manager, monkeypatch):
-        monkeypatch.setattr("langswarm_session.manager._CLEANED", 60)
+        monkeypatch.setattr("langswarm_session.inactivity._CLEANED", 60)
         for i in range(125):
             await manager.create_session(f"user{i}", "mock", "echo", auto_archive=i != 50)
         assert await manager.cleanup_inactive_sessions(0) == 124
@@ -503,23 +503,3 @@ async def test_archiving_at_a_revision(session):
     assert session.status is SessionStatus.ACTIVE
     await session.archive(expected_revision=session.revision)
     assert session.status is SessionStatus.ARCHIVED
-
-
-class OldStorage(InMemorySessionStorage):
-    """One that was written before writes said whose session they are for."""
-
-    async def append(self, session_id, messages, *, token=None, expected_revision=None, key=None):
-        raise AssertionError("nothing is written")
-
-
-class PassingOn(InMemorySessionStorage):
-    async def append(self, *args, **options):
-        return await super().append(*args, **options)
-
-
-async def test_a_storage_that_cannot_check_the_user_is_refused():
-    with pytest.raises(InvalidInputError, match=r"OldStorage\.append\(\) takes no user_id"):
-        SessionManager(OldStorage())
-    async with SessionManager(PassingOn()) as manager:
-        session = await manager.create_session("ann", "mock", "echo")
-        assert (await session.send_message("x")).text == "You said: x"

@@ -41,15 +41,14 @@ from langswarm_session import (
 )
 from langswarm_session.formats import anthropic, openai_chat, openai_responses
 from langswarm_session.sendable import (
-    CONTINUE,
-    NO_RESULT,
-    OPENING,
     Repair,
     RepairKind,
     Target,
     describe_repairs,
     make_sendable,
 )
+from langswarm_session.sendable.pairing import NO_RESULT
+from langswarm_session.sendable.speakers import CONTINUE, OPENING
 from langswarm_session.testing import strategies
 from langswarm_session.tools import Tool, to_anthropic
 

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from langchain_langswarm.plain import FORMAT
 from langswarm_session.bulk import unchecked
-from langswarm_session.checks import text_message
+from langswarm_session.given import text_message
 from langswarm_session.models import MessageRole, SessionMessage
 
 _NO_ID = {"id": None}

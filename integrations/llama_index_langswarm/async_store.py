@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -11,7 +12,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from langswarm_session.checks import check_limit
 from langswarm_session.manager import SessionManager
 from llama_index_langswarm.base import SessionStore
-from llama_index_langswarm.edits import Edit, Entry, size, without
+from llama_index_langswarm.edits import Edit, Entry, without, without_all, without_one
 
 
 class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
@@ -96,19 +97,12 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
         Returns:
             The message; None if there is none there.
         """
-
-        def plan(entries: list[Entry]) -> Edit:
-            at = idx + size(entries) if idx < 0 else idx
-            return without(entries, at, at + 1)
-
-        removed = await self._edit(key, plan, archived=False)
-        return removed[0] if removed else None
+        removed = await self._edit(key, partial(without_one, idx=idx), archived=False)
+        return next(iter(removed or ()), None)
 
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Remove a key's messages."""
-        await self._edit(
-            key, lambda entries: without(entries, 0, size(entries)), archived=_archived(status)
-        )
+        await self._edit(key, without_all, archived=_archived(status))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Remove the oldest active messages.

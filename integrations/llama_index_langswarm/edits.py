@@ -84,6 +84,17 @@ def without(entries: list[Entry], first: int, last: int) -> Edit:
     return Edit(told, remove, change)
 
 
+def without_one(entries: list[Entry], idx: int) -> Edit:
+    """The edit that removes the message at a position, counted as a list's, and tells it."""
+    at = idx + size(entries) if idx < 0 else idx
+    return without(entries, at, at + 1)
+
+
+def without_all(entries: list[Entry]) -> Edit:
+    """The edit that removes all messages, and tells them."""
+    return without(entries, 0, size(entries))
+
+
 def flagged(message: SessionMessage) -> SessionMessage:
     """The message, archived by itself."""
     return message.replaced(metadata={**message.metadata, STATUS: "archived"})

@@ -15,9 +15,10 @@ from llama_index.core.base.llms.types import ChatMessage
 
 from langswarm_session.blocks import Block, TextBlock, ToolCallBlock, ToolResultBlock
 from langswarm_session.bulk import unchecked
-from langswarm_session.checks import storable, text_message
+from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.given import text_message
+from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from llama_index_langswarm.blocks import (
     fields_of,
     former_calls,
@@ -35,7 +36,6 @@ _ROLES = {
     types.MessageRole.CHATBOT: MessageRole.ASSISTANT,
     types.MessageRole.MODEL: MessageRole.ASSISTANT,
 }
-_RESULT_ROLES = (MessageRole.TOOL, MessageRole.FUNCTION)
 _ROLES_BACK = {role: types.MessageRole(role.value) for role in MessageRole}
 _PLAIN_ROLES = (types.MessageRole.USER, types.MessageRole.ASSISTANT, types.MessageRole.SYSTEM)
 
@@ -121,7 +121,7 @@ def _neutral(message: ChatMessage) -> SessionMessage:
     content: str | list[Block] = blocks
     if len(blocks) == 1 and isinstance(blocks[0], TextBlock):
         content = blocks[0].text
-    if role in _RESULT_ROLES:
+    if role in RESULT_ROLES:
         name = kwargs.get("name")
         result = ToolResultBlock(
             tool_call_id=str(kwargs.get("tool_call_id") or ""),
@@ -184,7 +184,7 @@ def _made(message: SessionMessage) -> list[ChatMessage]:
     others = [block for block in message.content if not isinstance(block, ToolResultBlock)]
     made = [_result(message.role, result) for result in results]
     if others or not results:
-        if results and message.role in _RESULT_ROLES:
+        if results and message.role in RESULT_ROLES:
             role = types.MessageRole.USER
         chat = _chat(role, to_blocks(others))
         # A call comes before its result, and what a user adds to a result after it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -12,7 +13,7 @@ from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 from langswarm_session.blocking import run
 from langswarm_session.manager import SessionManager
 from llama_index_langswarm.base import SessionStore
-from llama_index_langswarm.edits import Edit, Entry, replaced, size, without
+from llama_index_langswarm.edits import Edit, Entry, replaced, without_all, without_one
 
 
 class SessionChatStore(SessionStore, BaseChatStore):
@@ -76,7 +77,7 @@ class SessionChatStore(SessionStore, BaseChatStore):
         Returns:
             The messages; None if there were none.
         """
-        return await self._cut(key, None) or None
+        return await self._edit(key, without_all) or None
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Remove the message at a position.
@@ -84,7 +85,8 @@ class SessionChatStore(SessionStore, BaseChatStore):
         Returns:
             The message; None if there is none there.
         """
-        return next(iter(await self._cut(key, idx) or ()), None)
+        removed = await self._edit(key, partial(without_one, idx=idx))
+        return next(iter(removed or ()), None)
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """Remove the last message.
@@ -125,19 +127,6 @@ class SessionChatStore(SessionStore, BaseChatStore):
     def get_keys(self) -> list[str]:
         """See `aget_keys`."""
         return run(self.aget_keys())
-
-    async def _cut(self, key: str, idx: int | None) -> list[ChatMessage] | None:
-        """Remove one message, or all, and return what was removed."""
-
-        def plan(entries: list[Entry]) -> Edit:
-            count = size(entries)
-            if idx is None:
-                return without(entries, 0, count)
-            at = idx + count if idx < 0 else idx
-            return without(entries, at, at + 1)
-
-        removed: list[ChatMessage] | None = await self._edit(key, plan)
-        return removed
 
 
 # So that a memory that was written down with its store can be read again.

@@ -8,8 +8,9 @@ from rich.text import Text
 from langswarm_session.cli.describe import local_time
 from langswarm_session.cli.output import console, printable, to_json, write_line
 from langswarm_session.cli.show import summary
-from langswarm_session.manager import SessionList, SessionManager
+from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionStatus
+from langswarm_session.session_lists import SessionList
 
 
 async def list_sessions(

@@ -10,9 +10,10 @@ from rich.text import Text
 from langswarm_session.cli.describe import local_time
 from langswarm_session.cli.output import printable, to_json, write_line
 from langswarm_session.cli.tables import note, print_table
-from langswarm_session.manager import MessageHits, SessionManager
+from langswarm_session.manager import SessionManager
 from langswarm_session.models import MessageRole
 from langswarm_session.searching import MessageHit
+from langswarm_session.session_lists import MessageHits
 
 _WIDTH = 80
 """How many characters of a message are shown."""

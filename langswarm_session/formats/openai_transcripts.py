@@ -26,8 +26,8 @@ from langswarm_session.blocks import (
 from langswarm_session.formats.arguments import call_of
 from langswarm_session.formats.media import without_none
 from langswarm_session.formats.openai_chat import CUSTOM, ChatMessage, takes, to_chat
-from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.sendable import in_words
+from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
+from langswarm_session.sendable.words import in_words
 
 NATIVE = "openai_chat"
 """The key under which a message keeps what only the chat format has."""
@@ -40,7 +40,6 @@ _ROLES = {
     "tool": MessageRole.TOOL,
     "function": MessageRole.FUNCTION,
 }
-_RESULTS = (MessageRole.TOOL, MessageRole.FUNCTION)
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
@@ -61,7 +60,7 @@ def from_chat(given: Mapping[str, Any], moment: datetime) -> SessionMessage:
         role=role,
         content=_content(role, given),
         timestamp=moment,
-        name=given.get("name") if role not in _RESULTS else None,
+        name=given.get("name") if role not in RESULT_ROLES else None,
     )
     beside = _beside(message, given)
     return message if beside is None else message.replaced(native={NATIVE: beside})
@@ -69,7 +68,7 @@ def from_chat(given: Mapping[str, Any], moment: datetime) -> SessionMessage:
 
 def _content(role: MessageRole, given: Mapping[str, Any]) -> str | list[Block]:
     content = given.get("content")
-    if role in _RESULTS:
+    if role in RESULT_ROLES:
         result = ToolResultBlock(
             tool_call_id=str(given.get("tool_call_id") or ""),
             content=content if isinstance(content, str) else _parts(content),
@@ -182,7 +181,7 @@ def to_transcript(message: SessionMessage) -> tuple[list[ChatMessage], list[str]
 
 
 def _converted(message: SessionMessage) -> tuple[list[ChatMessage], list[str]]:
-    if message.role in _RESULTS and any(isinstance(b, ToolResultBlock) for b in message.blocks):
+    if message.role in RESULT_ROLES and any(isinstance(b, ToolResultBlock) for b in message.blocks):
         lost: list[str] = [b.type for b in message.blocks if not isinstance(b, ToolResultBlock)]
         lost += [b.type for b in _inside(message.blocks) if not isinstance(b, TextBlock)]
         return to_chat([message.replaced(role=MessageRole.TOOL)]), lost

@@ -9,7 +9,7 @@ from langswarm_session.blocks import RefusalBlock
 from langswarm_session.checks import check_limit
 from langswarm_session.errors import InvalidInputError, ProviderSessionError
 from langswarm_session.interfaces import IProviderSession, ISession, ISessionMiddleware
-from langswarm_session.models import MessageRole, SessionBackend, SessionMessage
+from langswarm_session.models import RESULT_ROLES, MessageRole, SessionBackend, SessionMessage
 from langswarm_session.records import ProviderRequest
 from langswarm_session.session import BaseSession
 from langswarm_session.transcript import transcript
@@ -25,8 +25,6 @@ PROMPT = (
 
 AT_ONCE = 200
 """How many messages are summarised at once at most: a prompt has an end."""
-
-_RESULTS = (MessageRole.TOOL, MessageRole.FUNCTION)
 
 
 class SummarizingMiddleware(ISessionMiddleware):
@@ -100,7 +98,7 @@ class SummarizingMiddleware(ISessionMiddleware):
         context = session.context
         name = context.provider if provider is None else provider
         if isinstance(name, str):
-            asked = session.manager._provider(name, session.session_id)
+            asked = session.manager._providers.of(name, session.session_id)
         else:
             asked, name = name, name.name
         alone = context.model_copy(
@@ -132,4 +130,4 @@ def _end(messages: Sequence[SessionMessage], end: int) -> int:
 
 
 def _has_results(message: SessionMessage) -> bool:
-    return message.role in _RESULTS or bool(calls_needed([message]))
+    return message.role in RESULT_ROLES or bool(calls_needed([message]))

@@ -7,16 +7,17 @@ import os
 import random
 import subprocess
 import sys
-import textwrap
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import redis_server
-from postgres_proxy import Hook, Proxy, proxy
+from postgres_proxy import Proxy, proxy
+from storage.broken_connection_tests import LOST, BrokenConnectionTests, breaks, once
+from storage.process_tests import ProcessTests, spawn
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "redis_storage"
 sys.path.insert(0, str(EXAMPLE))
@@ -31,9 +32,8 @@ from langswarm_session import (  # noqa: E402
     StorageUnavailableError,
     TurnStatus,
 )
-from langswarm_session.records import IdempotencyKey, SessionChanges  # noqa: E402
+from langswarm_session.records import SessionChanges  # noqa: E402
 from langswarm_session.testing.making import (  # noqa: E402
-    cancelled,
     completed,
     lease,
     new_session,
@@ -76,90 +76,8 @@ async def storage(between: Proxy, prefix: str) -> AsyncIterator[RedisSessionStor
     await storage.close()
 
 
-def once(*words: bytes) -> Hook:
-    """Breaks the first connection that sends all of the words."""
-    lock, done = threading.Lock(), []
-
-    def hook(data: bytes) -> bool:
-        with lock:
-            if done or not all(word in data for word in words):
-                return False
-            done.append(True)
-            return True
-
-    return hook
-
-
-def breaks(between: Proxy, answer: bool, *words: bytes) -> None:
-    """Lose the next message with these words, or the answer to it."""
-    if answer:
-        between.after = once(*words)
-    else:
-        between.before = once(*words)
-
-
-LOST = pytest.mark.parametrize("answer", [False, True], ids=["question", "answer"])
-"""Whether what was sent got lost, or only the answer: then it was done."""
-
-
-class TestBrokenConnections:
-    @LOST
-    async def test_a_turn_whose_connection_broke_is_there_once(
-        self, storage: RedisSessionStorage, between: Proxy, answer: bool
-    ) -> None:
-        for n in range(3):
-            breaks(between, answer, f"asked {n}".encode())
-            revision = (await storage.get_session("s")).revision
-            done = await storage.append(
-                "s", [user(f"asked {n}"), reply("r")], expected_revision=revision
-            )
-            assert [message.seq for message in done.new_messages] == [2 * n + 1, 2 * n + 2]
-            assert (done.added, done.record.message_count) == (2, 2 * n + 2)
-        assert between.broken == 3
-        said = [text for n in range(3) for text in (f"asked {n}", "r")]
-        assert texts(await storage.get_messages("s")) == said
-        assert len(await storage.get_turns("s")) == 3
-
-    @LOST
-    @pytest.mark.parametrize("keyed", [False, True])
-    async def test_each_step_of_a_turn_is_made_once(
-        self, storage: RedisSessionStorage, between: Proxy, answer: bool, keyed: bool
-    ) -> None:
-        begun, key = lease(), IdempotencyKey("key", "digest") if keyed else None
-        breaks(between, answer, b"the question")
-        start = await storage.begin_turn("s", [user("the question")], begun, key=key)
-        assert (start.replayed, start.added) == (False, 1)
-        assert texts(start.messages) == ["the question"]
-        assert start.record.turn_token == begun.token
-        breaks(between, answer, b"the step")
-        step = await storage.append("s", [reply("the step")], token=begun.token)
-        assert (step.added, step.record.turn_token) == (1, begun.token)
-        breaks(between, answer, b"the answer")
-        end = await storage.end_turn("s", completed(begun), [reply("the answer")])
-        assert (end.added, end.record.turn_token) == (1, None)
-        assert texts(end.new_messages) == ["the answer"]
-        read = await storage.get_messages("s")
-        assert texts(read) == ["the question", "the step", "the answer"]
-        assert [turn.status for turn in await storage.get_turns("s")] == [TurnStatus.COMPLETE]
-        assert (await storage.get_session("s")).turn_count == 1
-        assert between.broken == 3
-
-    @LOST
-    @pytest.mark.parametrize("end", [completed, cancelled])
-    async def test_an_end_without_a_message_is_made_once(
-        self,
-        storage: RedisSessionStorage,
-        between: Proxy,
-        answer: bool,
-        end: Callable[..., object],
-    ) -> None:
-        begun = lease()
-        await storage.begin_turn("s", [user("a")], begun)
-        breaks(between, answer, begun.token.encode())
-        done = await storage.end_turn("s", end(begun), [])
-        assert done.record.turn_token is None
-        assert len(await storage.get_turns("s")) == 1
-        assert between.broken == 1
+class TestBrokenConnections(BrokenConnectionTests):
+    places = 8
 
     @LOST
     async def test_a_taken_over_turn_is_taken_over_once(
@@ -209,25 +127,6 @@ class TestBrokenConnections:
         assert between.broken == 6
         health = await storage.health()
         assert (health.sessions, health.messages) == (2, 2)
-
-    async def test_any_place_may_break(self, storage: RedisSessionStorage, between: Proxy) -> None:
-        """Whatever message of a call gets lost, the call is made once."""
-        for n in range(40):
-            count = iter(range(1000))
-            hook = lambda data, n=n, count=count: next(count) == n // 2 % 8  # noqa: E731
-            if n % 2:
-                between.before = hook
-            else:
-                between.after = hook
-            await storage.append("s", [user(f"{n}")])
-            session = await storage.get_session("s")
-            await storage.edit_messages(
-                "s", expected_revision=session.revision, add=[user(f"{n} added")]
-            )
-            between.before = between.after = None
-        said = [text for n in range(40) for text in (f"{n}", f"{n} added")]
-        assert between.broken > 20
-        assert texts(await storage.get_messages("s")) == said
 
     async def test_calls_at_once_are_made_once(
         self, storage: RedisSessionStorage, between: Proxy
@@ -311,40 +210,6 @@ class TestKilledServer(LifeTests):
         return self.make_storage(tmp_path)
 
 
-HEADER = """
-import asyncio, os, sys, threading
-from langswarm_redis import RedisSessionStorage
-from langswarm_session import blocking
-from langswarm_session.testing.making import new_session, texts, user
-storage = RedisSessionStorage(sys.argv[1], prefix=sys.argv[2], durability="accept")
-def append(text):
-    asyncio.run(storage.append("s", [user(text)]))
-def read():
-    return texts(asyncio.run(storage.get_messages("s")))
-asyncio.run(storage.create_session(new_session("s")))
-"""
-
-
-def spawn(*arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-
-
-def run(prefix: str, body: str) -> list[str]:
-    """What a script says, which must end well and complain of nothing."""
-    process = spawn("-c", HEADER + textwrap.dedent(body), redis_server.url(), prefix)
-    out, error = process.communicate(timeout=60)
-    assert (process.returncode, error) == (0, "")
-    return out.splitlines()
-
-
 async def check(
     storage: RedisSessionStorage, acknowledged: dict[str, set[int]], asked: dict[str, set[int]]
 ) -> None:
@@ -393,7 +258,22 @@ class Heard:
                 (self.asked if what == "asked" else self.acknowledged)[session].add(int(turn[0]))
 
 
-class TestProcesses:
+class TestProcesses(ProcessTests):
+    making = """
+from langswarm_redis import RedisSessionStorage
+storage = RedisSessionStorage(sys.argv[1], prefix=sys.argv[2], durability="accept")
+"""
+
+    @pytest.fixture(autouse=True)
+    def own_prefix(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def arguments(self) -> Sequence[str]:
+        return [redis_server.url(), self.prefix]
+
+    def make_storage(self) -> RedisSessionStorage:
+        return RedisSessionStorage(redis_server.url(), prefix=self.prefix, durability="accept")
+
     async def test_processes_that_start_at_once_share_all(self, prefix: str) -> None:
         names = [f"p{n}" for n in range(PROCESSES)]
         url = redis_server.url()
@@ -455,88 +335,6 @@ class TestProcesses:
             storage = RedisSessionStorage(server.url, prefix="p:", durability="require")
             await check(storage, heard.acknowledged, heard.asked)
             await storage.close()
-
-    async def test_a_forgotten_close_neither_hangs_nor_loses(self, prefix: str) -> None:
-        out = run(
-            prefix,
-            """
-            async def main():
-                for n in range(30):
-                    await storage.append("s", [user(str(n))])
-                print(len(await storage.get_messages("s")))
-            asyncio.run(main())
-            """,
-        )
-        assert out == ["30"]
-
-    async def test_a_storage_that_was_dropped_closes_itself(self, prefix: str) -> None:
-        out = run(
-            prefix,
-            """
-            append("a")
-            read()
-            assert threading.active_count() == 3
-            del storage
-            import gc
-            gc.collect()
-            for thread in threading.enumerate():
-                if thread is not threading.current_thread():
-                    thread.join()
-            print("closed")
-            """,
-        )
-        assert out == ["closed"]
-
-    async def test_a_forked_child_works(self, prefix: str) -> None:
-        out = run(
-            prefix,
-            """
-            append("parent")
-            child = os.fork()
-            if child == 0:
-                append("child")
-                print(read(), flush=True)
-                sys.exit(0)
-            print("child", os.waitpid(child, 0)[1])
-            append("parent again")
-            print(read())
-            """,
-        )
-        assert out == ["['parent', 'child']", "child 0", "['parent', 'child', 'parent again']"]
-
-    async def test_parent_and_forked_children_write_at_once(self, prefix: str) -> None:
-        run(
-            prefix,
-            """
-            append("before")
-            going = True
-            def keep_reading():
-                while going:
-                    read()
-            reader = threading.Thread(target=keep_reading)
-            reader.start()
-            children = []
-            for n in range(3):
-                child = os.fork()
-                if child == 0:
-                    for m in range(10):
-                        blocking.run(storage.append("s", [user(f"child {n} {m}")]))
-                    os._exit(0)
-                children.append(child)
-            for m in range(10):
-                append(f"parent {m}")
-            assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
-            going = False
-            reader.join()
-            """,
-        )
-        storage = RedisSessionStorage(redis_server.url(), prefix=prefix, durability="accept")
-        log = await storage.get_messages("s")
-        assert [message.seq for message in log] == list(range(1, 42))
-        for name in ("child 0", "child 1", "child 2", "parent"):
-            mine = [text for text in texts(log) if text.startswith(name)]
-            assert mine == [f"{name} {m}" for m in range(10)]
-        await storage.close()
 
 
 async def test_storages_at_once_change_one_session_in_turn(prefix: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import redis_server
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "redis_storage"
 sys.path.insert(0, str(EXAMPLE))
@@ -35,7 +37,7 @@ from langswarm_session import (  # noqa: E402
     create_session_manager,
 )
 from langswarm_session.records import IdempotencyKey, SessionChanges  # noqa: E402
-from langswarm_session.testing import StorageConformance  # noqa: E402
+from langswarm_session.testing import StorageConformance, StorageMachine  # noqa: E402
 from langswarm_session.testing.making import (  # noqa: E402
     completed,
     everything,
@@ -73,6 +75,29 @@ class TestRedisSessionStorage(StorageConformance):
 
     def make_storage(self, tmp_path: Path) -> RedisSessionStorage:
         return RedisSessionStorage(redis_server.url(), prefix=self.prefix, durability="accept")
+
+
+class RedisMachine(StorageMachine):
+    durable = True
+    prefix = ""
+
+    def make_storage(self, folder: Path) -> RedisSessionStorage:
+        prefix = f"{self.prefix}{folder.name}:"
+        return RedisSessionStorage(redis_server.url(), prefix=prefix, durability="accept")
+
+
+@pytest.mark.timeout(900)
+def test_it_is_as_the_model_says(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RedisMachine, "prefix", prefix)
+    run_state_machine_as_test(
+        RedisMachine,
+        settings=settings(
+            max_examples=10,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 class TestMaking:

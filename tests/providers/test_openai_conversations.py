@@ -564,7 +564,7 @@ class TestSmallRequests:
         reply = await session.send_message("hello")
         assert reply.text == "I see 131 messages. The last says: hello"
         assert [len(r["body"]["items"]) for r in world.requests(ADD)] == [20] * 6 + [10]
-        provider = session.manager._provider("openai", None)
+        provider = session.manager._providers.of("openai", None)
         copy = await provider.get_messages(session.context.provider_session_id)
         assert [(m.role.value, m.text) for m in copy] == await window(session)
         newest = await provider.get_messages(session.context.provider_session_id, limit=3)
@@ -665,7 +665,7 @@ class TestContents:
         assert reply.text == "I see 1 messages. The last says: What is it?"
         (item, _) = items_of(world, session)
         assert item["content"][1]["image_url"] == sent
-        provider = session.manager._provider("openai", None)
+        provider = session.manager._providers.of("openai", None)
         (message, _) = await provider.get_messages(session.context.provider_session_id)
         assert message.blocks[1].url == sent
         assert (await session.reconcile()).is_equal
@@ -820,7 +820,7 @@ class TestConversationsOfOthers:
 
     @pytest.fixture
     async def given(self, world, session):
-        provider = session.manager._provider("openai", None)
+        provider = session.manager._providers.of("openai", None)
         native = await provider.create_provider_session("u")
         client = provider._sdk.client
         await client.conversations.items.create(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import postgres_server
 import pytest
-from postgres_proxy import Hook, Proxy, proxy
+from postgres_proxy import Proxy, proxy
+from storage.broken_connection_tests import LOST, BrokenConnectionTests, breaks
 
 from langswarm_session import (
     ISessionStorage,
@@ -16,14 +16,10 @@ from langswarm_session import (
     SessionNotFoundError,
     StorageBusyError,
     StorageUnavailableError,
-    TurnStatus,
 )
-from langswarm_session.records import IdempotencyKey, SessionChanges
+from langswarm_session.records import SessionChanges
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing.making import (
-    cancelled,
-    completed,
-    lease,
     new_session,
     reply,
     texts,
@@ -50,84 +46,12 @@ async def storage(between: Proxy, postgres_schema: str) -> AsyncIterator[Postgre
     await storage.close()
 
 
-def once(*words: bytes) -> Hook:
-    """Breaks the first connection that sends all of the words."""
-    lock, done = threading.Lock(), []
-
-    def hook(data: bytes) -> bool:
-        with lock:
-            if done or not all(word in data for word in words):
-                return False
-            done.append(True)
-            return True
-
-    return hook
-
-
-def breaks(between: Proxy, answer: bool, *words: bytes) -> None:
-    """Lose the next message with these words, or the answer to it."""
-    if answer:
-        between.after = once(*words)
-    else:
-        between.before = once(*words)
-
-
 COMMIT = b"COMMIT\0"
 """The whole statement: READ COMMITTED has the word as well."""
 
-LOST = pytest.mark.parametrize("answer", [False, True], ids=["question", "answer"])
-"""Whether what was sent got lost, or only the answer: then it was done."""
 
-
-@LOST
-async def test_a_turn_whose_connection_broke_is_there_once(
-    storage: PostgresSessionStorage, between: Proxy, answer: bool
-) -> None:
-    for n in range(3):
-        breaks(between, answer, f"asked {n}".encode())
-        done = await storage.append("s", [user(f"asked {n}"), reply("r")])
-        assert [message.seq for message in done.new_messages] == [2 * n + 1, 2 * n + 2]
-        assert (done.added, done.record.message_count) == (2, 2 * n + 2)
-    assert between.broken == 3
-    said = [text for n in range(3) for text in (f"asked {n}", "r")]
-    assert texts(await storage.get_messages("s")) == said
-    assert len(await storage.get_turns("s")) == 3
-
-
-@LOST
-@pytest.mark.parametrize("keyed", [False, True])
-async def test_each_step_of_a_turn_is_made_once(
-    storage: PostgresSessionStorage, between: Proxy, answer: bool, keyed: bool
-) -> None:
-    begun, key = lease(), IdempotencyKey("key", "digest") if keyed else None
-    breaks(between, answer, b"the question")
-    start = await storage.begin_turn("s", [user("the question")], begun, key=key)
-    assert (start.replayed, start.added, texts(start.messages)) == (False, 1, ["the question"])
-    assert start.record.turn_token == begun.token
-    breaks(between, answer, b"the step")
-    step = await storage.append("s", [reply("the step")], token=begun.token)
-    assert (step.added, step.record.turn_token) == (1, begun.token)
-    breaks(between, answer, b"the answer")
-    end = await storage.end_turn("s", completed(begun), [reply("the answer")])
-    assert (end.added, end.record.turn_token, texts(end.new_messages)) == (1, None, ["the answer"])
-    assert texts(await storage.get_messages("s")) == ["the question", "the step", "the answer"]
-    assert [turn.status for turn in await storage.get_turns("s")] == [TurnStatus.COMPLETE]
-    assert (await storage.get_session("s")).turn_count == 1
-    assert between.broken == 3
-
-
-@LOST
-@pytest.mark.parametrize("end", [completed, cancelled])
-async def test_an_end_without_a_message_is_made_once(
-    storage: PostgresSessionStorage, between: Proxy, answer: bool, end: Callable[..., object]
-) -> None:
-    begun = lease()
-    await storage.begin_turn("s", [user("a")], begun)
-    breaks(between, answer, begun.token.encode())
-    done = await storage.end_turn("s", end(begun), [])
-    assert done.record.turn_token is None
-    assert len(await storage.get_turns("s")) == 1
-    assert between.broken == 1
+class TestBrokenConnections(BrokenConnectionTests):
+    pass
 
 
 @LOST
@@ -167,26 +91,6 @@ async def test_two_connections_are_enough_to_look_a_commit_up(
     assert between.broken == 9
     assert len((await storage.list_sessions()).records) == 9
     await storage.close()
-
-
-async def test_any_place_may_break(storage: PostgresSessionStorage, between: Proxy) -> None:
-    """Whatever message of a call gets lost, the call is made once."""
-    for n in range(40):
-        count = iter(range(1000))
-        hook = lambda data, n=n, count=count: next(count) == n // 2 % 10  # noqa: E731
-        if n % 2:
-            between.before = hook
-        else:
-            between.after = hook
-        await storage.append("s", [user(f"{n}")])
-        session = await storage.get_session("s")
-        await storage.edit_messages(
-            "s", expected_revision=session.revision, add=[user(f"{n} added")], remove=[]
-        )
-        between.before = between.after = None
-    said = [text for n in range(40) for text in (f"{n}", f"{n} added")]
-    assert between.broken > 20
-    assert texts(await storage.get_messages("s")) == said
 
 
 async def test_many_sessions_whose_connection_broke_are_there_once(

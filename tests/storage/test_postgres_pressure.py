@@ -28,9 +28,9 @@ from langswarm_session import (
     blocking,
 )
 from langswarm_session.records import SessionChanges
+from langswarm_session.shared_loop import SharedLoop
 from langswarm_session.storage import postgres_pool, postgres_rows, postgres_writer
 from langswarm_session.storage.postgres import PostgresSessionStorage
-from langswarm_session.storage.postgres_loop import SharedLoop
 from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
 
 AWAY = (StorageBusyError, StorageUnavailableError)

@@ -12,14 +12,12 @@ be done twice, and the scripts that write know by a nonce what they have done al
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -30,8 +28,7 @@ from langswarm_redis.errors import is_lost, typed_error
 from langswarm_redis.scripts import script
 from langswarm_redis.server import Server
 from langswarm_session.errors import StorageBusyError, StorageClosedError, StorageUnavailableError
-
-logger = logging.getLogger(__name__)
+from langswarm_session.storage.calls import Call, deliver
 
 MAX_TOGETHER, MAX_WEIGHT = 128, 4_000_000
 """How many calls, of how many bytes, are sent in one go; one by itself may weigh more."""
@@ -45,21 +42,18 @@ _DELAYS = (0.0, 0.05, 0.1, 0.2, 0.5)
 Word = bytes | str | int
 
 
-class Call:
-    """A script to run, and the future on its caller's loop. Made on that loop."""
+class ScriptCall(Call):
+    """A script to run."""
 
-    __slots__ = ("again", "deadline", "error", "future", "loop", "result", "sha", "weight", "words")
+    __slots__ = ("again", "deadline", "sha", "weight", "words")
 
     def __init__(self, name: str, keys: Sequence[bytes], words: Sequence[Word], timeout: float):
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
+        super().__init__()
         self.sha = script(name).sha
         self.words: list[Word] = [len(keys), *keys, *words]
         self.weight = sum(len(word) for word in words if isinstance(word, bytes))
         self.again: int | None = None
         self.deadline = time.monotonic() + timeout
-        self.result: Any = None
-        self.error: BaseException | None = None
 
     def say_again(self) -> None:
         """Mark what may have been done already."""
@@ -84,16 +78,16 @@ class Lane:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[ScriptCall | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def read(self, name: str, key: bytes, *words: Word) -> Any:
         """Run a script that only reads; it may be run twice."""
-        return await self._submit(Call(name, [key], words, self._timeout))
+        return await self._submit(ScriptCall(name, [key], words, self._timeout))
 
     async def write(self, name: str, keys: Sequence[bytes], nonce: str, *words: Word) -> Any:
         """Run a script that writes; its first words are whether this is said again, and a nonce."""
-        call = Call(name, keys, [0, nonce, *words], self._timeout)
+        call = ScriptCall(name, keys, [0, nonce, *words], self._timeout)
         call.again = 1 + len(keys)
         return await self._submit(call)
 
@@ -108,7 +102,7 @@ class Lane:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    async def _submit(self, call: Call) -> Any:
+    async def _submit(self, call: ScriptCall) -> Any:
         with self._lock:
             if self._closed:
                 raise StorageClosedError(f"{self._server.name}: the storage was closed")
@@ -127,10 +121,10 @@ class Lane:
         return await call.future
 
 
-def _work(server: Server, calls: SimpleQueue[Call | None]) -> None:
+def _work(server: Server, calls: SimpleQueue[ScriptCall | None]) -> None:
     """The thread: until it is closed and nothing waits any more."""
     client, opened = server.client(), False
-    pending: deque[Call] = deque()
+    pending: deque[ScriptCall] = deque()
     failures, taking = 0, True
     while taking or pending:
         taking = taking and _take(calls, pending)
@@ -149,7 +143,7 @@ def _work(server: Server, calls: SimpleQueue[Call | None]) -> None:
     client.close()
 
 
-def _take(calls: SimpleQueue[Call | None], pending: deque[Call]) -> bool:
+def _take(calls: SimpleQueue[ScriptCall | None], pending: deque[ScriptCall]) -> bool:
     """Take what has come; wait for something if there is nothing to do. False: it is closed."""
     try:
         call = calls.get(block=not pending)
@@ -161,7 +155,7 @@ def _take(calls: SimpleQueue[Call | None], pending: deque[Call]) -> bool:
     return False
 
 
-def _send(client: redis.Redis, server: Server, pending: deque[Call]) -> bool:
+def _send(client: redis.Redis, server: Server, pending: deque[ScriptCall]) -> bool:
     """Run what waits, in one go, and answer. False if the server does not know our scripts."""
     batch = _together(pending)
     pipeline = client.pipeline(transaction=False)
@@ -184,12 +178,12 @@ def _send(client: redis.Redis, server: Server, pending: deque[Call]) -> bool:
             call.result = reply
     pending.extendleft(reversed(unknown))
     missing = set(map(id, unknown))
-    _deliver(call for call in batch if id(call) not in missing)
+    deliver(call for call in batch if id(call) not in missing)
     return not unknown
 
 
-def _together(pending: deque[Call]) -> list[Call]:
-    batch: list[Call] = []
+def _together(pending: deque[ScriptCall]) -> list[ScriptCall]:
+    batch: list[ScriptCall] = []
     weight = 0
     for call in pending:
         weight += call.weight
@@ -199,7 +193,7 @@ def _together(pending: deque[Call]) -> list[Call]:
     return batch
 
 
-def _drop(pending: deque[Call], error: Exception, server: Server) -> None:
+def _drop(pending: deque[ScriptCall], error: Exception, server: Server) -> None:
     """Fail the calls for which it is no use, or too late, to try again."""
     now, failed, rest = time.monotonic(), [], []
     for call in pending:
@@ -216,30 +210,7 @@ def _drop(pending: deque[Call], error: Exception, server: Server) -> None:
         failed.append(call)
     pending.clear()
     pending.extend(rest)
-    _deliver(failed)
-
-
-def _deliver(calls: Iterable[Call]) -> None:
-    """Give each call its outcome; each loop is woken once for all of its own."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Call]] = {}
-    for call in calls:
-        by_loop.setdefault(call.loop, []).append(call)
-    for loop, outcomes in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, outcomes)
-        except RuntimeError:
-            # The loop was closed meanwhile: nobody waits for the outcome any more.
-            logger.debug("a caller's event loop was closed before its outcome was there")
-
-
-def _resolve(calls: list[Call]) -> None:
-    for call in calls:
-        if call.future.done():
-            continue
-        if call.error is not None:
-            call.future.set_exception(call.error)
-        else:
-            call.future.set_result(call.result)
+    deliver(failed)
 
 
 _lanes: weakref.WeakSet[Lane] = weakref.WeakSet()

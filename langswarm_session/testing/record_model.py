@@ -1,6 +1,7 @@
 """The record as plain lists: what every storage must do, and nothing of how.
 
-Written from `ISessionStorage` and apart from the storages, so that a mistake of theirs is none here.
+Written from `ISessionStorage` and apart from the storages, so that a mistake of theirs is none
+here.
 """
 
 from __future__ import annotations
@@ -9,22 +10,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from langswarm_session import (
+from langswarm_session.errors import (
     IdempotencyConflictError,
     InvalidInputError,
     MessageConflictError,
-    MessageRole,
     RevisionConflictError,
     SessionBusyError,
     SessionError,
     SessionExistsError,
     SessionInactiveError,
-    SessionMessage,
     SessionNotFoundError,
-    SessionStatus,
     TurnLostError,
-    TurnStatus,
 )
+from langswarm_session.models import MessageRole, SessionMessage, SessionStatus, TurnStatus
 from langswarm_session.records import IdempotencyKey, Lease, TurnEnd
 
 Reason = type[SessionError]
@@ -91,6 +89,7 @@ class Session:
         return [by_id[each] for each in dict.fromkeys(message.id for message in messages)]
 
     def of_turn(self, turn: int) -> list[SessionMessage]:
+        """The messages of a turn."""
         return [each for each in self.log if each.turn_id == turn]
 
     def refusals(self, token: str | None, revision: int | None) -> set[Reason]:
@@ -117,6 +116,7 @@ class Session:
     # Changing
 
     def check(self, reasons: set[Reason]) -> None:
+        """Refuse, if there is a reason."""
         if reasons:
             raise Refusal(*reasons)
 
@@ -142,6 +142,7 @@ class Session:
         return new
 
     def ids(self) -> set[str]:
+        """The ids of the messages that are stored."""
         return {each.id for each in self.log}
 
     def put(
@@ -195,23 +196,26 @@ class Session:
 
 
 class Record:
-    """All sessions. Each method does what the storage's method of this name must do."""
+    """All sessions."""
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
 
     def find(self, session: str, user: str | None = None) -> Session:
+        """The session, or a refusal; another user's is none."""
         found = self.sessions.get(session)
         if found is None or user not in (None, found.user):
             raise Refusal(SessionNotFoundError)
         return found
 
     def create(self, session: str, user: str) -> None:
+        """As `ISessionStorage.create_session`."""
         if session in self.sessions:
             raise Refusal(SessionExistsError)
         self.sessions[session] = Session(user)
 
     def delete(self, session: str) -> None:
+        """As `ISessionStorage.delete_session`."""
         self.find(session)
         del self.sessions[session]
 
@@ -222,6 +226,7 @@ class Record:
         context: dict[str, Any],
         revision: int | None,
     ) -> None:
+        """As `ISessionStorage.update_session`."""
         found = self.find(session)
         if revision not in (None, found.revision):
             raise Refusal(RevisionConflictError)
@@ -230,12 +235,14 @@ class Record:
         found.revision += 1
 
     def clear(self, session: str, revision: int | None) -> None:
+        """As `ISessionStorage.clear_messages`."""
         found = self.find(session)
         found.make_free(revision)
         found.log, found.notes = [], {}
         found.revision += 1
 
     def fork(self, session: str, copy: str, user: str, at: int | None) -> None:
+        """As `ISessionStorage.fork_session`."""
         found = self.find(session)
         if copy in self.sessions:
             raise Refusal(SessionExistsError)
@@ -261,6 +268,7 @@ class Record:
         revision: int | None = None,
         user: str | None = None,
     ) -> Result:
+        """As `ISessionStorage.append`."""
         found = self.find(session, user)
         refusals = found.refusals(token, revision)
         if not messages:
@@ -293,6 +301,7 @@ class Record:
         revision: int | None = None,
         user: str | None = None,
     ) -> Result:
+        """As `ISessionStorage.begin_turn`."""
         if not messages:
             raise Refusal(InvalidInputError, SessionNotFoundError)
         found = self.find(session, user)
@@ -300,7 +309,7 @@ class Record:
         turn = found.with_key(key)
         if turn is not None and found.known(turn, key) == "replay":
             others = refusals | {MessageConflictError}
-            return Result(found.of_turn(turn), True, frozenset(others))
+            return Result(found.of_turn(turn), replayed=True, or_refused=frozenset(others))
         new = self._fresh(found, messages, refusals)
         if turn is None and not new:
             turn = found.stored(messages)[-1].turn_id
@@ -309,7 +318,7 @@ class Record:
         except Refusal as refusal:
             raise Refusal(*refusal.reasons, *refusals) from None
         if turn is not None and step == "replay":
-            return Result(found.of_turn(turn), True, frozenset(refusals))
+            return Result(found.of_turn(turn), replayed=True, or_refused=frozenset(refusals))
         found.make_free(revision)
         if turn is not None and step == "resume":
             self._resume(found, turn, messages)
@@ -323,6 +332,7 @@ class Record:
         return Result(started)
 
     def end_turn(self, session: str, end: TurnEnd, messages: Sequence[SessionMessage]) -> Result:
+        """As `ISessionStorage.end_turn`."""
         found = self.find(session)
         refusals = found.refusals(end.token, None)
         new = self._fresh(found, messages, refusals)
@@ -334,6 +344,7 @@ class Record:
         return Result(found.stored(messages))
 
     def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+        """As `ISessionStorage.renew_turns`."""
         held = {
             token
             for token, session in tokens.items()
@@ -351,6 +362,7 @@ class Record:
         change: Sequence[SessionMessage],
         add: Sequence[SessionMessage],
     ) -> Result:
+        """As `ISessionStorage.edit_messages`."""
         found = self.find(session)
         reasons = found.refusals(None, revision)
         places = {each.seq: each.id for each in found.log}

@@ -1,0 +1,100 @@
+"""A session's context: how one is made, and what is stored when it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from langswarm_session.checks import check_name, describe
+from langswarm_session.errors import InvalidInputError
+from langswarm_session.models import SessionContext
+from langswarm_session.provider_state import KEYS, ProviderState, states_of, stored
+from langswarm_session.records import SessionChanges, SessionRecord
+
+_COLUMNS = ("provider", "model", "backend")
+_FIXED = ("session_id", "user_id")
+_PROVIDER_STATE = (*KEYS, "provider_states")
+
+
+def check_context(
+    values: Mapping[str, Any], changes: Mapping[str, Any], session_id: str | None
+) -> SessionContext:
+    """A context with changes applied.
+
+    Raises:
+        InvalidInputError: If a value does not fit.
+    """
+    if changes.get("persist_messages") is False:
+        raise InvalidInputError(
+            "every message is stored; for a conversation that leaves nothing behind use a "
+            "manager with storage='memory'",
+            session_id=session_id,
+        )
+    try:
+        return SessionContext.model_validate({**values, **changes})
+    except ValidationError as error:
+        raise InvalidInputError(describe(error), session_id=session_id) from None
+
+
+def changes_of(before: SessionContext, changes: Mapping[str, Any], last_seq: int) -> SessionChanges:
+    """What to store when keys of a context change.
+
+    Args:
+        before: The context.
+        changes: New values by key.
+        last_seq: How far the log goes.
+
+    Raises:
+        InvalidInputError: If a value does not fit, or a key cannot be changed.
+    """
+    for name in _FIXED:
+        if name in changes:
+            raise InvalidInputError(f"{name} cannot be changed", session_id=before.session_id)
+    after = check_context(before.model_dump(), changes, before.session_id)
+    columns = {name: getattr(after, name) for name in _COLUMNS if name in changes}
+    for name in ("provider", "model"):
+        if name in columns:
+            check_name(columns[name], name)
+    others = {
+        name: value
+        for name, value in after.model_dump(mode="json").items()
+        if name in changes and name not in _COLUMNS and name not in _PROVIDER_STATE
+    }
+    state = _provider_state(before, after, changes, last_seq)
+    return SessionChanges(context=others or None, provider_state=state, **columns)
+
+
+def _provider_state(
+    before: SessionContext, after: SessionContext, changes: Mapping[str, Any], last_seq: int
+) -> dict[str, Any] | None:
+    """What to store of the providers' state; None if it does not change."""
+    if not any(name in changes for name in ("provider", *_PROVIDER_STATE)):
+        return None
+    states = states_of(before)
+    if any(name in changes for name in _PROVIDER_STATE):
+        # A conversation that a caller names is taken to be where the record is.
+        states[after.provider] = ProviderState(
+            after.provider_session_id, after.provider_context, last_seq
+        )
+    return stored(states, after.provider)
+
+
+def forked(context: dict[str, Any], at: int | None) -> dict[str, Any]:
+    """The context of a copy of the log up to a number: without a summary of more than that."""
+    summary = context.get("summary")
+    if summary is not None and at is not None and summary["last_seq"] > at:
+        return {**context, "summary": None}
+    return context
+
+
+def are_same(one: SessionRecord, other: SessionRecord) -> bool:
+    """Whether two rows have one context."""
+    return (
+        one.context == other.context
+        and one.provider_state == other.provider_state
+        and one.model == other.model
+        and one.provider == other.provider
+        and one.backend == other.backend
+    )

@@ -1,0 +1,66 @@
+"""The ids and names of calls, as a provider takes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from langswarm_session.blocks import ToolCallBlock
+from langswarm_session.models import SessionMessage
+from langswarm_session.sendable.repairs import RepairKind, Report
+from langswarm_session.sendable.target import Target
+
+_ODD = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class CallNames:
+    """Gives each call of one request an id of its own, and a name, that can be sent.
+
+    Args:
+        target: What the provider accepts.
+        report: Told of what is changed.
+    """
+
+    def __init__(self, target: Target, report: Report) -> None:
+        self._target = target
+        self._report = report
+        self._ids: set[str] = set()
+
+    def are_taken(self, ids: Iterable[str]) -> None:
+        """The provider has calls with these ids already."""
+        self._ids.update(ids)
+
+    def free_id(self, block: ToolCallBlock, message: SessionMessage) -> str:
+        """An id that no other call of the request has: its own, where it can be sent."""
+        if block.id and not self._target.strict:
+            call_id = block.id
+        else:
+            call_id = self._unused(self._sayable(block, message))
+        self._ids.add(call_id)
+        if call_id != block.id:
+            was = repr(block.id[:80]) if block.id else "none"
+            self._report.add(RepairKind.ID_CHANGED, message, f"{was} to {call_id!r}")
+        return call_id
+
+    def _sayable(self, block: ToolCallBlock, message: SessionMessage) -> str:
+        wanted = block.id or f"call_{message.id}"
+        if not block.id or not self._target.any_call_id:
+            wanted = _ODD.sub("_", wanted)
+        return wanted[: self._target.call_id_length]
+
+    def _unused(self, stem: str) -> str:
+        call_id, number = stem, 1
+        while call_id in self._ids:
+            number += 1
+            room = self._target.call_id_length - len(str(number)) - 1
+            call_id = f"{stem[:room]}_{number}"
+        return call_id
+
+    def good_name(self, block: ToolCallBlock, message: SessionMessage) -> str:
+        """The tool's name, with nothing in it that a provider refuses."""
+        if not self._target.strict:
+            return block.name
+        name = _ODD.sub("_", block.name)[:64] or "tool"
+        if name != block.name:
+            self._report.add(RepairKind.NAME_CHANGED, message, f"{block.name[:80]!r} to {name!r}")
+        return name
