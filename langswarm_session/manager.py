@@ -36,11 +36,11 @@ from langswarm_session.models import MessageRole, SessionBackend, SessionStatus,
 from langswarm_session.pipeline import Pipeline
 from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
+from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
 from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.storage.rules import not_found
-from langswarm_session.turns import Runtime
 
 if TYPE_CHECKING:
     from langswarm_session.erasing import ErasureReport

@@ -97,7 +97,8 @@ def cut(
         max_messages: How many to keep, system messages aside.
         needed: The ids of calls that are kept however many messages that takes.
     """
-    start = len(messages)
+    # Most windows have room left, as a full one begins at a steady place for some turns.
+    start = 0 if len(messages) < max_messages else len(messages)
     room = max_messages
     while start and (room or messages[start - 1].role is MessageRole.SYSTEM):
         start -= 1
