@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,18 @@ class Person:
             self.screen += os.read(self._terminal, 4096).decode(errors="replace")
         seen, found, self.screen = self.screen.partition(text)
         return seen + found
+
+    def interrupts(self) -> int:
+        """Type Ctrl-C until it is noticed; returns the exit code.
+
+        Python's prompt looks for it only when it begins to wait for a key: what comes just before
+        is noticed at the next one.
+        """
+        for _ in range(30):
+            self.type("\x03")
+            with suppress(subprocess.TimeoutExpired):
+                return self.process.wait(timeout=1)
+        raise AssertionError(f"it was not noticed: {self.screen!r}")
 
     def leave(self) -> None:
         if self.process.poll() is None:
