@@ -83,7 +83,7 @@ class RedactingMiddleware(ISessionMiddleware):
     it comes; what is stored of it is replaced.
 
     By itself this cannot be undone: ``[email]`` stands in place of the address. With a ``vault``
-    the same value is always the same placeholder (``[email:1f3a5c7e]``), a model can tell two
+    the same value is always the same placeholder (``[email:bhdakfce]``), a model can tell two
     addresses apart, and `reveal` puts the originals back for the user; the log and the provider
     have the placeholders only.
 
@@ -163,7 +163,7 @@ class RedactingMiddleware(ISessionMiddleware):
         if self._vault is None:
             return f"[{detector.name}]"
         digest = hmac.new(self._key, value.encode(), hashlib.sha256).hexdigest()[:8]
-        placeholder = f"[{detector.name}:{digest}]"
+        placeholder = f"[{detector.name}:{digest.translate(_LETTERS)}]"
         self._vault[placeholder] = value
         return placeholder
 
@@ -183,4 +183,7 @@ class RedactingMiddleware(ISessionMiddleware):
         return value
 
 
-_PLACEHOLDER = re.compile(r"\[[\w-]+:[0-9a-f]{8}\]")
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
+"""A placeholder has no digits, which the next detector could take for a number."""
+
+_PLACEHOLDER = re.compile(r"\[[\w-]+:[a-p]{8}\]")
