@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from langswarm_session.blocks import Block, blocks_adapter
 from langswarm_session.checks import check_id, describe
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import MessageRole, SessionMessage, new_id, utc_now
+from langswarm_session.models import BARE_MESSAGE, MessageRole, SessionMessage, new_id, utc_now
 from langswarm_session.records import IdempotencyKey
 from langswarm_session.storage.rows import check_text
 
@@ -52,19 +52,12 @@ def text_message(
     check_text(text)
     return SessionMessage._trusted(
         {
+            **BARE_MESSAGE,
             "id": new_id(),
             "role": role,
             "content": text,
             "timestamp": utc_now(),
-            "name": None,
             "metadata": {},
-            "provider": None,
-            "model": None,
-            "provider_message_id": None,
-            "usage": None,
-            "finish_reason": None,
-            "turn_id": None,
-            "seq": None,
             "native": native,
         }
     )

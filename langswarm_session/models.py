@@ -210,6 +210,9 @@ class SessionMessage(Model):
 
 _MESSAGE_FIELDS = set(SessionMessage.model_fields)
 
+BARE_MESSAGE: dict[str, Any] = dict.fromkeys(SessionMessage.model_fields)
+"""All fields of a message without a value, for `SessionMessage._trusted` to be given some."""
+
 
 class Turn(Model):
     """A user's message and all that answers it.

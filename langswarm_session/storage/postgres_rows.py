@@ -8,13 +8,11 @@ is escaped; so does an id that is not of our own making, with a digest of it in 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
 from langswarm_session.records import SessionRecord
@@ -33,10 +31,9 @@ MAX_SIZE = 200_000_000
 MessageRow = tuple[int, str | None, int, bytes, str | None]
 """What of a row the message itself decides: role, content, timestamp, id, extra."""
 
-_PIECE, _TURN, _MOMENT = 50, 0.0005, 0.00005
-"""Rows after which to look at the clock, and seconds to work before giving way for a moment. A
-write needs the interpreter in turns on its caller's thread and on the engine's, and would get it
-only after the switch interval (5 ms) each time.
+_TURN = 0.0005
+"""Seconds to decode before giving way: a write needs the interpreter in turns on its caller's
+thread and on the engine's, and so waits for it several times.
 """
 
 _ESCAPED = re.compile("\x01([\x010])")
@@ -119,17 +116,13 @@ def to_record(row: Sequence[object]) -> SessionRecord:
 
 def decode_long(rows: list[Any]) -> list[SessionMessage]:
     """The messages of very many rows, which are let go of on the way. For a thread of its own."""
-    messages: list[SessionMessage] = []
-    with collector_paused():
-        begun = time.perf_counter()
-        for first in range(0, len(rows), _PIECE):
-            piece = rows[first : first + _PIECE]
-            rows[first : first + _PIECE] = [None] * len(piece)
-            messages += decode_messages(piece)
-            if time.perf_counter() - begun > _TURN:
-                time.sleep(_MOMENT)
-                begun = time.perf_counter()
-    return messages
+    return decode_messages(_let_go(rows), turn=_TURN)
+
+
+def _let_go(rows: list[Any]) -> Iterator[Any]:
+    rows.reverse()
+    while rows:
+        yield rows.pop()
 
 
 @dataclass(slots=True)

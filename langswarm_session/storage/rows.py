@@ -17,6 +17,7 @@ from langswarm_session.blocks import blocks_adapter
 from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import (
+    BARE_MESSAGE,
     MessageRole,
     SessionMessage,
     TokenUsage,
@@ -37,10 +38,8 @@ SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
 _SURELY_SHALLOW = 100
 """With so few brackets, JSON is not nested too deeply to be read."""
 
-_PIECE, _MOMENT = 400, 0.00005
-"""Rows decoded in a row, which takes about two milliseconds, and seconds to give way then. Whoever
-waits for the interpreter would get it after 5 ms only, and ``sleep(0)`` does not wake them.
-"""
+_PIECE, _MOMENT = 50, 0.00005
+"""Rows after which to look at the clock, and seconds to give way: ``sleep(0)`` wakes nobody."""
 
 MessageRow = tuple[int, str | None, int, bytes | str, str | None]
 """What of a row the message itself decides: role, content, timestamp, id, extra."""
@@ -136,20 +135,14 @@ def decode_message(
     """The message of a row with the `MESSAGE_COLUMNS`."""
     seq, role, content, timestamp, message_id, turn, extra = row
     values: dict[str, Any] = {
+        **BARE_MESSAGE,
         "id": message_id.hex() if isinstance(message_id, bytes) else message_id,
         "role": ROLES[role],
         "content": content,
         "timestamp": from_micros(timestamp),
-        "name": None,
         "metadata": {},
-        "provider": None,
-        "model": None,
-        "provider_message_id": None,
-        "usage": None,
-        "finish_reason": None,
         "turn_id": turn,
         "seq": seq,
-        "native": None,
     }
     if extra is not None:
         fields = from_json(extra)
@@ -163,13 +156,21 @@ def decode_message(
     return SessionMessage._trusted(values)
 
 
-def decode_messages(rows: Iterable[Any]) -> list[SessionMessage]:
-    """The messages of many rows. Where they are very many, other threads run in between."""
+def decode_messages(rows: Iterable[Any], *, turn: float = 0.002) -> list[SessionMessage]:
+    """The messages of many rows. Where they are very many, other threads run in between.
+
+    Args:
+        rows: The rows.
+        turn: How long to work before giving way, in seconds. Whoever waits for the interpreter
+            would get it after 5 ms only.
+    """
     messages: list[SessionMessage] = []
     source = iter(rows)
     with collector_paused():
+        begun = time.perf_counter()
         while piece := list(islice(source, _PIECE)):
             messages += [decode_message(row) for row in piece]
-            if len(piece) == _PIECE:
+            if time.perf_counter() - begun > turn:
                 time.sleep(_MOMENT)
+                begun = time.perf_counter()
     return messages
