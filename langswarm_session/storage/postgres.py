@@ -71,7 +71,6 @@ _LIMIT = " LIMIT (SELECT ${}::bigint)"
 """How many; NULL for all. As the planner cannot know it, it reads by the index, which has the
 order; it would sort a whole log for its end where it takes the log to be short."""
 
-_MINUTE = 60_000_000  # microseconds, as in the schema
 _RENEW = (
     "UPDATE {sessions} AS s SET turn_expires = "
     "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $3 "
@@ -218,11 +217,11 @@ class PostgresSessionStorage(ISessionStorage):
             where.append(f"status = '{status.value}'")
         if inactive_since is not None:
             where.append(f"last_activity < {given(inactive_since)}")
-            where.append(f"active_minute <= {given(inactive_since // _MINUTE)}")
+            where.append(f"active_minute <= {given(inactive_since // rules.MINUTE)}")
         if cursor is not None:
             activity, key = rules.parse_cursor(cursor)
             where.append(f"(last_activity, key) < ({given(activity)}, {given(key)})")
-            where.append(f"active_minute <= {given(activity // _MINUTE)}")
+            where.append(f"active_minute <= {given(activity // rules.MINUTE)}")
         query = self._tables.sql(
             f"SELECT key, {FIELDS} FROM {{sessions}} WHERE {' AND '.join(where)} "
             f"ORDER BY active_minute DESC, last_activity DESC, key DESC LIMIT {given(limit + 1)}"

@@ -24,6 +24,9 @@ from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord
 WRITABLE = (SessionStatus.ACTIVE.value, SessionStatus.ERROR.value)
 """The statuses in which a session takes new turns."""
 
+MINUTE = 60_000_000
+"""Microseconds. Indexes hold the minute of a session's activity, so that most writes move none."""
+
 LOST_OWNER = "the process that ran the turn ended before the turn did"
 """The error of a turn that was taken over."""
 

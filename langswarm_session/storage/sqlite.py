@@ -133,20 +133,24 @@ class SQLiteSessionStorage(ISessionStorage):
         cursor: str | None = None,
     ) -> SessionPage:
         """See `ISessionStorage.list_sessions`."""
-        filters: list[tuple[str, tuple[Any, ...]]] = []
+        where: list[str] = ["true"]
+        values: list[Any] = []
         if user_id is not None:
-            filters.append(("user_id = ?", (user_id,)))
+            where.append("user_id = ?")
+            values.append(user_id)
         if status is not None:
-            filters.append(("status = ?", (status.value,)))
+            # Not as a value: SQLite would not know that the index of the active ones will do.
+            where.append(f"status = '{status.value}'")
         if inactive_since is not None:
-            filters.append(("last_activity < ?", (inactive_since,)))
+            where.append("last_activity < ? AND active_minute <= ?")
+            values += [inactive_since, inactive_since // rules.MINUTE]
         if cursor is not None:
-            filters.append(("(last_activity, key) < (?, ?)", rules.parse_cursor(cursor)))
-        where = " AND ".join(condition for condition, _ in filters) or "true"
-        values = [value for _, given in filters for value in given]
+            activity, key = rules.parse_cursor(cursor)
+            where.append("(last_activity, key) < (?, ?) AND active_minute <= ?")
+            values += [activity, key, activity // rules.MINUTE]
         query = (
-            f"SELECT {log.FIELDS}, key FROM sessions WHERE {where} "
-            "ORDER BY last_activity DESC, key DESC LIMIT ?"
+            f"SELECT {log.FIELDS}, key FROM sessions WHERE {' AND '.join(where)} "
+            "ORDER BY active_minute DESC, last_activity DESC, key DESC LIMIT ?"
         )
 
         def job(connection: sqlite3.Connection) -> SessionPage:
@@ -156,8 +160,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 return SessionPage(records, None)
             return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][-1]}")
 
-        # A user's sessions are found by an index; any other listing looks at all sessions.
-        is_small = user_id is not None and status is None and limit <= _FEW
+        # Where a status is asked for, it may look at many that have another.
+        is_small = status is None and limit <= _FEW
         return await self._engine.read(job, is_small=is_small)
 
     async def update_session(

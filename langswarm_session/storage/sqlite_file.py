@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from langswarm_session.errors import StorageBusyError, StorageUnavailableError
+from langswarm_session.storage.file_status import file_status
 from langswarm_session.storage.sqlite_copy import sync
 from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy
 from langswarm_session.storage.sqlite_schema import check, migrate, snapshot
@@ -76,10 +77,10 @@ class OpenFiles:
         Raises:
             ReplacedError: If one does not.
         """
-        log = _stat(self.log)
-        if _identity(log) != self.log_identity or not self.has_database:
+        log = file_status(self.log)
+        if (log and log.identity) != self.log_identity or not self.has_database:
             raise ReplacedError(self.name)
-        return 0 if log is None else log.st_size
+        return 0 if log is None else log.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,18 +260,8 @@ class DatabaseFile:
 
 def identity(path: str) -> Identity | None:
     """Which file goes by a name now; None if there is none."""
-    return _identity(_stat(path))
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)  # noqa: PTH116 - at each commit, and Path takes 4 us more
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _identity(found: os.stat_result | None) -> Identity | None:
-    return None if found is None else (found.st_dev, found.st_ino)
+    found = file_status(path)
+    return None if found is None else found.identity
 
 
 def _copy_of(path: str) -> Path:

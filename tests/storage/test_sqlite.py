@@ -22,8 +22,9 @@ from langswarm_session import (
     TokenUsage,
     TurnStatus,
 )
-from langswarm_session.records import TurnEnd
-from langswarm_session.storage import sqlite_engine, sqlite_log
+from langswarm_session.records import SessionChanges, TurnEnd
+from langswarm_session.storage import rules, sqlite_engine, sqlite_log
+from langswarm_session.storage.sqlite_schema import MIGRATIONS
 from langswarm_session.testing import StorageConformance
 from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
 
@@ -136,7 +137,7 @@ async def test_health_knows_the_size_and_the_schema(storage: SQLiteSessionStorag
     before = await storage.health()
     await storage.append("s", [user("x" * 1_000_000)])
     after = await storage.health()
-    assert (before.schema_version, after.schema_version) == (1, 1)
+    assert before.schema_version == after.schema_version == len(MIGRATIONS)
     assert before.size_bytes
     assert after.size_bytes
     assert 950_000 <= after.size_bytes - before.size_bytes < 1_100_000
@@ -558,32 +559,94 @@ async def test_messages_are_found_by_index(storage: SQLiteSessionStorage) -> Non
     assert any("messages_of_system" in each for each in plan)
 
 
-async def test_a_users_sessions_are_found_by_index(storage: SQLiteSessionStorage) -> None:
+async def test_sessions_are_found_by_index(storage: SQLiteSessionStorage) -> None:
     cursor = "1.1"
-    for listing in (
-        lambda: storage.list_sessions(user_id="user"),
-        lambda: storage.list_sessions(user_id="user", cursor=cursor),
-        lambda: storage.list_sessions(user_id="user", status=SessionStatus.ACTIVE, cursor=cursor),
-    ):
-        [plan] = await plans(storage, listing)
-        assert plan.startswith("SEARCH sessions USING INDEX sessions_by_user")
+    for index, listings in {
+        "sessions_by_user": (
+            lambda: storage.list_sessions(user_id="user"),
+            lambda: storage.list_sessions(user_id="user", cursor=cursor),
+            lambda: storage.list_sessions(
+                user_id="user", status=SessionStatus.ACTIVE, cursor=cursor
+            ),
+        ),
+        "sessions_by_activity": (
+            lambda: storage.list_sessions(),
+            lambda: storage.list_sessions(cursor=cursor),
+            lambda: storage.list_sessions(inactive_since=5),
+        ),
+        "sessions_of_active": (
+            lambda: storage.list_sessions(status=SessionStatus.ACTIVE, inactive_since=5),
+            lambda: storage.list_sessions(
+                status=SessionStatus.ACTIVE, inactive_since=5, cursor=cursor
+            ),
+        ),
+    }.items():
+        for listing in listings:
+            access, sorting = await plans(storage, listing)
+            assert f"sessions USING INDEX {index}" in access
+            assert sorting == "USE TEMP B-TREE FOR RIGHT PART OF ORDER BY"  # within a minute
 
 
-async def test_a_users_newest_sessions_cost_the_same_among_many(
-    storage: SQLiteSessionStorage,
-) -> None:
+async def test_the_newest_sessions_cost_the_same_among_many(storage: SQLiteSessionStorage) -> None:
     async def create(first: int, last: int) -> None:
         await asyncio.gather(
             *(storage.create_session(new_session(f"s{n}", f"u{n % 2}")) for n in range(first, last))
         )
+        await storage._engine.write(
+            lambda connection: connection.execute(
+                f"UPDATE sessions SET last_activity = key * {rules.MINUTE}"
+            )
+        )
 
-    async def newest() -> None:
-        await storage.list_sessions(user_id="u0", limit=10)
+    async def cost() -> list[int]:
+        return [
+            await steps(storage, partial(storage.list_sessions, user_id="u0", limit=10)),
+            await steps(storage, partial(storage.list_sessions, limit=10)),
+            await steps(storage, partial(storage.list_sessions, inactive_since=rules.MINUTE * 9)),
+        ]
 
     await create(0, 50)
-    few = await steps(storage, newest)
+    few = await cost()
     await create(50, 1000)
-    assert await steps(storage, newest) == few
+    assert await cost() == few
+
+
+async def test_a_cleanup_does_not_walk_over_what_was_archived(
+    storage: SQLiteSessionStorage,
+) -> None:
+    async def archived(first: int, last: int) -> None:
+        for n in range(first, last):
+            await storage.create_session(new_session(f"s{n}"))
+            await storage.update_session(f"s{n}", SessionChanges(status=SessionStatus.ARCHIVED))
+
+    active = partial(storage.list_sessions, status=SessionStatus.ACTIVE, inactive_since=2**60)
+    await archived(0, 10)
+    few = await steps(storage, active)
+    await archived(10, 200)
+    assert await steps(storage, active) == few
+    assert [each.session_id for each in (await active()).records] == ["s"]
+
+
+async def test_what_is_indexed_of_activity_follows_it(storage: SQLiteSessionStorage) -> None:
+    async def stored() -> tuple[int, int]:
+        row: tuple[int, int] = await storage._engine.read(
+            lambda connection: connection.execute(
+                "SELECT active_minute, last_activity FROM sessions"
+            ).fetchone()
+        )
+        return row
+
+    minute, activity = await stored()
+    assert minute == activity // rules.MINUTE
+    change = "UPDATE sessions SET last_activity = ?"
+    for moment in (7 * rules.MINUTE, 8 * rules.MINUTE - 1, 8 * rules.MINUTE, 5):
+        await storage._engine.write(
+            partial(lambda now, connection: connection.execute(change, (now,)), moment)
+        )
+        assert await stored() == (moment // rules.MINUTE, moment)
+    await storage.append("s", [user("a")])
+    minute, activity = await stored()
+    assert minute == activity // rules.MINUTE > 8
 
 
 @pytest.mark.parametrize("user_id", ["user", None])

@@ -108,6 +108,9 @@ async def test_a_file_of_any_version_is_upgraded(path: Path, version: int) -> No
         ("id", "answered"),
     ]
     assert log[1].metadata == {"k": None}
+    assert [
+        each.session_id for each in (await storage.list_sessions(inactive_since=3)).records
+    ] == ["s"]
     await storage.append("s", [user("more")])
     assert (await storage.get_session("s")).to_context().model_extra == {"own": 1}
     await storage.close()
