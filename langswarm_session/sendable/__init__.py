@@ -48,13 +48,14 @@ def _is_plain(
         return False
     strict, alternates = target.strict, target.alternates
     last: MessageRole | None = MessageRole.ASSISTANT if alternates else None
+    system, (tool, function) = MessageRole.SYSTEM, RESULT_ROLES
     for message in messages:
         role, content = message.role, message.content
-        if type(content) is not str or role in RESULT_ROLES:
+        if type(content) is not str or role is tool or role is function:
             return False
         if strict and (not content or content.isspace()):
             return False
-        if role is not MessageRole.SYSTEM:
+        if role is not system:
             if alternates and role is last:
                 return False
             last = role

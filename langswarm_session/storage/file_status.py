@@ -24,19 +24,12 @@ class FileStatus(NamedTuple):
     """A file.
 
     Attributes:
-        device: Where it is.
-        number: Which one it is there.
+        identity: What tells it from other files, whatever their names.
         size: How many bytes it has.
     """
 
-    device: int
-    number: int
+    identity: tuple[int, int, int]
     size: int
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """What tells it from other files, whatever their names."""
-        return self.device, self.number
 
 
 def file_status(path: str) -> FileStatus | None:
@@ -48,13 +41,14 @@ def file_status(path: str) -> FileStatus | None:
     found = None if _statx is None else _statx(os.fsencode(path))
     if found is not None:
         number, size, major, minor = _FIELDS.unpack_from(found)
-        return FileStatus(os.makedev(major, minor), number, size)
+        return FileStatus((major, minor, number), size)
     # Also for what went wrong, which is told here.
     try:
         status = os.stat(path)  # noqa: PTH116 - at each commit, and Path takes 4 us more
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return FileStatus(status.st_dev, status.st_ino, status.st_size)
+    device = status.st_dev
+    return FileStatus((os.major(device), os.minor(device), status.st_ino), status.st_size)
 
 
 def _load() -> Callable[[bytes], Any] | None:
@@ -67,10 +61,10 @@ def _load() -> Callable[[bytes], Any] | None:
         return None
     text, number = ctypes.c_char_p, ctypes.c_int
     statx.argtypes = [number, text, number, ctypes.c_uint, text]
-    buffer = ctypes.create_string_buffer
+    buffer = ctypes.c_char * _SIZE
 
     def ask(path: bytes) -> Any:
-        found = buffer(_SIZE)
+        found = buffer()
         return found if statx(_HERE, path, 0, _WANTED, found) == 0 else None
 
     return ask

@@ -28,7 +28,7 @@ from langswarm_session.storage.sqlite_schema import check, migrate, snapshot
 logger = logging.getLogger(__name__)
 
 Synchronous = Literal["FULL", "NORMAL"]
-Identity = tuple[int, int]
+Identity = tuple[int, int, int]
 """A file's device and number, which its name does not tell."""
 
 _SHARED = ("1073741826", "1073742335")
