@@ -11,16 +11,22 @@ import asyncio
 import selectors
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, TypeVarTuple
 
+from langswarm_session.giving_way import Turns
+
 Ts = TypeVarTuple("Ts")
+
+_TURN = 0.0005
+"""Seconds after which a loop that has always something to do gives way to other threads."""
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc,unused-ignore]
-    """Lets go of the loop while it waits for something to happen.
+    """Lets go of the loop while it waits for something, and of the interpreter if it never does.
 
     Attributes:
         is_due: Whether something has happened, so that the loop is about to go on.
@@ -29,12 +35,17 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc,unus
     def __init__(self, lock: threading.Lock) -> None:
         super().__init__()
         self._lock = lock
+        self._turns = Turns()
         self.is_due = False
 
     def select(self, timeout: float | None = None) -> Any:
         self._lock.release()
         try:
-            return super().select(timeout)
+            self._turns.give_way(_TURN)
+            moment = time.perf_counter()
+            happened = super().select(timeout)
+            self._turns.waited_since(moment)
+            return happened
         finally:
             self.is_due = True
             self._lock.acquire()

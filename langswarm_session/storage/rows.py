@@ -6,7 +6,6 @@ one JSON object in ``extra``. Ids of our own making take 16 bytes in place of 32
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -16,6 +15,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from langswarm_session.blocks import blocks_adapter
 from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.giving_way import Desk
 from langswarm_session.models import (
     BARE_MESSAGE,
     MessageRole,
@@ -38,8 +38,10 @@ SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
 _SURELY_SHALLOW = 100
 """With so few brackets, JSON is not nested too deeply to be read."""
 
-_PIECE, _MOMENT = 50, 0.00005
-"""Rows after which to look at the clock, and seconds to give way: ``sleep(0)`` wakes nobody."""
+_PIECE = 50
+"""Rows to decode at a time. That many are done at once, wherever it is."""
+
+_desk = Desk()
 
 MessageRow = tuple[int, str | None, int, bytes | str, str | None]
 """What of a row the message itself decides: role, content, timestamp, id, extra."""
@@ -164,13 +166,10 @@ def decode_messages(rows: Iterable[Any], *, turn: float = 0.002) -> list[Session
         turn: How long to work before giving way, in seconds. Whoever waits for the interpreter
             would get it after 5 ms only.
     """
-    messages: list[SessionMessage] = []
     source = iter(rows)
     with collector_paused():
-        begun = time.perf_counter()
+        messages = [decode_message(row) for row in islice(source, _PIECE)]
         while piece := list(islice(source, _PIECE)):
-            messages += [decode_message(row) for row in piece]
-            if time.perf_counter() - begun > turn:
-                time.sleep(_MOMENT)
-                begun = time.perf_counter()
+            with _desk.piece(turn):
+                messages += [decode_message(row) for row in piece]
     return messages

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from langswarm_session import giving_way
+from langswarm_session.giving_way import Desk, Turns
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was slept, by a clock that only this fixture moves."""
+    slept: list[float] = []
+    monkeypatch.setattr(giving_way.time, "sleep", slept.append)
+    return slept
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    now = 100.0
+
+    def later(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(giving_way.time, "perf_counter", lambda: now)
+    return later
+
+
+class TestTurns:
+    def test_a_short_turn_goes_on(self, slept: list[float], later: Callable[[float], None]) -> None:
+        turns = Turns()
+        later(0.9)
+        turns.give_way(1)
+        assert slept == []
+
+    def test_a_long_one_ends_and_another_begins(
+        self, slept: list[float], later: Callable[[float], None]
+    ) -> None:
+        turns = Turns()
+        later(1.1)
+        turns.give_way(1)
+        assert len(slept) == 1
+        assert 0 < slept[0] < 0.001
+        later(0.9)
+        turns.give_way(1)
+        assert len(slept) == 1
+        later(0.2)
+        turns.give_way(1)
+        assert len(slept) == 2
+
+    def test_others_have_had_their_turn_while_one_waited(
+        self, slept: list[float], later: Callable[[float], None]
+    ) -> None:
+        turns = Turns()
+        later(0.9)
+        turns.waited_since(giving_way.time.perf_counter() - 0.1)
+        later(0.9)
+        turns.give_way(1)
+        assert slept == []
+
+    def test_a_wait_that_was_none_is_no_turn_of_others(
+        self, slept: list[float], later: Callable[[float], None]
+    ) -> None:
+        turns = Turns()
+        later(0.9)
+        turns.waited_since(giving_way.time.perf_counter() - 0.00001)
+        later(0.9)
+        turns.give_way(1)
+        assert len(slept) == 1
+
+
+class TestDesk:
+    def test_one_piece_at_a_time(self) -> None:
+        desk, at_work, most = Desk(), 0, 0
+
+        def work() -> None:
+            nonlocal at_work, most
+            for _ in range(20):
+                with desk.piece(1):
+                    at_work += 1
+                    most = max(most, at_work)
+                    time.sleep(0.0001)
+                    at_work -= 1
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == 1
+
+    def test_a_piece_that_fails_lets_the_next_one_begin(self) -> None:
+        desk = Desk()
+        with pytest.raises(ZeroDivisionError), desk.piece(1):
+            raise ZeroDivisionError
+        with desk.piece(1):
+            pass
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+    def test_a_forked_child_finds_it_free(self) -> None:
+        desk, begun, end = Desk(), threading.Event(), threading.Event()
+
+        def work() -> None:
+            with desk.piece(1):
+                begun.set()
+                end.wait(10)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait(10)
+        child = os.fork()
+        if not child:
+            threading.Timer(5, os._exit, [1]).start()  # it would wait for ever
+            with desk.piece(1):
+                os._exit(0)
+        end.set()
+        thread.join()
+        assert os.waitpid(child, 0)[1] == 0
