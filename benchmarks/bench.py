@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -83,10 +82,6 @@ class Bench:
                 missing[contender.label] = f"does not import ({describe(error)})"
             else:
                 present.append(contender)
-        # One full collection over nine frameworks, which no user has loaded all at once, takes as
-        # long as thousands of turns, and would be the time of whomever it befalls.
-        gc.collect()
-        gc.freeze()
         return cls(backend, places, scale, tuple(present), missing)
 
     @property

@@ -10,7 +10,7 @@ from statistics import median
 from benchmarks.bench import Bench, ours
 from benchmarks.contenders import OURS, Contender
 from benchmarks.load import Audit, Written
-from benchmarks.measure import describe, ratio
+from benchmarks.measure import describe, ratio, tidy_up
 from benchmarks.report import Section
 from benchmarks.writers import audit, merge, write_at_once, write_from_processes
 
@@ -96,6 +96,7 @@ def _compare(
         for contender in contenders:
             if number and contender.slow:
                 continue
+            tidy_up()
             _once(bench, contender, work, found[contender.name])
     rates = {name: result.rate for name, result in found.items()}
     for contender in contenders:

@@ -132,6 +132,7 @@ async def _time_door(bench: Bench, contenders: tuple[Contender, ...]) -> DoorFig
         reads = await interleave(
             {name: reading.whole(store, 2 * LENGTH) for name, store in stores.items()},
             rounds=bench.scale.reads,
+            tidy=True,
         )
         newest = await interleave(
             {name: reading.newest(store) for name, store in stores.items()},

@@ -52,6 +52,7 @@ async def _run(bench: Bench) -> Section:
         reads = await interleave(
             {name: reading.whole(store, 2 * LONGEST) for name, store in longest.items()},
             rounds=bench.scale.reads,
+            tidy=True,
         )
         newest = await interleave(
             {name: reading.newest(store) for name, store in longest.items()},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.contenders import OURS, Contender, Store
 from benchmarks.load import make_turns
-from benchmarks.measure import MS, describe, percentile, ratio
+from benchmarks.measure import MS, describe, percentile, ratio, tidy_up
 from benchmarks.report import Section
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ async def _measure(bench: Bench, contender: Contender) -> _Found:
             await store.begin(session)
         await store.preload("long", make_turns("long", LENGTH))
         await store.append_turn("beside", make_turns("beside", 1)[0])
+        tidy_up()
         alone = await _append_for(bench, store, "alone")
         found = _Found(alone, [], [])
         tasks = [asyncio.create_task(_read_on(store, found)) for _ in range(READERS)]
