@@ -15,6 +15,12 @@ from contextlib import contextmanager
 _MOMENT = 0.00005
 """Seconds to give way for."""
 
+_SHORT, _LONG = 0.0005, 0.003
+"""Seconds of a turn at a `Desk`."""
+
+_LATELY = 0.02
+"""For so many seconds after other threads have worked they may have more to do."""
+
 
 class Turns:
     """How long a turn has been, and when it is over."""
@@ -41,10 +47,13 @@ class Desk:
     """Where threads do long work piece by piece, one of them at a time.
 
     They could not work side by side anyway, and those who gave way would only let each other in.
+    Turns are short while other threads have something to do, and longer while they have not, as
+    each time to give way is lost then.
     """
 
     def __init__(self) -> None:
         self._turns = Turns()
+        self._elsewhere = self._busy_until = 0.0
         self._renew()
         os.register_at_fork(after_in_child=self._renew)
 
@@ -53,8 +62,15 @@ class Desk:
         self._lock = threading.Lock()
 
     @contextmanager
-    def piece(self, seconds: float) -> Iterator[None]:
-        """Work on a piece, and then give way if that has not been done for so many seconds."""
+    def piece(self) -> Iterator[None]:
+        """Work on a piece, and give way if it is time to."""
         with self._lock:
             yield
-            self._turns.give_way(seconds)
+            self._turns.give_way(_SHORT if self._is_busy_elsewhere() else _LONG)
+
+    def _is_busy_elsewhere(self) -> bool:
+        """Whether other threads have worked lately, as processor time tells."""
+        now, elsewhere = time.perf_counter(), time.process_time() - time.thread_time()
+        if abs(elsewhere - self._elsewhere) > _MOMENT / 5:
+            self._elsewhere, self._busy_until = elsewhere, now + _LATELY
+        return now < self._busy_until

@@ -81,7 +81,7 @@ class TestDesk:
         def work() -> None:
             nonlocal at_work, most
             for _ in range(20):
-                with desk.piece(1):
+                with desk.piece():
                     at_work += 1
                     most = max(most, at_work)
                     time.sleep(0.0001)
@@ -94,11 +94,31 @@ class TestDesk:
             thread.join()
         assert most == 1
 
+    @pytest.mark.parametrize(("elsewhere", "breaks"), [(0.0, 4), (0.001, 19)])
+    def test_turns_are_short_while_others_work(
+        self,
+        slept: list[float],
+        later: Callable[[float], None],
+        monkeypatch: pytest.MonkeyPatch,
+        elsewhere: float,
+        breaks: int,
+    ) -> None:
+        spent = 0.0
+        monkeypatch.setattr(giving_way.time, "thread_time", lambda: 0.0)
+        monkeypatch.setattr(giving_way.time, "process_time", lambda: spent)
+        desk = Desk()
+        for number in range(20):
+            with desk.piece():
+                later(0.0007)
+            if number % 5 == 0:  # not in each piece, as those who wait for their turn do nothing
+                spent += elsewhere
+        assert len(slept) == breaks
+
     def test_a_piece_that_fails_lets_the_next_one_begin(self) -> None:
         desk = Desk()
-        with pytest.raises(ZeroDivisionError), desk.piece(1):
+        with pytest.raises(ZeroDivisionError), desk.piece():
             raise ZeroDivisionError
-        with desk.piece(1):
+        with desk.piece():
             pass
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
@@ -106,7 +126,7 @@ class TestDesk:
         desk, begun, end = Desk(), threading.Event(), threading.Event()
 
         def work() -> None:
-            with desk.piece(1):
+            with desk.piece():
                 begun.set()
                 end.wait(10)
 
@@ -116,7 +136,7 @@ class TestDesk:
         child = os.fork()
         if not child:
             threading.Timer(5, os._exit, [1]).start()  # it would wait for ever
-            with desk.piece(1):
+            with desk.piece():
                 os._exit(0)
         end.set()
         thread.join()

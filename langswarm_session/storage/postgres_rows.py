@@ -31,11 +31,6 @@ MAX_SIZE = 200_000_000
 MessageRow = tuple[int, str | None, int, bytes, str | None]
 """What of a row the message itself decides: role, content, timestamp, id, extra."""
 
-_TURN = 0.0005
-"""Seconds to decode before giving way: a write needs the interpreter in turns on its caller's
-thread and on the engine's, and so waits for it several times.
-"""
-
 _ESCAPED = re.compile("\x01([\x010])")
 
 
@@ -116,7 +111,7 @@ def to_record(row: Sequence[object]) -> SessionRecord:
 
 def decode_long(rows: list[Any]) -> list[SessionMessage]:
     """The messages of very many rows, which are let go of on the way. For a thread of its own."""
-    return decode_messages(_let_go(rows), turn=_TURN)
+    return decode_messages(_let_go(rows))
 
 
 def _let_go(rows: list[Any]) -> Iterator[Any]:

@@ -158,18 +158,12 @@ def decode_message(
     return SessionMessage._trusted(values)
 
 
-def decode_messages(rows: Iterable[Any], *, turn: float = 0.002) -> list[SessionMessage]:
-    """The messages of many rows. Where they are very many, other threads run in between.
-
-    Args:
-        rows: The rows.
-        turn: How long to work before giving way, in seconds. Whoever waits for the interpreter
-            would get it after 5 ms only.
-    """
+def decode_messages(rows: Iterable[Any]) -> list[SessionMessage]:
+    """The messages of many rows. Where they are very many, other threads run in between."""
     source = iter(rows)
     with collector_paused():
         messages = [decode_message(row) for row in islice(source, _PIECE)]
         while piece := list(islice(source, _PIECE)):
-            with _desk.piece(turn):
+            with _desk.piece():
                 messages += [decode_message(row) for row in piece]
     return messages

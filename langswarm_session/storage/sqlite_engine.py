@@ -375,6 +375,7 @@ class SQLiteEngine:
         while more:
             calls, more = self._next_batch()
             self._write_batch(calls)
+            del calls  # and what came of them, which is its callers' alone
             if writer.wants_checkpoint:
                 with writer.lock:
                     writer.checkpoint()
@@ -419,20 +420,28 @@ class SQLiteEngine:
 
     def _read_forever(self) -> None:
         reader = _Reader(self._file, self._file.busy_timeout)
-        while isinstance(call := self._reads.get(), JobCall):
-            started = time.perf_counter()
-            try:
-                if call.begin():
-                    call.result = reader.run(call.job, self._writer.files)
-            except Exception as error:  # noqa: BLE001 - whoever waits gets it
-                call.error = typed_error(error, self.path)
-                self._trouble.met(call.error, self._writer.files)
-            if call.is_small:
-                self._reads_pace.note(time.perf_counter() - started)
-            with self._reading_lock:
-                self._reading -= 1
-            deliver([call])
+        while self._read_next(reader):
+            pass
         reader.close()
+
+    def _read_next(self, reader: _Reader) -> bool:
+        """Do one of the reads that wait, and keep nothing of it; whether there may be more."""
+        call = self._reads.get()
+        if not isinstance(call, JobCall):
+            return False
+        started = time.perf_counter()
+        try:
+            if call.begin():
+                call.result = reader.run(call.job, self._writer.files)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            call.error = typed_error(error, self.path)
+            self._trouble.met(call.error, self._writer.files)
+        if call.is_small:
+            self._reads_pace.note(time.perf_counter() - started)
+        with self._reading_lock:
+            self._reading -= 1
+        deliver([call])
+        return True
 
     # Forks
 

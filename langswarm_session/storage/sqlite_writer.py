@@ -43,6 +43,8 @@ class _Log:
         self._factor = 1.0
         self._largest = _CHECKPOINT_AFTER
         self._size = 0
+        self._kept = 0
+        """Pages that it had at the last checkpoint and has still, for those who read them."""
 
     @property
     def is_long(self) -> bool:
@@ -61,9 +63,11 @@ class _Log:
 
     def was_folded(self, pages: int, folded: int) -> None:
         """It was as long as this, and so much of it is in the database now."""
-        if self._estimate and pages > 0:
-            self._factor = min(4.0, max(0.1, pages / self._estimate))
+        grown = pages - self._kept
+        if self._estimate and grown > 0:
+            self._factor = min(4.0, max(0.1, grown / self._estimate))
         self._estimate = 0.0
+        self._kept = pages if folded < pages else 0
         # What a reader needs still cannot be written over: then it goes on growing.
         more = _CHECKPOINT_AFTER if folded < pages else _CHECKPOINT_AFTER // 100
         self._largest = max(_CHECKPOINT_AFTER, self._size + more)

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langswarm_session import InvalidInputError, SessionMessage
+from langswarm_session import InvalidInputError, SessionMessage, giving_way
 from langswarm_session.models import MessageRole
-from langswarm_session.storage import postgres_rows
 from langswarm_session.storage.postgres_rows import (
     decode_long,
     encode,
@@ -85,11 +84,12 @@ def test_a_long_log_is_decoded_in_order_and_others_run_in_between(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     naps: list[float] = []
-    monkeypatch.setattr(postgres_rows, "_TURN", -1.0)
+    monkeypatch.setattr(giving_way, "_SHORT", -1.0)
+    monkeypatch.setattr(giving_way, "_LONG", -1.0)
     monkeypatch.setattr(time, "sleep", naps.append)
     columns = encode(SessionMessage(role=MessageRole.USER, content="a"))
     rows = [(n, *columns[:4], n, columns[4]) for n in range(count)]
     messages = [decode_message(row) for row in rows]
     assert decode_long(rows) == messages
-    assert len(naps) == -(-count // 50)
+    assert len(naps) == max(0, -(-count // 50) - 1)
     assert rows == []

@@ -204,6 +204,19 @@ async def test_a_read_that_fails_leaves_its_reader_usable(path: Path) -> None:
     await storage.close()
 
 
+async def test_no_thread_keeps_what_was_read_or_written(path: Path) -> None:
+    storage = SQLiteSessionStorage(path)
+
+    class Found:
+        pass
+
+    for do in (storage._engine.read, storage._engine.write):
+        gone = threading.Event()
+        weakref.finalize(await do(lambda _: Found()), gone.set)
+        assert await asyncio.to_thread(gone.wait, 10)
+    await storage.close()
+
+
 # Closing
 
 

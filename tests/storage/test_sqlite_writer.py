@@ -12,6 +12,7 @@ import pytest
 from langswarm_session import MessageRole, SessionBackend, SessionMessage
 from langswarm_session.records import NewSession
 from langswarm_session.storage.sqlite import SQLiteSessionStorage
+from langswarm_session.storage.sqlite_writer import Writer
 
 FRAME = 4096 + 24
 LIMIT = 1_000
@@ -67,3 +68,33 @@ async def test_the_log_grows_while_a_reader_needs_it_and_no_longer(path: Path) -
     size = pages(path)
     await storage.close()
     assert size < grown + 1.2 * LIMIT
+
+
+async def test_a_reader_makes_checkpoints_no_more_frequent(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What he keeps in the log is not taken for what was written since the last one."""
+    checkpoint, count = Writer.checkpoint, 0
+
+    def counted(writer: Writer) -> None:
+        nonlocal count
+        count += 1
+        checkpoint(writer)
+
+    monkeypatch.setattr(Writer, "checkpoint", counted)
+    storage = await storage_with_sessions(path, 1)
+
+    async def checkpoints() -> int:
+        before = count
+        for _ in range(1_500):  # of some five pages each
+            await storage.append("s0", [message(200)])
+        return count - before
+
+    await checkpoints()
+    alone = await checkpoints()
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM messages").fetchone()
+        beside = await checkpoints()
+    await storage.close()
+    assert beside <= alone + 1
