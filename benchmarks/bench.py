@@ -105,7 +105,9 @@ class Bench:
         async with AsyncExitStack() as stack:
             opened: dict[str, Store] = {}
             for contender in self.contenders if contenders is None else contenders:
-                store = await contender.load().open(self.places.new())
+                place = self.places.new()
+                store = await contender.load().open(place)
+                store.place = place
                 stack.push_async_callback(store.close)
                 opened[contender.name] = store
             yield opened

@@ -74,6 +74,16 @@ async def stream(place: str) -> None:
     await store.close()
 
 
+async def read(name: str, place: str) -> None:
+    """Read the whole of session `s0` each time that is asked for; say how many messages it has."""
+    store = await find(name).load().open(place)
+    await store.begin("s0")
+    _say("ready")
+    while sys.stdin.readline():
+        _say(str(len(await store.read_all("s0"))))
+    await store.close()
+
+
 async def endless(name: str, place: str, prefix: str, sessions: int) -> None:
     """Write sessions at once until killed, saying of each turn that it is stored once it is."""
     store = await find(name).load().open(place)
@@ -105,6 +115,8 @@ def main() -> None:
         asyncio.run(write(name, place))
     elif job == "grow":
         asyncio.run(grow(name, place, int(rest[0])))
+    elif job == "read":
+        asyncio.run(read(name, place))
     elif job == "stream":
         asyncio.run(stream(place))
     else:

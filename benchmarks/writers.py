@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from benchmarks.children import Child
 from benchmarks.load import Audit, Written, make_turns
 from benchmarks.measure import describe
 
@@ -43,42 +43,15 @@ def write_from_processes(
     contender: Contender, place: str, groups: Sequence[Sequence[str]], turns: int
 ) -> list[Written]:
     """`write_at_once` in a process for each group of sessions, all let go at the same time."""
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.child", "write", contender.name, place],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in groups
-    ]
-    try:
+    with ExitStack() as stack:
+        children = [stack.enter_context(Child("write", contender.name, place)) for _ in groups]
         for child, group in zip(children, groups, strict=True):
-            _say(child, {"sessions": list(group), "turns": turns})
+            child.say({"sessions": list(group), "turns": turns})
         for child in children:
-            _hear(child)
+            child.hear()
         for child in children:
-            _say(child, "go")
-        return [Written(**json.loads(_hear(child))) for child in children]
-    finally:
-        for child in children:
-            if child.poll() is None and child.stdout and child.stdout.closed:
-                child.kill()
-            child.communicate()
-
-
-def _say(child: subprocess.Popen[str], what: object) -> None:
-    assert child.stdin
-    child.stdin.write(json.dumps(what) + "\n")
-    child.stdin.flush()
-
-
-def _hear(child: subprocess.Popen[str]) -> str:
-    assert child.stdout
-    line = child.stdout.readline()
-    if not line:
-        raise RuntimeError(f"a writer ended with code {child.wait()}")
-    return line
+            child.say("go")
+        return [Written(**json.loads(child.hear())) for child in children]
 
 
 def merge(parts: Sequence[Written]) -> Written:

@@ -19,7 +19,13 @@ class UnsupportedError(Exception):
 
 
 class Store(ABC):
-    """One open database of one contender, with that contender's own defaults."""
+    """One open database of one contender, with that contender's own defaults.
+
+    Attributes:
+        place: Where it is; set by `Bench.stores`.
+    """
+
+    place: str
 
     @classmethod
     @abstractmethod

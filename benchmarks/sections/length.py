@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from itertools import cycle
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import Bench, ours
+from benchmarks.children import Child
 from benchmarks.contenders import Contender, Store, find
 from benchmarks.load import make_turns
 from benchmarks.measure import MS, US, Action, Timings, describe, interleave, ratio
@@ -49,11 +50,7 @@ async def _run(bench: Bench) -> Section:
         }
         longest = {name: store for (length, name), store in ready.items() if length == LONGEST}
         appends = await _time_appends(bench, ready)
-        reads = await interleave(
-            {name: reading.whole(store, 2 * LONGEST) for name, store in longest.items()},
-            rounds=bench.scale.reads,
-            tidy=True,
-        )
+        reads = await _time_reads(bench, longest)
         newest = await interleave(
             {name: reading.newest(store) for name, store in longest.items()},
             rounds=bench.scale.reads,
@@ -91,6 +88,21 @@ async def _time_appends(
         actions, rounds=bench.scale.rounds, batch=bench.scale.batch, slice_seconds=0.1
     )
     return {length: timings.under(f"{length} ") for length in SESSIONS}
+
+
+async def _time_reads(bench: Bench, stores: Mapping[str, Store]) -> Timings:
+    """Each in a process of its own: among all these frameworks the collector would hardly run."""
+    with ExitStack() as stack:
+        children = {
+            name: stack.enter_context(Child("read", name, store.place))
+            for name, store in stores.items()
+        }
+        for child in children.values():
+            child.hear()
+        return await interleave(
+            {name: reading.whole_elsewhere(child, 2 * LONGEST) for name, child in children.items()},
+            rounds=bench.scale.reads,
+        )
 
 
 def _appender(bench: Bench, store: Store, length: int) -> Action:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.contenders import Store, UnsupportedError
 
 if TYPE_CHECKING:
+    from benchmarks.children import Child
     from benchmarks.measure import Action, Timings
     from benchmarks.report import Cell
 
@@ -18,11 +19,24 @@ def whole(store: Store, least: int) -> Action:
     """Read all of session `s0`, which has so many messages or more."""
 
     async def read() -> None:
-        found = len(await store.read_all("s0"))
-        if found < least:
-            raise RuntimeError(f"{found} messages instead of {least}")
+        _check(len(await store.read_all("s0")), least)
 
     return read
+
+
+def whole_elsewhere(child: Child, least: int) -> Action:
+    """The same in a process of the contender's own, as Python's collector goes over all it has."""
+
+    async def read() -> None:
+        child.say("read")
+        _check(int(child.hear()), least)
+
+    return read
+
+
+def _check(found: int, least: int) -> None:
+    if found < least:
+        raise RuntimeError(f"{found} messages instead of {least}")
 
 
 def newest(store: Store) -> Action:
