@@ -14,7 +14,7 @@ from pydantic import BaseModel
 M = TypeVar("M")
 
 
-_LONGEST = 1.0
+LONGEST_PAUSE = 1.0
 """After so many seconds without the collector a pause is not prolonged by another: threads that
 read one long log after the other would keep it from its work for ever.
 """
@@ -36,7 +36,7 @@ def collector_paused() -> Iterator[None]:
     with _Pauses.lock:
         now = time.monotonic()
         if _Pauses.count:
-            pausing = now - _Pauses.began < _LONGEST
+            pausing = now - _Pauses.began < LONGEST_PAUSE
         else:
             pausing, _Pauses.began = gc.isenabled(), now
         if pausing:

@@ -58,7 +58,7 @@ class TestCollectorPaused:
     def test_blocks_that_overlap_do_not_keep_it_from_its_work_for_ever(
         self, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(bulk, "_LONGEST", 0.0)
+        monkeypatch.setattr(bulk, "LONGEST_PAUSE", 0.0)
         first, second = ExitStack(), ExitStack()
         first.enter_context(collector_paused())
         second.enter_context(collector_paused())

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
-from langswarm_session.bulk import collector_paused
+from langswarm_session.bulk import LONGEST_PAUSE, collector_paused
 from langswarm_session.errors import InvalidInputError, MissingDependencyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -84,9 +84,6 @@ _HEALTH = (
 )
 _AT_ONCE = 500
 """Further messages than these are made in a thread, so that no event loop waits for them."""
-
-_LONGEST_PAUSE = 1.0
-"""Seconds that Python's garbage collector may be paused for while rows come in."""
 
 _HOSTS = re.compile(r"([\w.\-%]*|\[[\w:.%]*\])(:\d*)?(,([\w.\-%]*|\[[\w:.%]*\])(:\d*)?)*")
 
@@ -554,7 +551,7 @@ async def _fetch_many(connection: Connection, query: str, *values: Any) -> list[
     with ExitStack() as pause:
         pause.enter_context(collector_paused())
         # A server that does not answer shall not keep it from its work.
-        limit = asyncio.get_running_loop().call_later(_LONGEST_PAUSE, pause.close)
+        limit = asyncio.get_running_loop().call_later(LONGEST_PAUSE, pause.close)
         try:
             return await connection.fetch(query, *values)
         finally:

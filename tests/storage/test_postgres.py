@@ -268,7 +268,7 @@ async def test_the_collector_waits_for_a_long_log_but_not_for_a_silent_server(
             await asyncio.sleep(0.001)
         return await fetch(self, query, *values)
 
-    monkeypatch.setattr(postgres, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(postgres, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(Connection, "fetch", stall)
     async with asyncio.timeout(10):
         assert texts(await storage.get_messages("s")) == ["a"]
