@@ -21,6 +21,7 @@ from langswarm_session.diagnosis import (
 )
 from langswarm_session.errors import StorageCorruptError, StorageVersionError
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, decode_message
+from langswarm_session.storage.sqlite_file import check_end
 from langswarm_session.storage.sqlite_schema import MIGRATIONS, check, snapshot
 
 _LARGE_WAL = 64 * 2**20
@@ -61,6 +62,7 @@ def examine(path: str, *, synchronous: str, full: bool) -> list[Finding]:
         address = Path(path).absolute().as_uri() + "?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
             connection.isolation_level = None
+            check_end(connection, path)
             found += _database(connection, path, synchronous, full=full)
     except StorageVersionError as error:
         found.append(problem("schema", str(error), "upgrade the package"))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from langswarm_session.errors import StorageBusyError, StorageUnavailableError
+from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageUnavailableError
 from langswarm_session.storage.file_status import file_status
 from langswarm_session.storage.sqlite_copy import sync
 from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy
@@ -218,6 +218,7 @@ class DatabaseFile:
             )
         connection = self._connect(self.path, self.busy_timeout)
         try:
+            check_end(connection, path)
             self._prepare(connection)
         except BaseException:
             connection.close()
@@ -262,6 +263,22 @@ def identity(path: str) -> Identity | None:
     """Which file goes by a name now; None if there is none."""
     found = file_status(path)
     return None if found is None else found.identity
+
+
+def check_end(connection: sqlite3.Connection, path: str) -> None:
+    """Refuse a file that was cut short within its last page, which SQLite would take to be whole.
+
+    Raises:
+        StorageCorruptError
+    """
+    logs = (file_status(f"{path}{suffix}") for suffix in ("-wal", "-journal"))
+    if any(log is not None and log.size for log in logs):
+        return  # what is in them may be that page
+    found = file_status(path)
+    if found is not None and found.size % connection.execute("PRAGMA page_size").fetchone()[0]:
+        raise StorageCorruptError(
+            f"{path}: the database is damaged; restore a copy (it ends within a page)"
+        )
 
 
 def _copy_of(path: str) -> Path:

@@ -104,6 +104,10 @@ def truncated_file(data: bytearray, chance: random.Random) -> None:
     del data[chance.randrange(100, len(data)) :]
 
 
+def truncated_last_page(data: bytearray, chance: random.Random) -> None:
+    del data[-chance.randrange(1, PAGE) :]
+
+
 def one_bit(data: bytearray, chance: random.Random) -> None:
     """SQLite has no checksums, so that a wrong answer cannot always be told."""
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
@@ -115,6 +119,7 @@ def one_bit(data: bytearray, chance: random.Random) -> None:
         page_of_zeros,
         page_of_noise,
         truncated_file,
+        truncated_last_page,
         header,
         one_bit,
     ],

@@ -150,6 +150,14 @@ class TestFile:
         assert result.exit_code == 1
         assert "upgrade the package" in result.stdout
 
+    def test_it_was_cut_short(self, cli, fill, address):
+        one_session(fill)
+        content = Path(address).read_bytes()
+        Path(address).write_bytes(content[:-10])
+        result = cli("doctor")
+        assert result.exit_code == 1
+        assert "it ends within a page" in result.stdout
+
     def test_it_is_damaged(self, cli, fill, address):
         async def write(manager: SessionManager) -> None:
             session = await manager.create_session("ada", "mock", "echo", session_id="a")

@@ -202,12 +202,27 @@ async def test_what_is_not_ours_is_refused_and_left_alone(
     await refuses(path, StorageCorruptError)
 
 
-@pytest.mark.parametrize("keep", [100, 4096, 8192, 0.5, 0.9])
+@pytest.mark.parametrize("keep", [100, 4096, 8192, 0.5, 0.9, -4000, -1])
 async def test_a_truncated_file_is_refused_and_left_alone(path: Path, keep: float) -> None:
     await make(path, turns=50)
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
+    path.write_bytes(whole[: int(keep * len(whole) if 0 < keep < 1 else keep)])
     await refuses(path, StorageCorruptError)
+
+
+async def test_a_last_page_that_is_in_the_log_may_be_cut(path: Path) -> None:
+    """A process that was killed while it folded the log into the file leaves it so."""
+    storage = SQLiteSessionStorage(path)
+    await storage.create_session(new_session("s"))
+    await storage.append("s", [user("x" * 9000)])
+    log = path.with_name("sessions.db-wal").read_bytes()
+    await storage.close()
+    cut = path.with_name("cut.db")
+    cut.write_bytes(path.read_bytes()[:-1000])
+    cut.with_name("cut.db-wal").write_bytes(log)
+    storage = SQLiteSessionStorage(cut)
+    assert (await storage.get_messages("s"))[0].text == "x" * 9000
+    await storage.close()
 
 
 async def test_a_damaged_page_is_told_and_the_rest_is_read(path: Path) -> None:
