@@ -16,6 +16,7 @@ from langswarm_session.diagnosis import (
     problem,
     warning,
 )
+from langswarm_session.errors import StorageCorruptError
 from langswarm_session.storage.postgres_pool import PoolSettings
 from langswarm_session.storage.postgres_rows import from_text
 from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
@@ -173,7 +174,7 @@ async def _readable(connection: Any, tables: Tables) -> Finding:
     async for place, *row in connection.cursor(tables.sql(query), prefetch=500):
         try:
             decode_message(tuple(row))
-        except (ValueError, LookupError, TypeError, OverflowError):
+        except StorageCorruptError:
             bad.append(f"session {place} #{row[0]}")
     if not bad:
         return ok("messages", "every one can be read")

@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from langswarm_session.blocks import blocks_adapter
 from langswarm_session.bulk import collector_paused
-from langswarm_session.errors import InvalidInputError
+from langswarm_session.errors import InvalidInputError, StorageCorruptError
 from langswarm_session.giving_way import Desk
 from langswarm_session.models import (
     BARE_MESSAGE,
@@ -38,8 +38,8 @@ SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
 _SURELY_SHALLOW = 100
 """With so few brackets, JSON is not nested too deeply to be read."""
 
-_PIECE = 50
-"""Rows to decode at a time. That many are done at once, wherever it is."""
+_AT_ONCE, _PIECE = 500, 50
+"""How many rows are decoded at once, wherever it is, and how many of a longer log at a time."""
 
 _desk = Desk()
 
@@ -134,35 +134,48 @@ def dump_json(value: object) -> str:
 def decode_message(
     row: tuple[int, int, str | None, int, bytes | str, int, str | None],
 ) -> SessionMessage:
-    """The message of a row with the `MESSAGE_COLUMNS`."""
+    """The message of a row with the `MESSAGE_COLUMNS`.
+
+    Raises:
+        StorageCorruptError: If the row is no message; what it holds is not quoted.
+    """
     seq, role, content, timestamp, message_id, turn, extra = row
-    values: dict[str, Any] = {
-        **BARE_MESSAGE,
-        "id": message_id.hex() if isinstance(message_id, bytes) else message_id,
-        "role": ROLES[role],
-        "content": content,
-        "timestamp": from_micros(timestamp),
-        "metadata": {},
-        "turn_id": turn,
-        "seq": seq,
-    }
-    if extra is not None:
-        fields = from_json(extra)
-        blocks = fields.pop("blocks", None)
-        if blocks is not None:
-            values["content"] = blocks_adapter.validate_python(blocks)
-        usage = fields.get("usage")
-        if usage is not None:
-            fields["usage"] = TokenUsage.model_validate(usage)
-        values.update(fields)
+    try:
+        values: dict[str, Any] = {
+            **BARE_MESSAGE,
+            "id": message_id.hex() if isinstance(message_id, bytes) else message_id,
+            "role": ROLES[role],
+            "content": content,
+            "timestamp": from_micros(timestamp),
+            "metadata": {},
+            "turn_id": turn,
+            "seq": seq,
+        }
+        if extra is not None:
+            _add_extra(values, extra)
+    except (ValueError, LookupError, TypeError, OverflowError, AttributeError):
+        raise StorageCorruptError(
+            f"message {seq} of a session cannot be decoded: the database is damaged; restore a copy"
+        ) from None
     return SessionMessage._trusted(values)
+
+
+def _add_extra(values: dict[str, Any], extra: str) -> None:
+    fields = from_json(extra)
+    blocks = fields.pop("blocks", None)
+    if blocks is not None:
+        values["content"] = blocks_adapter.validate_python(blocks)
+    usage = fields.get("usage")
+    if usage is not None:
+        fields["usage"] = TokenUsage.model_validate(usage)
+    values.update(fields)
 
 
 def decode_messages(rows: Iterable[Any]) -> list[SessionMessage]:
     """The messages of many rows. Where they are very many, other threads run in between."""
     source = iter(rows)
     with collector_paused():
-        messages = [decode_message(row) for row in islice(source, _PIECE)]
+        messages = [decode_message(row) for row in islice(source, _AT_ONCE)]
         while piece := list(islice(source, _PIECE)):
             with _desk.piece():
                 messages += [decode_message(row) for row in piece]

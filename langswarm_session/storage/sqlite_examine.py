@@ -170,7 +170,7 @@ def _readable(connection: sqlite3.Connection) -> Finding:
     for place, *row in connection.execute(f"SELECT session, {MESSAGE_COLUMNS} FROM messages"):
         try:
             decode_message(row)
-        except (ValueError, LookupError, TypeError, OverflowError):
+        except StorageCorruptError:
             bad.append(f"{names.get(place)} #{row[0]}")
     return readable(bad)
 

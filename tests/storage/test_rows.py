@@ -13,6 +13,7 @@ from langswarm_session import (
     InvalidInputError,
     MessageRole,
     SessionMessage,
+    StorageCorruptError,
     TextBlock,
     TokenUsage,
     ToolCallBlock,
@@ -135,6 +136,27 @@ def test_many_rows_leave_the_collector_as_it_was() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
-    with pytest.raises(IndexError):
+    with pytest.raises(StorageCorruptError):
         decode_messages([(1, 99, "", 0, "id", 1, None)])
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"role": 99},
+        {"timestamp": 2**62},
+        {"extra": "{secret"},
+        {"extra": '["secret"]'},
+        {"extra": '{"blocks": [{"type": "secret"}]}'},
+        {"extra": '{"usage": {"input_tokens": "secret"}}'},
+    ],
+)
+def test_what_is_no_message_is_damage_and_not_quoted(damage: dict[str, Any]) -> None:
+    names = ("seq", "role", "content", "timestamp", "id", "turn", "extra")
+    whole = row_of(SessionMessage(role=MessageRole.USER, content="a"))
+    row: Any = tuple({**dict(zip(names, whole, strict=True)), **damage}.values())
+    with pytest.raises(StorageCorruptError, match="message 1 of a session") as caught:
+        decode_message(row)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
