@@ -109,12 +109,13 @@ class DatabaseFile:
         while True:
             path = os.path.realpath(self.path)  # where SQLite has the log as well
             with self.alone(path):
-                if not _lacks_log(path):
+                removed = _removed_in_use(path)
+                if removed is None:
                     return self._open(path)
             if time.monotonic() > deadline:
                 raise StorageUnavailableError(
-                    f"{path}-wal was removed while the database is in use, and what is in it would "
-                    "be lost; let whoever uses it write something, which puts this right, or end it"
+                    f"{removed} was removed while the database is in use, and what was written "
+                    "now would be lost; end whoever uses it, or let it write if that is the -wal"
                 )
             time.sleep(0.02)
 
@@ -292,13 +293,18 @@ def _remove_log(path: str) -> None:
             Path(name).unlink()
 
 
-def _lacks_log(path: str) -> bool:
-    """Whether somebody uses the file with a log that has no name any more, as far as Linux tells.
+def _removed_in_use(path: str) -> str | None:
+    """Which file that others use beside the database has no name any more, as far as Linux tells.
 
-    Whoever came now would be given another log, and both would write to the one file.
+    Whoever came now would be given another log, or another index of it that holds other locks, and
+    all would write to the one file.
     """
-    if Path(f"{path}-wal").exists():
-        return False
+    missing = [f"{path}{each}" for each in ("-wal", "-shm") if not Path(f"{path}{each}").exists()]
+    return missing[0] if missing and _is_in_use(path) else None
+
+
+def _is_in_use(path: str) -> bool:
+    """Whether a process has the database open, as far as Linux tells."""
     try:
         found = Path(path).stat()
         locks = Path("/proc/locks").read_text()

@@ -4,6 +4,8 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -348,6 +350,31 @@ async def test_nobody_joins_those_whose_log_was_removed(
     await other.append("s", [user("b")])
     await storage.append("s", [user("c")])
     assert texts(await other.get_messages("s")) == ["a", "b", "c"]
+    await other.close()
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who has a file open")
+async def test_nobody_joins_those_whose_index_of_the_log_was_removed(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    """They hold their locks in it, of which a newcomer with another one would know nothing."""
+    await storage.append("s", [user("a")])
+    (tmp_path / "sessions.db-shm").unlink()
+    program = (
+        "import asyncio, sys\n"
+        "from langswarm_session import SQLiteSessionStorage\n"
+        "storage = SQLiteSessionStorage(sys.argv[1], busy_timeout=0.1)\n"
+        "asyncio.run(storage.get_session('s'))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "sessions.db")]
+    refused = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert "sessions.db-shm was removed" in refused.stderr
+    await storage.append("s", [user("b")])
+    await storage.close()
+    joined = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert (joined.returncode, joined.stderr) == (0, "")
+    other = SQLiteSessionStorage(tmp_path / "sessions.db")
+    assert texts(await other.get_messages("s")) == ["a", "b"]
     await other.close()
 
 
