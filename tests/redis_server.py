@@ -134,10 +134,15 @@ class OwnServer:
 def _free_port() -> int:
     """A port that is free, and none of those that outgoing connections get.
 
-    Else the server that is killed could find it taken by whoever tries to reach it.
+    Else the server that is killed could find it taken by whoever tries to reach it. The same goes
+    for the port that a member of a cluster has as well, 10,000 further on.
     """
     while True:
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as free:
-            if free.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+        port = random.randint(20_000, 22_700)
+        if not (_is_taken(port) or _is_taken(port + 10_000)):
+            return port
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
