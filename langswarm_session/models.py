@@ -404,5 +404,12 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    """The aware UTC time that lies so many microseconds after 1970-01-01 UTC, exact."""
-    return _EPOCH + micros * _MICROSECOND
+    """The aware UTC time that lies so many microseconds after 1970-01-01 UTC, exact.
+
+    Raises:
+        ValueError: If that has no year.
+    """
+    try:
+        return _EPOCH + micros * _MICROSECOND
+    except OverflowError:
+        raise ValueError("this moment has no year in UTC") from None

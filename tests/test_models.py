@@ -217,6 +217,12 @@ def test_every_microsecond_is_a_moment(micros: int) -> None:
     assert to_micros(from_micros(micros)) == micros
 
 
+def test_microseconds_that_have_no_year():
+    for micros in (2**62, -(2**62)):
+        with pytest.raises(ValueError, match="no year"):
+            from_micros(micros)
+
+
 def test_now_is_aware() -> None:
     assert utc_now().tzinfo is UTC
 

@@ -36,7 +36,13 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
-from langswarm_session.storage.rows import MESSAGE_COLUMNS, SYSTEM, decode_messages, dump_json
+from langswarm_session.storage.rows import (
+    AT_ONCE,
+    MESSAGE_COLUMNS,
+    SYSTEM,
+    decode_messages,
+    dump_json,
+)
 
 try:
     from langswarm_session.storage import postgres_log as log
@@ -82,9 +88,6 @@ _HEALTH = (
     "(SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name) "
     "FROM {sessions}"
 )
-_AT_ONCE = 500
-"""Further messages than these are made in a thread, so that no event loop waits for them."""
-
 _HOSTS = re.compile(r"([\w.\-%]*|\[[\w:.%]*\])(:\d*)?(,([\w.\-%]*|\[[\w:.%]*\])(:\d*)?)*")
 
 
@@ -402,7 +405,7 @@ class PostgresSessionStorage(ISessionStorage):
         values.append(limit)
         query = self._tables.sql(query + _LIMIT.format(len(values)))
 
-        fetch = _fetch_many if limit is None or limit > _AT_ONCE else Connection.fetch
+        fetch = _fetch_many if limit is None or limit > AT_ONCE else Connection.fetch
 
         async def job(connection: Connection) -> list[Any]:
             rows = await fetch(connection, query, *values)
@@ -413,8 +416,9 @@ class PostgresSessionStorage(ISessionStorage):
         rows = await self._engine.read(job)
         if newest:
             rows.reverse()
-        if len(rows) <= _AT_ONCE:
+        if len(rows) <= AT_ONCE:
             return decode_messages(rows)
+        # So that no event loop waits for them.
         return await asyncio.to_thread(decode_long, rows)
 
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:

@@ -38,7 +38,7 @@ SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
 _SURELY_SHALLOW = 100
 """With so few brackets, JSON is not nested too deeply to be read."""
 
-_AT_ONCE, _PIECE = 500, 50
+AT_ONCE, _PIECE = 500, 50
 """How many rows are decoded at once, wherever it is, and how many of a longer log at a time."""
 
 _desk = Desk()
@@ -153,7 +153,7 @@ def decode_message(
         }
         if extra is not None:
             _add_extra(values, extra)
-    except (ValueError, LookupError, TypeError, OverflowError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise StorageCorruptError(
             f"message {seq} of a session cannot be decoded: the database is damaged; restore a copy"
         ) from None
@@ -175,7 +175,7 @@ def decode_messages(rows: Iterable[Any]) -> list[SessionMessage]:
     """The messages of many rows. Where they are very many, other threads run in between."""
     source = iter(rows)
     with collector_paused():
-        messages = [decode_message(row) for row in islice(source, _AT_ONCE)]
+        messages = [decode_message(row) for row in islice(source, AT_ONCE)]
         while piece := list(islice(source, _PIECE)):
             with _desk.piece():
                 messages += [decode_message(row) for row in piece]

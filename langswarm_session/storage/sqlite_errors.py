@@ -73,7 +73,9 @@ def typed_error(error: Exception, path: str) -> SessionError:
         return StorageUnavailableError(f"{path}: the database cannot be opened ({error.strerror})")
     if isinstance(error, UnicodeEncodeError):
         return InvalidInputError("a text that was given has a character that cannot be stored")
-    if isinstance(error, (ValueError, IndexError, OverflowError)) or _UNREADABLE.search(str(error)):
+    if isinstance(error, OverflowError):
+        return InvalidInputError("a number that was given is too large to be stored")
+    if isinstance(error, (ValueError, IndexError)) or _UNREADABLE.search(str(error)):
         # Its own text may quote what is stored.
         return StorageCorruptError(
             f"{path}: the database is damaged; restore a copy (what is stored cannot be decoded)"

@@ -62,7 +62,6 @@ def examine(path: str, *, synchronous: str, full: bool) -> list[Finding]:
         address = Path(path).absolute().as_uri() + "?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
             connection.isolation_level = None
-            check_end(connection, path)
             found += _database(connection, path, synchronous, full=full)
     except StorageVersionError as error:
         found.append(problem("schema", str(error), "upgrade the package"))
@@ -106,6 +105,7 @@ def _database(
 ) -> Iterator[Finding]:
     with snapshot(connection):
         check(connection, path)
+        check_end(connection, path)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         yield _schema(version)
         yield _integrity(connection, full=full)

@@ -219,15 +219,14 @@ class DatabaseFile:
             )
         connection = self._connect(self.path, self.busy_timeout)
         try:
-            check_end(connection, path)
-            self._prepare(connection)
+            self._prepare(connection, path)
         except BaseException:
             connection.close()
             raise
         log = f"{path}-wal"
         return connection, OpenFiles(self.path, path, log, there or identity(path), identity(log))
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: sqlite3.Connection, path: str) -> None:
         connection.execute(f"PRAGMA synchronous = {self.synchronous}")
         # Deleting means deleting: freed space is overwritten.
         connection.execute("PRAGMA secure_delete = ON")
@@ -235,6 +234,7 @@ class DatabaseFile:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         with snapshot(connection):
             check(connection, self.path)
+        check_end(connection, path)
         self._use_wal(connection)
         migrate(connection, self.path)
 

@@ -731,8 +731,19 @@ async def test_numbers_that_fit_no_column_fail_alone(storage: SQLiteSessionStora
         storage.append("s", [user("after")]),
         return_exceptions=True,
     )
-    assert isinstance(outcomes[1], SessionStorageError)
+    assert isinstance(outcomes[1], InvalidInputError)
     assert texts(await storage.get_messages("s")) == ["before", "after"]
+    assert (await storage.health()).ok
+
+
+async def test_a_time_that_cannot_be_is_damage(storage: SQLiteSessionStorage) -> None:
+    await storage.append("s", [user("a")])
+    await storage._engine.write(
+        lambda connection: connection.execute("UPDATE messages SET timestamp = ?", (2**62,))
+    )
+    for read in (storage.get_messages, storage.get_turns):
+        with pytest.raises(StorageCorruptError, match="restore a copy"):
+            await read("s")
 
 
 async def test_text_that_is_no_unicode_is_refused(storage: SQLiteSessionStorage) -> None:

@@ -200,6 +200,8 @@ async def test_what_is_not_ours_is_refused_and_left_alone(
 ) -> None:
     write(path)
     await refuses(path, StorageCorruptError)
+    with pytest.raises(StorageCorruptError, match="another program|not a SQLite database"):
+        await SQLiteSessionStorage(path).get_session("s")
 
 
 @pytest.mark.parametrize("keep", [100, 4096, 8192, 0.5, 0.9, -4000, -1])
