@@ -28,6 +28,9 @@ from langswarm_session import (
 
 pytestmark = pytest.mark.timeout(90)
 
+LEASE = 2.0
+"""Of the processes that are to keep theirs, in seconds: a busy machine stands still for a part of one."""
+
 
 # The children
 
@@ -67,7 +70,7 @@ class Blocking(ISessionMiddleware):
 
     async def process_incoming_message(self, session, message):
         say("blocking")
-        time.sleep(1.5)  # noqa: ASYNC251 - which is the point
+        time.sleep(2 * LEASE)  # noqa: ASYNC251 - which is the point
         return message
 
 
@@ -84,14 +87,14 @@ async def never_finish_a_stream(db_path, session_id):
 
 
 async def block_the_loop(db_path, session_id):
-    async with manager_of(db_path, lease_seconds=0.6) as manager:
+    async with manager_of(db_path, lease_seconds=LEASE) as manager:
         session = await manager.get_session(session_id)
         session.add_middleware(Blocking())
         say((await session.send_message("slow")).text)
 
 
 async def take_long(db_path, session_id):
-    async with manager_of(db_path, Asking(), lease_seconds=0.3) as manager:
+    async with manager_of(db_path, Asking(), lease_seconds=LEASE) as manager:
         session = await manager.get_session(session_id)
         try:
             say((await session.send_message("slow")).text)
@@ -306,7 +309,7 @@ class TestLeases:
         child = start(take_long, "shared")
         assert await child.line() == "working"
         waiting = asyncio.create_task(shared.send_message("quick", wait=30))
-        done, _ = await asyncio.wait([waiting], timeout=1.0)  # three times the lease
+        done, _ = await asyncio.wait([waiting], timeout=2 * LEASE)
         assert not done
         child.go()
         await waiting
