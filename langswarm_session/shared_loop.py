@@ -8,12 +8,15 @@ the loop thus still runs one after the other, and never beside anything else.
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import selectors
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, TypeVarTuple
 
@@ -23,6 +26,9 @@ Ts = TypeVarTuple("Ts")
 
 _TURN = 0.0005
 """Seconds after which a loop that has always something to do gives way to other threads."""
+
+
+_HAS_EPOLL = hasattr(select, "epoll")
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc,unused-ignore]
@@ -37,6 +43,30 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc,unus
         self._lock = lock
         self._turns = Turns()
         self.is_due = False
+        # The same epoll under a number of its own, since the selector does not give it out.
+        self._epoll = select.epoll.fromfd(os.dup(self.fileno())) if _HAS_EPOLL else None
+
+    def close(self) -> None:
+        if self._epoll is not None:
+            self._epoll.close()
+        super().close()
+
+    @contextmanager
+    def deaf(self, fd: int) -> Iterator[bool]:
+        """Let a file wake nobody who waits here; whether that can be done."""
+        if self._epoll is None or fd not in self.get_map():
+            yield False
+            return
+        self._epoll.modify(fd, 0)
+        try:
+            yield True
+        finally:
+            key = self.get_map().get(fd)
+            if key is not None:  # it may have been closed
+                read, write = key.events & selectors.EVENT_READ, key.events & selectors.EVENT_WRITE
+                self._epoll.modify(
+                    fd, (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0)
+                )
 
     def select(self, timeout: float | None = None) -> Any:
         self._lock.release()
@@ -107,22 +137,55 @@ class SharedLoop(asyncio.SelectorEventLoop):
         """
         if self._hooks is None or not self.enter():
             return False
-        hooks = sys.get_asyncgen_hooks()
+        try:
+            with self._guesthood():
+                begin()
+                while self._ready_here and not (is_done() or self._wakes.is_due):
+                    _run(self._ready_here.popleft())
+        finally:
+            self.leave()
+        return True
+
+    def attend(self, fd: int, is_done: Callable[[], bool], seconds: float) -> None:
+        """Wait in this thread, which is inside, for what comes through a file, and see to it.
+
+        The loop's thread sleeps on meanwhile. Where it could not be kept asleep, nothing is done.
+
+        Args:
+            fd: The descriptor of a file that the loop reads.
+            is_done: Whether what was waited for has come.
+            seconds: How long to wait at most.
+        """
+        deadline = time.perf_counter() + seconds
+        with self._wakes.deaf(fd) as is_deaf, self._guesthood():
+            if not is_deaf:
+                return
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            while not is_done():
+                left = deadline - time.perf_counter()
+                if left <= 0 or not poll.poll(left * 1000):
+                    return
+                reader, _ = self._wakes.get_key(fd).data
+                _run(reader)
+                while self._ready_here and not is_done():
+                    _run(self._ready_here.popleft())
+
+    @contextmanager
+    def _guesthood(self) -> Iterator[None]:
+        """Let this thread, which is inside, be as good as the loop's own."""
+        hooks, running = sys.get_asyncgen_hooks(), asyncio._get_running_loop()
         self._guest = threading.get_ident()
         try:
             asyncio._set_running_loop(self)
             sys.set_asyncgen_hooks(*self._hooks)
-            begin()
-            while self._ready_here and not (is_done() or self._wakes.is_due):
-                _run(self._ready_here.popleft())
+            yield
         finally:
-            asyncio._set_running_loop(None)
+            asyncio._set_running_loop(running)
             sys.set_asyncgen_hooks(*hooks)
             self._guest = None
             while self._ready_here:
                 self.call_soon_threadsafe(_run, self._ready_here.popleft())
-            self.leave()
-        return True
 
     def call_soon(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -161,3 +163,123 @@ def test_tasks_and_timers_run_as_in_any_loop(loop: SharedLoop) -> None:
         return await asyncio.get_running_loop().run_in_executor(None, lambda: 7)
 
     assert asyncio.run_coroutine_threadsafe(work(), loop).result(10) == 7
+
+
+class Mailbox:
+    """A socket that a loop reads, who read what was sent to it, and on which loop."""
+
+    def __init__(self, loop: SharedLoop) -> None:
+        self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)
+        self.fd = self._here.fileno()
+        self.found: list[tuple[int, object]] = []
+        self.came = threading.Event()
+        reading = threading.Event()
+        loop.call_soon_threadsafe(lambda: (loop.add_reader(self.fd, self.read), reading.set()))
+        assert reading.wait(10)
+        self._loop = loop
+
+    def read(self) -> None:
+        self._here.recv(1)
+        self.found.append((threading.get_ident(), asyncio.get_running_loop()))
+        self.came.set()
+
+    def send(self) -> None:
+        self._there.send(b"x")
+
+    def close(self) -> None:
+        closed = threading.Event()
+        self._loop.call_soon_threadsafe(lambda: (self._loop.remove_reader(self.fd), closed.set()))
+        assert closed.wait(10)
+        self._here.close()
+        self._there.close()
+
+
+@pytest.fixture
+def mailbox(loop: SharedLoop) -> Iterator[Mailbox]:
+    mailbox = Mailbox(loop)
+    yield mailbox
+    mailbox.close()
+
+
+def attend(loop: SharedLoop, mailbox: Mailbox, seconds: float = 10) -> None:
+    step_in(loop)
+    try:
+        loop.attend(mailbox.fd, mailbox.came.is_set, seconds)
+    finally:
+        loop.leave()
+
+
+async def test_who_attends_sees_to_what_comes(loop: SharedLoop, mailbox: Mailbox) -> None:
+    own = asyncio.get_running_loop()
+    threading.Timer(0.01, mailbox.send).start()
+    attend(loop, mailbox)
+    assert mailbox.found == [(threading.get_ident(), loop)]
+    assert asyncio.get_running_loop() is own
+
+
+def test_the_loop_reads_again_after_it_was_attended(loop: SharedLoop, mailbox: Mailbox) -> None:
+    threading.Timer(0.01, mailbox.send).start()
+    attend(loop, mailbox)
+    mailbox.came.clear()
+    mailbox.send()
+    assert mailbox.came.wait(10)
+    assert mailbox.found[1] != mailbox.found[0]
+
+
+def test_who_attends_waits_no_longer_than_is_allowed(loop: SharedLoop, mailbox: Mailbox) -> None:
+    attend(loop, mailbox, seconds=0.002)
+    assert not mailbox.found
+    mailbox.send()
+    assert mailbox.came.wait(10)
+    assert mailbox.found[0][0] != threading.get_ident()
+
+
+def test_who_attends_leaves_what_follows_to_the_loop(loop: SharedLoop, mailbox: Mailbox) -> None:
+    ran: list[int] = []
+    done = threading.Event()
+    read = mailbox.read
+
+    def read_and_more() -> None:
+        read()
+        loop.call_soon(lambda: (ran.append(threading.get_ident()), done.set()))
+
+    step_in(loop)
+    loop.add_reader(mailbox.fd, read_and_more)
+    loop.leave()
+    threading.Timer(0.01, mailbox.send).start()
+    attend(loop, mailbox)
+    assert done.wait(10)
+    assert ran != [threading.get_ident()]
+
+
+def test_what_closes_meanwhile_is_attended_no_more(loop: SharedLoop, mailbox: Mailbox) -> None:
+    def close() -> None:
+        loop.remove_reader(mailbox.fd)
+        mailbox.came.set()
+
+    step_in(loop)
+    loop.add_reader(mailbox.fd, close)
+    loop.leave()
+    threading.Timer(0.01, mailbox.send).start()
+    attend(loop, mailbox)
+    visit(loop, lambda: None, lambda: True)
+
+
+def test_nobody_attends_what_the_loop_does_not_read(loop: SharedLoop) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        step_in(loop)
+        loop.attend(here.fileno(), lambda: False, 3600)
+        loop.leave()
+
+
+def test_nobody_attends_where_the_loop_would_wake(
+    loop: SharedLoop, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does where there is no epoll."""
+    selector: selectors.BaseSelector = loop._wakes
+    monkeypatch.setattr(selector, "_epoll", None)
+    attend(loop, mailbox, seconds=3600)
+    monkeypatch.undo()
+    assert not mailbox.found

@@ -14,7 +14,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from langswarm_session.blocks import Block, RefusalBlock, TextBlock, ToolCallBlock
+from langswarm_session.blocks import Block, RefusalBlock, TextBlock, ToolCallBlock, text_of
 from langswarm_session.errors import (
     InvalidInputError,
     ProviderRateLimitError,
@@ -227,8 +227,9 @@ def _reply(request: ProviderRequest, answer: Answer) -> SessionMessage:
     if message.usage is not None:
         return message
     # A quarter of the characters: a usual estimate for English text.
-    sent = sum(map(_size, request.messages))
-    usage = TokenUsage(input_tokens=(sent + 3) // 4, output_tokens=(_size(message) + 3) // 4)
+    usage = TokenUsage(
+        input_tokens=(_size(request.messages) + 3) // 4, output_tokens=(_size([message]) + 3) // 4
+    )
     return message.model_copy(update={"usage": usage})
 
 
@@ -256,9 +257,10 @@ def _message(answer: Answer) -> SessionMessage:
     )
 
 
-def _size(message: SessionMessage) -> int:
-    content = message.content
-    return len(content) if isinstance(content, str) else len(message.text)
+def _size(messages: Iterable[SessionMessage]) -> int:
+    """Characters of the readable texts."""
+    contents = [message.content for message in messages]
+    return sum([len(each) if type(each) is str else len(text_of(each)) for each in contents])
 
 
 def _raised(answer: Answer) -> Answer:

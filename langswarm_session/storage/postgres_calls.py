@@ -26,16 +26,17 @@ class TimedCall(Call):
         late: Whether it has taken too long.
         over: Whether it has one, or its caller wants none any more.
         unclear: Whether it was sent and no answer came, so that it may be stored.
+        is_attended: Whether its caller waits for it on the spot, and takes its outcome then.
     """
 
-    __slots__ = ("deadline", "late", "over", "size", "unclear", "work")
+    __slots__ = ("deadline", "is_attended", "late", "over", "size", "unclear", "work")
 
     def __init__(self, size: int = 0) -> None:
         super().__init__()
         self.size = size
         self.deadline = 0.0
         self.work: asyncio.Task[Any] | Flight | None = None
-        self.late = self.over = self.unclear = False
+        self.late = self.over = self.unclear = self.is_attended = False
 
 
 class JobCall(TimedCall):

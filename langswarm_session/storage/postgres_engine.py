@@ -2,6 +2,9 @@
 
 One background thread with an event loop of its own does all that is done, so that a storage is
 bound to no loop of its callers. How many calls may wait for it is bounded, and so is how long.
+
+A write that has the engine to itself is sent on its caller's own thread, which steps into the loop
+for it, and waits there for the answer as long as answers have lately come within 2 ms.
 """
 
 from __future__ import annotations
@@ -129,10 +132,10 @@ class PostgresEngine:
             loop = self._loop or self._start()
             self._count += 1
             self._size += call.size
-            inside = not self._inbox and self._is_quiet and isinstance(call, Write) and loop.enter()
+            inside = isinstance(call, Write) and self._is_quiet and loop.enter()
             if not inside:
                 self._hand_over(call)
-        if inside:
+        if inside and isinstance(call, Write):
             self._send_inside(loop, call)
         try:
             return await call.future
@@ -144,25 +147,41 @@ class PostgresEngine:
 
     @property
     def _is_quiet(self) -> bool:
-        return self._writer is not None and self._writer.is_idle
+        return self._writer is not None and self._writer.is_idle and not self._inbox
 
-    def _send_inside(self, loop: SharedLoop, call: TimedCall) -> None:
-        """Send a write from this thread while the other one sleeps, if that can be done at once."""
+    def _send_inside(self, loop: SharedLoop, call: Write) -> None:
+        """Send a write from this thread while the other one sleeps, if that can be done at once.
+
+        Its answer is waited for as well, if that is likely to be here soon.
+        """
         assert self._writer is not None
         assert self._live is not None
-        assert isinstance(call, Write)
-        sent = False
+        connection = None
         try:
             self._live.add([call])
-            sent = self._writer.is_idle and self._writer.fly(call)
-            if not sent:
+            connection = self._writer.fly(call) if self._writer.is_idle else None
+            if connection is None:
                 # Before the loop goes on, as this may be the last that it hears of.
                 with self._lock:
                     self._hand_over(call)
+            else:
+                self._attend(loop, call, connection.answers_through, self._writer.may_wait())
         finally:
-            if not sent:
+            if connection is None:
                 self._live.remove(call)
             loop.leave()
+        if call.over:
+            call.resolve()
+
+    def _attend(self, loop: SharedLoop, call: Write, source: int | None, seconds: float) -> None:
+        """Wait inside for the answer to what was sent."""
+        if source is None or not seconds or call.work is None:
+            return
+        call.is_attended = True
+        try:
+            loop.attend(source, lambda: call.work is None, seconds)
+        finally:
+            call.is_attended = False
 
     def _hand_over(self, call: TimedCall) -> None:
         """Leave a call to the thread. With the lock held."""
@@ -243,7 +262,7 @@ class PostgresEngine:
         with self._lock:
             self._count -= len(fresh)
             self._size -= sum(call.size for call in fresh)
-        deliver(fresh)
+        deliver([call for call in fresh if not call.is_attended])
 
     def _expire(self, call: TimedCall) -> None:
         """It has taken too long."""

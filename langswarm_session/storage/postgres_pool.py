@@ -83,6 +83,17 @@ class Connection:
         """Whether it is known to be gone."""
         return bool(self._raw.is_closed())
 
+    @property
+    def answers_through(self) -> int | None:
+        """The descriptor that the answer comes through to what was sent; None if that is not sent
+        to its end yet, or it is not known.
+        """
+        transport = getattr(self._raw, "_transport", None)
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return None
+        connected = transport.get_extra_info("socket")
+        return None if connected is None else int(connected.fileno())
+
     async def fetch(self, query: str, *values: Any) -> list[Any]:
         """Run a statement and return its rows."""
         if not self.prepares:

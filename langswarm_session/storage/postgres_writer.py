@@ -12,6 +12,7 @@ A write whose connection broke is done again on the next one, which changes noth
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import SessionError
+from langswarm_session.storage.at_once import Crowd, Pace
 from langswarm_session.storage.postgres_calls import Flight, TimedCall, too_late, typed
 from langswarm_session.storage.postgres_errors import GONE, is_lost, is_refused, state_of
 from langswarm_session.storage.postgres_jobs import Jobs
@@ -59,6 +61,8 @@ class Writer:
         self._gathering: asyncio.Task[None] | None = None
         self._alone: dict[str, deque[Write]] = {}
         """What waits behind the write of its session that is being made by itself."""
+        self._pace = Pace()
+        self._crowd = Crowd()
 
     @property
     def is_idle(self) -> bool:
@@ -70,7 +74,7 @@ class Writer:
         own = self._alone.get(write.session_id)
         if own is not None:
             own.append(write)
-        elif self.is_idle and self.fly(write):
+        elif self.is_idle and self.fly(write) is not None:
             return
         elif not (self._gathering or self._alone):
             self._start_alone(write.session_id, [write])
@@ -81,29 +85,46 @@ class Writer:
 
     # At once
 
-    def fly(self, write: Write) -> bool:
+    def fly(self, write: Write) -> Connection | None:
         """Send a write in this very moment, if a connection stands ready for it.
 
+        Nothing else may be under way when this is asked for.
+
         Returns:
-            Whether it was sent; nothing else may be under way when this is asked for.
+            What it was sent on.
         """
         if write.shape is None:
-            return False
+            return None
         query = self._jobs.tables.sql(write.shape.query)
         connection = self._jobs.take(query)
         if connection is None:
-            return False
+            return None
         self._alone[write.session_id] = deque()
         write.unclear = True
         values = write.shape.pick(write.values, write.batch.rows)
         work = connection.fetch(query, *values)
-        write.work = Flight(work, partial(self._land, write, connection))
-        return True
+        write.work = Flight(work, partial(self._land, write, connection, time.perf_counter()))
+        return connection
+
+    def may_wait(self) -> float:
+        """How many seconds whoever sends a write may wait for its answer on the spot."""
+        return self._pace.limit if self._pace.is_quick and not self._crowd.may_come else 0.0
 
     def _land(
-        self, write: Write, connection: Connection, rows: Any, error: BaseException | None
+        self,
+        write: Write,
+        connection: Connection,
+        sent: float,
+        rows: Any,
+        error: BaseException | None,
     ) -> None:
         write.work = None
+        self._pace.note(time.perf_counter() - sent)
+        is_alone = len(self._alone) == 1 and not (
+            self._waiting or self._gathering or self._alone[write.session_id]
+        )
+        if not (is_alone and write.is_attended):
+            self._crowd.note(1 if is_alone else 2)
         usable = error is None or is_refused(error)
         closing = self._jobs.pool.release(connection, usable=usable)
         if closing is not None and isinstance(error, asyncio.CancelledError):

@@ -4,9 +4,9 @@ One writer thread takes whatever writes have queued up and commits them together
 sessions share the cost of one ``fsync``; a few reader threads with connections of their own read
 beside it. Callers on any thread and any event loop await the outcome on their own loop.
 
-A thread switch and back costs as much as a commit to a quick disk. So a small piece of work that
-has the engine to itself is done on the caller's own thread, as long as such work has lately taken
-less than a millisecond, and nobody else has to be waited for; what would block goes to the threads.
+A small piece of work that has the engine to itself is done on the caller's own thread, as long as
+such work has lately taken less than 2 ms, and nobody else has to be waited for; what would block
+goes to the threads.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from langswarm_session.errors import StorageBusyError, StorageClosedError
+from langswarm_session.storage.at_once import Crowd, Pace
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.sqlite_calls import Job, JobCall, Wait
 from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy, typed_error
 from langswarm_session.storage.sqlite_file import DatabaseFile, OpenFiles
 from langswarm_session.storage.sqlite_schema import MIGRATIONS
 from langswarm_session.storage.sqlite_trouble import Trouble
-from langswarm_session.storage.sqlite_writer import Pace, Writer
+from langswarm_session.storage.sqlite_writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -94,30 +95,6 @@ class _Reader:
             self._connection = None
 
 
-class _Crowd:
-    """Whether several tasks of a loop write at once, so that they had better be gathered.
-
-    As long as nobody else has turned up for a while, only some of the writes wait for others, and
-    let the loop go on with its other work.
-    """
-
-    _ALONE, _AT_ONCE = 64, 7
-
-    def __init__(self) -> None:
-        self._streak = self._left = 0
-
-    @property
-    def may_come(self) -> bool:
-        """Whether to wait for others before the next write."""
-        self._left -= 1
-        return self._left < 0
-
-    def note(self, size: int) -> None:
-        """Take account of how many came together."""
-        self._streak = self._streak + 1 if size == 1 else 0
-        self._left = self._AT_ONCE if self._streak >= self._ALONE else 0
-
-
 class SQLiteEngine:
     """Runs jobs against one database file.
 
@@ -140,7 +117,7 @@ class SQLiteEngine:
         self._gathered: dict[asyncio.AbstractEventLoop, list[JobCall]] = {}
         # Writes that were accepted, by callers, and finished, under the writer's lock.
         self._accepted = self._finished = 0
-        self._crowd = _Crowd()
+        self._crowd = Crowd()
         self._trouble = Trouble()
         self._start_afresh()
         _engines.add(self)

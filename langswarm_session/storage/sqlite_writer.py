@@ -10,6 +10,7 @@ from functools import partial
 from threading import Lock
 
 from langswarm_session.errors import SessionError, StorageUnavailableError
+from langswarm_session.storage.at_once import Pace
 from langswarm_session.storage.sqlite_calls import JobCall
 from langswarm_session.storage.sqlite_copy import copy_database
 from langswarm_session.storage.sqlite_errors import (
@@ -71,30 +72,6 @@ class _Log:
         # What a reader needs still cannot be written over: then it goes on growing.
         more = _CHECKPOINT_AFTER if folded < pages else _CHECKPOINT_AFTER // 100
         self._largest = max(_CHECKPOINT_AFTER, self._size + more)
-
-
-class Pace:
-    """Whether a kind of work has been quicker lately than a thread switch is worth.
-
-    Args:
-        limit: What counts as quick, in seconds.
-    """
-
-    _PROBATION = 8
-    """So many in a row must be quick."""
-
-    def __init__(self, limit: float = 0.002) -> None:
-        self._limit = limit
-        self._streak = 0
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether the next one may be expected to be quick."""
-        return self._streak >= self._PROBATION
-
-    def note(self, seconds: float) -> None:
-        """Take account of one."""
-        self._streak = self._streak + 1 if seconds < self._limit else 0
 
 
 class Writer:

@@ -473,12 +473,11 @@ async def test_close_waits_for_a_write_that_its_caller_could_not_send(
         here, leave = threading.get_ident(), SharedLoop.leave
         closing = threading.Thread(target=engine.close)
 
-        def refuse(self: Any, write: Any) -> bool:
+        def refuse(self: Any, write: Any) -> None:
             if threading.get_ident() == here:
                 closing.start()
                 while not engine._closed:
                     time.sleep(0.001)
-            return False
 
         def leave_and_wait(self: SharedLoop) -> None:
             leave(self)
