@@ -119,7 +119,7 @@ class _Log:
         note = self.turns.setdefault(turn, _TurnNote(status))
         note.status, note.error = status, error
         note.finished_at = None if status is TurnStatus.OPEN else _now()
-        note.answered = rules.answered(status, self.since(turn))
+        note.answered = rules.answered(status, [each.role for each in self.since(turn)])
 
     def save_key(self, turn: int, status: TurnStatus, key: IdempotencyKey) -> None:
         """Note a turn's key, which no other turn has from now on."""
@@ -169,7 +169,7 @@ class _Log:
                 del self.keys[note.key]
             if left:
                 note.key = note.digest = None
-                note.answered = rules.answered(note.status, left)
+                note.answered = rules.answered(note.status, [each.role for each in left])
             else:
                 del self.turns[turn]
 

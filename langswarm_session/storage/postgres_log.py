@@ -35,7 +35,7 @@ from langswarm_session.storage.postgres_rows import (
 )
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_shapes import FIELDS
-from langswarm_session.storage.rows import ASSISTANT, MESSAGE_COLUMNS, decode_messages
+from langswarm_session.storage.rows import ASSISTANT, MESSAGE_COLUMNS, ROLES, decode_messages
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LOAD = f"SELECT {_NOW}, key, {FIELDS} FROM {{sessions}} WHERE session_id = $1"
@@ -223,7 +223,10 @@ class Log:
 
     async def save_status(self, turn: int, status: TurnStatus, error: str | None = None) -> None:
         """Note how a turn stands, and whether it belongs in the window."""
-        answered = rules.answered(status, await self.select_turn(turn))
+        # The roles only, so that a message that cannot be decoded does not keep a turn from its end.
+        query = "SELECT role FROM {messages} WHERE session = $1 " + _OF_TURN
+        rows = await self._run(query, turn)
+        answered = rules.answered(status, [ROLES[code] for (code,) in rows])
         finished = None if status is TurnStatus.OPEN else self.now
         await self._run(_SAVE_STATUS, turn, status.value, answered, maybe_text(error), finished)
 
@@ -266,7 +269,7 @@ class Log:
             "UPDATE {turns} SET key = NULL, digest = NULL, answered = $3 "
             "WHERE session = $1 AND turn = $2",
             turn,
-            rules.answered(TurnStatus(rows[0][0]), left),
+            rules.answered(TurnStatus(rows[0][0]), [each.role for each in left]),
         )
 
     async def clear(self) -> None:

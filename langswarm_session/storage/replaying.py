@@ -62,7 +62,7 @@ async def _note_of(storage: ISessionStorage, turn: Turn) -> TurnNote:
     return TurnNote(
         turn=turn.id,
         status=turn.status,
-        answered=rules.answered(turn.status, messages),
+        answered=rules.answered(turn.status, [message.role for message in messages]),
         key=turn.idempotency_key,
         error=turn.error,
         finished_at=ended,

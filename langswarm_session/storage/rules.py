@@ -247,11 +247,14 @@ def check_begins(session_id: str, messages: Sequence[SessionMessage]) -> None:
         raise InvalidInputError("a turn begins with a message", session_id=session_id)
 
 
-def answered(status: TurnStatus, messages: Iterable[SessionMessage]) -> bool:
-    """Whether a turn belongs in the window: one that ended early does if it has a reply."""
-    if status in (TurnStatus.OPEN, TurnStatus.COMPLETE):
-        return True
-    return any(message.role is MessageRole.ASSISTANT for message in messages)
+def answered(status: TurnStatus, roles: Iterable[MessageRole]) -> bool:
+    """Whether a turn belongs in the window: one that ended early does if it has a reply.
+
+    Args:
+        status: How it stands.
+        roles: Those of its messages.
+    """
+    return status in (TurnStatus.OPEN, TurnStatus.COMPLETE) or MessageRole.ASSISTANT in roles
 
 
 def usage_sums(messages: Iterable[SessionMessage]) -> tuple[int, int, int, int]:

@@ -27,7 +27,7 @@ from langswarm_session.errors import StorageBusyError, StorageClosedError
 from langswarm_session.storage.at_once import Crowd, Pace
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.sqlite_calls import Job, JobCall, Wait
-from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy, typed_error
+from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy, let_go, typed_error
 from langswarm_session.storage.sqlite_file import DatabaseFile, OpenFiles
 from langswarm_session.storage.sqlite_schema import MIGRATIONS
 from langswarm_session.storage.sqlite_trouble import Trouble
@@ -78,7 +78,11 @@ class _Reader:
         if self._connection is None:
             self._connection = self._file.open_to_read(self._busy_timeout, files)
             self._files = files
-        return job(self._connection)
+        try:
+            return job(self._connection)
+        except Exception as error:
+            let_go(error)
+            raise
 
     def _sees_others(self, files: OpenFiles | None) -> bool:
         """Whether it is time to look, and another file is there now."""
@@ -142,7 +146,7 @@ class SQLiteEngine:
         """Run a job in a transaction of the writer and return its result once that is durable.
 
         A job may be run again after a rollback. It must not write before it raises a
-        `SessionError`: the transaction may be shared and goes on.
+        `SessionError`, but for a `SessionStorageError`: the transaction may be shared and goes on.
 
         Args:
             job: What to do.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import sqlite3
+import traceback
 
 from langswarm_session.errors import (
     InvalidInputError,
@@ -83,6 +84,15 @@ def typed_error(error: Exception, path: str) -> SessionError:
     other = (SessionStorageError, "the database refused the operation")
     kind, hint = _ERRORS.get(_primary(error), other)
     return kind(f"{path}: {hint} ({error})")
+
+
+def let_go(error: BaseException) -> None:
+    """Let go of what a job that failed had in hand.
+
+    A cursor that was not read to its end would be kept with the error, by whoever keeps that, and
+    its connection at what the database was at that moment.
+    """
+    traceback.clear_frames(error.__traceback__)
 
 
 def _primary(error: Exception) -> int:

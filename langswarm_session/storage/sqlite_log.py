@@ -19,6 +19,7 @@ from langswarm_session.storage.edits import check_edit
 from langswarm_session.storage.rows import (
     ASSISTANT,
     MESSAGE_COLUMNS,
+    ROLES,
     MessageRow,
     decode_messages,
     encode_id,
@@ -381,7 +382,10 @@ def save_status(
     error: str | None = None,
 ) -> None:
     """Note how a turn stands, and whether it belongs in the window."""
-    answered = rules.answered(status, select_turn(connection, place, turn))
+    # The roles only, so that a message that cannot be decoded does not keep a turn from its end.
+    query = "SELECT role FROM messages WHERE session = ? AND seq >= ? AND turn = ?"
+    roles = [ROLES[code] for (code,) in connection.execute(query, (place, turn, turn)).fetchall()]
+    answered = rules.answered(status, roles)
     finished = None if status is TurnStatus.OPEN else now()
     connection.execute(_SAVE_STATUS, (place, turn, status.value, answered, error, finished))
 
@@ -479,7 +483,7 @@ def settle_turn(connection: sqlite3.Connection, place: Place, turn: int) -> None
         return
     connection.execute(
         "UPDATE turns SET key = NULL, digest = NULL, answered = ? WHERE session = ? AND turn = ?",
-        (rules.answered(TurnStatus(row[0]), left), place, turn),
+        (rules.answered(TurnStatus(row[0]), [each.role for each in left]), place, turn),
     )
 
 

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from functools import partial
 from threading import Lock
 
-from langswarm_session.errors import SessionError, StorageUnavailableError
+from langswarm_session.errors import SessionError, SessionStorageError, StorageUnavailableError
 from langswarm_session.storage.at_once import Pace
 from langswarm_session.storage.sqlite_calls import JobCall
 from langswarm_session.storage.sqlite_copy import copy_database
 from langswarm_session.storage.sqlite_errors import (
     ReplacedError,
     is_busy,
+    let_go,
     needs_reopening,
     typed_error,
 )
@@ -166,11 +167,15 @@ class Writer:
             for call in calls:
                 try:
                     call.result, call.error = call.job(connection), None
+                except SessionStorageError:
+                    raise  # what was written before it is not to be kept
                 except SessionError as error:
+                    let_go(error)
                     call.error = error
             started = time.perf_counter()
             connection.execute("COMMIT")
         except BaseException as error:
+            let_go(error)
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if not isinstance(error, Exception):

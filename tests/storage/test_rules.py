@@ -22,7 +22,7 @@ from langswarm_session import (
 )
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage import rules
-from langswarm_session.testing.making import reply, system, user
+from langswarm_session.testing.making import user
 
 
 def record(**changes: Any) -> SessionRecord:
@@ -128,8 +128,8 @@ def test_a_long_batch_is_looked_through_once() -> None:
 @pytest.mark.parametrize("status", TurnStatus)
 def test_only_what_ended_early_without_a_reply_is_unanswered(status: TurnStatus) -> None:
     early = status in (TurnStatus.CANCELLED, TurnStatus.FAILED)
-    assert rules.answered(status, [user(), reply()])
-    assert rules.answered(status, [user(), system()]) is not early
+    assert rules.answered(status, [MessageRole.USER, MessageRole.ASSISTANT])
+    assert rules.answered(status, [MessageRole.USER, MessageRole.SYSTEM]) is not early
     assert rules.answered(status, []) is not early
 
 

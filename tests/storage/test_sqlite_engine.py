@@ -26,11 +26,13 @@ from langswarm_session import (
     StorageCorruptError,
     StorageFullError,
     StorageUnavailableError,
+    TurnStatus,
 )
-from langswarm_session.records import IdempotencyKey
+from langswarm_session.records import IdempotencyKey, Lease, TurnEnd
+from langswarm_session.storage import sqlite_log
 from langswarm_session.storage.sqlite_engine import MAX_BATCH
 from langswarm_session.storage.sqlite_errors import typed_error
-from langswarm_session.testing.making import new_session, texts, user
+from langswarm_session.testing.making import lease, new_session, texts, user
 
 KEY = IdempotencyKey("key", "digest")
 
@@ -618,3 +620,94 @@ async def test_a_text_that_cannot_be_stored_is_no_damage(storage: SQLiteSessionS
 def test_our_own_errors_stay_what_they_are() -> None:
     error = SessionNotFoundError("gone", session_id="s")
     assert typed_error(error, "path") is error
+
+
+async def damaged_turn(storage: SQLiteSessionStorage, path: Path) -> Lease:
+    """Begin a turn in `s` with a message that cannot be decoded afterwards, and another."""
+    begun = lease(60)
+    damaged = user("x").replaced(metadata={"a": 1})
+    await storage.begin_turn("s", [damaged, user()], begun)
+    run(path, "UPDATE messages SET extra = '{broken' WHERE extra IS NOT NULL")
+    return begun
+
+
+def run(path: Path, statement: str) -> Any:
+    """What a statement of another program gives."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    row = connection.execute(statement).fetchone()
+    connection.close()
+    return row
+
+
+async def test_damage_in_one_session_hides_nothing_of_another(
+    storage: SQLiteSessionStorage, path: Path
+) -> None:
+    """Whoever keeps the error keeps no connection at what the database was at that moment."""
+    await damaged_turn(storage, path)
+    kept: list[StorageCorruptError] = []
+    for limit in (10, None):  # read in the caller's thread, and in another
+        for _ in range(10):
+            with pytest.raises(StorageCorruptError) as raised:
+                await storage.get_messages("s", limit=limit)
+            kept.append(raised.value)
+    await storage.create_session(new_session("other"))
+    await storage.append("other", [user("new")])
+    for limit in (10, None):
+        assert texts(await storage.get_messages("other", limit=limit)) == ["new"]
+    busy, pages, folded = run(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    assert (busy, pages, folded) == (0, 0, 0)
+
+
+async def test_damage_met_by_a_write_harms_no_later_one(
+    storage: SQLiteSessionStorage, path: Path
+) -> None:
+    asked = [user("x").replaced(metadata={"a": 1}), user()]
+    await storage.append("s", asked, key=KEY)
+    run(path, "UPDATE messages SET extra = '{broken' WHERE extra IS NOT NULL")
+    kept: list[StorageCorruptError] = []
+    for _ in range(3):
+        with pytest.raises(StorageCorruptError) as raised:  # it gives back what is stored
+            await storage.append("s", asked, key=KEY)
+        kept.append(raised.value)
+    await storage.create_session(new_session("other"))
+    for n in range(3):
+        run(path, "UPDATE sessions SET errors = errors + 1 WHERE session_id = 'other'")
+        await storage.append("other", [user(f"{n}")])
+    assert texts(await storage.get_messages("other")) == ["0", "1", "2"]
+
+
+async def test_a_write_that_meets_damage_keeps_nothing(
+    storage: SQLiteSessionStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it shared its transaction with others, which are kept."""
+
+    def insert(*_: Any) -> Any:
+        raise StorageCorruptError("found in the middle")
+
+    for name in ("t", "u"):
+        await storage.create_session(new_session(name))
+    before = await storage.get_session("s")
+    damaged = user()
+    real = sqlite_log.insert
+    monkeypatch.setattr(
+        sqlite_log,
+        "insert",
+        lambda *given: (insert if damaged in given[-1].messages else real)(*given),
+    )
+    appends = [storage.append("t", [user("t")]), storage.append("s", [damaged])]
+    outcomes = await asyncio.gather(
+        *appends, storage.append("u", [user("u")]), return_exceptions=True
+    )
+    assert [type(each) is StorageCorruptError for each in outcomes] == [False, True, False]
+    assert await storage.get_session("s") == before
+    for name in ("t", "u"):
+        assert texts(await storage.get_messages(name)) == [name]
+
+
+async def test_a_turn_with_a_message_that_cannot_be_decoded_ends(
+    storage: SQLiteSessionStorage, path: Path
+) -> None:
+    begun = await damaged_turn(storage, path)
+    await storage.end_turn("s", TurnEnd(begun.token, TurnStatus.FAILED, error="x"), [])
+    assert (await storage.get_turns("s"))[0].status is TurnStatus.FAILED
+    await storage.append("s", [user()])

@@ -184,7 +184,7 @@ class Session:
 
     async def settle(self, turn: int, status: TurnStatus) -> None:
         """Note whether a turn belongs in the window."""
-        answered = rules.answered(status, await self.turn(turn))
+        answered = rules.answered(status, [message.role for message in await self.turn(turn)])
         words = ("ZREM",) if answered else ("ZADD", turn)
         self._commands.add(words[0], self._place.key("u"), *words[1:], turn)
 
