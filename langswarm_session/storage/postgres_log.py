@@ -223,7 +223,7 @@ class Log:
 
     async def save_status(self, turn: int, status: TurnStatus, error: str | None = None) -> None:
         """Note how a turn stands, and whether it belongs in the window."""
-        # The roles only, so that a message that cannot be decoded does not keep a turn from its end.
+        # The roles only: a message that cannot be decoded does not keep a turn from its end.
         query = "SELECT role FROM {messages} WHERE session = $1 " + _OF_TURN
         rows = await self._run(query, turn)
         answered = rules.answered(status, [ROLES[code] for (code,) in rows])

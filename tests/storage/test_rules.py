@@ -22,7 +22,7 @@ from langswarm_session import (
 )
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage import rules
-from langswarm_session.testing.making import user
+from langswarm_session.testing.making import reply, user
 
 
 def record(**changes: Any) -> SessionRecord:
