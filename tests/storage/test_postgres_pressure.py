@@ -143,13 +143,13 @@ async def test_waiting_for_a_connection_ends(postgres_schema: str) -> None:
 
 
 async def test_a_write_that_was_stopped_is_not_made_later(postgres_schema: str) -> None:
-    async with opened(postgres_schema, timeout=0.3) as storage:
-        for n in range(3):
+    async with opened(postgres_schema, timeout=1.0) as storage:
+        for n in range(2):
             async with locked(storage):
                 with pytest.raises(StorageBusyError):
                     await storage.append("s", [user("stopped")])
             await storage.append("s", [user(f"{n}")])
-        assert texts(await storage.get_messages("s")) == ["first", *"012"]
+        assert texts(await storage.get_messages("s")) == ["first", *"01"]
 
 
 async def test_connecting_to_silence_ends(postgres_schema: str) -> None:
