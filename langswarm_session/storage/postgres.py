@@ -78,10 +78,16 @@ _LIMIT = " LIMIT (SELECT ${}::bigint)"
 order; it would sort a whole log for its end where it takes the log to be short."""
 
 _RENEW = (
-    "UPDATE {sessions} AS s SET turn_expires = "
+    "WITH held AS (SELECT key, turn_token FROM {sessions} "
+    "JOIN unnest($1::text[], $2::text[]) AS given (session_id, turn_token) "
+    "USING (session_id, turn_token)), "
+    # A session that another transaction is at is renewed the next time: the others must not wait.
+    "free AS (SELECT s.key FROM {sessions} AS s JOIN held USING (key, turn_token) "
+    "FOR UPDATE OF s SKIP LOCKED), "
+    "renewed AS (UPDATE {sessions} AS s SET turn_expires = "
     "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $3 "
-    "FROM unnest($1::text[], $2::text[]) AS held (session_id, token) "
-    "WHERE s.session_id = held.session_id AND s.turn_token = held.token RETURNING s.turn_token"
+    "FROM free WHERE s.key = free.key) "
+    "SELECT turn_token FROM held"
 )
 _HEALTH = (
     "SELECT count(*), coalesce(sum(message_count), 0)::bigint, "
@@ -108,7 +114,7 @@ class PostgresSessionStorage(ISessionStorage):
         password: The password, or a function that returns it at each connection; goes before the
             one of the address.
         min_connections: How many connections stay open though they are idle.
-        max_connections: How many connections may be open, at least 2: one is for writing.
+        max_connections: How many connections may be open, at least 2: one is for what cannot wait.
         timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`, a
             second later at most, which is for telling the server.
         max_waiting: How many calls may wait at once; further ones raise `StorageBusyError`.
@@ -374,8 +380,8 @@ class PostgresSessionStorage(ISessionStorage):
         held = {to_text(token): token for token in tokens}
         sessions = [to_text(session_id) for session_id in tokens.values()]
         values = (sessions, list(held), int(seconds * 1_000_000))
-        rows = await self._engine.transact(
-            lambda connection: connection.fetch(self._tables.sql(_RENEW), *values)
+        rows = await self._engine.read(
+            lambda connection: connection.fetch(self._tables.sql(_RENEW), *values), is_urgent=True
         )
         return {held[row[0]] for row in rows}
 

@@ -85,9 +85,15 @@ class PostgresEngine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
 
-    async def read(self, job: Job[T]) -> T:
-        """Run a job that only reads, and return its result; it may be run again."""
-        return await self._submit(JobCall(lambda jobs: jobs.read(job)))  # type: ignore[no-any-return]
+    async def read(self, job: Job[T], *, is_urgent: bool = False) -> T:
+        """Run a job outside of a transaction, and return its result; it may be run again.
+
+        Args:
+            job: What to do.
+            is_urgent: Whether it is short, and must not wait for what others do.
+        """
+        call = JobCall(lambda jobs: jobs.read(job, is_urgent=is_urgent))
+        return await self._submit(call)  # type: ignore[no-any-return]
 
     async def transact(self, job: Job[T], isolation: Isolation = "READ COMMITTED") -> T:
         """Run a job in a transaction and return its result once that is durable.

@@ -51,12 +51,17 @@ class Jobs:
         settings: How to connect.
         tables: Where the tables are.
         timeout: How long a call may take, in seconds; whoever calls sees to it.
+
+    Attributes:
+        patience: Held by whoever may have to wait for another transaction's locks, so that however
+            many do, those that only read have a connection left.
     """
 
     def __init__(self, settings: PoolSettings, tables: Tables, timeout: float) -> None:
         self.name = settings.name
         self.tables = tables
         self.pool = Pool(settings)
+        self.patience = asyncio.Semaphore(max(1, settings.max_connections - 2))
         self._timeout = timeout
         self._opening = asyncio.Lock()
         self._opened = False
@@ -65,7 +70,7 @@ class Jobs:
         """A connection to a database that has our tables; `release` it afterwards.
 
         Args:
-            reserved: Take the one that is kept for the writer, without waiting for others.
+            reserved: Take the one that is kept for what is short and waits for no lock.
 
         Raises:
             SessionStorageError: If none can be made.
@@ -88,9 +93,14 @@ class Jobs:
         if state_of(error) in GONE:
             self._opened = False
 
-    async def read(self, job: Job[T]) -> T:
-        """Run a job that only reads, and return its result; it may be run again."""
-        return await self._repeated(lambda: self._read_once(job))
+    async def read(self, job: Job[T], *, is_urgent: bool = False) -> T:
+        """Run a job outside of a transaction, and return its result; it may be run again.
+
+        Args:
+            job: What to do.
+            is_urgent: Whether it is short, and takes the connection that is kept for such.
+        """
+        return await self._repeated(lambda: self._read_once(job, is_urgent))
 
     async def transact(self, job: Job[T], isolation: Isolation = "READ COMMITTED") -> T:
         """Run a job in a transaction and return its result once that is durable.
@@ -109,8 +119,8 @@ class Jobs:
                 await migrate(connection, self.tables, self.name)
                 self._opened = True
 
-    async def _read_once(self, job: Job[T]) -> T:
-        connection = await self.acquire()
+    async def _read_once(self, job: Job[T], is_urgent: bool) -> T:
+        connection = await self.acquire(reserved=is_urgent)
         usable = False
         try:
             result = await job(connection)
@@ -119,11 +129,14 @@ class Jobs:
             usable = True
             raise
         finally:
-            self.pool.release(connection, usable=usable)
+            self.pool.release(connection, reserved=is_urgent, usable=usable)
         return result
 
     async def _transact_once(self, job: Job[T], isolation: Isolation) -> T:
-        connection = await self.acquire()
+        async with self.patience:
+            return await self._transact_on(await self.acquire(), job, isolation)
+
+    async def _transact_on(self, connection: Connection, job: Job[T], isolation: Isolation) -> T:
         usable, number = False, None
         try:
             limit = max(1, int(self._timeout * 1000))

@@ -150,11 +150,12 @@ class Connection:
 
 
 class Pool:
-    """Connections for many tasks. One more than they share is kept for the writer."""
+    """Connections for many tasks. One more than they share is kept for what cannot wait."""
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._free = asyncio.Semaphore(settings.max_connections - 1)
+        self._reserved = asyncio.Lock()
         self._idle: list[Connection] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -164,18 +165,17 @@ class Pool:
         """A connection that stands; `release` it afterwards.
 
         Args:
-            reserved: Take the one that is kept for the writer, without waiting for others.
+            reserved: Take the one that is kept for what is short and waits for no lock.
 
         Raises:
             SessionStorageError: If none can be made.
         """
-        if not reserved:
-            await self._free.acquire()
+        place = self._reserved if reserved else self._free
+        await place.acquire()
         try:
             return await self._standing()
         except BaseException:
-            if not reserved:
-                self._free.release()
+            place.release()
             raise
 
     def take(self, query: str) -> Connection | None:
@@ -216,8 +216,7 @@ class Pool:
                 self._sweep = self._loop.call_later(self._settings.idle_timeout, self._sweep_idle)
         else:
             closing = self._drop(connection)
-        if not reserved:
-            self._free.release()
+        (self._reserved if reserved else self._free).release()
         return closing
 
     async def close(self) -> None:

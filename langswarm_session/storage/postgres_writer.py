@@ -76,7 +76,7 @@ class Writer:
             own.append(write)
         elif self.is_idle and self.fly(write) is not None:
             return
-        elif not (self._gathering or self._alone):
+        elif not (self._gathering or self._alone or self._jobs.patience.locked()):
             self._start_alone(write.session_id, [write])
         else:
             self._waiting.append(write)
@@ -286,7 +286,8 @@ class Writer:
     async def _write_one(self, write: Write) -> Any:
         if not write.is_odd:
             try:
-                await self._send([write])
+                async with self._jobs.patience:
+                    await self._send([write])
             except Exception as error:
                 self._failed(write, error)
                 if write.error is not None:

@@ -537,3 +537,61 @@ async def test_sync_callers_and_several_loops_write_at_once(postgres_schema: str
         )
         for name in names:
             assert texts(await storage.get_messages(name)) == [f"{n}" for n in range(30)]
+
+
+# What must not wait
+
+
+@asynccontextmanager
+async def all_locked(storage: PostgresSessionStorage, names: list[str]) -> AsyncIterator[None]:
+    """Another transaction has the rows of these sessions, and a write waits for each."""
+    connection = await asyncpg.connect(postgres_server.dsn())
+    async with connection.transaction():
+        query = storage._tables.sql("SELECT 1 FROM {sessions} WHERE session_id = $1 FOR UPDATE")
+        for name in names:
+            await connection.fetch(query, name)
+        writes = started(*(storage.update_session(name, SessionChanges()) for name in names))
+        waiting = (
+            "SELECT count(*) FROM pg_locks "
+            "WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+        )
+        while await connection.fetchval(waiting) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        yield
+    await connection.close()
+    await asyncio.gather(*writes)
+
+
+async def test_one_locked_session_keeps_no_other_lease_from_being_renewed(
+    postgres_schema: str,
+) -> None:
+    async with opened(postgres_schema) as storage:
+        await storage.create_session(new_session("t"))
+        leases = {name: lease(5) for name in ("s", "t")}
+        for name, begun in leases.items():
+            await storage.begin_turn(name, [user()], begun)
+        tokens = {begun.token: name for name, begun in leases.items()}
+        before = {name: await storage.get_session(name) for name in leases}
+        async with locked(storage, "s"):
+            # The other's is held still, as far as anybody can know.
+            assert await storage.renew_turns(tokens, 3600) == tokens.keys()
+        after = {name: await storage.get_session(name) for name in leases}
+        assert after["s"] == before["s"]
+        assert (after["t"].turn_expires or 0) > (before["t"].turn_expires or 0)
+        assert await storage.renew_turns(tokens, 3600) == tokens.keys()
+        renewed = await storage.get_session("s")
+        assert (renewed.turn_expires or 0) > (before["s"].turn_expires or 0)
+
+
+async def test_however_many_wait_for_locks_others_go_on(postgres_schema: str) -> None:
+    names = [f"s{n}" for n in range(6)]
+    async with opened(postgres_schema, max_connections=4) as storage:
+        for name in names:
+            await storage.create_session(new_session(name))
+        begun = lease(5)
+        await storage.begin_turn("s", [user("asked")], begun)
+        async with asyncio.timeout(20), all_locked(storage, names):
+            assert (await storage.health()).ok
+            assert await storage.renew_turns({begun.token: "s"}, 60) == {begun.token}
+            await storage.end_turn("s", completed(begun), [reply("answered")])
+            assert texts(await storage.get_messages("s")) == ["first", "asked", "answered"]
