@@ -35,8 +35,9 @@ _ROLE_CODES = {role: code for code, role in enumerate(ROLES)}
 ASSISTANT = _ROLE_CODES[MessageRole.ASSISTANT]
 SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
 
-_SURELY_SHALLOW = 100
-"""With so few brackets, JSON is not nested too deeply to be read."""
+_SURELY_SHORT, _SURELY_SHALLOW = 4300, 100
+"""With so few characters JSON has no number that is too long to be read, with so few brackets it is
+not nested too deeply."""
 
 AT_ONCE, _PIECE = 500, 50
 """How many rows are decoded at once, wherever it is, and how many of a longer log at a time."""
@@ -120,12 +121,12 @@ def dump_json(value: object) -> str:
     """JSON text of plain data.
 
     Raises:
-        InvalidInputError: If the value holds what JSON cannot.
+        InvalidInputError: If the value holds what JSON cannot, or what could not be read again.
     """
     try:
         text = to_json(value, inf_nan_mode="constants")
-        if text.count(b"[") + text.count(b"{") > _SURELY_SHALLOW:
-            from_json(text)  # it may be nested deeper than what reads it again allows
+        if len(text) > _SURELY_SHORT or text.count(b"[") + text.count(b"{") > _SURELY_SHALLOW:
+            from_json(text)
         return text.decode()
     except (PydanticSerializationError, ValueError) as error:
         raise InvalidInputError(f"this cannot be stored as JSON: {error}") from None

@@ -20,6 +20,9 @@ from langswarm_session.searching import Search
 Operation = Callable[[ISessionStorage, str], Awaitable[object]]
 """Something done to a session of a storage, by the session's id."""
 
+TOO_LONG = 10**4300
+"""The first whole number that has too many digits for those who read JSON, Python among them."""
+
 
 def new_session(
     session_id: str, user_id: str = "user", context: dict[str, Any] | None = None

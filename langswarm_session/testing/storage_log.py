@@ -31,6 +31,7 @@ from langswarm_session.models import (
 from langswarm_session.records import IdempotencyKey, SessionChanges
 from langswarm_session.testing import strategies
 from langswarm_session.testing.making import (
+    TOO_LONG,
     completed,
     everything,
     failed,
@@ -115,12 +116,15 @@ class LogTests(StorageTests):
             {"metadata": {"k": {"k": "\ud800"}}},
             {"metadata": {"\ud800": 1}},
             {"native": {"k": "\ud800"}},
+            {"content": [ToolCallBlock(name="f", args={"k": [TOO_LONG]})]},
+            {"metadata": {"k": -TOO_LONG}},
+            {"native": {"k": TOO_LONG}},
         ],
     )
-    async def test_half_a_character_is_refused(
+    async def test_what_could_not_be_read_again_is_refused(
         self, storage: ISessionStorage, fields: dict[str, object]
     ) -> None:
-        """A lone surrogate has no encoding: the call raises, and stores nothing of the batch."""
+        """A lone surrogate, a number that is too long: the call stores nothing of the batch."""
         await storage.create_session(new_session("s"))
         begun = lease()
         await storage.begin_turn("s", [user()], begun)

@@ -19,6 +19,7 @@ from langswarm_session.models import SessionBackend, SessionStatus
 from langswarm_session.records import IdempotencyKey, NewSession, SessionChanges
 from langswarm_session.testing.making import (
     IN_SESSION,
+    TOO_LONG,
     completed,
     everything,
     lease,
@@ -232,6 +233,27 @@ class SessionTests(StorageTests):
             await storage.update_session("s", SessionChanges(provider_state={}))
         ).to_context()
         assert context.provider_session_id is None
+
+    async def test_a_context_that_could_not_be_read_again_is_refused(
+        self, storage: ISessionStorage
+    ) -> None:
+        """A number that is too long, in a context or a provider's state, is not stored."""
+        await storage.create_session(new_session("s", context={"a": 1}))
+        begun, data = lease(), {"provider_context": {"k": [TOO_LONG]}}
+        await storage.begin_turn("s", [user()], begun)
+        before = await everything(storage, "s")
+        for call in (
+            storage.create_session(new_session("new", context=data)),
+            storage.fork_session("s", new_session("new", context=data)),
+            storage.update_session("s", SessionChanges(context=data)),
+            storage.update_session("s", SessionChanges(provider_state=data)),
+            storage.end_turn("s", completed(begun, provider_state=data), []),
+        ):
+            with pytest.raises(InvalidInputError):
+                await call
+        assert await everything(storage, "s") == before
+        with pytest.raises(SessionNotFoundError):
+            await storage.get_session("new")
 
     async def test_an_update_may_name_the_revision(self, storage: ISessionStorage) -> None:
         """At another revision it raises and changes nothing."""

@@ -31,6 +31,7 @@ from langswarm_session.storage.rows import (
     encode_message,
 )
 from langswarm_session.testing import strategies
+from langswarm_session.testing.making import TOO_LONG
 
 
 def row_of(message: SessionMessage, seq: int = 1, turn: int = 1) -> Any:
@@ -97,7 +98,12 @@ def test_roles_keep_their_codes() -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [math.inf, -math.inf, math.nan, -0.0, 5e-324, 1.1, 2**70, -(2**70)]
+    "number",
+    [
+        *[math.inf, -math.inf, math.nan, -0.0, 5e-324, 1.1, 2**70, -(2**70)],
+        pytest.param(TOO_LONG - 1, id="4300 digits"),
+        pytest.param(1 - TOO_LONG, id="4300 digits, negative"),
+    ],
 )
 def test_numbers_that_json_has_trouble_with(number: float) -> None:
     block = ToolCallBlock(name="f", args={"x": [number]})
@@ -120,7 +126,11 @@ def test_none_inside_data_is_kept() -> None:
     assert decode_message(row_of(message, turn=2)) == message.replaced(seq=1, turn_id=2)
 
 
-@pytest.mark.parametrize("value", [{"k": "\ud800"}, {"k": object()}, {"k": {1, 2}.__iter__}])
+@pytest.mark.parametrize(
+    "value",
+    [{"k": "\ud800"}, {"k": object()}, {"k": {1, 2}.__iter__}, {"k": TOO_LONG}, [-TOO_LONG]],
+    ids=["surrogate", "object", "method", "digits", "negative"],
+)
 def test_what_is_no_json_is_refused(value: object) -> None:
     with pytest.raises(InvalidInputError):
         dump_json(value)
