@@ -144,7 +144,8 @@ class LogFigures:
     """How a storage's figures and its logs fit together.
 
     Attributes:
-        miscounted: Sessions whose row counts other messages than there are.
+        miscounted: Sessions whose row counts other messages than there are, or has a figure that
+            is no count.
         lost_messages: Messages without a session.
         lost_notes: Notes of turns without a session, or without a message.
     """

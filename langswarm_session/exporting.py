@@ -43,7 +43,8 @@ VERSION = 1
 _PAGE = 200
 """How many messages or notes are read at a time; messages may be large."""
 
-_LARGEST = 2**63 - 1
+_LARGEST = 2**53 - 1
+"""What every JSON reader keeps exactly; and what is added to it here does not take it to 2**63."""
 _Count = Field(ge=0, le=_LARGEST)
 
 
@@ -72,18 +73,23 @@ class SessionRow(Model):
 
     @classmethod
     def of_record(cls, record: SessionRecord) -> SessionRow:
-        """The line of a storage's row."""
+        """The line of a storage's row.
+
+        Raises:
+            StorageCorruptError: If it holds what no storage puts there.
+        """
         values = {name: getattr(record, name) for name in cls.model_fields}
         state = record.provider_state
-        return cls.model_validate(
-            {
-                **values,
-                "context": from_json(record.context),
-                "provider_state": from_json(state) if state else None,
-                "created_at": from_micros(record.created_at),
-                "last_activity": from_micros(record.last_activity),
-            }
-        )
+        with record.decoding():
+            return cls.model_validate(
+                {
+                    **values,
+                    "context": from_json(record.context),
+                    "provider_state": from_json(state) if state else None,
+                    "created_at": from_micros(record.created_at),
+                    "last_activity": from_micros(record.last_activity),
+                }
+            )
 
 
 class TurnRow(Model):

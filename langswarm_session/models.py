@@ -90,8 +90,12 @@ UtcDatetime = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 """A point in time: aware on the way in, in UTC from then on."""
 
 
+_TOKENS = Field(default=0, ge=0, le=2**40)
+"""Far more than any reply takes, and the sum over millions of them still has less than 64 bits."""
+
+
 class TokenUsage(Model):
-    """Tokens of one reply, as the provider counted them.
+    """Tokens of one reply, as the provider counted them; each count is 2**40 at most.
 
     Attributes:
         input_tokens: Tokens sent, cached ones included.
@@ -101,10 +105,10 @@ class TokenUsage(Model):
         details: Whatever else the provider counted.
     """
 
-    input_tokens: int = Field(default=0, ge=0)
-    output_tokens: int = Field(default=0, ge=0)
-    cached_tokens: int = Field(default=0, ge=0)
-    reasoning_tokens: int = Field(default=0, ge=0)
+    input_tokens: int = _TOKENS
+    output_tokens: int = _TOKENS
+    cached_tokens: int = _TOKENS
+    reasoning_tokens: int = _TOKENS
     details: JsonObject | None = None
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic_core import from_json
 
 from langswarm_session.blocks import Block
+from langswarm_session.errors import StorageCorruptError
 from langswarm_session.models import (
     SessionContext,
     SessionMessage,
@@ -66,33 +68,58 @@ class SessionRecord(NamedTuple):
     turn_expires: int | None = None
 
     def to_context(self) -> SessionContext:
-        """The session's context."""
-        state = from_json(self.provider_state) if self.provider_state else {}
-        return SessionContext.model_validate(
-            {
-                **from_json(self.context),
-                **state,
-                "session_id": self.session_id,
-                "user_id": self.user_id,
-                "provider": self.provider,
-                "model": self.model,
-                "backend": self.backend,
-            }
-        )
+        """The session's context.
+
+        Raises:
+            StorageCorruptError: If it holds what no storage puts there.
+        """
+        with self.decoding():
+            state = from_json(self.provider_state) if self.provider_state else {}
+            return SessionContext.model_validate(
+                {
+                    **from_json(self.context),
+                    **state,
+                    "session_id": self.session_id,
+                    "user_id": self.user_id,
+                    "provider": self.provider,
+                    "model": self.model,
+                    "backend": self.backend,
+                }
+            )
 
     def to_metrics(self) -> SessionMetrics:
-        """The session's figures."""
-        return SessionMetrics(
-            message_count=self.message_count,
-            turn_count=self.turn_count,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            cached_tokens=self.cached_tokens,
-            reasoning_tokens=self.reasoning_tokens,
-            errors=self.errors,
-            created_at=from_micros(self.created_at),
-            last_activity=from_micros(self.last_activity),
-        )
+        """The session's figures.
+
+        Raises:
+            StorageCorruptError: If one holds what no storage puts there.
+        """
+        with self.decoding():
+            return SessionMetrics(
+                message_count=self.message_count,
+                turn_count=self.turn_count,
+                input_tokens=self.input_tokens,
+                output_tokens=self.output_tokens,
+                cached_tokens=self.cached_tokens,
+                reasoning_tokens=self.reasoning_tokens,
+                errors=self.errors,
+                created_at=from_micros(self.created_at),
+                last_activity=from_micros(self.last_activity),
+            )
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Says of columns that cannot be read that they are damaged; what they hold is not quoted.
+
+        Raises:
+            StorageCorruptError: In place of what reading them raises.
+        """
+        try:
+            yield
+        except (ValueError, TypeError):
+            raise StorageCorruptError(
+                "its row cannot be decoded: the database is damaged; restore a copy",
+                session_id=self.session_id,
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

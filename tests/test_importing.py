@@ -29,6 +29,7 @@ from langswarm_session import (
     SessionManager,
     SessionMessage,
     SQLiteSessionStorage,
+    TokenUsage,
     export_session,
     import_session,
     import_sessions,
@@ -220,6 +221,27 @@ async def test_a_session_that_is_miscounted_can_be_rescued(tmp_path: Path, other
         imported = await import_session(other, await lines_of(manager, "s"))
     assert "counted anew" in imported.notes[0]
     assert (await other.get_session("s")).metrics.message_count == 7
+
+
+async def test_the_largest_figures(manager: SessionManager, other: SessionManager):
+    await some_session(manager)
+    head, *log = await lines_of(manager, "s")
+    names = ("revision", "turn_count", "errors", "input_tokens", "output_tokens", "cached_tokens")
+    figures = dict.fromkeys(names, 2**53 - 1) | {"status": "active"}
+    await import_session(other, [{**head, "session": {**head["session"], **figures}}, *log])
+    session = await other.get_session("s")
+    usage = TokenUsage(input_tokens=2**40)
+    await session.record(SessionMessage(role="assistant", content="more", usage=usage))
+    assert session.revision == session.metrics.turn_count == 2**53
+    assert session.metrics.input_tokens == 2**53 - 1 + 2**40
+
+
+@pytest.mark.parametrize("name", ["revision", "last_seq", "turn_count", "errors", "input_tokens"])
+async def test_a_figure_that_leaves_no_room_is_refused(manager: SessionManager, name: str):
+    await some_session(manager)
+    head, *log = await lines_of(manager, "s")
+    error = await _wrong([{**head, "session": {**head["session"], name: 2**53}}, *log])
+    assert (error.line, name in str(error)) == (1, True)
 
 
 # Names

@@ -176,6 +176,13 @@ def test_the_tokens_of_a_message() -> None:
     assert message(usage=usage).token_count == usage.total_tokens == 5
 
 
+@pytest.mark.parametrize("count", [-1, 2**40 + 1, 2**62])
+@pytest.mark.parametrize("name", ["input", "output", "cached", "reasoning"])
+def test_a_usage_has_counts_that_can_be_summed(name: str, count: int) -> None:
+    with pytest.raises(ValidationError):
+        TokenUsage.model_validate({f"{name}_tokens": count})
+
+
 # Ids and times
 
 
@@ -274,7 +281,7 @@ def context(**fields: Any) -> SessionContext:
         turn(finished_at=NOW, idempotency_key="k", error="\0"),
         metrics(message_count=2**60, errors=1),
         context(own={"a": [None, "\0"]}, provider_context={"k": 1}, max_messages=3),
-        TokenUsage(input_tokens=2**60, details={"k": None}),
+        TokenUsage(input_tokens=2**40, details={"k": None}),
     ],
     ids=lambda given: type(given).__name__,
 )

@@ -32,10 +32,16 @@ _RESCUE = (
     "file with `export --all` and `import`"
 )
 
+_COUNTS = (
+    *("revision", "last_seq", "message_count", "turn_count", "errors"),
+    *("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
+)
 _MISCOUNTED = (
     "SELECT s.session_id FROM sessions AS s LEFT JOIN (SELECT session, count(*) AS size, "
     "max(seq) AS last FROM messages GROUP BY session) AS log ON log.session = s.key "
-    "WHERE s.message_count != ifnull(log.size, 0) OR ifnull(log.last, 0) > s.last_seq"
+    "WHERE s.message_count != ifnull(log.size, 0) OR ifnull(log.last, 0) > s.last_seq "
+    # What grows beyond 64 bits is no whole number any more.
+    f"OR 'real' IN ({', '.join(f'typeof(s.{name})' for name in _COUNTS)})"
 )
 _LOST_MESSAGES = "SELECT count(*) FROM messages WHERE session NOT IN (SELECT key FROM sessions)"
 _LOST_NOTES = (

@@ -420,6 +420,15 @@ class LogTests(StorageTests):
         assert metrics.total_tokens == 36
         assert metrics.created_at <= record.to_metrics().last_activity <= metrics.last_activity
 
+    async def test_large_figures_are_exact(self, storage: ISessionStorage) -> None:
+        """Sums of the largest counts that a message may have are whole numbers still."""
+        await storage.create_session(new_session("s"))
+        most = TokenUsage(input_tokens=2**40, output_tokens=2**40 - 1)
+        record = (await storage.append("s", [reply(usage=most) for _ in range(3)])).record
+        assert record == await storage.get_session("s")
+        metrics = record.to_metrics()
+        assert (metrics.input_tokens, metrics.output_tokens) == (3 * 2**40, 3 * (2**40 - 1))
+
     async def test_clearing_removes_all_messages(self, storage: ISessionStorage) -> None:
         """The session stays, its numbers go on, and its keys are forgotten."""
         await storage.create_session(new_session("s", context={"a": 1}))

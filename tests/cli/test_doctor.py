@@ -180,6 +180,17 @@ class TestFile:
         found = findings(cli("doctor", "--json"))["journal"]
         assert (found["level"], found["message"]) == ("warning", "delete")
 
+    def test_a_figure_that_is_no_count(self, cli, fill, address):
+        one_session(fill)
+        change(address, "UPDATE sessions SET input_tokens = 9223372036854775807 + 1")
+        result = cli("doctor", "--json")
+        assert result.exit_code == 1
+        assert "miscounted: 'a'" in findings(result)["figures"]["message"]
+        for command in (["list"], ["stats"], ["export", "--all"]):
+            result = cli(*command)
+            assert result.exit_code == 1
+            assert "session 'a': its row cannot be decoded" in result.stderr
+
     def test_looking_writes_nothing(self, cli, fill, address):
         one_session(fill)
         before = Path(address).read_bytes()

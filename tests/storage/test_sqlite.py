@@ -21,9 +21,9 @@ from langswarm_session import (
     SQLiteSessionStorage,
     StorageCorruptError,
     StorageUnavailableError,
-    TokenUsage,
     TurnStatus,
 )
+from langswarm_session.exporting import SessionRow
 from langswarm_session.records import SessionChanges, TurnEnd
 from langswarm_session.storage import rules, sqlite_engine, sqlite_log
 from langswarm_session.storage.sqlite_schema import MIGRATIONS
@@ -724,16 +724,34 @@ async def test_turns_and_session_are_read_at_one_moment(
 
 
 async def test_numbers_that_fit_no_column_fail_alone(storage: SQLiteSessionStorage) -> None:
-    huge = reply(usage=TokenUsage(input_tokens=2**63))
     outcomes = await asyncio.gather(
         storage.append("s", [user("before")]),
-        storage.append("s", [huge]),
+        storage.append("s", [user("huge")], expected_revision=2**63),
         storage.append("s", [user("after")]),
         return_exceptions=True,
     )
     assert isinstance(outcomes[1], InvalidInputError)
     assert texts(await storage.get_messages("s")) == ["before", "after"]
     assert (await storage.health()).ok
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("input_tokens", "9223372036854775807 + 1"), ("context", "'{secret'"), ("context", "'[]'")],
+)
+async def test_a_row_that_cannot_be_is_damage(
+    storage: SQLiteSessionStorage, column: str, value: str
+) -> None:
+    await storage._engine.write(
+        lambda connection: connection.execute(f"UPDATE sessions SET {column} = {value}")
+    )
+    record = await storage.get_session("s")
+    read = record.to_metrics if column == "input_tokens" else record.to_context
+    for decode in (read, lambda: SessionRow.of_record(record)):
+        with pytest.raises(StorageCorruptError, match="restore a copy") as caught:
+            decode()
+        assert caught.value.session_id == "s"
+        assert "secret" not in str(caught.value)
 
 
 async def test_a_time_that_cannot_be_is_damage(storage: SQLiteSessionStorage) -> None:
