@@ -14,11 +14,13 @@ import asyncio
 import contextvars
 import os
 import signal
+import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, TypeVar
 
+from langswarm_session.errors import ManagerClosedError
 from langswarm_session.shared_loop import SharedLoop
 
 T = TypeVar("T")
@@ -74,8 +76,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         coroutine: What to run.
 
     Raises:
+        ManagerClosedError: If the interpreter is ending.
         BaseException: Whatever the coroutine raises.
     """
+    _refuse_at_the_end(coroutine)
     if _background.is_here or _loop_waits.get():
         # Sync code that a middleware or hook calls on the background loop: that loop is waiting
         # for it and cannot run anything, so this once another does.
@@ -101,8 +105,23 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
 
     Returns:
         A future of its outcome; cancelling that cancels the coroutine.
+
+    Raises:
+        ManagerClosedError: If the interpreter is ending.
     """
+    _refuse_at_the_end(coroutine)
     return _Running(coroutine, contextvars.copy_context()).follow()
+
+
+def _refuse_at_the_end(coroutine: Coroutine[Any, Any, Any]) -> None:
+    # The background thread does not run any more then, nor can another be started; and the storages
+    # were closed when the functions of atexit ran.
+    if sys.is_finalizing():
+        coroutine.close()
+        raise ManagerClosedError(
+            "the interpreter is ending, and nothing can be done any more; do it before the end of "
+            "the program, or in a function of atexit, not in a __del__ that runs so late"
+        )
 
 
 class _Running(Generic[T]):

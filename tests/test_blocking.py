@@ -482,3 +482,30 @@ def test_a_future_cancelled_at_once_never_runs() -> None:
     holding.result(30)
     blocking.run(value(None))
     assert ran == []
+
+
+# The interpreter's end
+
+
+def test_at_the_interpreters_end_it_is_refused_and_before_that_done() -> None:
+    lines = program("""
+        import asyncio, atexit
+        from langswarm_session import SessionError, blocking
+
+        async def wait():
+            await asyncio.sleep(0.001)
+            return "done"
+
+        class Late:
+            def __del__(self, blocking=blocking, wait=wait, error=SessionError, print=print):
+                for call in (blocking.run, blocking.start):
+                    try:
+                        call(wait())
+                    except error as refused:
+                        print("at the end:", type(refused).__name__)
+
+        blocking.run(wait())
+        atexit.register(lambda: print("at exit:", blocking.run(wait())))
+        late = Late()
+    """)
+    assert lines == ["at exit: done", *["at the end: ManagerClosedError"] * 2]
