@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from datetime import UTC, datetime, timedelta
@@ -417,3 +418,19 @@ def from_micros(micros: int) -> datetime:
         return _EPOCH + micros * _MICROSECOND
     except OverflowError:
         raise ValueError("this moment has no year in UTC") from None
+
+
+def _build_all() -> None:
+    """Build whatever model is to be built at its first use.
+
+    A thread that does so holds a lock of pydantic's. In a process that was forked off meanwhile
+    nobody would let go of it.
+    """
+    waiting: list[type[BaseModel]] = [SessionContext, Model]
+    while waiting:
+        model = waiting.pop()
+        model.model_rebuild()
+        waiting += model.__subclasses__()
+
+
+os.register_at_fork(before=_build_all)

@@ -38,14 +38,18 @@ def modules(code: str) -> set[str]:
         "Any(); before = set(sys.modules)\n"
         f"{code}\nprint(*sorted(set(sys.modules) - before), sep='\\n')"
     )
-    done = subprocess.run(
+    return set(output(program).split())
+
+
+def output(program: str) -> str:
+    """What a program prints."""
+    return subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    return set(done.stdout.split())
+    ).stdout
 
 
 def own_modules() -> set[str]:
@@ -61,6 +65,20 @@ def test_importing_loads_nothing_but_itself() -> None:
     loaded = modules("import langswarm_session")
     assert {name for name in loaded if "langswarm" in name} == {"langswarm_session"}
     assert len(loaded) < 10
+
+
+def test_models_are_built_at_their_first_use_or_before_a_fork() -> None:
+    program = """
+import os
+from langswarm_session import SessionContext, SessionMessage, exporting
+models = (SessionContext, SessionMessage, exporting.SessionRow)
+print(*(model.__pydantic_complete__ for model in models), flush=True)
+if os.fork() == 0:
+    print(*(model.__pydantic_complete__ for model in models), flush=True)
+    os._exit(0)
+os.wait()
+"""
+    assert output(program).split() == ["False"] * 3 + ["True"] * 3
 
 
 def test_the_data_needs_nothing_but_pydantic() -> None:
