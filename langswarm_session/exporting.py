@@ -5,7 +5,9 @@ and version, its context and its figures. Then come its messages (``message``) i
 ``turn_id`` is the number of their turn's first message; a turn that says more than that it is
 complete (``turn``: status, key, error) stands before its first message. The last line is the
 ``end``, which counts the messages, so that a file that was cut off is told from a whole one. Times
-are ISO 8601 in UTC. The lines of several sessions follow each other.
+are ISO 8601 in UTC. The lines of several sessions follow each other. NaN and infinities, which data
+of a caller's or a tool's may hold, have no form in JSON: they are written ``NaN``, ``Infinity`` and
+``-Infinity``, as Python's and most lenient readers take them, and a strict reader refuses the line.
 
 ``export_session`` yields these lines; `langswarm_session.importing` brings them back.
 """

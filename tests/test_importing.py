@@ -223,6 +223,16 @@ async def test_a_session_that_is_miscounted_can_be_rescued(tmp_path: Path, other
     assert (await other.get_session("s")).metrics.message_count == 7
 
 
+async def test_numbers_that_json_has_no_form_for(manager: SessionManager, other: SessionManager):
+    session = await manager.create_session("ann", "mock", "m", session_id="s", odd=[float("nan")])
+    await session.record(SessionMessage(role="user", content="a", metadata={"x": float("-inf")}))
+    lines = [json.dumps(line) for line in await lines_of(manager, "s")]
+    assert '"odd": [NaN]' in lines[0]
+    assert '"x": -Infinity' in lines[1]
+    await import_session(other, lines)
+    assert [json.dumps(line) for line in await lines_of(other, "s")] == lines
+
+
 async def test_the_largest_figures(manager: SessionManager, other: SessionManager):
     await some_session(manager)
     head, *log = await lines_of(manager, "s")
