@@ -54,6 +54,17 @@ def check_limit(value: object, *, optional: bool = True) -> int | None:
     return min(value, MAX_LIMIT)
 
 
+def check_count(value: object, name: str) -> int:
+    """How many there may be of something.
+
+    Raises:
+        InvalidInputError: If it is not a whole number from 1 on.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInputError(f"{name} must be a whole number from 1 on, not {value!r}")
+    return value
+
+
 def check_seconds(value: object, name: str, *, above: float | None = None) -> float:
     """A length of time.
 

@@ -59,6 +59,11 @@ def _in_query(url: str) -> dict[str, Any]:
 
 def _sqlite_path(url: str) -> str:
     """The file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, as in SQLAlchemy."""
+    if "?" in url or "#" in url:
+        raise InvalidInputError(
+            f"{url!r} has a query or a fragment, and the address of a file has neither: write %3F "
+            "and %23 for ? and # in the file's name, and give settings as storage_config"
+        )
     parts = urlsplit(url)
     path = unquote(parts.path).removeprefix("/")
     if parts.netloc or not path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic_core import from_json
 
+from langswarm_session.checks import check_count, check_seconds
 from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
@@ -90,11 +91,10 @@ class SQLiteSessionStorage(ISessionStorage):
             )
         if synchronous not in ("FULL", "NORMAL"):
             raise InvalidInputError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
-        if busy_timeout < 0 or timeout <= 0 or max_readers < 1 or max_waiting < 1:
-            raise InvalidInputError(
-                "busy_timeout must be at least 0, timeout above 0, max_readers and max_waiting "
-                "at least 1"
-            )
+        busy_timeout = check_seconds(busy_timeout, "busy_timeout")
+        timeout = check_seconds(timeout, "timeout", above=0)
+        max_readers = check_count(max_readers, "max_readers")
+        max_waiting = check_count(max_waiting, "max_waiting")
         self.db_path = path
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
@@ -486,7 +486,7 @@ class SQLiteSessionStorage(ISessionStorage):
         from langswarm_session.storage.sqlite_examine import examine
 
         return await asyncio.to_thread(
-            examine, self.db_path, synchronous=self._synchronous, full=full
+            examine, self._engine.path, synchronous=self._synchronous, full=full
         )
 
     async def health(self) -> StorageHealth:

@@ -37,6 +37,9 @@ section 1.3.1)."""
 _PATIENCE = 2.0
 """How long to wait for a log that was removed to be put right, in seconds."""
 
+_LONGEST = 2_000_000.0
+"""How long SQLite can wait, in seconds: with more milliseconds than 31 bits it does not at all."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenFiles:
@@ -254,7 +257,7 @@ class DatabaseFile:
         return sqlite3.connect(
             database,
             uri=uri,
-            timeout=timeout,
+            timeout=min(timeout, _LONGEST),
             isolation_level=None,
             check_same_thread=False,
         )

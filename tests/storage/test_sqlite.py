@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shutil
 import sqlite3
@@ -23,6 +24,7 @@ from langswarm_session import (
     StorageUnavailableError,
     TurnStatus,
 )
+from langswarm_session.diagnosis import Level
 from langswarm_session.exporting import SessionRow
 from langswarm_session.records import SessionChanges, TurnEnd
 from langswarm_session.storage import rules, sqlite_engine, sqlite_log
@@ -100,13 +102,33 @@ async def test_a_relative_path_is_of_where_the_storage_was_made(
         {"db_path": "a\0b"},
         {"synchronous": "OFF"},
         {"synchronous": "full"},
-        {"busy_timeout": -1},
-        {"max_readers": 0},
+        *({"busy_timeout": value} for value in (-1, "long", None, math.nan, math.inf, 1e12)),
+        *({"timeout": value} for value in (0, math.nan, math.inf, 1e12)),
+        *({"max_readers": value} for value in (0, 1.5, True)),
+        *({"max_waiting": value} for value in (0, "3", True)),
     ],
 )
 def test_arguments_that_cannot_be_used(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         SQLiteSessionStorage(**arguments)
+
+
+async def test_the_longest_wait_is_a_wait(tmp_path: Path) -> None:
+    storage = SQLiteSessionStorage(tmp_path / "a.db", busy_timeout=1e9, timeout=1e9)
+    assert await pragma_of(storage, "busy_timeout") > 10**9
+    await storage.close()
+
+
+async def test_it_is_examined_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = SQLiteSessionStorage("a.db/")
+    await storage.create_session(new_session("s"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = {each.check: each for each in await storage.examine(full=True)}
+    assert {each.level for each in found.values()} == {Level.OK}
+    assert found["file"].message == str(tmp_path / "a.db")
+    await storage.close()
 
 
 def test_its_repr_says_where_it_is(tmp_path: Path) -> None:
