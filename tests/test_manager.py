@@ -103,6 +103,12 @@ async def test_a_fallback_answers_for_a_provider_that_is_not_configured(make_man
     assert session.context.provider == "someone"
 
 
+@pytest.mark.parametrize("fallback", [[], "", 5])
+def test_a_fallback_is_a_name(fallback):
+    with pytest.raises(InvalidInputError, match="fallback"):
+        SessionManager("memory", fallback=fallback)
+
+
 def test_an_unknown_fallback_is_refused_at_once():
     with pytest.raises(UnknownProviderError, match="'nobody'"):
         SessionManager("memory", fallback="nobody")

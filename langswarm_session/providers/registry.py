@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from langswarm_session.checks import check_name
 from langswarm_session.errors import InvalidInputError, UnknownProviderError
 from langswarm_session.interfaces import IProviderSession
 from langswarm_session.providers.factory import ProviderSessionFactory
@@ -37,7 +38,7 @@ class Providers:
         for name, options in (given or {}).items():
             self._give(name, options)
         if fallback is not None:
-            ProviderSessionFactory.check_known(fallback)
+            ProviderSessionFactory.check_known(check_name(fallback, "fallback"))
         self._fallback = fallback
 
     def _give(self, name: str, options: ProviderOptions) -> None:
