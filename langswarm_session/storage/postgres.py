@@ -529,15 +529,21 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
-        tables = [self._tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]
+        from langswarm_session.diagnosis import Level
+        from langswarm_session.storage.postgres_examine import durability
+
+        names = [self._tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]
+
+        async def job(connection: Connection) -> tuple[list[Any], list[Finding]]:
+            rows = await connection.fetch(self._tables.sql(_HEALTH), names)
+            return rows[0], await durability(connection, self._tables)
+
         started = time.perf_counter()
         try:
-            rows = await self._engine.read(
-                lambda connection: connection.fetch(self._tables.sql(_HEALTH), tables)
-            )
+            (sessions, messages, size), found = await self._engine.read(job)
         except SessionError as error:
             return StorageHealth(ok=False, backend=self.name, detail=str(error))
-        sessions, messages, size = rows[0]
+        weak = [f"{each.check}: {each.message}" for each in found if each.level is Level.PROBLEM]
         return StorageHealth(
             ok=True,
             backend=self.name,
@@ -546,6 +552,7 @@ class PostgresSessionStorage(ISessionStorage):
             size_bytes=size,
             latency_seconds=time.perf_counter() - started,
             schema_version=len(MIGRATIONS),
+            detail="; ".join(weak) or None,
         )
 
     async def close(self) -> None:

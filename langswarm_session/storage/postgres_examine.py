@@ -52,6 +52,12 @@ _INDEXES = (
     "ON c.oid = i.indexrelid JOIN pg_am AS a ON a.oid = c.relam "
     "WHERE i.indrelid = ANY($1::text[]::regclass[]) AND a.amname = 'btree'"
 )
+_DURABILITY = (
+    "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
+    "current_setting('synchronous_commit'), (SELECT array_agg(relname::text ORDER BY relname) "
+    "FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = $1 "
+    "AND relname = ANY($2::text[]) AND relpersistence = 'u')"
+)
 _RESCUE = "restore a backup, or bring what can be read elsewhere with `export --all` and `import`"
 
 
@@ -92,8 +98,8 @@ async def _database(
         yield problem("server", f"PostgreSQL {version}", "use version 13 or newer")
     else:
         yield ok("server", f"{settings.name}, PostgreSQL {version}")
-    for name in ("fsync", "full_page_writes", "synchronous_commit"):
-        yield _setting(name, await connection.fetchval(f"SHOW {name}"))
+    for finding in await durability(connection, tables):
+        yield finding
     schema = await _schema_version(connection, tables)
     yield _schema(schema)
     if not 0 < schema <= len(MIGRATIONS):
@@ -107,11 +113,27 @@ async def _database(
         yield await _amcheck(connection, tables)
 
 
+async def durability(connection: Any, tables: Tables) -> list[Finding]:
+    """What there is to say of whether the server keeps what it acknowledged, if it is killed."""
+    names = [tables.prefix + each for each in ("sessions", "messages", "turns")]
+    rows = await connection.fetch(_DURABILITY, tables.schema, names)
+    fsync, full_page_writes, synchronous_commit, unlogged = rows[0]
+    found = [_setting("fsync", fsync), _setting("full_page_writes", full_page_writes)]
+    if synchronous_commit == "off":
+        synchronous_commit = "off, and on for what this storage writes"
+    found.append(ok("synchronous_commit", synchronous_commit))
+    if unlogged:
+        what = "unlogged, so the server empties them when it starts after a crash"
+        advice = "ALTER TABLE ... SET LOGGED"
+        found.append(problem("tables", f"{', '.join(unlogged)}: {what}", advice))
+    return found
+
+
 def _setting(name: str, value: str) -> Finding:
-    if value not in ("off", "local"):
+    if value != "off":
         return ok(name, value)
     what = "what was acknowledged may be lost when the server or its machine stops"
-    return problem(name, f"{value}: {what}", f"set {name} = on in the server's configuration")
+    return problem(name, f"off, so {what}", f"set {name} = on in the server's configuration")
 
 
 async def _schema_version(connection: Any, tables: Tables) -> int:

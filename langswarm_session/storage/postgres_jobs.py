@@ -17,7 +17,7 @@ from langswarm_session.storage.postgres_errors import (
     may_repeat,
     state_of,
 )
-from langswarm_session.storage.postgres_pool import Connection, Pool, PoolSettings
+from langswarm_session.storage.postgres_pool import DURABLE, Connection, Pool, PoolSettings
 from langswarm_session.storage.postgres_schema import Tables, migrate
 
 T = TypeVar("T")
@@ -140,7 +140,8 @@ class Jobs:
         usable, number = False, None
         try:
             limit = max(1, int(self._timeout * 1000))
-            await connection.script(_BEGIN.format(isolation, limit, limit))
+            begin = _BEGIN.format(isolation, limit, limit)
+            await connection.script(f"{begin}; SELECT {DURABLE}" if connection.is_pooled else begin)
             result = await job(connection)
             number = (await connection.fetch(_NUMBER))[0][0]
             await connection.commit()

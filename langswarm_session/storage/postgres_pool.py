@@ -22,6 +22,12 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
 _CHECK_AFTER, _CHECK_TIME = 15.0, 3.0
 """Idle for so many seconds, a connection has so many to answer before it is used again."""
 
+DURABLE = (
+    "(SELECT set_config('synchronous_commit', "
+    "replace(current_setting('synchronous_commit'), 'off', 'on'), true)) <> ''"
+)
+"""True, and makes the transaction durable when it is acknowledged, for where `is_pooled`."""
+
 CLOSE_TIME = 5.0
 """How many seconds a connection has to say goodbye."""
 
@@ -38,6 +44,16 @@ _SOCKET_OPTIONS = (
 _READ_SIZE = 65_536
 """Bytes read at once, a quarter of what asyncio would: the driver makes rows of them in one go, and
 no other thread runs meanwhile.
+"""
+
+_GREET = (
+    "SELECT CASE WHEN pg_backend_pid() = {:d} THEN set_config('synchronous_commit', "
+    "replace(current_setting('synchronous_commit'), 'off', 'on'), false) END"
+)
+"""Has what is committed on this connection be durable when it is acknowledged, whatever the
+database, the role or the address says of others'. Nothing comes back, and nothing is set, through a
+pooler: that gives out keys of its own, with the number of a process of its own, and what is set for
+a session there stays with whoever has the server's connection next.
 """
 
 
@@ -70,11 +86,14 @@ class Connection:
     Args:
         raw: The driver's.
         prepares: Whether statements may be prepared.
+        is_pooled: Whether each transaction may run on another connection of a pooler's to the
+            server: then it has to see to it itself that it is durable (`DURABLE`).
     """
 
-    def __init__(self, raw: Any, prepares: bool) -> None:
+    def __init__(self, raw: Any, prepares: bool, is_pooled: bool) -> None:
         self._raw = raw
         self.prepares = prepares
+        self.is_pooled = is_pooled
         self._prepared: dict[str, Any] = {}
         self.used_at = asyncio.get_running_loop().time()
 
@@ -256,15 +275,12 @@ class Pool:
         )
         try:
             _watch(raw)
-            prepares = settings.prepared_statements
-            if prepares is None:
-                # A pooler gives out keys of its own, with the number of a process of its own.
-                process = await raw.fetchval("SELECT pg_backend_pid()")
-                prepares = process == raw.get_server_pid()
+            is_pooled = await raw.fetchval(_GREET.format(raw.get_server_pid())) is None
         except BaseException:
             raw.terminate()
             raise
-        return Connection(raw, prepares)
+        asked = settings.prepared_statements
+        return Connection(raw, not is_pooled if asked is None else asked, is_pooled)
 
     def _drop(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(connection.close())

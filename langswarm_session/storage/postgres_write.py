@@ -7,7 +7,7 @@ from typing import Any
 
 from langswarm_session.records import IdempotencyKey, Lease
 from langswarm_session.storage.postgres_calls import TimedCall
-from langswarm_session.storage.postgres_pool import Connection
+from langswarm_session.storage.postgres_pool import DURABLE, Connection
 from langswarm_session.storage.postgres_rows import Batch, maybe_text, to_record, to_text
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_shapes import FIELDS, shape_of
@@ -20,6 +20,7 @@ _WRITE = (
     # why. It takes a session that was deleted, and created again for another, to come to that.
     "WHERE 1 / coalesce(user_id = ($26::text[])[ordinality], true)::int = 1"
 )
+_WRITE_POOLED = f"{_WRITE} AND {DURABLE}"
 
 
 class Write(TimedCall):
@@ -115,13 +116,14 @@ async def send(
             user's than it must be; then none was made.
     """
     shape = group[0].shape if may_wait and len(group) == 1 else None
-    if shape is not None and connection.prepares:
+    if shape is not None and connection.prepares and not connection.is_pooled:
         values = shape.pick(group[0].values, group[0].batch.rows)
         found = await connection.fetch(tables.sql(shape.query), *values) or [(None,)]
     else:
         *columns, users = map(_column, zip(*(write.values for write in group), strict=True))
         given = (may_wait, *columns, *_messages(group), users)
-        found = await connection.fetch(tables.sql(_WRITE), *given)
+        query = _WRITE_POOLED if connection.is_pooled else _WRITE
+        found = await connection.fetch(tables.sql(query), *given)
     for write, row in zip(group, found, strict=True):
         if row[0]:
             write.result = to_record(row[1:])

@@ -10,6 +10,7 @@ from typing import Any
 
 import postgres_server
 import pytest
+from storage.durability_tests import commits_of
 
 from langswarm_session import (
     InvalidInputError,
@@ -23,6 +24,7 @@ from langswarm_session import (
     StorageUnavailableError,
     blocking,
 )
+from langswarm_session.diagnosis import Level
 from langswarm_session.records import IdempotencyKey, SessionChanges
 from langswarm_session.storage import postgres
 from langswarm_session.storage.postgres import PostgresSessionStorage
@@ -302,6 +304,31 @@ async def test_a_cleanup_does_not_walk_over_what_was_archived(
         assert not page.records
     assert len(plans) == 8
     assert not [plan for plan in plans if "langswarm_sessions_of_active" not in "".join(plan)]
+
+
+# Durability
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("off", "on"), ("local", "local"), ("on", "on")])
+async def test_what_is_acknowledged_is_durable_though_others_commits_are_not(
+    postgres_schema: str, asked: str, kept: str
+) -> None:
+    dsn = f"{postgres_server.dsn()}?synchronous_commit={asked}"
+    storage = PostgresSessionStorage(dsn, schema=postgres_schema)
+    assert await commits_of(storage, postgres_schema) == {kept}
+    assert (await storage.health()).detail is None
+    found = {each.check: each for each in await storage.examine()}["synchronous_commit"]
+    assert (found.level, found.message.partition(",")[0]) == (Level.OK, asked)
+    await storage.close()
+
+
+async def test_tables_that_a_crash_empties_are_told_of(storage: PostgresSessionStorage) -> None:
+    table = storage._tables.sql("{messages}")
+    await asyncio.to_thread(postgres_server.query, f"ALTER TABLE {table} SET UNLOGGED")
+    health = await storage.health()
+    assert (health.ok, "langswarm_messages: unlogged" in str(health.detail)) == (True, True)
+    found = {each.check: each for each in await storage.examine()}["tables"]
+    assert (found.level, "SET LOGGED" in found.advice) == (Level.PROBLEM, True)
 
 
 # Gathered writes

@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import postgres_server
 import pytest
+from storage.durability_tests import commits_of
 
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing import StorageConformance
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 SETTINGS = """
 [databases]
-{database} = host={host} port={port} user={user} {password}
+{database} = host={host} port={port} user={user} {password} connect_query='{connect_query}'
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {own_port}
@@ -60,6 +62,7 @@ def pooler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             user=parts.username,
             password=f"password={parts.password}" if parts.password else "",
             own_port=own_port,
+            connect_query="SET synchronous_commit = off",
             run_as="user = nobody" if os.getuid() == 0 else "",
         )
     )
@@ -128,3 +131,13 @@ async def test_many_share_a_few_connections(
     await asyncio.gather(*(talk(one, f"s{n}") for n, one in enumerate(storages * 6)))
     for each in storages[1:]:
         await each.close()
+
+
+async def test_what_is_acknowledged_is_durable_though_others_commits_are_not(
+    storage: PostgresSessionStorage, pooler: str, postgres_schema: str
+) -> None:
+    assert await commits_of(storage, postgres_schema) == {"on"}
+    # What others do there is as it was.
+    others = await asyncpg.connect(pooler, statement_cache_size=0)
+    assert await others.fetchval("SHOW synchronous_commit") == "off"
+    await others.close()
