@@ -104,3 +104,25 @@ def schema() -> Iterator[str]:
     name = f"langswarm_test_{uuid.uuid4().hex}"
     yield name
     query(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+
+
+@contextmanager
+def role(*rights: str) -> Iterator[str]:
+    """The address as a user of its own who may log in, and what else is granted to them.
+
+    Args:
+        rights: What to grant, as ``SELECT ON ...``; the user is gone afterwards, with all of it.
+    """
+    if not query("SELECT 1 FROM pg_roles WHERE rolname = user AND (rolcreaterole OR rolsuper)"):
+        pytest.skip("the server's user may not create others")
+    name = f"langswarm_test_{uuid.uuid4().hex}"
+    query(f"CREATE ROLE {name} LOGIN PASSWORD 'test'")
+    try:
+        for right in rights:
+            query(f"GRANT {right} TO {name}")
+        parts = urlsplit(dsn())
+        place = parts.netloc.rpartition("@")[2]
+        yield parts._replace(netloc=f"{name}:test@{place}").geturl()
+    finally:
+        query(f"DROP OWNED BY {name}")
+        query(f"DROP ROLE {name}")

@@ -14,7 +14,12 @@ from urllib.parse import urlsplit
 from pydantic_core import from_json
 
 from langswarm_session.bulk import LONGEST_PAUSE, collector_paused
-from langswarm_session.errors import InvalidInputError, MissingDependencyError, SessionError
+from langswarm_session.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    SessionError,
+    StorageUnavailableError,
+)
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
     MessageRole,
@@ -508,8 +513,17 @@ class PostgresSessionStorage(ISessionStorage):
         tables = [self._tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]
 
         async def job(connection: Connection) -> None:
-            for table in tables:
-                await connection.script(f"VACUUM {table}")
+            # A table that is not this user's is skipped, which the server only warns of.
+            skipped = [
+                warning
+                for table in tables
+                for warning in await connection.warnings(f"VACUUM {table}")
+            ]
+            if skipped:
+                raise StorageUnavailableError(
+                    f"{self._address}: what was deleted is still in the tables' files; run VACUUM "
+                    f"on {', '.join(tables)} as their owner ({'; '.join(skipped)})"
+                )
 
         await self._engine.read(job)
 

@@ -132,6 +132,21 @@ class Connection:
         """Run statements without values."""
         await self._raw.execute(text)
 
+    async def warnings(self, text: str) -> list[str]:
+        """Run statements without values, and return what the server warns of meanwhile."""
+        said: list[str] = []
+
+        def note(_: Any, message: Any) -> None:
+            if message.severity_en == "WARNING":
+                said.append(message.message)
+
+        self._raw.add_log_listener(note)
+        try:
+            await self._raw.execute(text)
+        finally:
+            self._raw.remove_log_listener(note)
+        return said
+
     async def commit(self) -> None:
         """Commit.
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from langswarm_session import (
     SessionBusyError,
     SessionError,
     SessionInactiveError,
+    SessionManager,
     SessionStatus,
     StorageBusyError,
     StorageFactory,
@@ -329,6 +330,32 @@ async def test_tables_that_a_crash_empties_are_told_of(storage: PostgresSessionS
     assert (health.ok, "langswarm_messages: unlogged" in str(health.detail)) == (True, True)
     found = {each.check: each for each in await storage.examine()}["tables"]
     assert (found.level, "SET LOGGED" in found.advice) == (Level.PROBLEM, True)
+
+
+# Users who own nothing
+
+
+@pytest.fixture
+def guest(storage: PostgresSessionStorage, postgres_schema: str) -> Iterator[str]:
+    """The address as a user who may read and write the tables, and owns none."""
+    schema = f'"{postgres_schema}"'
+    tables = f"SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema}"
+    with postgres_server.role(f"USAGE ON SCHEMA {schema}", tables) as dsn:
+        yield dsn
+
+
+async def test_a_user_who_may_not_free_what_was_deleted_is_told_so(
+    guest: str, postgres_schema: str
+) -> None:
+    storage = PostgresSessionStorage(guest, schema=postgres_schema)
+    await storage.append("s", [user("a")])
+    manager = SessionManager(storage)
+    report = await manager.erase_user("user")
+    assert report.sessions == ["s"]
+    assert isinstance(report.scrub_error, StorageUnavailableError)
+    assert "run VACUUM" in str(report.scrub_error)
+    assert "langswarm_turns" in str(report.scrub_error)
+    await manager.close()
 
 
 # Gathered writes
