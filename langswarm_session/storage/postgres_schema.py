@@ -395,7 +395,8 @@ async def migrate(connection: Connection, tables: Tables, name: str) -> None:
         raise StorageUnavailableError(
             f"{name}: the database has the encoding {encoding}; create one with UTF8"
         )
-    await connection.script("BEGIN ISOLATION LEVEL READ COMMITTED")
+    # Others may be at it; how long to wait for them is for each call's own time limit to say.
+    await connection.script("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0")
     try:
         await connection.fetch("SELECT pg_advisory_xact_lock($1)", _lock_key(tables))
         version = _checked_version(await _version(connection, tables), name)

@@ -40,6 +40,18 @@ async def test_storages_that_open_at_once(postgres_schema: str) -> None:
         await each.close()
 
 
+async def test_a_lock_timeout_of_the_users_lets_storages_open_at_once(postgres_schema: str) -> None:
+    storages = [
+        PostgresSessionStorage(
+            f"{postgres_server.dsn()}?lock_timeout=1", schema=postgres_schema, table_prefix=f"p{n}_"
+        )
+        for n in range(6)
+    ]
+    await asyncio.gather(*(each.create_session(new_session("s")) for each in storages))
+    for each in storages:
+        await each.close()
+
+
 async def test_an_older_schema_becomes_a_newer_one_once(
     postgres_schema: str, own_migrations: list[list[str]]
 ) -> None:
