@@ -16,6 +16,16 @@ from langswarm_session.errors import (
 
 _Kind = tuple[type[SessionError], str]
 
+_TAKEN = "something else has these names; use another table_prefix"
+_LOST = (
+    "the tables or their functions are gone: if all are, the next call makes them again; if not, "
+    "restore them from a backup, or drop the rest"
+)
+_CHANGED = (
+    "the tables are not as they were made: restore them from a backup, or, if they are another "
+    "program's, use another table_prefix"
+)
+
 _BY_STATE: dict[str, _Kind] = {
     "53100": (StorageFullError, "the server's disk is full; free some space and try again"),
     "53300": (StorageBusyError, "the server takes no more connections; try again"),
@@ -26,10 +36,14 @@ _BY_STATE: dict[str, _Kind] = {
     "25006": (StorageUnavailableError, "the server is read-only: a standby, or set so"),
     "42501": (StorageUnavailableError, "no permission to use the schema or its tables"),
     "3D000": (StorageUnavailableError, "there is no such database; create it"),
-    "42P07": (StorageCorruptError, "other tables have these names; use another table_prefix"),
-    "42P01": (StorageUnavailableError, "the tables are gone; the next call makes them again"),
-    "42883": (StorageUnavailableError, "the tables are gone with their functions"),
-    "3F000": (StorageUnavailableError, "the tables are gone with their schema"),
+    "42P07": (StorageCorruptError, _TAKEN),
+    "42710": (StorageCorruptError, _TAKEN),
+    "42723": (StorageCorruptError, _TAKEN),
+    "42P13": (StorageCorruptError, _TAKEN),
+    "42703": (StorageCorruptError, _CHANGED),
+    "42P01": (StorageUnavailableError, _LOST),
+    "42883": (StorageUnavailableError, _LOST),
+    "3F000": (StorageUnavailableError, _LOST),
     "54000": (InvalidInputError, "an id is too long to be stored"),
     "XX001": (StorageCorruptError, "the database is damaged; restore a copy"),
     "XX002": (StorageCorruptError, "an index of the database is damaged; REINDEX it"),

@@ -7,15 +7,21 @@ advisory lock, in one transaction, so that any number of processes may start at 
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from langswarm_session.errors import InvalidInputError, StorageUnavailableError, StorageVersionError
+from langswarm_session.errors import (
+    InvalidInputError,
+    StorageCorruptError,
+    StorageUnavailableError,
+    StorageVersionError,
+)
 
 if TYPE_CHECKING:
     from langswarm_session.storage.postgres_pool import Connection
 
 _LONGEST_NAME = 63
 _LONGEST_SUFFIX = len("messages_of_system")
+_TABLES = ("messages", "schema_version", "sessions", "turns")
 
 MIGRATIONS: list[list[str]] = [
     # 1: each write moves its session's row, so the row has room to be written again on its page,
@@ -196,10 +202,11 @@ MIGRATIONS: list[list[str]] = [
     # 2: what the function above does, for all writes at once, which takes the server little more
     # than half the time. No two of them may be to one session. Whoever may wait does so before the
     # statement, so that it sees what was committed meanwhile. The function above stays for those
-    # processes that do not know this one yet.
+    # processes that do not know this one yet. This one is left over where only the tables are
+    # dropped, as it is none of theirs.
     [
         """
-        CREATE FUNCTION {write_together}(
+        CREATE OR REPLACE FUNCTION {write_together}(
             may_wait boolean,
             ids text[], tokens text[], next_tokens text[], owners text[], leases bigint[],
             revisions bigint[], sizes int[], inputs bigint[], outputs bigint[], caches bigint[],
@@ -385,10 +392,10 @@ async def migrate(connection: Connection, tables: Tables, name: str) -> None:
         name: What to call the database in messages.
 
     Raises:
-        StorageVersionError: If the schema is newer than this version of the package knows.
+        StorageVersionError, StorageCorruptError: As `find_version`.
         StorageUnavailableError: If the database cannot hold every text.
     """
-    if _checked_version(await _version(connection, tables), name) == len(MIGRATIONS):
+    if await find_version(connection, tables, name) == len(MIGRATIONS):
         return
     encoding = (await connection.fetch("SHOW server_encoding"))[0][0]
     if encoding != "UTF8":
@@ -399,7 +406,7 @@ async def migrate(connection: Connection, tables: Tables, name: str) -> None:
     await connection.script("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0")
     try:
         await connection.fetch("SELECT pg_advisory_xact_lock($1)", _lock_key(tables))
-        version = _checked_version(await _version(connection, tables), name)
+        version = await find_version(connection, tables, name)
         if not version:
             await _prepare(connection, tables)
         for number, statements in enumerate(MIGRATIONS[version:], version + 1):
@@ -422,28 +429,52 @@ async def _prepare(connection: Connection, tables: Tables) -> None:
     await connection.script(tables.sql("CREATE TABLE {schema_version} (version int PRIMARY KEY)"))
 
 
-async def _version(connection: Connection, tables: Tables) -> int:
-    """The version of the schema; 0 if there is none yet."""
+async def find_version(connection: Any, tables: Tables, name: str) -> int:
+    """The version of the schema; 0 if there is none yet.
+
+    Args:
+        connection: A connection, ours or the driver's.
+        tables: Where the tables are.
+        name: What to call the database in messages.
+
+    Raises:
+        StorageVersionError: If it is newer than this version of the package knows.
+        StorageCorruptError: If only some of the tables are there, or not as they were made.
+    """
+    names = [tables.prefix + each for each in _TABLES]
     # Not by to_regclass(): within a transaction it may remember what was not there a moment ago.
-    found = await connection.fetch(
-        "SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
-        "WHERE nspname = $1 AND relname = $2",
+    rows = await connection.fetch(
+        "SELECT relname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        "WHERE nspname = $1 AND relname = ANY($2::text[])",
         tables.schema,
-        tables.prefix + "schema_version",
+        names,
     )
+    found = [row[0] for row in rows]
     if not found:
         return 0
+    missing = [each for each in names if each not in found]
+    if missing:
+        raise _torn(name, f"some of the tables are gone ({', '.join(missing)})")
     rows = await connection.fetch(tables.sql("SELECT max(version) FROM {schema_version}"))
-    return int(rows[0][0] or 0)
+    return _checked_version(rows[0][0], tables, name)
 
 
-def _checked_version(version: int, name: str) -> int:
+def _checked_version(version: object, tables: Tables, name: str) -> int:
+    if not isinstance(version, int) or version < 1:
+        raise _torn(name, f"{tables.prefix}schema_version holds no version")
     if version > len(MIGRATIONS):
         raise StorageVersionError(
             f"{name} has schema version {version}, and this version of langswarm-session knows up "
             f"to {len(MIGRATIONS)}; upgrade the package (the database was left as it is)"
         )
     return version
+
+
+def _torn(name: str, what: str) -> StorageCorruptError:
+    return StorageCorruptError(
+        f"{name}: {what}: restore them from a backup, or drop the rest to begin anew; if they are "
+        "another program's, use another table_prefix"
+    )
 
 
 def _lock_key(tables: Tables) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import postgres_server
 import pytest
 
-from langswarm_session import StorageCorruptError, StorageVersionError
+from langswarm_session import StorageCorruptError, StorageUnavailableError, StorageVersionError
 from langswarm_session.storage import postgres, postgres_schema
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing.making import new_session, reply, texts, user
@@ -147,3 +147,83 @@ async def test_tables_of_another_program_are_left_alone(postgres_schema: str) ->
     await storage.close()
     tables = f"SELECT tablename::text FROM pg_tables WHERE schemaname = '{postgres_schema}'"
     assert await asyncio.to_thread(ask, postgres_schema, tables) == [("langswarm_messages",)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TYPE {}.langswarm_turns AS ENUM ()",
+        "CREATE VIEW {}.langswarm_messages_by_id AS SELECT 1",
+        "CREATE TABLE {}.langswarm_schema_version AS SELECT 'x' AS version",
+    ],
+)
+async def test_names_that_something_else_has_are_told_of(
+    postgres_schema: str, statement: str
+) -> None:
+    await asyncio.to_thread(ask, postgres_schema, "CREATE SCHEMA {}")
+    await asyncio.to_thread(ask, postgres_schema, statement)
+    storage = open_storage(postgres_schema)
+    for _ in range(2):
+        with pytest.raises(StorageCorruptError, match="table_prefix"):
+            await storage.create_session(new_session("s"))
+    await storage.close()
+
+
+@pytest.mark.parametrize("lost", ["messages", "turns", "sessions", "schema_version"])
+async def test_tables_of_which_some_are_gone_are_no_new_ones(
+    postgres_schema: str, lost: str
+) -> None:
+    old = open_storage(postgres_schema)
+    await old.create_session(new_session("s"))
+    await asyncio.to_thread(ask, postgres_schema, f"DROP TABLE {{}}.langswarm_{lost} CASCADE")
+    storages = [old, open_storage(postgres_schema)]
+    if lost == "schema_version":
+        await storages.pop(0).append("s", [user()])  # it has no need of it any more
+    else:
+        assert "restore" in str((await old.health()).detail)
+    for each in storages:
+        for _ in range(2):
+            with pytest.raises(StorageCorruptError, match=f"gone .langswarm_{lost}.: restore"):
+                await each.append("s", [user()])
+        await each.close()
+    await old.close()
+
+
+async def test_tables_without_a_version_are_no_new_ones(postgres_schema: str) -> None:
+    for again in (False, True):
+        storage = open_storage(postgres_schema)
+        if again:
+            with pytest.raises(StorageCorruptError, match="no version"):
+                await storage.get_session("s")
+        else:
+            await storage.create_session(new_session("s"))
+        await storage.close()
+        await asyncio.to_thread(ask, postgres_schema, "DELETE FROM {}.langswarm_schema_version")
+
+
+async def test_tables_that_are_all_gone_are_made_again_beside_what_is_left(
+    postgres_schema: str,
+) -> None:
+    storage = open_storage(postgres_schema)
+    await storage.create_session(new_session("s"))
+    tables = ", ".join(
+        f"{{0}}.langswarm_{each}" for each in ("messages", "turns", "sessions", "schema_version")
+    )
+    await asyncio.to_thread(ask, postgres_schema, f"DROP TABLE {tables} CASCADE")
+    with pytest.raises(StorageUnavailableError, match="makes them again"):
+        await storage.append("s", [user()])
+    names = [f"t{n}" for n in range(5)]
+    await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
+    await asyncio.gather(*(storage.append(name, [user()]) for name in names))
+    assert (await storage.health()).messages == 5
+    await storage.close()
+
+
+async def test_a_column_that_is_gone_is_told_of(postgres_schema: str) -> None:
+    storage = open_storage(postgres_schema)
+    await storage.create_session(new_session("s"))
+    change = "ALTER TABLE {}.langswarm_messages DROP COLUMN extra"
+    await asyncio.to_thread(ask, postgres_schema, change)
+    with pytest.raises(StorageCorruptError, match="not as they were made"):
+        await storage.append("s", [user()])
+    await storage.close()
