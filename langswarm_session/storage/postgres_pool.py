@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,13 +185,19 @@ class Connection:
 
 
 class Pool:
-    """Connections for many tasks. One more than they share is kept for what cannot wait."""
+    """Connections for many tasks. One more than they share is kept for what cannot wait.
+
+    Where the server gives fewer than are allowed, whoever gets none takes, in its turn, what
+    another gives back.
+    """
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._free = asyncio.Semaphore(settings.max_connections - 1)
         self._reserved = asyncio.Lock()
         self._idle: list[Connection] = []
+        self._short: deque[asyncio.Future[Connection]] = deque()
+        """Those who could make none, in the order in which they get one. Then none is idle."""
         self._closing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._sweep: asyncio.TimerHandle | None = None
@@ -245,9 +252,7 @@ class Pool:
         closing = None
         if usable and not connection.is_closed:
             connection.used_at = self._loop.time()
-            self._idle.append(connection)
-            if self._sweep is None:
-                self._sweep = self._loop.call_later(self._settings.idle_timeout, self._sweep_idle)
+            self._pass_on(connection)
         else:
             closing = self._drop(connection)
         (self._reserved if reserved else self._free).release()
@@ -261,14 +266,26 @@ class Pool:
             self._drop(self._idle.pop())
         await asyncio.gather(*self._closing)
 
+    def _pass_on(self, connection: Connection) -> None:
+        """Give a connection to whoever is short of one; without anybody it is idle."""
+        if self._short:
+            self._short.popleft().set_result(connection)
+            return
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._settings.idle_timeout, self._sweep_idle)
+
     async def _standing(self) -> Connection:
+        return await self._take_idle() or await self._connect()
+
+    async def _take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
             idle = self._loop.time() - connection.used_at
             if not connection.is_closed and (idle < _CHECK_AFTER or await connection.stands()):
                 return connection
             self._drop(connection)
-        return await self._connect()
+        return None
 
     async def _connect(self) -> Connection:
         deadline = self._loop.time() + self._settings.connect_timeout
@@ -278,10 +295,30 @@ class Pool:
                 async with asyncio.timeout_at(deadline):
                     return await self._connect_once()
             except Exception as error:
-                if not may_connect_later(error) or self._loop.time() + delay > deadline:
+                # Another may have given one back meanwhile, which is as good.
+                given = await self._take_idle()
+                is_last = not may_connect_later(error) or self._loop.time() + delay > deadline
+                if given is None and is_last:
                     raise unreachable(error, self._settings.name) from error
-            await asyncio.sleep(delay)
+            given = given or await self._given_back(delay)
+            if given is not None:
+                return given
             delay = min(2 * delay, _LAST_DELAY)
+
+    async def _given_back(self, seconds: float) -> Connection | None:
+        """What another gives back within some seconds, if it is this one's turn to get it."""
+        given: asyncio.Future[Connection] = self._loop.create_future()
+        self._short.append(given)
+        try:
+            await asyncio.wait([given], timeout=seconds)
+        except asyncio.CancelledError:
+            if given.done():
+                self._pass_on(given.result())
+            raise
+        finally:
+            if not given.done():
+                self._short.remove(given)
+        return given.result() if given.done() else None
 
     async def _connect_once(self) -> Connection:
         settings = self._settings
