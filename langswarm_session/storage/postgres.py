@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -52,6 +52,7 @@ from langswarm_session.storage.rows import (
 try:
     from langswarm_session.storage import postgres_log as log
     from langswarm_session.storage.postgres_engine import PostgresEngine
+    from langswarm_session.storage.postgres_password import for_driver
     from langswarm_session.storage.postgres_pool import Connection, PoolSettings
     from langswarm_session.storage.postgres_rows import Batch, decode_long, to_record, to_text
     from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
@@ -116,8 +117,8 @@ class PostgresSessionStorage(ISessionStorage):
             leaves out comes from the environment (``PGHOST``, ``PGPASSWORD``...), as with psql.
         schema: The schema of the tables; it is created if need be.
         table_prefix: What the names of the tables begin with.
-        password: The password, or a function that returns it at each connection; goes before the
-            one of the address.
+        password: The password, or a function that returns it at each connection, on a thread of
+            its own if it is no coroutine function; goes before the one of the address.
         min_connections: How many connections stay open though they are idle.
         max_connections: How many connections may be open, at least 2: one is for what cannot wait.
         timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`, a
@@ -142,7 +143,7 @@ class PostgresSessionStorage(ISessionStorage):
         *,
         schema: str = "public",
         table_prefix: str = "langswarm_",
-        password: str | Callable[[], str] | None = None,
+        password: str | Callable[[], str | Awaitable[str]] | None = None,
         min_connections: int = 1,
         max_connections: int = 10,
         timeout: float = 30.0,
@@ -162,7 +163,8 @@ class PostgresSessionStorage(ISessionStorage):
             raise InvalidInputError("timeout, connect_timeout and idle_timeout must be above 0")
         if min(max_waiting, max_waiting_size) < 1:
             raise InvalidInputError("max_waiting and max_waiting_size must be at least 1")
-        options = {"dsn": dsn, "password": password}
+        secret = None if password is None else for_driver(password, address)
+        options = {"dsn": dsn, "password": secret}
         settings = self._settings = PoolSettings(
             options={name: value for name, value in options.items() if value is not None},
             name=address,

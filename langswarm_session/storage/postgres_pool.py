@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
+from langswarm_session.errors import SessionError
 from langswarm_session.storage.postgres_errors import may_connect_later, unreachable
 
 _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
@@ -63,7 +64,7 @@ class PoolSettings:
     """How a pool connects; times in seconds.
 
     Attributes:
-        options: What asyncpg is to be given: the address and the password.
+        options: What asyncpg is to be given: the address and the password, which are not shown.
         name: What to call the database in messages, without secrets.
         min_connections: How many stay open though they are idle.
         max_connections: How many may be open.
@@ -72,7 +73,7 @@ class PoolSettings:
         prepared_statements: Whether statements may be prepared; None: where there is no pooler.
     """
 
-    options: dict[str, Any]
+    options: dict[str, Any] = field(repr=False)
     name: str
     min_connections: int
     max_connections: int
@@ -294,6 +295,8 @@ class Pool:
             try:
                 async with asyncio.timeout_at(deadline):
                     return await self._connect_once()
+            except SessionError:  # of the password
+                raise
             except Exception as error:
                 # Another may have given one back meanwhile, which is as good.
                 given = await self._take_idle()

@@ -185,3 +185,11 @@ async def test_a_crowd_gets_by_with_two_connections(
         )
     assert texts(await storage.get_messages("s7")) == ["s7"] * 3
     await storage.close()
+
+
+# What is shown
+
+
+def test_settings_show_no_password() -> None:
+    options = {"dsn": "postgresql://ann:secret@host/db", "password": "secret"}
+    assert "secret" not in repr(settings(options=options))
