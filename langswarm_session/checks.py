@@ -114,6 +114,10 @@ def describe(error: ValidationError) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
+# What reading a message that is not as its class says runs into: its fields can be assigned.
+_MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+
+
 @contextmanager
 def storable(what: str) -> Iterator[None]:
     """Says of what building messages of a framework's runs into that it cannot be stored.
@@ -122,10 +126,13 @@ def storable(what: str) -> Iterator[None]:
         what: What is converted, as in "a message".
 
     Raises:
-        InvalidInputError: In place of pydantic's error, and of the one for data without an end.
+        InvalidInputError: In place of pydantic's error, of the one for data without an end, and of
+            those for a message that is not as its class says.
     """
     try:
         yield
+    except InvalidInputError:
+        raise
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise InvalidInputError(f"{what} holds what cannot be stored: {reason}") from error
@@ -133,3 +140,6 @@ def storable(what: str) -> Iterator[None]:
         raise InvalidInputError(
             f"{what} holds data that is nested too deeply, or in itself"
         ) from None
+    except _MALFORMED as error:
+        kind = type(error).__name__
+        raise InvalidInputError(f"{what} is not as its class says ({kind})") from error

@@ -10,6 +10,7 @@ import pytest
 from langswarm_session import (
     InvalidInputError,
     ManagerClosedError,
+    MessageRole,
     SessionError,
     SessionMessage,
     SessionNotFoundError,
@@ -519,6 +520,24 @@ class TestStorable:
         with pytest.raises(InvalidInputError, match="holds data that is nested"), storable("it"):
             repr(deep)
 
+    @pytest.mark.parametrize(
+        "read",
+        [lambda: None.text, lambda: {}[SECRET], lambda: len(5), lambda: MessageRole(SECRET)],
+    )
+    def test_what_is_not_as_its_class_says(self, read):
+        with pytest.raises(InvalidInputError) as caught, storable("a letter"):
+            read()
+        assert str(caught.value).startswith("a letter is not as its class says")
+        check_readable(caught.value)
+        assert SECRET not in str(caught.value)
+        assert caught.value.__cause__ is not None
+
+    def test_its_own_refusals_are_left_as_they_are(self):
+        refusal = InvalidInputError("why")
+        with pytest.raises(InvalidInputError) as caught, storable("a letter"):
+            raise refusal
+        assert caught.value is refusal
+
     def test_other_errors_are_not_its_own(self):
-        with pytest.raises(KeyError), storable("a letter"):
-            {}["x"]
+        with pytest.raises(OSError, match="disk"), storable("a letter"):
+            raise OSError("disk")

@@ -16,6 +16,7 @@ from langswarm_session.blocks import (
     ToolCallBlock,
     ToolResultBlock,
 )
+from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
 
 _TYPES = {
@@ -35,7 +36,16 @@ _CHAT_ROLES = {
 
 
 def neutral_of(message: BaseMessage, kind: str) -> SessionMessage:
-    """What of the message a session message has fields for."""
+    """What of the message a session message has fields for.
+
+    Raises:
+        InvalidInputError: If its content is neither text nor a list.
+    """
+    if not isinstance(message.content, str | list | tuple):
+        raise InvalidInputError(
+            f"the content of a message is text or a list of blocks, not "
+            f"{type(message.content).__name__}"
+        )
     fields: dict[str, Any] = {"role": _ROLES.get(kind) or _chat_role(message), "name": message.name}
     if message.id:
         fields["id"] = message.id
@@ -59,7 +69,7 @@ def neutral_of(message: BaseMessage, kind: str) -> SessionMessage:
 
 def _about_reply(message: AIMessage) -> dict[str, Any]:
     """What is known of a reply beside what it says."""
-    told = message.response_metadata
+    told = message.response_metadata if isinstance(message.response_metadata, dict) else {}
 
     def text(*names: str) -> str | None:
         value = next((told[name] for name in names if told.get(name)), None)

@@ -72,8 +72,9 @@ def from_langchain(message: BaseMessage) -> SessionMessage:
     """
     if not isinstance(message, BaseMessage) or isinstance(message, RemoveMessage):
         raise InvalidInputError(f"a {type(message).__name__} is not a message that can be stored")
-    while isinstance(message, BaseMessageChunk):  # a subclass of a chunk class becomes that first
-        message = message_chunk_to_message(message)
+    with storable("a message"):
+        while isinstance(message, BaseMessageChunk):  # a chunk class's subclass becomes that first
+            message = message_chunk_to_message(message)
     kind = message.type
     if kind not in _CLASSES:
         raise InvalidInputError(f"messages of the type {kind!r} cannot be stored")
@@ -114,13 +115,9 @@ def to_langchain(message: SessionMessage) -> BaseMessage:
     kept = decode(kept)
     if kept.get("type") == "chat":
         values = {name: value for name, value in values.items() if name in _SHARED}
-    values.update(kept)
+        values |= {"type": "chat", "role": ""}
     made = _CLASSES[values["type"]](**values)
-    fields = made.__dict__
-    for name, value in kept.items():
-        # Some constructors derive a field from others; what was stored is what it was.
-        if name in fields and fields[name] != value:
-            setattr(made, name, value)
+    _restore(made, kept)
     return made
 
 
@@ -133,6 +130,19 @@ def to_langchain_messages(messages: Iterable[SessionMessage]) -> list[BaseMessag
             what else it holds follows as a user's message.
     """
     return [made for message in messages for made in _split(message)]
+
+
+def _restore(made: BaseMessage, kept: dict[str, Any]) -> None:
+    """Put what was kept of a message back as it was.
+
+    Not by its class, which checks only what it is made of: what was assigned later may be anything
+    (LangChain's cache assigns a usage without counts), and must not make a log unreadable.
+    """
+    fields, more = made.__dict__, made.__pydantic_extra__
+    assert more is not None, "a message takes any field"
+    for name, value in kept.items():
+        (fields if name in fields else more)[name] = value
+    made.__pydantic_fields_set__.update(kept)
 
 
 def _split(message: SessionMessage) -> list[BaseMessage]:
@@ -177,9 +187,6 @@ def _kept(message: BaseMessage, neutral: SessionMessage) -> dict[str, Any]:
     """What of the message would come back otherwise from its neutral form alone."""
     fields = {**message.__dict__, **(message.__pydantic_extra__ or {})}
     expected = {**_DEFAULTS, **values_of(neutral)}
-    if message.additional_kwargs:
-        # An AIMessage would derive these from the others unless it is told.
-        del expected["tool_calls"], expected["invalid_tool_calls"]
     kept = {
         name: value
         for name, value in fields.items()

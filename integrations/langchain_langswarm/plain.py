@@ -33,8 +33,12 @@ def _data_of(value: Any) -> Any:
         ) from error
 
 
+# Not validated: its fields may have been assigned since, and the message is still readable.
 _DOCUMENT = Kind(
-    "$document", lambda value: type(value) is Document, dict, lambda parts: Document(**parts)
+    "$document",
+    lambda value: type(value) is Document,
+    dict,
+    lambda parts: Document.model_construct(**parts),
 )
 _values = PlainValues(
     [_DOCUMENT], _data_of, takes="tuples, bytes, LangChain documents or pydantic objects"

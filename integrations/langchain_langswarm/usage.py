@@ -8,8 +8,8 @@ from langswarm_session.models import TokenUsage
 
 
 def usage_of(metadata: Any) -> TokenUsage | None:
-    """LangChain's counts as ours."""
-    if metadata is None:
+    """LangChain's counts as ours; what is no count is none."""
+    if not isinstance(metadata, dict):
         return None
     return TokenUsage(
         input_tokens=_count(metadata, "input_tokens"),
@@ -20,8 +20,9 @@ def usage_of(metadata: Any) -> TokenUsage | None:
 
 
 def _count(counts: Any, name: str) -> int:
+    value = counts.get(name) if isinstance(counts, dict) else None
     # Differences between the chunks of a stream may be below 0.
-    return max(0, (counts or {}).get(name) or 0)
+    return max(0, value) if isinstance(value, int) else 0
 
 
 def to_usage_metadata(usage: TokenUsage) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class PlainValues:
         if kind is dict:
             if all(type(key) is str and not key.startswith("$") for key in value):
                 return {key: encode(item) for key, item in value.items()}
-            return {"$dict": [[encode(key), encode(item)] for key, item in value.items()]}
+            return {"$dict": [[self._encode_key(key), encode(it)] for key, it in value.items()]}
         if kind is tuple:
             return {"$tuple": [encode(item) for item in value]}
         if kind is bytes:
@@ -91,6 +91,14 @@ class PlainValues:
                 return self._decode_marked(key, inner)
         return {key: self.decode(item) for key, item in value.items()}
 
+    def _encode_key(self, key: Any) -> Any:
+        encoded = self.encode(key)
+        try:
+            hash(self.decode(encoded))
+        except TypeError as error:  # an object can be a key, and its data cannot
+            raise self._refusal(key) from error
+        return encoded
+
     def _encode_object(self, value: Any) -> Any:
         for kind in self._kinds:
             if kind.owns(value):
@@ -101,8 +109,11 @@ class PlainValues:
         for base, plain in _PLAIN.items():
             if isinstance(value, base) and plain(value) == value:
                 return self.encode(plain(value))
+        raise self._refusal(value)
+
+    def _refusal(self, value: Any) -> InvalidInputError:
         name = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise InvalidInputError(
+        return InvalidInputError(
             f"a {name} in a message cannot be stored; give the message JSON values (numbers, text, "
             f"lists, dicts), {self._takes}"
         )

@@ -83,3 +83,16 @@ def test_a_class_that_is_not_named_is_not_made() -> None:
     stored = VALUES.encode(Place("Oslo", (1, 2)))
     assert VALUES.decode(stored) == Place("Oslo", (1, 2))
     assert EMPTY.decode(stored) == {"$place": ["Oslo", (1, 2), None]}
+
+
+@dataclass(frozen=True)
+class Coin:
+    value: int
+
+
+def test_a_key_that_would_come_back_as_no_key_is_refused() -> None:
+    coins = PlainValues([], lambda coin: {"value": coin.value}, takes="coins")
+    for key in (Coin(1), (1, Coin(1))):
+        with pytest.raises(InvalidInputError, match="cannot be stored"):
+            coins.encode({key: "x"})
+    assert coins.decode(coins.encode([Coin(1)])) == [{"value": 1}]

@@ -323,6 +323,89 @@ def test_the_text_of_a_message_can_be_put_in_another(manager: SessionManager) ->
     assert history.messages == [HumanMessage(["hi"]), message]
 
 
+# What was assigned is checked by nobody
+
+
+def with_fields(message: BaseMessage, **fields: Any) -> BaseMessage:
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+USAGE_OF_NONE = {"input_tokens": None, "output_tokens": 1, "total_tokens": 2}
+ASSIGNED: dict[str, BaseMessage] = {
+    # As LangChain's own cache leaves an answer that it had.
+    "usage without counts": with_fields(AIMessage("a", id="1"), usage_metadata={"total_cost": 0}),
+    "usage of None": with_fields(AIMessage("a"), usage_metadata=USAGE_OF_NONE),
+    "usage that is text": with_fields(AIMessage("a"), usage_metadata="none"),
+    "details that are a list": with_fields(
+        AIMessage("a"), usage_metadata={**USAGE_OF_NONE, "input_token_details": [1]}
+    ),
+    "calls with more keys": with_fields(
+        AIMessage(""),
+        tool_calls=[{**CALL, "type": "tool_call", "index": 0, "extras": {"a": (1,)}}],
+    ),
+    "invalid calls without keys": with_fields(AIMessage(""), invalid_tool_calls=[{"name": "f"}]),
+    "no calls": with_fields(AIMessage("a"), tool_calls=None, invalid_tool_calls=None),
+    "no kwargs": with_fields(HumanMessage("a"), additional_kwargs=None),
+    "no metadata": with_fields(AIMessage("a"), response_metadata=None),
+    "an odd status": with_fields(ToolMessage("a", tool_call_id="1"), status="weird"),
+    "an odd role": with_fields(ChatMessage("a", role="critic"), role=5),
+    "odd blocks": with_fields(HumanMessage(""), content=[1, 2, None]),
+    "a tuple of blocks": with_fields(HumanMessage(""), content=("a", "b")),
+    "raw calls and none parsed": with_fields(
+        AIMessage("", tool_calls=[CALL], additional_kwargs={"tool_calls": [1]}), tool_calls=[]
+    ),
+    "a document": ToolMessage(
+        "a",
+        tool_call_id="1",
+        artifact=[Document("text").model_copy(update={"page_content": None, "metadata": 5})],
+    ),
+}
+
+
+@pytest.mark.parametrize("message", ASSIGNED.values(), ids=list(ASSIGNED))
+def test_what_was_assigned_comes_back_too(message: BaseMessage) -> None:
+    assert_same(through_json(message), message)
+
+
+def test_no_message_makes_a_log_unreadable(manager: SessionManager) -> None:
+    history = SessionChatMessageHistory("chat", manager)
+    history.add_messages(list(ASSIGNED.values()))
+    assert history.messages == list(ASSIGNED.values())
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [{"content": {"a": 1}}, {"content": None, "name": 5}, {"additional_kwargs": [1], "x": 1}],
+    ids=str,
+)
+def test_what_is_stored_is_readable_whatever_it_is(kept: dict[str, Any]) -> None:
+    stored = SessionMessage(role="user", content="a", native={"langchain": kept})
+    message = to_langchain(stored)
+    assert {name: getattr(message, name) for name in kept} == kept
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"content": None},
+        {"content": {"a": 1}},
+        {"content": 5},
+        {"name": 5},
+        {"tool_calls": [{"name": "f"}]},
+        {"tool_calls": [{**CALL, "args": "{}"}]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [AIMessage, AIMessageChunk])
+def test_what_was_assigned_is_refused_by_its_name(
+    kind: type[BaseMessage], fields: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError):
+        from_langchain(with_fields(kind(content="a"), **fields))
+
+
 def test_an_infinite_number_comes_back() -> None:
     message = HumanMessage("hi", additional_kwargs={"limits": [math.inf, -math.inf]})
     assert_same(through_json(message), message)
