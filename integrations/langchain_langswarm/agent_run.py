@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain.agents.middleware.types import ModelResponse
 from langchain_core.messages import (
@@ -17,11 +17,18 @@ from langchain_core.messages import (
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
-from langchain_langswarm.agent_state import count_old, is_summary, merged, sendable
+from langchain_langswarm.agent_state import (
+    M,
+    count_old,
+    from_record,
+    is_summary,
+    merged,
+    renamed,
+    sendable,
+)
 from langchain_langswarm.messages import (
     from_langchain_messages,
     to_langchain,
-    to_langchain_messages,
 )
 from langswarm_session import window
 from langswarm_session.models import MessageRole, SessionMessage, new_id
@@ -30,8 +37,6 @@ from langswarm_session.session import BaseSession
 from langswarm_session.turns import OpenTurn
 
 logger = logging.getLogger(__name__)
-
-M = TypeVar("M", bound=BaseMessage)
 
 
 class AgentRun:
@@ -66,7 +71,7 @@ class AgentRun:
         self._key = key
         self._revision = session.revision
         self._seqs = {message.id: message.seq for message in known if message.seq is not None}
-        parts = {message.id: to_langchain_messages([message]) for message in known}
+        parts = {message.id: from_record([message]) for message in known}
         self._known = {made.id for part in parts.values() for made in part}
         self._old = count_old(state, self._known)
         self._known |= {message.id for message in state[: self._old]}
@@ -147,7 +152,7 @@ class AgentRun:
             self._known |= new.keys()
             self._own |= new.keys()
         changed = {
-            given.id: _renamed(to_langchain(kept), given.id)
+            given.id: renamed(to_langchain(kept), given.id)
             for given, kept in zip(sent, stored, strict=True)
             if not given.says_same(kept)
         }
@@ -181,7 +186,7 @@ class AgentRun:
     def replay(self) -> ModelResponse[Any]:
         """The stored answer of a turn that was complete already."""
         assert self.replayed is not None
-        answer = _renamed(to_langchain(self.replayed.reply), new_id())
+        answer = renamed(to_langchain(self.replayed.reply), new_id())
         return ModelResponse(result=[answer])
 
     # How the run goes on
@@ -228,7 +233,7 @@ class AgentRun:
             return sent
         self._turn = turn
         if self._session.revision != self._revision + 1:  # somebody was quicker
-            history = to_langchain_messages(await turn.history())
+            history = from_record(await turn.history())
             self._late = [message for message in history if message.id not in self._known]
         # Some may have been stored before.
         stored = {message.id: message for message in turn.messages}
@@ -248,8 +253,4 @@ class AgentRun:
 
 def _with_id(message: M) -> M:
     """The message, as a copy with an id if it has none: equal ids tell what is stored."""
-    return message if message.id is not None else _renamed(message, new_id())
-
-
-def _renamed(message: M, message_id: str) -> M:
-    return message.model_copy(update={"id": message_id})
+    return message if message.id is not None else renamed(message, new_id())

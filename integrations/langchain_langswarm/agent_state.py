@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
+from langswarm_session.models import SessionMessage
 from langswarm_session.sendable import Repair, Target, make_sendable
 
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
 """What a summary begins with, of a LangChain that does not say so otherwise."""
 
+M = TypeVar("M", bound=BaseMessage)
+
+
+def renamed(message: M, message_id: str | None) -> M:
+    """The message, as a copy with another id."""
+    return message.model_copy(update={"id": message_id})
+
+
+def from_record(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
+    """The record's messages for a state, each with an id, also those that came without one.
+
+    The state would make one up otherwise, and they would be taken for new.
+    """
+    return [
+        made if made.id else renamed(made, message.id)
+        for message in messages
+        for made in to_langchain_messages([message])
+    ]
+
 
 def merged(
     old: Sequence[BaseMessage], new: Sequence[BaseMessage], history: Sequence[BaseMessage]
 ) -> list[BaseMessage]:
-    """A state with what only the record has, in the record's order.
+    """A state with what only the record has, in the record's order, each message once.
 
     What a summary in the state stands for stays out of it.
 
@@ -26,21 +47,22 @@ def merged(
         history: The record's window.
     """
     places = {message.id: place for place, message in enumerate(history)}
+    # The state has the input as it came, the record as the middleware left it.
+    own = {message.id: message for message in old if not isinstance(message, HumanMessage)}
+    known = [own.get(message.id, message) for message in history]
     first = 0
     if any(map(is_summary, (*old, *new))):
         kept = (places[message.id] for message in old if message.id in places)
-        first = next(kept, len(history))
+        first = min(kept, default=len(history))
     made: list[BaseMessage] = []
     for message in old:
         place = places.get(message.id)
         if place is None:
             made.append(message)
-            continue
-        made += history[first:place]
-        first = max(first, place + 1)
-        # The state has the input as it came, the record as the middleware left it.
-        made.append(history[place] if isinstance(message, HumanMessage) else message)
-    return [*made, *history[first:], *new]
+        elif place >= first:  # else it is there already: the state has another order
+            made += known[first : place + 1]
+            first = place + 1
+    return [*made, *known[first:], *new]
 
 
 def is_summary(message: BaseMessage) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
@@ -20,9 +21,10 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import InjectedToolCallId, tool
-from langchain_langswarm import SessionChatMessageHistory, SessionMiddleware
+from langchain_langswarm import RunnableWithSession, SessionChatMessageHistory, SessionMiddleware
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from langswarm_session import (
@@ -509,6 +511,45 @@ async def test_it_goes_on_from_what_other_doors_wrote(
     await agent.ainvoke({"messages": "sky"}, config)
     assert (await session.get_messages())[4].id == "results"
     assert len(await session.get_messages()) == 5 + 4 + 4
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["no checkpointer", "checkpointer"])
+async def test_messages_that_came_without_an_id_are_not_stored_again(
+    saver: Any, manager: SessionManager, model: Caller, config: RunnableConfig, log: Log
+) -> None:
+    history = SessionChatMessageHistory("chat", manager, user_id="ann")
+    chain = RunnableWithSession(RunnableLambda(lambda messages: "yo"), manager)
+    agent = create_agent(
+        model, [look], middleware=[SessionMiddleware(manager)], checkpointer=saver and saver()
+    )
+    config["configurable"]["thread_id"] = "t"
+    await history.aadd_messages([HumanMessage("hi"), AIMessage("yo")])
+    await agent.ainvoke({"messages": "sea"}, config)
+    await chain.ainvoke("hey", config)
+    output = await agent.ainvoke({"messages": "sky"}, config)
+    told = [("human", "hi"), ("ai", "yo"), *TALK[:4], ("human", "hey"), ("ai", "yo"), *TALK[4:]]
+    assert log() == told
+    assert [(message.type, message.text) for message in output["messages"]] == told
+    assert model.texts[-1] == told[:-1]
+
+
+async def test_nor_are_those_that_came_while_the_run_waited_for_its_turn(
+    manager: SessionManager, model: Caller, config: RunnableConfig, log: Log
+) -> None:
+    class Chatty(AgentMiddleware[Any, Any]):
+        """Lets somebody else write between the beginning of a run and its turn."""
+
+        async def abefore_model(self, state: Any, runtime: Any) -> None:
+            if len(state["messages"]) == 2:
+                await history.aadd_messages([HumanMessage("hi"), AIMessage("yo")])
+
+    history = SessionChatMessageHistory("chat", manager, user_id="ann")
+    await history.aadd_messages([AIMessage("welcome")])
+    agent = create_agent(model, [look], middleware=[SessionMiddleware(manager), Chatty()])
+    await agent.ainvoke({"messages": "sea"}, config)
+    told = [("ai", "welcome"), ("human", "hi"), ("ai", "yo"), *TALK[:4]]
+    assert log() == told
+    assert model.texts[-1] == told[:-1]
 
 
 async def test_the_window_is_what_the_session_says(

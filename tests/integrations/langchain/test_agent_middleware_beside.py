@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
+    AgentMiddleware,
     HumanInTheLoopMiddleware,
     ModelCallLimitMiddleware,
     PIIMiddleware,
@@ -18,8 +20,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import tool
 from langchain_langswarm import SessionChatMessageHistory, SessionMiddleware
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel
 
@@ -171,6 +175,74 @@ async def test_what_the_record_left_out_stays_out_of_a_threads_requests(
     await ask(agent, "a secret", threaded)
     await ask(agent, "b", threaded)
     assert model.texts == [["a ***"], ["a ***", "about a ***", "b"]]
+
+
+async def test_a_thread_has_results_once_that_came_in_another_order_than_they_were_called(
+    manager: SessionManager, model: Looker, threaded: RunnableConfig, log: Log
+) -> None:
+    quick_is_back = asyncio.Event()
+
+    class Results(AgentMiddleware[Any, Any]):
+        """Holds the first call's result back until the second's is stored."""
+
+        async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
+            if request.tool_call["name"] == "slow":
+                await quick_is_back.wait()
+            result = await handler(request)
+            quick_is_back.set()
+            return result
+
+    @tool
+    async def slow() -> str:
+        """Take long."""
+        return "slow"
+
+    @tool
+    async def quick() -> str:
+        """Take no time."""
+        return "quick"
+
+    class Both(Looker):
+        def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+            if messages[-1].text != "both":
+                return super()._generate(messages)
+            calls = [{"name": name, "args": {}, "id": name} for name in ("slow", "quick")]
+            answer = AIMessage("", tool_calls=calls)
+            return ChatResult(generations=[ChatGeneration(message=answer)])
+
+    both = Both(seen=[], offered=[])
+    agent = create_agent(
+        both,
+        [slow, quick],
+        middleware=[Results(), SessionMiddleware(manager)],
+        checkpointer=InMemorySaver(),
+    )
+    await agent.ainvoke({"messages": "both"}, threaded)
+    for text in "bc":
+        output = await agent.ainvoke({"messages": text}, threaded)
+    told = [text for _, text in log()]
+    assert told == ["both", "", "quick", "slow", "about quick", "b", "about b", "c", "about c"]
+    assert texts(output) == told
+    assert both.texts[-1] == told[:-1]
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["no checkpointer", "checkpointer"])
+async def test_agents_that_are_nodes_of_one_graph_share_the_session(
+    saver: Any, ask: Any, manager: SessionManager, threaded: RunnableConfig, log: Log
+) -> None:
+    graph = StateGraph(MessagesState)
+    models = [Looker(seen=[], offered=[]) for _ in "ab"]
+    for name, model in zip("ab", models, strict=True):
+        graph.add_node(name, create_agent(model, middleware=[SessionMiddleware(manager)]))
+    graph.add_edge(START, "a")
+    graph.add_edge("a", "b")
+    whole = graph.compile(checkpointer=saver and saver())
+    told: list[str] = []
+    for text in ("one", "two", "three"):
+        await ask(whole, text, threaded)
+        told += [text, f"about {text}", f"about about {text}"]
+        assert [text for _, text in log()] == told
+        assert models[1].texts[-1] == told[:-1]
 
 
 # SummarizationMiddleware
