@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PARTIAL_SECONDS = 3.0
+"""How long the middleware may take over what there is of a reply when a turn ends early."""
 
 _open_turns: ContextVar[tuple[OpenTurn, ...]] = ContextVar("langswarm_open_turns", default=())
 
@@ -247,28 +249,49 @@ class OpenTurn:
         if not self._open:
             return
         given = as_messages(messages, self.session_id)
-        # Nothing may keep the lease from being given back, least of all another cancellation.
-        await asyncio.shield(
-            self._end_with(TurnEnd(self.token, status, error=reason), given, error)
-        )
+        partial: list[SessionMessage] = []
+        try:
+            partial = await self._passed(given or self._received(status))
+        finally:
+            # Nothing may keep the lease from being given back, least of all another cancellation.
+            end = TurnEnd(self.token, status, error=reason)
+            await asyncio.shield(self._end_with(end, partial, error))
+
+    def _received(self, status: TurnStatus) -> list[SessionMessage]:
+        """What has been shown of a reply, as a message."""
+        if not self._partial:
+            return []
+        text = "".join(self._partial)
+        return [
+            SessionMessage(role=MessageRole.ASSISTANT, content=text, finish_reason=status.value)
+        ]
+
+    async def _passed(self, messages: list[SessionMessage]) -> list[SessionMessage]:
+        """What there is of a reply, after the middleware: nothing where that does not come through.
+
+        The middleware may be what broke the turn off, and may do the same again.
+        """
+        # In a task of its own, whose cancellation by a middleware is told from the caller's.
+        passing = asyncio.ensure_future(self._session._pipeline.process(self._session, messages))
+        try:
+            done, _ = await asyncio.wait([passing], timeout=PARTIAL_SECONDS)
+        finally:
+            passing.cancel()
+        try:
+            if done:
+                return passing.result()
+            why = f"the middleware took longer than {PARTIAL_SECONDS:g} s over it"
+        except SessionError:
+            why = "it was refused"
+        except asyncio.CancelledError:
+            why = "the middleware was cancelled"
+        logger.warning("session %r: what there was of a reply was lost: %s", self.session_id, why)
+        return []
 
     async def _end_with(
         self, end: TurnEnd, messages: list[SessionMessage], error: BaseException
     ) -> None:
         session = self._session
-        if not messages and self._partial:
-            messages = [
-                SessionMessage(
-                    role=MessageRole.ASSISTANT,
-                    content="".join(self._partial),
-                    finish_reason=end.status.value,
-                )
-            ]
-        try:
-            messages = await session._pipeline.process(session, messages)
-        except SessionError:
-            logger.warning("session %r: what there was of a reply was refused", self.session_id)
-            messages = []
         try:
             appended = await self._end_anyhow(end, messages)
             await session._pipeline.stored(session, appended.new_messages)

@@ -397,6 +397,82 @@ class TestStorageFails:
         assert await turns(session) == ["complete", "complete"]
 
 
+class TestMiddlewareThatDoesNotLetGo:
+    """What broke a turn off may do the same to what there was of the reply."""
+
+    class Moderation(ISessionMiddleware):
+        def __init__(self):
+            self.asked = asyncio.Event()
+            self.answers = asyncio.Event()
+
+        async def process_incoming_message(self, session, message):
+            self.asked.set()
+            await self.answers.wait()
+            return message
+
+    @pytest.fixture
+    def moderation(self, session):
+        session.add_middleware(moderation := self.Moderation())
+        return moderation
+
+    async def _cancelled_stream(self, session, moderation):
+        """A task that reads a stream, cancelled while the middleware has the reply."""
+
+        async def read():
+            async for _ in session.stream_message("x"):
+                pass
+
+        reading = asyncio.create_task(read())
+        await moderation.asked.wait()
+        moderation.asked.clear()
+        reading.cancel()
+        return reading
+
+    async def _check_free(self, session, moderation):
+        moderation.answers.set()
+        assert (await session.send_message("y", wait=0)).text == "You said: y"
+
+    async def test_one_that_hangs_costs_what_there_was_of_the_reply(
+        self, session, moderation, texts, turns, monkeypatch, caplog
+    ):
+        monkeypatch.setattr("langswarm_session.turns.PARTIAL_SECONDS", 0)
+        reading = await self._cancelled_stream(session, moderation)
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await turns(session) == ["cancelled"]
+        assert await texts(session) == ["x"]
+        assert "a reply was lost: the middleware took longer" in caplog.text
+        await self._check_free(session, moderation)
+
+    async def test_a_second_cancellation_ends_the_wait(
+        self, session, moderation, texts, turns, monkeypatch
+    ):
+        monkeypatch.setattr("langswarm_session.turns.PARTIAL_SECONDS", None)
+        reading = await self._cancelled_stream(session, moderation)
+        await moderation.asked.wait()  # again, with what there was
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await turns(session) == ["cancelled"]
+        await self._check_free(session, moderation)
+
+    async def test_one_that_is_cancelled_itself(self, session, texts, turns, caplog):
+        class Cancelled(ISessionMiddleware):
+            async def process_incoming_message(self, session, message):
+                raise asyncio.CancelledError
+
+        turn = await session.begin_turn("x")
+        session.add_middleware(Cancelled())
+        with pytest.raises(ValueError, match="why"):
+            async with turn:
+                turn.received("par")
+                raise ValueError("why")
+        assert await turns(session) == ["failed"]
+        assert await texts(session) == ["x"]
+        assert "a reply was lost: the middleware was cancelled" in caplog.text
+        assert await session.record(user("y"), wait=0)
+
+
 class TestForgotten:
     async def test_a_dropped_turn_lets_the_next_one_in(self, session, caplog):
         async def forget():
