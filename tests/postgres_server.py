@@ -97,6 +97,13 @@ def need() -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(HOW)
 
 
+def need_right(name: str) -> None:
+    """Skip the test if the user has not this right, named as in ``pg_roles``."""
+    need()
+    if not query(f"SELECT 1 FROM pg_roles WHERE rolname = user AND (rolsuper OR {name})"):
+        pytest.skip(f"the server's user has not the right {name}")
+
+
 @contextmanager
 def schema() -> Iterator[str]:
     """The name of a schema that is not there yet, and is not there afterwards."""
@@ -113,8 +120,7 @@ def role(*rights: str) -> Iterator[str]:
     Args:
         rights: What to grant, as ``SELECT ON ...``; the user is gone afterwards, with all of it.
     """
-    if not query("SELECT 1 FROM pg_roles WHERE rolname = user AND (rolcreaterole OR rolsuper)"):
-        pytest.skip("the server's user may not create others")
+    need_right("rolcreaterole")
     name = f"langswarm_test_{uuid.uuid4().hex}"
     query(f"CREATE ROLE {name} LOGIN PASSWORD 'test'")
     try:

@@ -175,6 +175,7 @@ class PostgresSessionStorage(ISessionStorage):
             prepared_statements=prepared_statements,
         )
         self._address = address
+        self._timeout = timeout
         self._engine = PostgresEngine(
             settings,
             self._tables,
@@ -541,7 +542,7 @@ class PostgresSessionStorage(ISessionStorage):
         """See `ISessionStorage.examine`. On a connection of its own, and makes no tables."""
         from langswarm_session.storage.postgres_examine import examine
 
-        return await examine(self._settings, self._tables, full=full)
+        return await examine(self._settings, self._tables, seconds=self._timeout, full=full)
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""

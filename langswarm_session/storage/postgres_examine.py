@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,10 +17,11 @@ from langswarm_session.diagnosis import (
     problem,
     warning,
 )
-from langswarm_session.errors import StorageCorruptError
+from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageVersionError
+from langswarm_session.storage.postgres_errors import state_of, typed_error, unreachable
 from langswarm_session.storage.postgres_pool import PoolSettings
 from langswarm_session.storage.postgres_rows import from_text
-from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables
+from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables, find_version
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, decode_message
 
 _OLDEST = 130_000
@@ -52,71 +54,155 @@ _INDEXES = (
     "ON c.oid = i.indexrelid JOIN pg_am AS a ON a.oid = c.relam "
     "WHERE i.indrelid = ANY($1::text[]::regclass[]) AND a.amname = 'btree'"
 )
+_AMCHECK = (
+    "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace "
+    "ON pg_namespace.oid = extnamespace WHERE extname = 'amcheck'"
+)
+_PROSPECTS = (
+    "SELECT current_setting('server_encoding'), "
+    "pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean, "
+    "coalesce((SELECT has_schema_privilege(oid, 'CREATE') AND has_schema_privilege(oid, 'USAGE') "
+    "FROM pg_namespace WHERE nspname = $1), has_database_privilege(current_database(), 'CREATE')) "
+    "AND NOT EXISTS (SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+    "WHERE nspname = $1 AND relname = ANY($2::text[]) AND NOT pg_has_role(relowner, 'USAGE'))"
+)
 _DURABILITY = (
     "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
     "current_setting('synchronous_commit'), (SELECT array_agg(relname::text ORDER BY relname) "
     "FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = $1 "
     "AND relname = ANY($2::text[]) AND relpersistence = 'u')"
 )
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {0:d}; "
+    "SET LOCAL lock_timeout = {0:d}"
+)
+_TO_TELL = 1.0
+"""Seconds that the server has to say that it has come to the end of its time."""
+
+_PORTION = 500
+"""How many messages are read at once."""
+
+_BUSY = (
+    "see in pg_stat_activity what keeps the tables locked or the server busy, or give the storage "
+    "a longer timeout"
+)
 _RESCUE = "restore a backup, or bring what can be read elsewhere with `export --all` and `import`"
 
 
-async def examine(settings: PoolSettings, tables: Tables, *, full: bool) -> list[Finding]:
+class _Asking:
+    """A connection whose server has so many seconds for each question.
+
+    Args:
+        raw: The driver's.
+        seconds: How long an answer may take.
+    """
+
+    def __init__(self, raw: Any, seconds: float) -> None:
+        self._raw = raw
+        self._seconds = seconds
+
+    async def begin(self) -> None:
+        """Begin a transaction, in which the server heeds the limit as well."""
+        async with asyncio.timeout(self._seconds + _TO_TELL):
+            await self._raw.execute(_BEGIN.format(max(1, int(self._seconds * 1000))))
+
+    async def fetch(self, query: str, *values: Any) -> list[Any]:
+        """Run a statement and return its rows."""
+        async with asyncio.timeout(self._seconds + _TO_TELL):
+            return await self._raw.fetch(query, *values)  # type: ignore[no-any-return]
+
+    async def value(self, query: str, *values: Any) -> Any:
+        """Run a statement and return the first value of its first row; None if there is none."""
+        rows = await self.fetch(query, *values)
+        return rows[0][0] if rows else None
+
+    async def close(self) -> None:
+        """Say goodbye, or hang up."""
+        try:
+            async with asyncio.timeout(_TO_TELL):
+                await self._raw.close()
+        except Exception:  # noqa: BLE001 - then it is closed without
+            self._raw.terminate()
+
+
+async def examine(
+    settings: PoolSettings, tables: Tables, *, seconds: float, full: bool
+) -> list[Finding]:
     """Look at a database.
 
     Args:
         settings: How to connect.
         tables: Where the tables are.
+        seconds: How long the server may take for each answer.
         full: Whether the indexes are checked (with the extension amcheck), and every message read.
     """
     try:
-        connection = await asyncpg.connect(
+        raw = await asyncpg.connect(
             **settings.options, timeout=settings.connect_timeout, statement_cache_size=0
         )
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
         advice = "start the server, or mend the address, the user or the password"
-        return [problem("server", f"{settings.name}: no connection ({_reason(e)})", advice)]
+        return [problem("server", str(unreachable(error, settings.name)), advice)]
+    connection = _Asking(raw, seconds)
     try:
-        return [finding async for finding in _database(connection, settings, tables, full=full)]
+        every = _all(connection, settings.name, tables, seconds, full=full)
+        return [finding async for finding in every]
     finally:
         await connection.close()
 
 
-def _reason(error: BaseException) -> str:
-    """What went wrong; an error of the driver may quote the address, so only its kind is told."""
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return type(error).__name__
+async def _all(
+    connection: _Asking, name: str, tables: Tables, seconds: float, *, full: bool
+) -> AsyncIterator[Finding]:
+    try:
+        await connection.begin()
+        async for finding in _database(connection, name, tables, full=full):
+            yield finding
+        await connection.fetch("ROLLBACK")
+    except Exception as error:  # noqa: BLE001 - that is a finding too
+        yield _failed(error, name, seconds)
+
+
+def _failed(error: Exception, name: str, seconds: float) -> Finding:
+    """What kept the rest from being looked at."""
+    failure = typed_error(error, name)
+    if not isinstance(failure, StorageBusyError):
+        return problem("storage", str(failure), "the message says why no more was looked at")
+    return problem("storage", f"{failure}; {seconds:g} seconds were given", _BUSY)
 
 
 async def _database(
-    connection: Any, settings: PoolSettings, tables: Tables, *, full: bool
+    connection: _Asking, name: str, tables: Tables, *, full: bool
 ) -> AsyncIterator[Finding]:
-    number = int(await connection.fetchval("SHOW server_version_num"))
-    version = await connection.fetchval("SHOW server_version")
+    number = int(await connection.value("SHOW server_version_num"))
+    version = await connection.value("SHOW server_version")
     if number < _OLDEST:
         yield problem("server", f"PostgreSQL {version}", "use version 13 or newer")
     else:
-        yield ok("server", f"{settings.name}, PostgreSQL {version}")
+        yield ok("server", f"{name}, PostgreSQL {version}")
     for finding in await durability(connection, tables):
         yield finding
-    schema = await _schema_version(connection, tables)
-    yield _schema(schema)
-    if not 0 < schema <= len(MIGRATIONS):
+    try:
+        schema = await find_version(connection, tables, name)
+    except StorageVersionError as error:
+        yield problem("schema", str(error), "upgrade the package")
         return
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        async for finding in _tables(connection, tables):
-            yield finding
-        if full:
-            yield await _readable(connection, tables)
+    except StorageCorruptError as error:
+        yield problem("schema", str(error), "do what the message says, whichever it is")
+        return
+    yield await _schema(connection, tables, schema)
+    if not schema:
+        return
+    async for finding in _tables(connection, tables):
+        yield finding
     if full:
+        yield await _readable(connection, tables)
         yield await _amcheck(connection, tables)
 
 
 async def durability(connection: Any, tables: Tables) -> list[Finding]:
     """What there is to say of whether the server keeps what it acknowledged, if it is killed."""
-    names = [tables.prefix + each for each in ("sessions", "messages", "turns")]
-    rows = await connection.fetch(_DURABILITY, tables.schema, names)
+    rows = await connection.fetch(_DURABILITY, tables.schema, _plain_names(tables))
     fsync, full_page_writes, synchronous_commit, unlogged = rows[0]
     found = [_setting("fsync", fsync), _setting("full_page_writes", full_page_writes)]
     if synchronous_commit == "off":
@@ -136,43 +222,46 @@ def _setting(name: str, value: str) -> Finding:
     return problem(name, f"off, so {what}", f"set {name} = on in the server's configuration")
 
 
-async def _schema_version(connection: Any, tables: Tables) -> int:
-    """The version of our tables; 0 where there are none."""
-    there = await connection.fetchval(
-        "SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
-        "WHERE nspname = $1 AND relname = $2",
-        tables.schema,
-        f"{tables.prefix}schema_version",
-    )
-    if not there:
-        return 0
-    query = tables.sql("SELECT max(version) FROM {schema_version}")
-    return int(await connection.fetchval(query) or 0)
-
-
-def _schema(version: int) -> Finding:
+async def _schema(connection: _Asking, tables: Tables, version: int) -> Finding:
     newest = len(MIGRATIONS)
     if version == newest:
         return ok("schema", f"version {version}")
+    what = f"version {version}, the newest is {newest}" if version else "the tables are not there"
+    row = (await connection.fetch(_PROSPECTS, tables.schema, _plain_names(tables)))[0]
+    encoding, is_read_only, may_make = row
+    if encoding != "UTF8":
+        advice = "create a database with the encoding UTF8"
+        return problem("schema", f"{what}, and the encoding is {encoding}", advice)
+    if is_read_only:
+        advice = "use the primary server, or set default_transaction_read_only = off"
+        return problem("schema", f"{what}, and the server is read-only", advice)
+    if not may_make:
+        advice = (
+            "have the owner of the tables, or of what they are to be in, use the storage first; or "
+            f"GRANT CREATE ON the schema {tables.schema!r}, or on the database where it is missing"
+        )
+        return problem("schema", f"{what}, and this user may not change that", advice)
     if not version:
         advice = "nothing has to be done: they are made when the storage is used first"
-        return warning("schema", "the tables are not there yet", advice)
-    if version > newest:
-        return problem("schema", f"version {version}, {newest} is known", "upgrade the package")
+        return warning("schema", f"{what} yet", advice)
     advice = "the next program that uses the database brings it to the newest version"
-    return warning("schema", f"version {version}, the newest is {newest}", advice)
+    return warning("schema", what, advice)
+
+
+def _plain_names(tables: Tables) -> list[str]:
+    return [tables.prefix + each for each in ("sessions", "messages", "turns")]
 
 
 def _names(tables: Tables) -> list[str]:
     return [tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]
 
 
-async def _tables(connection: Any, tables: Tables) -> AsyncIterator[Finding]:
+async def _tables(connection: _Asking, tables: Tables) -> AsyncIterator[Finding]:
     rows = await connection.fetch(tables.sql(_MISCOUNTED))
-    lost = [await connection.fetchval(tables.sql(each)) for each in (_LOST_MESSAGES, _LOST_NOTES)]
+    lost = [await connection.value(tables.sql(each)) for each in (_LOST_MESSAGES, _LOST_NOTES)]
     yield figures(LogFigures([from_text(row[0]) for row in rows], *lost))
     leases = await connection.fetch(tables.sql(_LEASES))
-    now = await connection.fetchval(f"SELECT {_NOW}")
+    now = await connection.value(f"SELECT {_NOW}")
     yield open_turns(
         [(from_text(name), owner and from_text(owner), ends) for name, owner, ends in leases], now
     )
@@ -181,7 +270,7 @@ async def _tables(connection: Any, tables: Tables) -> AsyncIterator[Finding]:
         yield problem("indexes", f"not valid: {', '.join(broken)}", "REINDEX them")
     else:
         yield ok("indexes", "all are valid")
-    dead, live = (await connection.fetchrow(_DEAD, _names(tables)))[:2]
+    dead, live = (await connection.fetch(_DEAD, _names(tables)))[0]
     if dead > 100_000 and dead > live:
         advice = "see that autovacuum is on and gets through, or run VACUUM"
         yield warning("dead rows", f"{dead} beside {live} live ones", advice)
@@ -189,29 +278,34 @@ async def _tables(connection: Any, tables: Tables) -> AsyncIterator[Finding]:
         yield ok("dead rows", f"{dead} beside {live} live ones")
 
 
-async def _readable(connection: Any, tables: Tables) -> Finding:
+async def _readable(connection: _Asking, tables: Tables) -> Finding:
     """Whether every message can be read."""
     query = f"SELECT session, {MESSAGE_COLUMNS} FROM {{messages}}"
     bad: list[str] = []
-    async for place, *row in connection.cursor(tables.sql(query), prefetch=500):
-        try:
-            decode_message(tuple(row))
-        except StorageCorruptError:
-            bad.append(f"session {place} #{row[0]}")
+    await connection.fetch(tables.sql(f"DECLARE langswarm_messages CURSOR FOR {query}"))
+    while rows := await connection.fetch(f"FETCH {_PORTION} FROM langswarm_messages"):
+        for place, *row in rows:
+            try:
+                decode_message(tuple(row))
+            except StorageCorruptError:
+                bad.append(f"session {place} #{row[0]}")
     if not bad:
         return ok("messages", "every one can be read")
     return problem("messages", f"{len(bad)} cannot be read: {', '.join(bad[:5])}", _RESCUE)
 
 
-async def _amcheck(connection: Any, tables: Tables) -> Finding:
+async def _amcheck(connection: _Asking, tables: Tables) -> Finding:
     """Whether the indexes are sound, where the server has what tells it."""
-    if not await connection.fetchval("SELECT 1 FROM pg_extension WHERE extname = 'amcheck'"):
+    place = await connection.value(_AMCHECK)
+    if place is None:
         return ok("amcheck", "the extension is not installed, so the indexes were not looked into")
     try:
         for row in await connection.fetch(_INDEXES, _names(tables)):
-            await connection.fetchval("SELECT bt_index_check($1::regclass)", row[0])
+            await connection.fetch(f"SELECT {place}.bt_index_check($1::regclass)", row[0])
     except asyncpg.InsufficientPrivilegeError:
         return ok("amcheck", "this user may not use it, so the indexes were not looked into")
     except asyncpg.PostgresError as error:
+        if not state_of(error).startswith("XX"):
+            raise
         return problem("amcheck", str(error), "REINDEX the index; find out what the disk did")
     return ok("amcheck", "the indexes are sound")

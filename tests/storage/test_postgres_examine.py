@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import postgres_server
+import pytest
+from postgres_proxy import proxy
+
+from langswarm_session import SessionError
+from langswarm_session.diagnosis import Finding, Level
+from langswarm_session.storage import postgres_examine
+from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.testing.making import new_session, reply, user
+
+
+@pytest.fixture
+async def schema(postgres_schema: str) -> str:
+    """A schema with a session of two messages."""
+    storage = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
+    await storage.create_session(new_session("s"))
+    await storage.append("s", [user("a"), reply("b")])
+    await storage.close()
+    return postgres_schema
+
+
+async def examined(
+    schema: str, dsn: str | None = None, *, full: bool = True, **options: Any
+) -> dict[str, Finding]:
+    storage = PostgresSessionStorage(dsn or postgres_server.dsn(), schema=schema, **options)
+    found = await storage.examine(full=full)
+    await storage.close()
+    assert all(each.advice for each in found if each.level is not Level.OK)
+    return {each.check: each for each in found}
+
+
+async def problems(schema: str, dsn: str | None = None, **options: Any) -> dict[str, str]:
+    found = await examined(schema, dsn, **options)
+    wrong = [each for each in found.values() if each.level is Level.PROBLEM]
+    return {each.check: f"{each.message} -> {each.advice}" for each in wrong}
+
+
+async def ask(statement: str) -> None:
+    await asyncio.to_thread(postgres_server.query, statement)
+
+
+async def test_nothing_is_wrong(schema: str) -> None:
+    found = await examined(schema)
+    assert [each.level for each in found.values()] == [Level.OK] * len(found)
+    assert found["messages"].message == "every one can be read"
+
+
+async def test_every_message_is_looked_at(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_examine, "_PORTION", 1)
+    await ask(f"UPDATE \"{schema}\".langswarm_messages SET extra = '{{'")
+    assert "2 cannot be read" in (await problems(schema))["messages"]
+
+
+@pytest.mark.parametrize("table", ["messages", "turns", "sessions", "schema_version"])
+async def test_a_table_that_is_gone(schema: str, table: str) -> None:
+    await ask(f'DROP TABLE "{schema}".langswarm_{table} CASCADE')
+    assert f"gone (langswarm_{table})" in (await problems(schema))["schema"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DROP COLUMN version, ADD COLUMN a int", "not as they were made"),
+        ("ALTER COLUMN version TYPE text", "holds no version"),
+    ],
+)
+async def test_a_version_of_another_program(schema: str, change: str, said: str) -> None:
+    await ask(f'ALTER TABLE "{schema}".langswarm_schema_version {change}')
+    assert [said in each for each in (await problems(schema)).values()] == [True]
+
+
+async def test_a_newer_version(schema: str) -> None:
+    await ask(f'INSERT INTO "{schema}".langswarm_schema_version VALUES (99)')
+    assert "upgrade the package" in (await problems(schema))["schema"]
+
+
+async def test_tables_that_this_user_may_not_read(schema: str) -> None:
+    with postgres_server.role(f'USAGE ON SCHEMA "{schema}"') as dsn:
+        assert "no permission" in (await problems(schema, dsn))["storage"]
+
+
+# Where nothing is yet
+
+
+async def refused_as_foreseen(schema: str, dsn: str, said: str) -> None:
+    assert said in (await problems(schema, dsn))["schema"]
+    storage = PostgresSessionStorage(dsn, schema=schema)
+    with pytest.raises(SessionError):
+        await storage.create_session(new_session("s"))
+    await storage.close()
+
+
+async def test_a_user_who_may_not_make_the_tables(postgres_schema: str) -> None:
+    with postgres_server.role() as dsn:
+        await refused_as_foreseen(postgres_schema, dsn, "GRANT CREATE")
+        await ask(f'CREATE SCHEMA "{postgres_schema}"')
+        await refused_as_foreseen(postgres_schema, dsn, "GRANT CREATE")
+
+
+async def test_a_server_that_is_read_only(postgres_schema: str) -> None:
+    dsn = f"{postgres_server.dsn()}?default_transaction_read_only=on"
+    await refused_as_foreseen(postgres_schema, dsn, "the server is read-only")
+
+
+async def test_a_database_that_cannot_hold_every_text(postgres_schema: str) -> None:
+    await asyncio.to_thread(postgres_server.need_right, "rolcreatedb")
+    name = f"langswarm_test_{uuid.uuid4().hex}"
+    kind = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    await ask(f"CREATE DATABASE {name} {kind}")
+    try:
+        dsn = urlsplit(postgres_server.dsn())._replace(path=f"/{name}").geturl()
+        await refused_as_foreseen(postgres_schema, dsn, "the encoding is LATIN1")
+    finally:
+        await ask(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# A server that does not answer
+
+
+async def test_a_server_that_refuses_says_why(postgres_schema: str) -> None:
+    postgres_server.need()
+    dsn = urlsplit(postgres_server.dsn())._replace(path="/not_there").geturl()
+    assert "there is no such database" in (await problems(postgres_schema, dsn))["server"]
+
+
+async def test_tables_that_somebody_keeps_locked(schema: str) -> None:
+    other = await asyncpg.connect(postgres_server.dsn())
+    async with other.transaction():
+        await other.execute(f'LOCK TABLE "{schema}".langswarm_messages')
+        wrong = await problems(schema, timeout=0.2)
+    await other.close()
+    assert "0.2 seconds" in wrong["storage"]
+    assert "pg_stat_activity" in wrong["storage"]
+
+
+async def test_a_connection_that_breaks(schema: str) -> None:
+    with proxy(postgres_server.port()) as between:
+        between.before = lambda data: b"pg_index" in data
+        found = await examined(schema, postgres_server.through(between.port))
+    assert found["figures"].level is Level.OK
+    assert "the connection broke" in found["storage"].message
+
+
+async def test_a_server_that_falls_silent(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_examine, "_TO_TELL", 0.1)
+    with proxy(postgres_server.port()) as between:
+
+        def stall(data: bytes) -> bool:
+            between.stalls = between.stalls or b"pg_index" in data
+            return False
+
+        between.before = stall
+        async with asyncio.timeout(20):
+            found = await examined(schema, postgres_server.through(between.port), timeout=0.5)
+        between.stalls = False
+    assert found["figures"].level is Level.OK
+    assert "did not answer in time" in found["storage"].message
