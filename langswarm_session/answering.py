@@ -16,6 +16,7 @@ from langswarm_session.errors import (
     ProviderSessionError,
     ProviderStreamError,
     SessionError,
+    in_session,
 )
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import (
@@ -25,7 +26,6 @@ from langswarm_session.models import (
     SessionContext,
     SessionMessage,
 )
-from langswarm_session.pipeline import in_session
 from langswarm_session.provider_state import ProviderState, state_of, with_state
 from langswarm_session.records import (
     ProviderReply,

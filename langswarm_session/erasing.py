@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from langswarm_session.errors import SessionError, SessionNotFoundError
-from langswarm_session.pipeline import in_session
+from langswarm_session.errors import SessionError, SessionNotFoundError, in_session
 from langswarm_session.provider_state import states_of
 
 if TYPE_CHECKING:

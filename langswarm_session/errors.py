@@ -55,6 +55,14 @@ class SessionError(Exception):
         self.session_id = session_id
 
 
+def in_session(error: SessionError, session_id: str) -> SessionError:
+    """The same error, naming the session it happened in."""
+    if error.session_id is None:
+        error.session_id = session_id
+        error.args = (f"session {session_id!r}: {error}", *error.args[1:])
+    return error
+
+
 class InvalidInputError(SessionError, ValueError):
     """An argument cannot be used as it is; the message says which and why."""
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from langswarm_session.errors import InvalidInputError, MiddlewareError, SessionError
+from langswarm_session.errors import InvalidInputError, MiddlewareError, SessionError, in_session
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.models import MessageRole, SessionMessage
 
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     from langswarm_session.sendable import Repair
 
 logger = logging.getLogger(__name__)
-
-
-def in_session(error: SessionError, session_id: str) -> SessionError:
-    """The same error, naming the session it happened in."""
-    if error.session_id is None:
-        error.session_id = session_id
-        error.args = (f"session {session_id!r}: {error}", *error.args[1:])
-    return error
 
 
 class Pipeline:

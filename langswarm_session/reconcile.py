@@ -19,9 +19,8 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     text_of,
 )
-from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.errors import InvalidInputError, SessionError, in_session
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.pipeline import in_session
 from langswarm_session.provider_state import ProviderState, state_of, with_state
 from langswarm_session.records import SessionChanges
 from langswarm_session.sendable import Target, make_sendable

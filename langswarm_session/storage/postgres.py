@@ -41,6 +41,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import (
     AT_ONCE,
     MESSAGE_COLUMNS,
@@ -199,6 +200,7 @@ class PostgresSessionStorage(ISessionStorage):
 
         return await self._engine.transact(job)
 
+    @names_session
     async def get_session(self, session_id: str) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
 
@@ -246,6 +248,7 @@ class PostgresSessionStorage(ISessionStorage):
             return SessionPage(records, None)
         return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][0]}")
 
+    @names_session
     async def update_session(
         self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
@@ -273,6 +276,7 @@ class PostgresSessionStorage(ISessionStorage):
 
         return await self._engine.transact(job)
 
+    @names_session
     async def delete_session(self, session_id: str) -> None:
         """See `ISessionStorage.delete_session`."""
 
@@ -281,6 +285,7 @@ class PostgresSessionStorage(ISessionStorage):
 
         await self._engine.transact(job)
 
+    @names_session
     async def append(
         self,
         session_id: str,
@@ -321,6 +326,7 @@ class PostgresSessionStorage(ISessionStorage):
         turn = done.last_seq - len(messages) + 1 if token is None else done.turn_id
         return Appended(done, batch.placed(done.last_seq, turn), len(messages))
 
+    @names_session
     async def begin_turn(
         self,
         session_id: str,
@@ -357,6 +363,7 @@ class PostgresSessionStorage(ISessionStorage):
             return done
         return TurnStart(done, batch.placed(done.last_seq, done.turn_id), added=len(messages))
 
+    @names_session
     async def end_turn(
         self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
@@ -393,6 +400,7 @@ class PostgresSessionStorage(ISessionStorage):
         )
         return {held[row[0]] for row in rows}
 
+    @names_session
     async def get_messages(
         self,
         session_id: str,
@@ -435,6 +443,7 @@ class PostgresSessionStorage(ISessionStorage):
         # So that no event loop waits for them.
         return await asyncio.to_thread(decode_long, rows)
 
+    @names_session
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
 
@@ -444,6 +453,7 @@ class PostgresSessionStorage(ISessionStorage):
 
         return await self._engine.transact(job, "REPEATABLE READ")
 
+    @names_session
     async def clear_messages(
         self, session_id: str, *, expected_revision: int | None = None
     ) -> SessionRecord:
@@ -458,6 +468,7 @@ class PostgresSessionStorage(ISessionStorage):
 
         return await self._engine.transact(job)
 
+    @names_session
     async def edit_messages(
         self,
         session_id: str,
@@ -477,6 +488,7 @@ class PostgresSessionStorage(ISessionStorage):
 
         return await self._engine.transact(job)
 
+    @names_session
     async def fork_session(
         self, session_id: str, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
@@ -492,6 +504,7 @@ class PostgresSessionStorage(ISessionStorage):
         # One view of the source, which others may go on writing to meanwhile.
         return await self._engine.transact(job, "REPEATABLE READ")
 
+    @names_session
     async def get_turn_notes(
         self, session_id: str, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:

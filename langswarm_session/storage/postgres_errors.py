@@ -16,6 +16,7 @@ from langswarm_session.errors import (
 
 _Kind = tuple[type[SessionError], str]
 
+_TOO_LARGE = "a number, or the sum of the session's tokens, is too large to be stored"
 _TAKEN = "something else has these names; use another table_prefix"
 _LOST = (
     "the tables or their functions are gone: if all are, the next call makes them again; if not, "
@@ -44,6 +45,7 @@ _BY_STATE: dict[str, _Kind] = {
     "42P01": (StorageUnavailableError, _LOST),
     "42883": (StorageUnavailableError, _LOST),
     "3F000": (StorageUnavailableError, _LOST),
+    "22003": (InvalidInputError, _TOO_LARGE),
     "54000": (InvalidInputError, "an id is too long to be stored"),
     "XX001": (StorageCorruptError, "the database is damaged; restore a copy"),
     "XX002": (StorageCorruptError, "an index of the database is damaged; REINDEX it"),
@@ -126,6 +128,9 @@ def unreachable(error: BaseException, name: str) -> SessionError:
 
 
 def _kind(error: BaseException, state: str) -> _Kind:
+    # What the driver cannot send it says as the server would, with the reason as the cause.
+    if isinstance(error, OverflowError) or isinstance(error.__cause__, OverflowError):
+        return InvalidInputError, _TOO_LARGE
     if state:
         other = (SessionStorageError, f"the database refused the operation [{state}]")
         return _BY_STATE.get(state) or _BY_CLASS.get(state[:2], other)
@@ -135,7 +140,7 @@ def _kind(error: BaseException, state: str) -> _Kind:
         return StorageUnavailableError, "the server cannot be reached"
     if isinstance(error, asyncpg.ClientConfigurationError):
         return InvalidInputError, "the address (dsn) cannot be used"
-    if isinstance(error, (asyncpg.DataError, UnicodeError, OverflowError)):
+    if isinstance(error, UnicodeError):
         return InvalidInputError, "a value cannot be stored"
     return SessionStorageError, "the driver failed"
 

@@ -31,6 +31,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
+from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.sqlite_engine import SQLiteEngine
 from langswarm_session.storage.sqlite_errors import typed_error
@@ -117,6 +118,7 @@ class SQLiteSessionStorage(ISessionStorage):
             lambda connection: log.create(connection, session, context)[0], is_small=True
         )
 
+    @names_session
     async def get_session(self, session_id: str) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
         return await self._engine.read(
@@ -164,6 +166,7 @@ class SQLiteSessionStorage(ISessionStorage):
         is_small = status is None and limit <= _FEW
         return await self._engine.read(job, is_small=is_small)
 
+    @names_session
     async def update_session(
         self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
@@ -196,6 +199,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._engine.write(job)
 
+    @names_session
     async def delete_session(self, session_id: str) -> None:
         """See `ISessionStorage.delete_session`."""
 
@@ -207,6 +211,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         await self._engine.write(job)
 
+    @names_session
     async def append(
         self,
         session_id: str,
@@ -259,6 +264,7 @@ class SQLiteSessionStorage(ISessionStorage):
         # What goes on with a turn that is open is not refused, however many calls wait.
         return await self._store(session_id, messages, job, must=token is not None, user_id=user_id)
 
+    @names_session
     async def begin_turn(
         self,
         session_id: str,
@@ -313,6 +319,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._store(session_id, messages, job, user_id=user_id)
 
+    @names_session
     async def end_turn(
         self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
@@ -349,6 +356,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._engine.write(job, must=True)
 
+    @names_session
     async def get_messages(
         self,
         session_id: str,
@@ -386,6 +394,7 @@ class SQLiteSessionStorage(ISessionStorage):
         is_small = limit is not None and limit <= _FEW and not system_only
         return await self._engine.read(job, is_small=is_small)
 
+    @names_session
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
 
@@ -395,6 +404,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._engine.read(job)
 
+    @names_session
     async def clear_messages(
         self, session_id: str, *, expected_revision: int | None = None
     ) -> SessionRecord:
@@ -413,6 +423,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._engine.write(job)
 
+    @names_session
     async def edit_messages(
         self,
         session_id: str,
@@ -431,6 +442,7 @@ class SQLiteSessionStorage(ISessionStorage):
             )
         )
 
+    @names_session
     async def fork_session(
         self, session_id: str, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
@@ -445,6 +457,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._engine.write(job)
 
+    @names_session
     async def get_turn_notes(
         self, session_id: str, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:

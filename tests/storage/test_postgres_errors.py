@@ -23,6 +23,15 @@ from langswarm_session.storage.postgres_errors import (
 )
 
 
+def test_a_number_too_large_is_told_as_such() -> None:
+    unsent = E.DataError("x")
+    unsent.__cause__ = OverflowError("x")
+    for error in (OverflowError("x"), unsent, E.NumericValueOutOfRangeError("x")):
+        typed = typed_error(error, "db")
+        assert type(typed) is InvalidInputError
+        assert "the sum of the session's tokens" in str(typed)
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

@@ -1,0 +1,29 @@
+"""The errors of a storage's calls name the session that they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from copy import copy
+from functools import wraps
+from typing import Any, TypeVar
+
+from langswarm_session.errors import SessionError, in_session
+
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
+
+
+def names_session(method: Method) -> Method:
+    """Have the errors of a method name the session whose id is the method's first argument."""
+
+    @wraps(method)
+    async def named(self: Any, session_id: str, *args: Any, **options: Any) -> Any:
+        try:
+            return await method(self, session_id, *args, **options)
+        except SessionError as error:
+            if error.session_id is not None:
+                raise
+            # A copy: what many calls wait for fails for all of them with the same error.
+            copied = in_session(copy(error), session_id).with_traceback(error.__traceback__)
+            raise copied from error.__cause__
+
+    return named  # type: ignore[return-value]
