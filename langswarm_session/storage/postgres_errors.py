@@ -116,7 +116,7 @@ def typed_error(error: BaseException, name: str) -> SessionError:
         return error
     state = state_of(error)
     kind, hint = _kind(error, state)
-    said = getattr(error, "message", None) if state else _said(error)
+    said = _message(error) or _message(error.__cause__) if state else _said(error)
     return kind(f"{name}: {hint}" + (f" ({said})" if said else ""))
 
 
@@ -143,6 +143,11 @@ def _kind(error: BaseException, state: str) -> _Kind:
     if isinstance(error, UnicodeError):
         return InvalidInputError, "a value cannot be stored"
     return SessionStorageError, "the driver failed"
+
+
+def _message(error: BaseException | None) -> str | None:
+    # That a connection ended is the driver's own error; what the server said last is its cause.
+    return getattr(error, "message", None)
 
 
 def _said(error: BaseException) -> str:

@@ -74,6 +74,16 @@ def test_each_error_has_its_kind(error: Exception, kind: type[SessionError]) -> 
     assert "secret" not in str(typed)
 
 
+def test_a_connection_that_ended_tells_what_the_server_said_last() -> None:
+    last = E.ProtocolViolationError("x")
+    last.message = "transaction blocks not allowed in statement pooling mode"
+    ended = E.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+    ended.__cause__ = last
+    assert "the connection broke (transaction blocks not allowed in statement pooling" in str(
+        typed_error(ended, "db")
+    )
+
+
 def test_ours_stay_ours() -> None:
     error = SessionNotFoundError("x")
     assert typed_error(error, "db") is error
