@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,34 +55,44 @@ def check_limit(value: object, *, optional: bool = True) -> int | None:
     return min(value, MAX_LIMIT)
 
 
-def check_count(value: object, name: str) -> int:
-    """How many there may be of something.
+def check_count(value: object, name: str, *, least: int, most: float = math.inf) -> int:
+    """A number of things.
+
+    Args:
+        value: How many.
+        name: What they are called.
+        least: How many there must be.
+        most: How many there may be.
 
     Raises:
-        InvalidInputError: If it is not a whole number from 1 on.
+        InvalidInputError: If it is not a whole number in that range.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(f"{name} must be a whole number from 1 on, not {value!r}")
-    return value
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
+    end = "on" if most == math.inf else f"to {most}"
+    raise InvalidInputError(f"{name} must be a whole number from {least} {end}, not {value!r}")
 
 
-def check_seconds(value: object, name: str, *, above: float | None = None) -> float:
+def check_seconds(
+    value: object, name: str, *, above: float | None = None, most: float = MAX_SECONDS
+) -> float:
     """A length of time.
 
     Args:
         value: How long.
         name: What it is called.
         above: What it must be more than; from 0 on when None.
+        most: How long it may be.
 
     Raises:
         InvalidInputError: If it is not a number in that range.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         enough = value >= 0 if above is None else value > above
-        if enough and value <= MAX_SECONDS:
+        if enough and value <= most:
             return float(value)
-    least = "from 0 on" if above is None else f"above {above:g}"
-    raise InvalidInputError(f"{name} must be a number {least}, not {value!r}")
+    least = "from 0" if above is None else f"above {above:g}"
+    raise InvalidInputError(f"{name} must be a number {least}, at most {most:.0f}, not {value!r}")
 
 
 def check_name(value: object, name: str) -> str:

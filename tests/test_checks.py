@@ -17,7 +17,7 @@ from langswarm_session import (
     UnknownProviderError,
     create_session_manager,
 )
-from langswarm_session.checks import storable
+from langswarm_session.checks import check_count, check_seconds, storable
 
 SECRET = "sk-do-not-show-me"
 
@@ -541,3 +541,18 @@ class TestStorable:
     def test_other_errors_are_not_its_own(self):
         with pytest.raises(OSError, match="disk"), storable("a letter"):
             raise OSError("disk")
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("bad", [1, 6, 2.0, "2", True, None])
+    def test_a_count_out_of_its_range(self, bad):
+        with pytest.raises(InvalidInputError, match=r"^n must be .* from 2 to 5, not "):
+            check_count(bad, "n", least=2, most=5)
+        assert check_count(5, "n", least=2, most=5) == 5
+        assert check_count(10**30, "n", least=2) == 10**30
+
+    @pytest.mark.parametrize("bad", [0, 10.5, float("nan"), float("inf"), 10**400, "1", True, None])
+    def test_a_time_out_of_its_range(self, bad):
+        with pytest.raises(InvalidInputError, match=r"^n must be .* above 0, at most 10, not "):
+            check_seconds(bad, "n", above=0, most=10)
+        assert check_seconds(10, "n", above=0, most=10) == 10.0

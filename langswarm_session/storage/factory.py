@@ -40,21 +40,8 @@ def _postgres(**config: Any) -> ISessionStorage:
     from langswarm_session.storage.postgres import PostgresSessionStorage
 
     if "url" in config:
-        config = {**_in_query(config.pop("url")), **config}
+        config = {"dsn": config.pop("url"), **config}
     return PostgresSessionStorage(**config)
-
-
-def _in_query(url: str) -> dict[str, Any]:
-    """The address, and where its tables are if its query says so (``?schema=x&table_prefix=y``)."""
-    address, _, query = url.partition("?")
-    rest, ours = [], {}
-    for part in filter(None, query.split("&")):
-        name, _, value = part.partition("=")
-        if name in ("schema", "table_prefix"):
-            ours[name] = unquote(value)
-        else:
-            rest.append(part)
-    return {"dsn": "?".join(filter(None, (address, "&".join(rest)))), **ours}
 
 
 def _sqlite_path(url: str) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic_core import from_json
 
 from langswarm_session.bulk import LONGEST_PAUSE, collector_paused
+from langswarm_session.checks import check_count, check_seconds
 from langswarm_session.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -42,6 +41,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.naming import names_session
+from langswarm_session.storage.postgres_address import parse_address
 from langswarm_session.storage.rows import (
     AT_ONCE,
     MESSAGE_COLUMNS,
@@ -101,7 +101,10 @@ _HEALTH = (
     "(SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name) "
     "FROM {sessions}"
 )
-_HOSTS = re.compile(r"([\w.\-%]*|\[[\w:.%]*\])(:\d*)?(,([\w.\-%]*|\[[\w:.%]*\])(:\d*)?)*")
+_LONGEST = 2_147_483.0
+"""The longest time that may be given, in seconds: the server counts milliseconds in 31 bits."""
+
+T = TypeVar("T")
 
 
 class PostgresSessionStorage(ISessionStorage):
@@ -114,10 +117,18 @@ class PostgresSessionStorage(ISessionStorage):
     Works through pgbouncer in transaction mode, and finds that out by itself.
 
     Args:
-        dsn: The address, ``postgresql://user:password@host:port/database?sslmode=...``; what it
-            leaves out comes from the environment (``PGHOST``, ``PGPASSWORD``...), as with psql.
-        schema: The schema of the tables; it is created if need be.
-        table_prefix: What the names of the tables begin with.
+        dsn: The address, ``postgresql://user:password@host:port/database?sslmode=...``. What it
+            leaves out comes from the environment, as with psql: ``PGHOST``, ``PGPORT``, ``PGUSER``,
+            ``PGPASSWORD``, ``PGPASSFILE``, ``PGDATABASE``, ``PGTARGETSESSIONATTRS`` and
+            ``PGSSLMODE`` with those about certificates; of the others, those that ask for more
+            safety or name a service are refused. Its options are those of libpq. Without effect are
+            those about keepalives, load balancing and compression, ``fallback_application_name``,
+            and what is optional of channel binding, GSS encryption, ``sslcertmode`` and ``sslsni``;
+            what could not be done is refused. Any other sets a parameter of the server.
+        schema: The schema of the tables; it is created if need be. None: the address may say so
+            (``?schema=x&table_prefix=y``); else it is ``public``.
+        table_prefix: What the names of the tables begin with. None: the address may say so; else it
+            is ``langswarm_``.
         password: The password, or a function that returns it at each connection, on a thread of
             its own if it is no coroutine function; goes before the one of the address.
         min_connections: How many connections stay open though they are idle.
@@ -127,7 +138,8 @@ class PostgresSessionStorage(ISessionStorage):
         max_waiting: How many calls may wait at once; further ones raise `StorageBusyError`.
         max_waiting_size: How many characters of messages may wait to be stored, likewise; one call
             alone may have more.
-        connect_timeout: How long to try to connect before a call fails, in seconds.
+        connect_timeout: How long to try to connect before a call fails, in seconds. None: the
+            address may say so; else it is 10.
         idle_timeout: How long a connection may be idle before it is closed, in seconds.
         prepared_statements: Whether statements may be prepared; None: unless there is a pooler in
             between.
@@ -142,47 +154,48 @@ class PostgresSessionStorage(ISessionStorage):
         self,
         dsn: str | None = None,
         *,
-        schema: str = "public",
-        table_prefix: str = "langswarm_",
+        schema: str | None = None,
+        table_prefix: str | None = None,
         password: str | Callable[[], str | Awaitable[str]] | None = None,
         min_connections: int = 1,
         max_connections: int = 10,
         timeout: float = 30.0,
         max_waiting: int = 10_000,
         max_waiting_size: int = 256_000_000,
-        connect_timeout: float = 10.0,
+        connect_timeout: float | None = None,
         idle_timeout: float = 300.0,
         prepared_statements: bool | None = None,
     ) -> None:
-        address = _address(dsn)
-        self._tables = Tables(schema, table_prefix)
-        if not 0 <= min_connections <= max_connections or max_connections < 2:
+        address = parse_address(dsn)
+        self._address = address.name
+        self._tables = Tables(
+            _first(schema, address.schema, "public"),
+            _first(table_prefix, address.table_prefix, "langswarm_"),
+        )
+        if not isinstance(prepared_statements, bool | None):
             raise InvalidInputError(
-                "max_connections must be at least 2, and min_connections from 0 to that"
+                f"prepared_statements must be True, False or None, not {prepared_statements!r}"
             )
-        if min(timeout, connect_timeout, idle_timeout) <= 0:
-            raise InvalidInputError("timeout, connect_timeout and idle_timeout must be above 0")
-        if min(max_waiting, max_waiting_size) < 1:
-            raise InvalidInputError("max_waiting and max_waiting_size must be at least 1")
-        secret = None if password is None else for_driver(password, address)
-        options = {"dsn": dsn, "password": secret}
+        secret = None if password is None else for_driver(password, address.name)
+        options = {"dsn": address.dsn, "password": secret}
+        wait = _first(connect_timeout, address.connect_timeout, 10.0)
+        most = check_count(max_connections, "max_connections", least=2)
         settings = self._settings = PoolSettings(
             options={name: value for name, value in options.items() if value is not None},
-            name=address,
-            min_connections=min_connections,
-            max_connections=max_connections,
-            connect_timeout=connect_timeout,
-            idle_timeout=idle_timeout,
+            name=address.name,
+            min_connections=check_count(min_connections, "min_connections", least=0, most=most),
+            max_connections=most,
+            connect_timeout=check_seconds(wait, "connect_timeout", above=0, most=_LONGEST),
+            idle_timeout=check_seconds(idle_timeout, "idle_timeout", above=0, most=_LONGEST),
             prepared_statements=prepared_statements,
         )
-        self._address = address
-        self._timeout = timeout
+        self._timeout = check_seconds(timeout, "timeout", above=0, most=_LONGEST)
         self._engine = PostgresEngine(
             settings,
             self._tables,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            max_waiting_size=max_waiting_size,
+            timeout=self._timeout,
+            max_waiting=check_count(max_waiting, "max_waiting", least=1),
+            max_waiting_size=check_count(max_waiting_size, "max_waiting_size", least=1),
         )
         # Also at the interpreter's exit, so that a forgotten close() loses nothing.
         weakref.finalize(self, self._engine.close)
@@ -605,27 +618,8 @@ async def _fetch_many(connection: Connection, query: str, *values: Any) -> list[
             limit.cancel()
 
 
-def _address(dsn: str | None) -> str:
-    """What to call the database in messages: the address without names and secrets.
-
-    Raises:
-        InvalidInputError: If it is no address.
-    """
-    if dsn is None:
-        return "postgres"
-    if not isinstance(dsn, str):
-        raise InvalidInputError(f"dsn must be a text, not {type(dsn).__name__}")
-    scheme = dsn.partition("://")[0]
-    try:
-        parts = urlsplit(dsn)
-    except ValueError:
-        parts = None
-    hosts = "" if parts is None else parts.netloc.rpartition("@")[2]
-    odd = parts is None or "@" in parts.path + parts.query or parts.fragment
-    if scheme not in ("postgres", "postgresql") or odd or not _HOSTS.fullmatch(hosts):
-        # It may hold a password, so it is not shown.
-        raise InvalidInputError(
-            "the dsn is no address; write postgresql://user:password@host:port/database, with "
-            "whatever is special in the password as %xx (urllib.parse.quote)"
-        )
-    return f"postgresql://{hosts}{'' if parts is None else parts.path}"
+def _first(given: T | None, said: T | None, otherwise: T) -> T:
+    """An argument; what the address says of it if it is not given."""
+    if given is not None:
+        return given
+    return otherwise if said is None else said

@@ -69,6 +69,10 @@ STALE = frozenset({"26000", "42P05", "0A000"})
 _REFUSED = ("23", "40")
 """The classes of states that say that a statement was undone, and nothing else."""
 
+_OF_PARAMETERS = frozenset({"22023", "42704", "55P02"})
+"""The states that say, when a connection is made, that a parameter of the server is none, cannot be
+set, or not to this."""
+
 _SERVER_LEAVES = frozenset({"57P01", "57P02", "57P03", "57P05"})
 _TRANSIENT = frozenset({"53300", "40001", "40P01"})
 
@@ -124,6 +128,8 @@ def unreachable(error: BaseException, name: str) -> SessionError:
     """Our error for a connection that could not be made."""
     if isinstance(error, TimeoutError):
         return StorageUnavailableError(f"{name}: the server cannot be reached: no answer in time")
+    if state_of(error) in _OF_PARAMETERS:
+        return InvalidInputError(f"{name}: the server does not take what the dsn sets ({error})")
     return typed_error(error, name)
 
 

@@ -370,9 +370,11 @@ class Tables:
 
 
 def _checked(name: str, value: object, room: int) -> str:
-    if not isinstance(value, str) or "\0" in value:
-        raise InvalidInputError(f"{name} must be a text without NUL, not {value!r}")
-    if "$langswarm$" in value or len(value.encode(errors="replace")) > _LONGEST_NAME - room:
+    if not isinstance(value, str) or "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise InvalidInputError(
+            f"{name} must be a text without NUL and lone surrogates, not {value!r}"
+        )
+    if "$langswarm$" in value or len(value.encode()) > _LONGEST_NAME - room:
         raise InvalidInputError(
             f"{name} {value[:80]!r} is too long: {_LONGEST_NAME - room} bytes are allowed"
         )

@@ -94,8 +94,8 @@ class SQLiteSessionStorage(ISessionStorage):
             raise InvalidInputError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
         busy_timeout = check_seconds(busy_timeout, "busy_timeout")
         timeout = check_seconds(timeout, "timeout", above=0)
-        max_readers = check_count(max_readers, "max_readers")
-        max_waiting = check_count(max_waiting, "max_waiting")
+        max_readers = check_count(max_readers, "max_readers", least=1)
+        max_waiting = check_count(max_waiting, "max_waiting", least=1)
         self.db_path = path
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous

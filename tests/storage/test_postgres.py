@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -104,11 +105,14 @@ async def test_by_name_and_by_url(postgres_schema: str) -> None:
         {"dsn": "postgresql://ann:sec#ret@host/db"},
         {"dsn": "postgresql://ann:sec?ret@host/db"},
         {"dsn": "postgresql://ann:secret"},
+        {"dsn": ""},
+        {"dsn": "postgresql://ann:sec@ret@host/db"},
+        {"dsn": "postgresql://ann@sec:ret@host/db"},
         {"schema": ""},
         {"schema": "a\0b"},
         {"schema": "s" * 64},
         {"table_prefix": "p" * 46},
-        {"table_prefix": None},
+        {"table_prefix": 5},
         {"max_connections": 1},
         {"min_connections": -1},
         {"min_connections": 11},
@@ -121,6 +125,54 @@ def test_what_cannot_be_used_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError) as caught:
         StorageFactory.create_storage("postgres", **options)
     assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("timeout", [math.inf, math.nan, 3e6, "30", None, True]),
+        ("connect_timeout", [math.inf, math.nan, 3e6, "30", True]),
+        ("idle_timeout", [math.inf, math.nan, 3e6, "30", None, True]),
+        ("min_connections", [1.0, "1", None, True]),
+        ("max_connections", [2.5, "10", None, math.inf]),
+        ("max_waiting", [0, 2.5, "10", None, math.inf]),
+        ("max_waiting_size", [0, 2.5, "10", None, math.inf]),
+        ("prepared_statements", ["no", 1]),
+        ("schema", ["\ud800", b"public"]),
+        ("table_prefix", ["\ud800", b"p_"]),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named(name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(InvalidInputError, match=rf"^{name} must be .*, not "):
+            PostgresSessionStorage(**{name: value})
+
+
+async def test_the_address_may_say_where_the_tables_are(postgres_schema: str) -> None:
+    dsn = f"{postgres_server.dsn()}?schema={postgres_schema}&table_prefix=%70_&connect_timeout=5"
+    storages = [
+        PostgresSessionStorage(dsn),
+        StorageFactory.create_storage(dsn),
+        PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema, table_prefix="p_"),
+        PostgresSessionStorage(dsn.replace("table_prefix=%70_", ""), table_prefix="p_"),
+    ]
+    await storages[0].create_session(new_session("s"))
+    for storage in storages:
+        assert (await storage.get_session("s")).session_id == "s"
+        assert isinstance(storage, PostgresSessionStorage)
+        await storage.close()
+    assert storages[0]._settings.connect_timeout == 5
+    assert PostgresSessionStorage(dsn, connect_timeout=3)._settings.connect_timeout == 3
+
+
+@pytest.mark.parametrize("query", ["no_such=secret", "work_mem=lots", "wal_level=logical"])
+async def test_a_parameter_that_the_server_does_not_take_is_named(query: str) -> None:
+    postgres_server.need()
+    storage = PostgresSessionStorage(f"{postgres_server.dsn()}?{query}")
+    with pytest.raises(InvalidInputError, match=query.partition("=")[0]) as caught:
+        await storage.get_session("s")
+    assert "secret" not in str(caught.value)
+    await storage.close()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +196,7 @@ async def test_no_password_is_ever_shown(dsn: str, monkeypatch: pytest.MonkeyPat
     await storage.close()
 
 
-@pytest.mark.parametrize("dsn", ["postgresql://u:p@h/d?sslmode=secret", "postgresql://u:p@h:/d"])
+@pytest.mark.parametrize("dsn", ["postgresql://u:p@h/d?gsslib=secret", "postgresql://u:p@h:/d"])
 async def test_an_address_the_driver_refuses_is_not_shown(dsn: str) -> None:
     storage = PostgresSessionStorage(dsn, connect_timeout=0.05)
     with pytest.raises(SessionError) as caught:
