@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import (
@@ -73,6 +75,9 @@ _OF_PARAMETERS = frozenset({"22023", "42704", "55P02"})
 """The states that say, when a connection is made, that a parameter of the server is none, cannot be
 set, or not to this."""
 
+_TLS_BROKE = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)
+"""The errors of TLS that say that the connection ended; the others say that it is not to be."""
+
 _SERVER_LEAVES = frozenset({"57P01", "57P02", "57P03", "57P05"})
 _TRANSIENT = frozenset({"53300", "40001", "40P01"})
 
@@ -105,6 +110,8 @@ def may_repeat(error: BaseException) -> bool:
 def may_connect_later(error: BaseException) -> bool:
     """Whether a connection that could not be made may be made in a while."""
     if isinstance(error, TimeoutError):
+        return False
+    if isinstance(error, ssl.SSLError) and not isinstance(error, _TLS_BROKE):
         return False
     return is_lost(error) or state_of(error) in _TRANSIENT
 

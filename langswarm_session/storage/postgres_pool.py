@@ -15,8 +15,9 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from langswarm_session.errors import SessionError
+from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.storage.postgres_errors import may_connect_later, unreachable
+from langswarm_session.storage.postgres_tls import unreadable_file
 
 _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
 """Seconds between two tries to connect, doubling in between."""
@@ -298,6 +299,7 @@ class Pool:
             except SessionError:  # of the password
                 raise
             except Exception as error:
+                self._check_files(error)
                 # Another may have given one back meanwhile, which is as good.
                 given = await self._take_idle()
                 is_last = not may_connect_later(error) or self._loop.time() + delay > deadline
@@ -307,6 +309,13 @@ class Pool:
             if given is not None:
                 return given
             delay = min(2 * delay, _LAST_DELAY)
+
+    def _check_files(self, error: Exception) -> None:
+        if not isinstance(error, (OSError, asyncpg.ClientConfigurationError)):
+            return
+        unreadable = unreadable_file(self._settings.options.get("dsn"))
+        if unreadable is not None:
+            raise InvalidInputError(f"{self._settings.name}: {unreadable}") from error
 
     async def _given_back(self, seconds: float) -> Connection | None:
         """What another gives back within some seconds, if it is this one's turn to get it."""

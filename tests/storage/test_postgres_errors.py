@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ssl
+
 import postgres_server  # noqa: F401 - skips the module without the driver
 import pytest
 from asyncpg import exceptions as E  # noqa: N812
@@ -101,6 +103,8 @@ def test_what_may_be_tried_again() -> None:
     assert may_connect_later(ConnectionRefusedError())
     assert not may_connect_later(TimeoutError())
     assert not may_connect_later(E.InvalidPasswordError("x"))
+    assert not may_connect_later(ssl.SSLCertVerificationError(1, "self-signed certificate"))
+    assert may_connect_later(ssl.SSLEOFError(8, "EOF occurred in violation of protocol"))
 
 
 def test_a_server_that_says_nothing_is_unreachable() -> None:
