@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -303,7 +303,7 @@ def _removed_in_use(path: str) -> str | None:
     all would write to the one file.
     """
     missing = [f"{path}{each}" for each in ("-wal", "-shm") if not Path(f"{path}{each}").exists()]
-    return missing[0] if missing and _is_in_use(path) else None
+    return missing[0] if missing and _is_in_use(path) and _has_log(path) else None
 
 
 def _is_in_use(path: str) -> bool:
@@ -318,3 +318,19 @@ def _is_in_use(path: str) -> bool:
     # 1: POSIX ADVISORY READ <pid> <device>:<number> <first> <last>
     fields = (line.split() for line in locks.splitlines())
     return any([*each[3:4], *each[5:8]] == wanted for each in fields)
+
+
+def _has_log(path: str) -> bool:
+    """Whether the database is one with a write-ahead log, and not with a rollback journal.
+
+    SQLite is asked, since a process that closes a file which it opened itself loses all the locks
+    that SQLite holds for it there. What needs locks to be read has a log: SQLITE_CANTOPEN without
+    (https://www.sqlite.org/uri.html, "nolock").
+    """
+    address = Path(path).absolute().as_uri() + "?mode=ro&nolock=1"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN
+    return False

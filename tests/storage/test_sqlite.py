@@ -20,6 +20,7 @@ from langswarm_session import (
     SessionStatus,
     SessionStorageError,
     SQLiteSessionStorage,
+    StorageBusyError,
     StorageCorruptError,
     StorageUnavailableError,
     TurnStatus,
@@ -793,6 +794,26 @@ async def test_text_that_is_no_unicode_is_refused(storage: SQLiteSessionStorage)
     with pytest.raises((SessionStorageError, InvalidInputError)):
         await storage.create_session(new_session("t", context={"k": "\ud800"}))
     assert [each.session_id for each in (await storage.list_sessions()).records] == ["s"]
+
+
+@pytest.mark.parametrize("reading", [True, False])
+async def test_a_file_with_a_rollback_journal_that_another_uses(
+    storage: SQLiteSessionStorage, tmp_path: Path, reading: bool
+) -> None:
+    """It has no write-ahead log that could have been removed, and is waited for."""
+    await storage.close()
+    another = sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)
+    another.execute("PRAGMA journal_mode = DELETE")
+    another.execute("BEGIN" if reading else "BEGIN IMMEDIATE")
+    another.execute("SELECT count(*) FROM sessions").fetchone()
+    impatient = SQLiteSessionStorage(tmp_path / "sessions.db", busy_timeout=0.05)
+    with pytest.raises(StorageBusyError, match="locked"):
+        await impatient.get_session("s")
+    another.execute("COMMIT")
+    another.close()
+    assert (await impatient.get_session("s")).session_id == "s"
+    assert await pragma_of(impatient, "journal_mode") == "wal"
+    await impatient.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
