@@ -86,8 +86,10 @@ class Pipeline:
             except SessionError as error:
                 raise in_session(error, session.session_id) from error.__cause__
             except Exception as error:
+                # What it says may quote the message, and is the cause's alone.
                 raise MiddlewareError(
-                    f"{type(middleware).__name__} failed: {error}", session_id=session.session_id
+                    f"{type(middleware).__name__} failed: {type(error).__name__}",
+                    session_id=session.session_id,
                 ) from error
             if not isinstance(message, SessionMessage):
                 raise MiddlewareError(
