@@ -8,6 +8,9 @@ from collections.abc import Sequence
 MISSING_EXTRA = 3
 """The exit code where typer or rich is not installed."""
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -28,4 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             'install it with: pip install "langswarm-session[cli]"\n'
         )
         return MISSING_EXTRA
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return run(sys.argv[1:] if arguments is None else arguments)

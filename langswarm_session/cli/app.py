@@ -158,10 +158,20 @@ def run(arguments: Sequence[str]) -> int:
     # An error is one line, whatever the package also logs about it.
     logging.getLogger("langswarm_session").addHandler(logging.NullHandler())
     prepare_streams()
+    as_json = "--json" in arguments
     try:
-        code = app(list(arguments), prog_name="langswarm-session", standalone_mode=False)
+        with reported(as_json=as_json):
+            return _run(arguments, as_json=as_json)
+    except typer.Exit as ended:
+        return int(ended.exit_code)
     except typer.Abort:
         return ExitCode.INTERRUPTED
+    raise AssertionError("reported() either raises or lets it return")
+
+
+def _run(arguments: Sequence[str], *, as_json: bool) -> int:
+    try:
+        code = app(list(arguments), prog_name="langswarm-session", standalone_mode=False)
     except Exception as error:
         # What typer raises for a command line it does not understand has a different name in
         # each of its versions; all have this method.
@@ -172,7 +182,6 @@ def run(arguments: Sequence[str]) -> int:
         hint = "--help explains the options"
         if message.endswith((" --db", " --storage")):
             hint = "it goes before the command"
-        as_json = "--json" in arguments
         outcome.report(f"{message} ({hint})", "UsageError", ExitCode.USAGE, as_json=as_json)
         return ExitCode.USAGE
     return int(code or 0)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from langswarm_session.cli.outcome import looked_up
 from langswarm_session.cli.output import printable, to_json, write_line
 from langswarm_session.cli.tables import note
-from langswarm_session.errors import InvalidInputError, SessionNotFoundError
+from langswarm_session.errors import InvalidInputError
 from langswarm_session.export_formats import Exporter, ExportFormat
 from langswarm_session.manager import SessionManager
 from langswarm_session.session import BaseSession
@@ -74,21 +75,13 @@ async def export(
     """
     chosen.check()
     for name in chosen.sessions:
-        await _check(manager, name, chosen.user)
+        with looked_up(name):
+            await manager.get_session(name, user_id=chosen.user)
     exporter = Exporter(form, to_json if output is None else _dump)
     with _writer(output, form) as write:
         async for piece in exporter.write(chosen.found(manager)):
             write(piece)
     _report(exporter, output, as_json=as_json)
-
-
-async def _check(manager: SessionManager, session_id: str, user: str | None) -> None:
-    try:
-        await manager.get_session(session_id, user_id=user)
-    except SessionNotFoundError:
-        raise SessionNotFoundError(
-            "there is no such session; `list` shows which there are", session_id=session_id
-        ) from None
 
 
 def _dump(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import IO
 
 import typer
 
-from langswarm_session.cli import MISSING_EXTRA
+from langswarm_session.cli import INTERRUPTED, MISSING_EXTRA
 from langswarm_session.cli.output import printable, to_json
 from langswarm_session.errors import (
     ImportFormatError,
@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     MISSING_EXTRA = MISSING_EXTRA
     NO_SESSION = 4
-    INTERRUPTED = 130
+    INTERRUPTED = INTERRUPTED
 
 
 EXIT_CODES = (
@@ -70,6 +70,21 @@ def report_error(error: BaseException, *, as_json: bool) -> ExitCode:
     code = exit_code(error)
     report(str(error) or type(error).__name__, type(error).__name__, code, as_json=as_json)
     return code
+
+
+@contextmanager
+def looked_up(session_id: str | None) -> Iterator[None]:
+    """Say of a session that is not there what helps at the command line.
+
+    Raises:
+        SessionNotFoundError: In place of the one that is meant for programs.
+    """
+    try:
+        yield
+    except SessionNotFoundError:
+        raise SessionNotFoundError(
+            "there is no such session; `list` shows which there are", session_id=session_id
+        ) from None
 
 
 @contextmanager

@@ -55,6 +55,8 @@ class Place:
         """
         if self.storage is not None and self.db is not None:
             raise InvalidInputError("name the sessions by --db or by --storage, not by both")
+        if "" in (self.storage, self.db):
+            raise InvalidInputError("--db or --storage is empty, and names nothing")
         address = self.storage or self.db or DEFAULT_DB
         if self.storage is not None or "://" in address:
             manager = SessionManager(address)

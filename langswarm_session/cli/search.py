@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from langswarm_session.cli.describe import local_time
+from langswarm_session.cli.outcome import looked_up
 from langswarm_session.cli.output import printable, to_json, write_line
 from langswarm_session.cli.tables import note, print_table
 from langswarm_session.manager import SessionManager
@@ -46,9 +47,10 @@ async def search(
         InvalidInputError: If an argument cannot be used.
         SessionNotFoundError: If there is no such session.
     """
-    hits = await manager.search_messages(
-        text, user_id=user, session_id=session, role=role, limit=limit, cursor=cursor
-    )
+    with looked_up(session):
+        hits = await manager.search_messages(
+            text, user_id=user, session_id=session, role=role, limit=limit, cursor=cursor
+        )
     if as_json:
         found = [_described(hit) for hit in hits]
         write_line(to_json({"hits": found, "next_cursor": hits.next_cursor}))

@@ -7,8 +7,8 @@ from typing import Any
 from rich.text import Text
 
 from langswarm_session.cli.describe import local_time, transcript
+from langswarm_session.cli.outcome import looked_up
 from langswarm_session.cli.output import console, printable, to_json, write_line
-from langswarm_session.errors import SessionNotFoundError
 from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionMessage, Turn
 from langswarm_session.session import BaseSession
@@ -28,12 +28,8 @@ async def show(
     Raises:
         SessionNotFoundError: If there is none.
     """
-    try:
+    with looked_up(session_id):
         session = await manager.get_session(session_id)
-    except SessionNotFoundError:
-        raise SessionNotFoundError(
-            "there is no such session; `list` shows which there are", session_id=session_id
-        ) from None
     messages = await session.get_messages(limit)
     turns = await session.get_turns(limit=max(1, len(messages)))
     if as_json:

@@ -18,6 +18,8 @@ import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == sys.argv[1]:
+            if sys.argv[2:]:
+                raise KeyboardInterrupt
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Blocker())
@@ -53,6 +55,17 @@ def test_a_missing_extra_is_named(module):
     assert (result.returncode, result.stdout) == (3, "")
     assert 'pip install "langswarm-session[cli]"' in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_an_interrupt_while_it_starts_is_no_traceback():
+    result = subprocess.run(
+        [sys.executable, "-c", BLOCKED, "rich", "interrupt"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 def test_without_a_command_there_is_help(capsys):
@@ -129,6 +142,8 @@ def test_looking_makes_no_database(place, command, capsys, tmp_path):
     [
         (["--db", "x.db", "--storage", "memory"], 2, "not by both"),
         (["--storage", "cloud://x"], 2, "there is no storage 'cloud'"),
+        (["--db", ""], 2, "is empty"),
+        (["--storage", ""], 2, "is empty"),
         (["--db", "/dev/null/x.db"], 1, "x.db"),
         (["--db", "text.db"], 1, "text.db"),
     ],
@@ -187,6 +202,21 @@ def test_output_that_cannot_be_written(cli, command):
         )
     assert result.returncode == 1
     assert result.stderr == "error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["list", "--help"], ["--version"]])
+def test_help_that_cannot_be_written(arguments, command):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [*command, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (1, "error: [Errno 28] No space left on device\n")
 
 
 def test_closed_streams(cli, command):

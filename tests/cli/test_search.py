@@ -81,3 +81,9 @@ def test_what_cannot_be_searched(process, options):
     result = process("search", *options)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_session_that_is_not_there(process):
+    result = process("search", "train", "--session", "nope")
+    assert (result.returncode, result.stdout) == (4, "")
+    assert "`list` shows which there are" in result.stderr
