@@ -33,7 +33,7 @@ from langswarm_session.interfaces import (
     ISessionStorage,
 )
 from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
-from langswarm_session.pipeline import Pipeline
+from langswarm_session.pipeline import Pipeline, in_session
 from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.runtime import Runtime
@@ -481,16 +481,18 @@ class SessionManager(ISessionManager):
         }
         checked = check_context(new, dict(context), new["session_id"])
         values = checked.model_dump(mode="json")
-        record = await self._storage.create_session(
-            NewSession(
-                session_id=checked.session_id,
-                user_id=checked.user_id,
-                provider=checked.provider,
-                model=checked.model,
-                backend=checked.backend,
-                context={name: value for name, value in values.items() if name in context},
-            )
+        created = NewSession(
+            session_id=checked.session_id,
+            user_id=checked.user_id,
+            provider=checked.provider,
+            model=checked.model,
+            backend=checked.backend,
+            context={name: value for name, value in values.items() if name in context},
         )
+        try:
+            record = await self._storage.create_session(created)
+        except InvalidInputError as error:
+            raise in_session(error, checked.session_id) from error.__cause__
         return await self._created(record)
 
     async def _created(self, record: SessionRecord) -> BaseSession:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from langswarm_session import owner
 from langswarm_session.errors import (
+    InvalidInputError,
     NestedTurnError,
     SessionBusyError,
     SessionNotFoundError,
@@ -18,6 +19,7 @@ from langswarm_session.errors import (
 )
 from langswarm_session.leases import LeaseKeeper
 from langswarm_session.models import SessionMessage, TurnStatus, new_id
+from langswarm_session.pipeline import in_session
 from langswarm_session.records import IdempotencyKey, Lease, TurnEnd
 from langswarm_session.storage.rules import LOST_OWNER
 from langswarm_session.turn_queue import TurnQueue
@@ -170,6 +172,8 @@ class Runtime:
                     continue
                 if deadline is not None and time.monotonic() + delay > deadline:
                     raise
+            except InvalidInputError as error:
+                raise in_session(error, session_id) from error.__cause__
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, LAST_DELAY)
 

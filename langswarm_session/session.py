@@ -28,7 +28,7 @@ from langswarm_session.models import (
     Turn,
     new_id,
 )
-from langswarm_session.pipeline import Pipeline
+from langswarm_session.pipeline import Pipeline, in_session
 from langswarm_session.records import (
     Appended,
     NewSession,
@@ -435,9 +435,12 @@ class BaseSession(ISession):
         update = contexts.changes_of(self.context, changes, self.last_seq)
         if update.provider is not None:
             self._manager._providers.check(update.provider)
-        self._record = await self._storage.update_session(
-            self.session_id, update, expected_revision=expected_revision
-        )
+        try:
+            self._record = await self._storage.update_session(
+                self.session_id, update, expected_revision=expected_revision
+            )
+        except InvalidInputError as error:
+            raise in_session(error, self.session_id) from error.__cause__
         return self.context
 
     async def switch_provider(

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from langswarm_session import blocking
 from langswarm_session.errors import (
+    InvalidInputError,
     SessionError,
     SessionNotFoundError,
     TurnLostError,
 )
 from langswarm_session.given import as_messages
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
+from langswarm_session.pipeline import in_session
 from langswarm_session.records import (
     Appended,
     SessionRecord,
@@ -117,7 +119,10 @@ class OpenTurn:
         session = self._session
         messages = as_messages(messages, self.session_id)
         messages = await session._pipeline.process(session, messages)
-        appended = await session._storage.append(self.session_id, messages, token=self.token)
+        try:
+            appended = await session._storage.append(self.session_id, messages, token=self.token)
+        except InvalidInputError as error:
+            raise in_session(error, self.session_id) from error.__cause__
         self._moved(appended.record, appended.new_messages)
         await session._pipeline.stored(session, appended.new_messages)
         return appended.messages
@@ -327,6 +332,8 @@ class OpenTurn:
         except (TurnLostError, SessionNotFoundError):
             self._close()
             raise
+        except InvalidInputError as error:
+            raise in_session(error, self.session_id) from error.__cause__
         self._moved(appended.record, appended.new_messages)
         session._window.ended(self, end.status, appended.record.revision)
         self._close()

@@ -274,6 +274,25 @@ class TestMessages:
             with pytest.raises(InvalidInputError) as caught:
                 await operation(unharmed, content=content, metadata=metadata)
             check_readable(caught.value)
+            assert caught.value.session_id == unharmed.session_id
+
+    async def test_what_cannot_be_stored_names_the_session(self, manager, unharmed):
+        half = SessionMessage(role="assistant", content="half \ud83d")
+        revision = {"expected_revision": unharmed.revision}
+        turn = await unharmed.fork()
+        begun = await turn.begin_turn("x")
+        for session, attempt in (
+            (unharmed, unharmed.record(half)),
+            (unharmed, unharmed.edit_messages(add=[half], **revision)),
+            (unharmed, unharmed.update_context(anything=10**4300)),
+            (turn, begun.add(half)),
+            (turn, begun.complete([half])),
+        ):
+            with pytest.raises(InvalidInputError, match=f"^session '{session.session_id}': th"):
+                await attempt
+        await begun.complete()
+        with pytest.raises(InvalidInputError, match="^session 'new': this"):
+            await manager.create_session("ann", "mock", "echo", session_id="new", a=10**4300)
 
     @sending
     async def test_metadata_that_has_no_end(self, unharmed, operation):
