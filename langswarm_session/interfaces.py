@@ -274,10 +274,11 @@ class ISessionStorage(ABC):
     ) -> TurnStart:
         """Take the session's lease and store the messages that begin the turn.
 
-        With a key that is known, or messages that are all stored already: a complete turn is
-        returned as ``replayed``; an open one is busy; a cancelled or failed one is opened again
-        if nothing followed it, keeping what it began with, and a key's turn is begun anew
-        otherwise.
+        With a key that is known, or messages that are all stored already: a complete turn that has
+        a reply is returned as ``replayed``; an open one is busy; one that was cancelled, failed or
+        never answered is opened again if nothing followed it, keeping what it began with, and a
+        key's turn is begun anew otherwise. A reply is an assistant's message at the turn's end, or
+        anywhere behind what it began with.
 
         Args:
             user_id: Whose session it must be, as for `append`.

@@ -223,7 +223,7 @@ class TurnStart:
         record: The session after the write.
         messages: The turn's messages as stored: those given, or, when the key was known, all of
             the turn that it stands for.
-        replayed: Whether the turn was complete already; then nothing was written.
+        replayed: Whether the turn was answered already; then nothing was written.
         added: How many of the messages are new; the others were stored already.
     """
 

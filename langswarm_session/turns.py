@@ -54,7 +54,7 @@ class OpenTurn:
         token: The lease's token.
         id: The turn's id: the sequence number of its first message.
         messages: The turn's messages as stored so far, after the middleware.
-        replayed: Whether the same turn was complete already (a known idempotency key or message
+        replayed: Whether the same turn was answered already (a known idempotency key or message
             id): `messages` then is all of it, and there is nothing to do.
     """
 
@@ -95,8 +95,10 @@ class OpenTurn:
 
     @property
     def reply(self) -> SessionMessage:
-        """The turn's last message: the stored answer, in a turn that is complete."""
-        return self.messages[-1]
+        """The stored answer: the last message that was not sent, or the last where all were."""
+        sent = (MessageRole.USER, MessageRole.SYSTEM)
+        answers = (each for each in reversed(self.messages) if each.role not in sent)
+        return next(answers, self.messages[-1])
 
     async def history(self) -> list[SessionMessage]:
         """The window before this turn: what a provider or a chain is to know of it all.

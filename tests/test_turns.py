@@ -312,6 +312,35 @@ class TestAgain:
         async with await session.begin_turn(shots, idempotency_key="k") as turn:
             assert [m.text for m in turn.messages] == ["2+2?", "4", "3+3?"]
 
+    @pytest.mark.parametrize("way", ["sent", "streamed"])
+    @pytest.mark.parametrize("key", ["k", None], ids=["with a key", "without"])
+    async def test_what_was_only_recorded_is_answered(self, session, mock, turns, key, way):
+        asked = user("x")
+        await session.record(asked, idempotency_key=key)
+        if way == "sent":
+            answer = await session.send_message(asked, idempotency_key=key)
+        else:
+            stream = session.stream_message(asked, idempotency_key=key)
+            answer = [event.message async for event in stream][-1]
+        assert (answer.role, answer.text) == ("assistant", "You said: x")
+        assert await session.send_message(asked, idempotency_key=key) == answer
+        assert await session.record(asked, idempotency_key=key)
+        assert await turns(session) == ["complete"]
+        assert len(mock.requests) == 1
+
+    async def test_a_reply_that_was_removed_is_generated_anew(self, session, mock, texts):
+        asked = user("x")
+        await session.send_message(asked)
+        await session.edit_messages(expected_revision=session.revision, remove=[2])
+        assert (await session.send_message(asked)).text == "You said: x"
+        assert await texts(session) == ["x", "You said: x"]
+        assert len(mock.requests) == 2
+
+    async def test_the_answer_to_the_first_of_several_is_not_the_last_of_them(self, session):
+        first = user("x")
+        await session.record([first, reply("y"), user("z")])
+        assert (await session.send_message(first)).text == "y"
+
     async def test_a_stored_message_before_a_new_one_does_not_swallow_it(self, session, texts):
         old = user("old")
         await session.record(old)

@@ -361,9 +361,13 @@ class InMemorySessionStorage(ISessionStorage):
             fresh = rules.new_messages(session_id, messages, _stored(log, messages))
             rules.check_begins(session_id, messages)
             known = log.known_turn(key, None if fresh else messages[-1])
-            outcome = None if known is None else rules.check_known(known, key, log.record)
-            if known is not None and outcome == "replay":
-                return TurnStart(log.record, log.of_turn(known.turn), replayed=True)
+            outcome, asked = None, 0
+            if known is not None:
+                begun, stored = log.of_turn(known.turn), _stored(log, messages).values()
+                asked = rules.last_begun(len(messages), stored, known.turn)
+                outcome = rules.check_begun(known, key, log.record, begun, asked)
+                if outcome == "replay":
+                    return TurnStart(log.record, begun, replayed=True)
             log.make_free(expected_revision)
             held: dict[str, Any] = {
                 "turn_token": lease.token,
@@ -371,8 +375,7 @@ class InMemorySessionStorage(ISessionStorage):
                 "turn_expires": _now() + int(lease.seconds * 1_000_000),
             }
             if known is not None and outcome == "resume":
-                stored = _stored(log, messages).values()
-                log.drop_reply(known.turn, rules.last_begun(len(messages), stored, known.turn))
+                log.drop_reply(known.turn, asked)
                 log.move(turn_id=known.turn, **held)
                 log.note(known.turn, TurnStatus.OPEN)
                 return TurnStart(log.record, log.of_turn(known.turn))

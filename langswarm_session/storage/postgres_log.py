@@ -479,12 +479,16 @@ async def begin_turn(
         "turn_expires": log.now + int(lease.seconds * 1_000_000),
     }
     known = await log.known_turn(batch, key)
-    outcome = None if known is None else rules.check_known(known, key, log.record)
-    if known is not None and outcome == "replay":
-        return TurnStart(log.record, await log.select_turn(known.turn), replayed=True)
+    outcome, asked = None, 0
+    if known is not None:
+        begun = await log.select_turn(known.turn)
+        asked = rules.last_begun(len(messages), batch.stored.values(), known.turn)
+        outcome = rules.check_begun(known, key, log.record, begun, asked)
+        if outcome == "replay":
+            return TurnStart(log.record, begun, replayed=True)
     await log.make_free(expected_revision)
     if known is not None and outcome == "resume":
-        return await _resume(log, messages, known.turn, held)
+        return await _resume(log, known.turn, asked, held)
     turn = log.record.last_seq + 1
     turns = log.record.turn_count + 1
     log.add(len(batch.messages), batch.sums, turn_id=turn, turn_count=turns, **held)
@@ -494,12 +498,9 @@ async def begin_turn(
     return TurnStart(await log.save(), stored, added=len(batch.messages))
 
 
-async def _resume(
-    log: Log, messages: Sequence[SessionMessage], turn: int, held: dict[str, Any]
-) -> TurnStart:
-    """Open again a turn that ended early, with what it began with."""
-    stored = (await log.select_stored(messages)).values()
-    await log.drop_reply(turn, rules.last_begun(len(messages), stored, turn))
+async def _resume(log: Log, turn: int, asked: int, held: dict[str, Any]) -> TurnStart:
+    """Open again a turn that has no whole reply, with what it began with."""
+    await log.drop_reply(turn, asked)
     log.add(0, turn_id=turn, **held)
     await log.save_status(turn, TurnStatus.OPEN)
     return TurnStart(await log.save(), await log.select_turn(turn))

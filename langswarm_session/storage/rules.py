@@ -177,6 +177,52 @@ def check_known(
     check_digest(known, key, record)
     if known.status is TurnStatus.COMPLETE:
         return "replay"
+    return _again(known, key, record)
+
+
+def check_begun(
+    known: KnownTurn,
+    key: IdempotencyKey | None,
+    record: SessionRecord,
+    turn: Sequence[SessionMessage],
+    asked: int,
+) -> Literal["replay", "resume", "anew"]:
+    """What to do about a turn that was begun before, when it is begun again to be answered.
+
+    Args:
+        turn: Its messages.
+        asked: The number of the last one that it is known to have begun with; see `last_begun`.
+
+    Returns:
+        As `check_known`, but a complete turn without a reply, as one that was only recorded, is
+        none to be replayed.
+
+    Raises:
+        IdempotencyConflictError, MessageConflictError: As `check_known` does.
+    """
+    outcome = check_known(known, key, record)
+    if outcome == "replay" and not _has_reply(turn, asked):
+        return _again(known, key, record)
+    return outcome
+
+
+def _has_reply(turn: Sequence[SessionMessage], asked: int) -> bool:
+    """Whether a turn has an assistant's message at its end, or behind what it began with."""
+    return any(
+        message.role is MessageRole.ASSISTANT
+        and ((message.seq or 0) > asked or message is turn[-1])
+        for message in turn
+    )
+
+
+def _again(
+    known: KnownTurn, key: IdempotencyKey | None, record: SessionRecord
+) -> Literal["resume", "anew"]:
+    """How a turn that nothing can be replayed of begins again.
+
+    Raises:
+        MessageConflictError: If only the message's id led to the turn, and others followed it.
+    """
     if known.is_last:
         return "resume"
     if key is None or known.digest is None:

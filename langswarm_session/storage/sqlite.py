@@ -301,16 +301,16 @@ class SQLiteSessionStorage(ISessionStorage):
             known = log.known_turn(connection, record, place, batch, key)
             if known is None:
                 return None
-            outcome = rules.check_known(known, key, record)
+            begun = log.select_turn(connection, place, known.turn)
+            stored = log.select_stored(connection, place, messages).values()
+            asked = rules.last_begun(len(messages), stored, known.turn)
+            outcome = rules.check_begun(known, key, record, begun, asked)
             if outcome == "replay":
-                complete = log.select_turn(connection, place, known.turn)
-                return TurnStart(record, complete, replayed=True)
+                return TurnStart(record, begun, replayed=True)
             if outcome == "anew":
                 return None
             log.make_free(connection, record, place, expected_revision)
-            stored = log.select_stored(connection, place, messages).values()
-            last = rules.last_begun(len(messages), stored, known.turn)
-            dropped = log.drop_reply(connection, place, known.turn, last)
+            dropped = log.drop_reply(connection, place, known.turn, asked)
             counted = (log.now(), 0, -dropped, 0, 0, 0, 0)
             values = (*counted, known.turn, *held)
             record, place = log.update_free(connection, log.RESUME, values, session_id, None)

@@ -181,12 +181,43 @@ class Session:
                     return turn
         return None
 
-    def known(self, turn: int, key: IdempotencyKey | None) -> str:
-        """What to do about a turn that was begun before: replay, resume, or begin anew."""
+    def asked(self, turn: int, messages: Sequence[SessionMessage]) -> int:
+        """The number of the last message that a turn began with, if it began with these."""
+        ids = {message.id for message in messages}
+        ours = [each.seq or 0 for each in self.of_turn(turn) if each.id in ids]
+        elsewhere = len([each for each in self.log if each.id in ids]) - len(ours)
+        return max([turn + len(messages) - elsewhere - 1, *ours])
+
+    def replies(self, turn: int, asked: int) -> list[SessionMessage]:
+        """The assistant's messages of a turn behind what it began with."""
+        return [
+            each
+            for each in self.of_turn(turn)
+            if (each.seq or 0) > asked and each.role is MessageRole.ASSISTANT
+        ]
+
+    def is_answered(self, turn: int, messages: Sequence[SessionMessage]) -> bool:
+        """Whether a turn that began with these has a reply, or ends with one."""
+        ends_with_one = any(each.role is MessageRole.ASSISTANT for each in self.of_turn(turn)[-1:])
+        return ends_with_one or bool(self.replies(turn, self.asked(turn, messages)))
+
+    def known(
+        self,
+        turn: int,
+        key: IdempotencyKey | None,
+        to_answer: Sequence[SessionMessage] | None = None,
+    ) -> str:
+        """What to do about a turn that was begun before: replay, resume, or begin anew.
+
+        Args:
+            to_answer: What it is begun with again; None where it is only recorded.
+        """
         note = self.notes[turn]
         if key is not None and note.key is not None and note.key.digest != key.digest:
             raise Refusal(IdempotencyConflictError)
-        if note.status is TurnStatus.COMPLETE:
+        if note.status is TurnStatus.COMPLETE and (
+            to_answer is None or self.is_answered(turn, to_answer)
+        ):
             return "replay"
         if self.log[-1].turn_id == turn:
             return "resume"
@@ -307,14 +338,14 @@ class Record:
         found = self.find(session, user)
         refusals = found.refusals(None, revision)
         turn = found.with_key(key)
-        if turn is not None and found.known(turn, key) == "replay":
+        if turn is not None and found.known(turn, key, messages) == "replay":
             others = refusals | {MessageConflictError}
             return Result(found.of_turn(turn), replayed=True, or_refused=frozenset(others))
         new = self._fresh(found, messages, refusals)
         if turn is None and not new:
             turn = found.stored(messages)[-1].turn_id
         try:
-            step = "anew" if turn is None else found.known(turn, key)
+            step = "anew" if turn is None else found.known(turn, key, messages)
         except Refusal as refusal:
             raise Refusal(*refusal.reasons, *refusals) from None
         if turn is not None and step == "replay":
@@ -402,16 +433,9 @@ class Record:
 
     def _resume(self, found: Session, turn: int, messages: Sequence[SessionMessage]) -> None:
         """Open a turn again with what it began with: what there was of a reply goes."""
-        ids = {message.id for message in messages}
-        ours = [each.seq or 0 for each in found.of_turn(turn) if each.id in ids]
-        elsewhere = len([each for each in found.log if each.id in ids]) - len(ours)
-        asked = max([turn + len(messages) - elsewhere - 1, *ours])
-        replies = [
-            each.seq or 0
-            for each in found.of_turn(turn)
-            if (each.seq or 0) > asked and each.role is MessageRole.ASSISTANT
-        ]
+        replies = found.replies(turn, found.asked(turn, messages))
         if replies:
-            found.log = [each for each in found.log if (each.seq or 0) < min(replies)]
+            first = replies[0].seq or 0
+            found.log = [each for each in found.log if (each.seq or 0) < first]
         found.notes[turn].status, found.notes[turn].error = TurnStatus.OPEN, None
         found.revision += 1

@@ -16,7 +16,7 @@ from langswarm_session.errors import (
     TurnLostError,
 )
 from langswarm_session.interfaces import ISessionStorage
-from langswarm_session.models import SessionMessage, TokenUsage, Turn, TurnStatus
+from langswarm_session.models import MessageRole, SessionMessage, TokenUsage, Turn, TurnStatus
 from langswarm_session.records import IdempotencyKey, Lease, TurnEnd, TurnStart
 from langswarm_session.testing.making import (
     cancelled,
@@ -375,6 +375,82 @@ class TurnTests(StorageTests):
         await storage.create_session(new_session("s"))
         await _failed_turn(storage, [user("noted")], key=key, end=completed)
         await _is_one_answered_turn(storage, ["noted"])
+
+    @pytest.mark.parametrize("key", [KEY, None], ids=["by key", "by message"])
+    @pytest.mark.parametrize("way", ["appended", "completed"])
+    async def test_a_complete_turn_that_nobody_answered_is_resumed(
+        self, storage: ISessionStorage, key: IdempotencyKey | None, way: str
+    ) -> None:
+        """What was only stored can be answered; to store it once more adds nothing."""
+        await storage.create_session(new_session("s"))
+        asked = [user("2+2?"), reply("4"), user("3+3?")]
+        if way == "appended":
+            await storage.append("s", asked, key=key)
+        else:
+            begun = lease()
+            await storage.begin_turn("s", asked, begun, key=key)
+            await storage.end_turn("s", completed(begun), [])
+        again = await storage.append("s", asked, key=key)
+        assert (again.messages, again.added) == (placed(asked), 0)
+        for end, left in ((failed, [reply("hal")]), (completed, [reply("6")])):
+            begun = lease()
+            start = await storage.begin_turn("s", asked, begun, key=key)
+            assert (start.messages, start.replayed, start.added) == (placed(asked), False, 0)
+            assert (start.record.turn_id, start.record.turn_count) == (1, 1)
+            assert [turn.status for turn in await storage.get_turns("s")] == [TurnStatus.OPEN]
+            await storage.end_turn("s", end(begun), left)
+        await _is_one_answered_turn(storage, ["2+2?", "4", "3+3?", "6"])
+        assert (await storage.begin_turn("s", asked, lease(), key=key)).replayed
+
+    async def test_a_question_whose_reply_was_removed_is_asked_again(
+        self, storage: ISessionStorage
+    ) -> None:
+        """As is done to have another reply."""
+        await storage.create_session(new_session("s"))
+        asked = user("asked")
+        await _failed_turn(storage, [asked, reply("dull")], key=KEY, end=completed)
+        revision = (await storage.get_session("s")).revision
+        await storage.edit_messages("s", expected_revision=revision, remove=[2])
+        begun = lease()
+        start = await storage.begin_turn("s", [asked], begun)
+        assert (texts(start.messages), start.replayed) == (["asked"], False)
+        await storage.end_turn("s", completed(begun), [reply("better")])
+        await _is_one_answered_turn(storage, ["asked", "better"])
+
+    async def test_what_was_stored_and_others_followed_is_not_resumed(
+        self, storage: ISessionStorage
+    ) -> None:
+        """With its key it is begun anew, and by its message it is refused."""
+        await storage.create_session(new_session("s"))
+        noted = user("noted")
+        await storage.append("s", [noted], key=KEY)
+        await storage.append("s", [user("between")])
+        before = await everything(storage, "s")
+        with pytest.raises(MessageConflictError):
+            await storage.begin_turn("s", [noted], lease())
+        assert await everything(storage, "s") == before
+        start = await storage.begin_turn("s", [user("noted")], lease(), key=KEY)
+        assert [(each.text, each.turn_id) for each in start.messages] == [("noted", 3)]
+
+    async def test_a_turn_that_a_tool_ended_is_answered(self, storage: ISessionStorage) -> None:
+        """What it did is not done twice, though the last word is not the assistant's."""
+        await storage.create_session(new_session("s"))
+        result = SessionMessage(role=MessageRole.TOOL, content="booked")
+        log = [user("book it"), reply("calling"), result]
+        await _failed_turn(storage, log, key=KEY, end=completed)
+        start = await storage.begin_turn("s", [user("book it")], lease(), key=KEY)
+        assert (start.replayed, start.messages) == (True, placed(log))
+
+    async def test_a_result_that_was_only_stored_is_answered(
+        self, storage: ISessionStorage
+    ) -> None:
+        """The call before it is no reply to it."""
+        await storage.create_session(new_session("s"))
+        result = SessionMessage(role=MessageRole.TOOL, content="found")
+        log = [user("look"), reply("calling"), result]
+        await storage.append("s", log)
+        start = await storage.begin_turn("s", [result], lease())
+        assert (start.replayed, start.messages) == (False, placed(log))
 
     async def test_what_began_a_turn_is_never_dropped(self, storage: ISessionStorage) -> None:
         """Not even where a reply began it, as in a log that came from elsewhere."""

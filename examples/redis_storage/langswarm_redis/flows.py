@@ -76,9 +76,13 @@ async def begin_turn(
         return TurnStart(record, _in_order(messages, stored), added=len(messages))
     fresh = rules.new_messages(record.session_id, messages, stored)
     known = await session.known_turn(key, None if fresh else stored[messages[-1].id])
-    outcome = None if known is None else rules.check_known(known, key, record)
-    if known is not None and outcome == "replay":
-        return TurnStart(record, await session.turn(known.turn), replayed=True)
+    outcome, asked = None, 0
+    if known is not None:
+        begun = await session.turn(known.turn)
+        asked = rules.last_begun(len(messages), stored.values(), known.turn)
+        outcome = rules.check_begun(known, key, record, begun, asked)
+        if outcome == "replay":
+            return TurnStart(record, begun, replayed=True)
     await _make_free(session, expected_revision)
     held: dict[str, Any] = {
         "turn_token": lease.token,
@@ -86,22 +90,16 @@ async def begin_turn(
         "turn_expires": session.now + int(lease.seconds * 1_000_000),
     }
     if known is not None and outcome == "resume":
-        return await _resume(session, known.turn, len(messages), stored, held)
+        return await _resume(session, known.turn, asked, held)
     turn = session.record.last_seq + 1
     await _begin(session, fresh, TurnStatus.OPEN, key, turn_id=turn, **held)
     appended = await _stored(session, messages, stored, fresh, turn)
     return TurnStart(appended.record, appended.messages, added=len(fresh))
 
 
-async def _resume(
-    session: Session,
-    turn: int,
-    given: int,
-    stored: dict[str, SessionMessage],
-    held: dict[str, Any],
-) -> TurnStart:
-    """Open again a turn that ended early, with what it began with."""
-    after = max(turn, rules.last_begun(given, stored.values(), turn) + 1)
+async def _resume(session: Session, turn: int, asked: int, held: dict[str, Any]) -> TurnStart:
+    """Open again a turn that has no whole reply, with what it began with."""
+    after = max(turn, asked + 1)
     rest = [each for each in await session.turn(turn) if (each.seq or 0) >= after]
     while rest and rest[0].role is not MessageRole.ASSISTANT:
         del rest[0]
