@@ -22,7 +22,7 @@ _CLEANED = 1_000
 _AT_ONCE = 50
 """How many of them it archives at the same time."""
 
-_LEFT_ALONE = (RevisionConflictError, SessionNotFoundError)
+LEFT_ALONE = (RevisionConflictError, SessionNotFoundError)
 """What tells a cleanup that a session is inactive no more, or gone."""
 
 
@@ -75,7 +75,7 @@ async def _archive(manager: SessionManager, records: Sequence[SessionRecord]) ->
         return_exceptions=True,
     )  # fmt: skip
     for outcome in outcomes:
-        if outcome is not None and not isinstance(outcome, _LEFT_ALONE):
+        if outcome is not None and not isinstance(outcome, LEFT_ALONE):
             raise outcome
     return outcomes.count(None)
 

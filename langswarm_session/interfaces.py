@@ -227,8 +227,14 @@ class ISessionStorage(ABC):
         """
 
     @abstractmethod
-    async def delete_session(self, session_id: str) -> None:
-        """Remove the session and all it holds for good, an open turn too."""
+    async def delete_session(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> None:
+        """Remove the session and all it holds for good, an open turn too.
+
+        Raises:
+            RevisionConflictError: If its revision is not the expected one.
+        """
 
     @abstractmethod
     async def append(

@@ -40,7 +40,7 @@ from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
 from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
-from langswarm_session.storage.rules import not_found
+from langswarm_session.storage.rules import check_revision, not_found
 
 if TYPE_CHECKING:
     from langswarm_session.erasing import ErasureReport
@@ -336,7 +336,12 @@ class SessionManager(ISessionManager):
         await (await self.get_session(session_id, user_id=user_id)).archive()
 
     async def delete_session(
-        self, session_id: str, *, user_id: str | None = None, at_providers: bool = True
+        self,
+        session_id: str,
+        *,
+        user_id: str | None = None,
+        at_providers: bool = True,
+        expected_revision: int | None = None,
     ) -> None:
         """Remove a session and all it holds for good, at the providers too if they keep any of it.
 
@@ -344,17 +349,20 @@ class SessionManager(ISessionManager):
             session_id: The session.
             user_id: Whose it must be.
             at_providers: Whether the providers' copies are removed as well.
+            expected_revision: Remove nothing unless the session is at this revision.
 
         Raises:
             SessionNotFoundError: If there is none.
+            RevisionConflictError: If the revision is another.
             ProviderSessionError: If the provider could not; then nothing was removed here either.
         """
         from langswarm_session.erasing import forget_at_providers
 
         session = await self.get_session(session_id, user_id=user_id)
+        check_revision(session._record, expected_revision)
         if at_providers:
             await forget_at_providers(session)
-        await self._storage.delete_session(session_id)
+        await self._storage.delete_session(session_id, expected_revision=expected_revision)
         await self._pipeline.deleted(session)
 
     async def erase_user(

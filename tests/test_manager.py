@@ -321,6 +321,17 @@ class TestDelete:
         with pytest.raises(SessionNotFoundError):
             await manager.get_session(session.session_id)
 
+    async def test_what_was_written_to_since_stays(self, manager, session, mock, texts):
+        native = await mock.create_provider_session("user123")
+        await session.update_context(provider_session_id=native)
+        seen = session.revision
+        await session.record(SessionMessage(role="user", content="x"))
+        with pytest.raises(RevisionConflictError):
+            await manager.delete_session(session.session_id, expected_revision=seen)
+        assert await texts(session) == ["x"]
+        assert await mock.get_provider_session(native)
+        await manager.delete_session(session.session_id, expected_revision=session.revision)
+
     async def test_while_a_turn_runs(self, manager, session, gated):
         sending = asyncio.create_task(session.send_message("x"))
         await gated.asked.wait()

@@ -9,7 +9,8 @@ from langswarm_session.cli.describe import local_time
 from langswarm_session.cli.outcome import ExitCode
 from langswarm_session.cli.output import to_json, write_line
 from langswarm_session.cli.tables import note, print_table
-from langswarm_session.errors import SessionError, SessionNotFoundError
+from langswarm_session.errors import SessionError
+from langswarm_session.inactivity import LEFT_ALONE
 from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionStatus, utc_now
 from langswarm_session.session import BaseSession
@@ -48,17 +49,34 @@ async def cleanup(manager: SessionManager, wish: Wish, *, as_json: bool) -> Exit
         return await _show(manager, wish, as_json=as_json)
     done, failed = 0, list[tuple[str, SessionError]]()
     async for session in manager.iter_inactive_sessions(wish.hours, status=wish.status):
-        if wish.delete and is_running(session):
-            continue
         try:
-            await (manager.delete_session(session.session_id) if wish.delete else session.archive())
-            done += 1
-        except SessionNotFoundError:  # somebody else was quicker
+            done += await _clean(manager, session, delete=wish.delete)
+        except LEFT_ALONE:
             continue
         except SessionError as error:
             failed.append((session.session_id, error))
     _report(done, failed, "deleted" if wish.delete else "archived", as_json=as_json)
     return ExitCode.FAILED if failed else ExitCode.OK
+
+
+async def _clean(manager: SessionManager, session: BaseSession, *, delete: bool) -> bool:
+    """Archive or delete a session that is as it was listed.
+
+    Returns:
+        Whether it was.
+
+    Raises:
+        SessionError: Of `LEFT_ALONE`, if it was written to since, or is gone; or any other.
+    """
+    listed = session.revision
+    if not delete:
+        await session.archive(expected_revision=listed)
+        return True
+    await session.refresh()  # the lease of a turn is renewed without a new revision
+    if is_running(session):
+        return False
+    await manager.delete_session(session.session_id, expected_revision=listed)
+    return True
 
 
 def is_running(session: BaseSession) -> bool:

@@ -296,10 +296,14 @@ class InMemorySessionStorage(ISessionStorage):
             log.record = record._replace(**values)
             return log.record
 
-    async def delete_session(self, session_id: str) -> None:
+    async def delete_session(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> None:
         """See `ISessionStorage.delete_session`."""
         with self._lock:
-            user_id = self._log(session_id).record.user_id
+            record = self._log(session_id).record
+            rules.check_revision(record, expected_revision)
+            user_id = record.user_id
             del self._logs[session_id], self._by_user[user_id][session_id]
             if not self._by_user[user_id]:
                 del self._by_user[user_id]

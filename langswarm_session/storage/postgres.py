@@ -290,11 +290,15 @@ class PostgresSessionStorage(ISessionStorage):
         return await self._engine.transact(job)
 
     @names_session
-    async def delete_session(self, session_id: str) -> None:
+    async def delete_session(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> None:
         """See `ISessionStorage.delete_session`."""
 
         async def job(connection: Connection) -> None:
-            await (await self._load(connection, session_id)).remove()
+            session = await self._load(connection, session_id)
+            rules.check_revision(session.record, expected_revision)
+            await session.remove()
 
         await self._engine.transact(job)
 

@@ -200,11 +200,14 @@ class SQLiteSessionStorage(ISessionStorage):
         return await self._engine.write(job)
 
     @names_session
-    async def delete_session(self, session_id: str) -> None:
+    async def delete_session(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> None:
         """See `ISessionStorage.delete_session`."""
 
         def job(connection: sqlite3.Connection) -> None:
-            place = log.place_of(connection, session_id)
+            record, place = log.load(connection, session_id)
+            rules.check_revision(record, expected_revision)
             connection.execute("DELETE FROM messages WHERE session = ?", (place,))
             connection.execute("DELETE FROM turns WHERE session = ?", (place,))
             connection.execute("DELETE FROM sessions WHERE key = ?", (place,))

@@ -245,9 +245,10 @@ class Record:
             raise Refusal(SessionExistsError)
         self.sessions[session] = Session(user)
 
-    def delete(self, session: str) -> None:
+    def delete(self, session: str, revision: int | None) -> None:
         """As `ISessionStorage.delete_session`."""
-        self.find(session)
+        if revision not in (None, self.find(session).revision):
+            raise Refusal(RevisionConflictError)
         del self.sessions[session]
 
     def update(

@@ -175,11 +175,13 @@ class StorageMachine(SideBySide):
             lambda storage: storage.create_session(new_session(session, user)),
         )
 
-    @rule(session=sessions)
-    def delete(self, session: str) -> None:
+    @rule(session=sessions, kind=revisions)
+    def delete(self, session: str, kind: str | None) -> None:
         """Delete a session."""
+        revision = self.revision(session, kind)
         self.same(
-            lambda: self.record.delete(session), lambda storage: storage.delete_session(session)
+            lambda: self.record.delete(session, revision),
+            lambda storage: storage.delete_session(session, expected_revision=revision),
         )
 
     @rule(session=sessions, user=users, at=st.none() | st.integers(0, 12), copy=sessions)

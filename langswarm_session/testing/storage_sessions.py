@@ -329,6 +329,18 @@ class SessionTests(StorageTests):
             await storage.get_messages("s")
         assert await everything(storage, "other") == before
 
+    async def test_deleting_may_name_the_revision(self, storage: ISessionStorage) -> None:
+        """What was written to since it was looked at stays as it is."""
+        listed = await storage.create_session(new_session("s"))
+        written = (await storage.append("s", [user("I am back")])).record
+        before = await everything(storage, "s")
+        with pytest.raises(RevisionConflictError) as caught:
+            await storage.delete_session("s", expected_revision=listed.revision)
+        assert caught.value.session_id == "s"
+        assert await everything(storage, "s") == before
+        await storage.delete_session("s", expected_revision=written.revision)
+        assert await _listed(storage) == []
+
     async def test_a_deleted_id_may_be_used_again(self, storage: ISessionStorage) -> None:
         """The new session knows nothing of the old one's messages, keys and turns."""
         message, key = user("old"), IdempotencyKey("key", "digest")

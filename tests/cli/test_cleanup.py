@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from langswarm_session import SessionManager, SessionMessage
+from langswarm_session import ISessionLifecycleHook, SessionManager, SessionMessage
+from langswarm_session.cli.cleanup import Wish, cleanup
 from langswarm_session.records import Lease
 
 
@@ -85,6 +86,52 @@ def test_what_a_provider_cannot_delete_is_told(cli, fill):
     assert result.exit_code == 1
     assert "error: session 'odd'" in result.stderr
     assert result.stdout == "2 sessions deleted\n"
+
+
+@pytest.mark.parametrize("delete", [False, True], ids=["archiving", "deleting"])
+def test_what_is_written_to_meanwhile_is_left_alone(fill, capsys, delete):
+    class Returning(ISessionLifecycleHook):
+        """Somebody who goes on with one session while another is cleaned up."""
+
+        went_on: str | None = None
+
+        async def go_on(self, session):
+            if self.went_on is None:
+                self.went_on = "a" if session.session_id == "b" else "b"
+                other = await session.manager.get_session(self.went_on)
+                await other.record(SessionMessage(role="user", content="I am back"))
+
+        on_session_archived = on_session_deleted = go_on
+
+    async def work(manager: SessionManager) -> None:
+        await manager.delete_session("running")
+        await (await manager.get_session("b")).set_status("active")
+        manager.add_global_hook(hook := Returning())
+        await cleanup(manager, Wish(hours=0, delete=delete, dry_run=False), as_json=False)
+        left = {each.session_id async for each in manager.iter_sessions(status="active")}
+        assert left == {"kept", hook.went_on}
+
+    fill(work)
+    assert capsys.readouterr().out == f"1 sessions {'deleted' if delete else 'archived'}\n"
+
+
+def test_a_turn_that_goes_on_is_left_alone(fill, capsys):
+    """Its lease had run out by the time of the listing, and was renewed since."""
+
+    class Renewing(ISessionLifecycleHook):
+        async def on_session_deleted(self, session):
+            await session.manager.storage.renew_turns({"token": "running"}, 3600)
+
+    async def work(manager: SessionManager) -> None:
+        await manager.storage.renew_turns({"token": "running"}, 0)
+        newest = await manager.get_session("a")
+        await newest.record(SessionMessage(role="user", content="so that it comes first"))
+        manager.add_global_hook(Renewing())
+        await cleanup(manager, Wish(hours=0, delete=True, dry_run=False), as_json=False)
+        assert await manager.get_session("running")
+
+    fill(work)
+    assert capsys.readouterr().out == "2 sessions deleted\n"
 
 
 @pytest.mark.parametrize("options", [("--inactive-hours", "-1"), ("--inactive-hours", "x")])

@@ -148,12 +148,15 @@ class RedisSessionStorage(ISessionStorage):
             lambda session: flows.update(session, changes, expected_revision),
         )
 
-    async def delete_session(self, session_id: str) -> None:
+    async def delete_session(
+        self, session_id: str, *, expected_revision: int | None = None
+    ) -> None:
         """See `ISessionStorage.delete_session`."""
         place, tried = self._place(session_id), False
 
         async def remove(session: Session) -> None:
             nonlocal tried
+            rules.check_revision(session.record, expected_revision)
             tried = True
             await session.remove()
 
