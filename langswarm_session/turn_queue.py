@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 
 from langswarm_session.errors import SessionBusyError
@@ -13,8 +15,57 @@ from langswarm_session.errors import SessionBusyError
 _queues: weakref.WeakSet[TurnQueue] = weakref.WeakSet()
 
 
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where somebody waits.
+
+    Attributes:
+        loop: Whose event loop it is.
+        granted: Done when the session is theirs.
+        is_called: Whether the loop, when it runs again, will look whether the session is free.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    granted: asyncio.Future[None]
+    is_called: bool = False
+
+    def call(self, what: Callable[..., None], *args: object) -> bool:
+        """Let the loop do something; whether it still can."""
+        try:
+            self.loop.call_soon_threadsafe(what, *args)
+        except RuntimeError:  # it was closed
+            return False
+        return True
+
+
+@dataclass(slots=True)
+class _Line:
+    """Who has a session, and who waits for it."""
+
+    is_taken: bool = True
+    places: list[_Place] = field(default_factory=list)
+
+    def grant_next(self) -> bool:
+        """Give the session to the first whose loop runs; whether there is one."""
+        for place in self.places:
+            if place.loop.is_running() and place.call(_grant, place.granted):
+                self.places.remove(place)
+                return True
+        return False
+
+    def call_others(self, look: Callable[[_Place], None]) -> None:
+        """Let those whose loops do not run look for themselves when they do."""
+        # Where a loop was closed nobody waits any more.
+        self.places = [place for place in self.places if not place.loop.is_closed()]
+        for place in self.places:
+            place.is_called = place.is_called or place.call(look, place)
+
+
 class TurnQueue:
-    """Lets one at a time have a session, first come first served, over threads and event loops."""
+    """Lets one at a time have a session, first come first served, over threads and event loops.
+
+    A loop that does not run holds up nobody: those who wait there are passed over until it does.
+    """
 
     def __init__(self) -> None:
         self._forget()
@@ -22,7 +73,7 @@ class TurnQueue:
 
     def _forget(self) -> None:
         self._lock = Lock()
-        self._waiting: dict[str, deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
+        self._lines: dict[str, _Line] = {}
 
     async def acquire(self, session_id: str, seconds: float | None) -> None:
         """Wait for the session.
@@ -35,21 +86,20 @@ class TurnQueue:
             SessionBusyError: If the time is over.
         """
         with self._lock:
-            queue = self._waiting.get(session_id)
-            if queue is None:
-                self._waiting[session_id] = deque()
+            line = self._lines.get(session_id)
+            if line is None or not line.is_taken:
+                self._lines.setdefault(session_id, _Line()).is_taken = True
                 return
             loop = asyncio.get_running_loop()
-            place = loop.create_future()
-            entry = (loop, place)
-            queue.append(entry)
+            place = _Place(loop, loop.create_future())
+            line.places.append(place)
         try:
-            await asyncio.wait_for(asyncio.shield(place), seconds)
+            await asyncio.wait_for(asyncio.shield(place.granted), seconds)
         except BaseException as error:
             with self._lock:
-                granted = entry not in queue
+                granted = place not in line.places
                 if not granted:
-                    queue.remove(entry)
+                    line.places.remove(place)
             if granted:
                 self.release(session_id)
             if isinstance(error, TimeoutError):
@@ -63,15 +113,25 @@ class TurnQueue:
     def release(self, session_id: str) -> None:
         """Let the next one have the session. From any thread."""
         with self._lock:
-            queue = self._waiting[session_id]
-            while queue:
-                loop, place = queue.popleft()
-                try:
-                    loop.call_soon_threadsafe(_grant, place)
-                except RuntimeError:  # its loop was closed, so nobody waits there any more
-                    continue
-                return
-            del self._waiting[session_id]
+            line = self._lines.get(session_id)
+            if line is not None:  # it is the parent's, in a forked child that leaves its turn
+                self._pass_on(session_id, line)
+
+    def _pass_on(self, session_id: str, line: _Line) -> None:
+        line.is_taken = line.grant_next()
+        if line.is_taken:
+            return
+        line.call_others(partial(self._look, session_id))
+        if not line.places:
+            del self._lines[session_id]
+
+    def _look(self, session_id: str, place: _Place) -> None:
+        """Pass a free session on: a loop runs again."""
+        with self._lock:
+            place.is_called = False
+            line = self._lines.get(session_id)
+            if line is not None and place in line.places and not line.is_taken:
+                self._pass_on(session_id, line)
 
 
 def _grant(place: asyncio.Future[None]) -> None:

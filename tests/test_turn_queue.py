@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Awaitable
 
 import pytest
 
@@ -140,6 +141,66 @@ async def test_a_loop_that_was_closed_is_passed_over() -> None:
     abandoned.pop()._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+class Sleeping:
+    """An event loop on which somebody waits for a session, and which does not run just now."""
+
+    def __init__(self, queue: TurnQueue) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.waits = self.loop.create_task(queue.acquire("s", None))
+        self.run(asyncio.sleep(0))
+
+    def run(self, what: Awaitable[None]) -> None:
+        self.loop.run_until_complete(what)
+
+
+def test_a_loop_that_does_not_run_is_passed_over() -> None:
+    queue = TurnQueue()
+    asyncio.run(queue.acquire("s", None))
+    one, two = Sleeping(queue), Sleeping(queue)
+    for _ in range(3):
+        queue.release("s")
+        asyncio.run(queue.acquire("s", 0))
+
+    async def released_beside() -> None:
+        waits = await waiting(queue)
+        queue.release("s")
+        await waits
+
+    asyncio.run(released_beside())
+    for each in (one, two):  # nobody lost their place
+        queue.release("s")
+        each.run(each.waits)
+        each.loop.close()
+    queue.release("s")
+    assert queue._lines == {}
+
+
+def test_a_loop_that_runs_again_takes_no_session_that_is_taken() -> None:
+    queue = TurnQueue()
+    asyncio.run(queue.acquire("s", None))
+    sleeping = Sleeping(queue)
+    for _ in range(2):  # having looked in vain, it looks again
+        queue.release("s")
+        asyncio.run(queue.acquire("s", 0))
+        sleeping.run(asyncio.sleep(0))
+        assert not sleeping.waits.done()
+    queue.release("s")
+    sleeping.run(sleeping.waits)
+    sleeping.loop.close()
+
+
+def test_a_loop_that_is_closed_while_it_does_not_run_is_forgotten() -> None:
+    queue = TurnQueue()
+    asyncio.run(queue.acquire("s", None))
+    sleeping = Sleeping(queue)
+    queue.release("s")
+    sleeping.loop.close()
+    asyncio.run(queue.acquire("s", 0))
+    queue.release("s")
+    assert queue._lines == {}
+    sleeping.waits._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 def test_a_turn_may_be_released_from_any_thread() -> None:
     # Released from a thread without a loop.
     queue = TurnQueue()
@@ -193,4 +254,4 @@ async def test_nothing_is_kept_of_sessions_that_are_free() -> None:
         queue.release(str(number))
         await task
         queue.release(str(number))
-    assert queue._waiting == {}
+    assert queue._lines == {}
