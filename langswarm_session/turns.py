@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -67,6 +68,7 @@ class OpenTurn:
         self._session = session
         self._keyed = keyed
         self._open = False
+        self._pid = os.getpid()
         self._first_revision = 0
         self._partial: list[str] = []
         self._added = 0
@@ -210,7 +212,7 @@ class OpenTurn:
     ) -> None:
         if error is not None:
             await self._abandon(error)
-        elif self._open:
+        elif self._is_ours:
             try:
                 await self.complete()
             except BaseException as failure:
@@ -218,10 +220,15 @@ class OpenTurn:
                 raise
 
     def __del__(self) -> None:
-        if self._open and not sys.is_finalizing():
+        if self._is_ours and not sys.is_finalizing():
             logger.warning("session %r: a turn was dropped before its end", self.session_id)
             runtime = self._session._runtime
             blocking.start(runtime.end_dropped(self.session_id, self.token))
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it is for this process to end it: a forked child leaves it to its parent."""
+        return self._open and self._pid == os.getpid()
 
     async def _abandon(self, error: BaseException) -> None:
         if isinstance(error, Exception):
@@ -253,7 +260,7 @@ class OpenTurn:
         error: BaseException,
         reason: str,
     ) -> None:
-        if not self._open:
+        if not self._is_ours:
             return
         given = as_messages(messages, self.session_id)
         partial: list[SessionMessage] = []

@@ -4,6 +4,10 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -608,3 +612,41 @@ class TestEnter:
 
         await asyncio.create_task(later(), context=outside)
         assert await turns(session) == ["complete", "complete"]
+
+
+@pytest.mark.parametrize("how", ["sys.exit(0)", "raise ValueError", "pass"])
+def test_a_forked_child_that_leaves_a_turn_leaves_it_to_its_parent(tmp_path, how):
+    program = f"""
+        import asyncio, os, sys
+        from langswarm_session import SessionManager
+        parent = os.getpid()
+
+        async def main():
+            manager = SessionManager("sqlite", storage_config={{"db_path": sys.argv[1]}})
+            session = await manager.create_session("ann", "mock", "echo")
+            try:
+                async with await session.begin_turn("x") as turn:
+                    if child := os.fork():
+                        assert os.waitpid(child, 0)[1] == 0
+                    else:
+                        {how}
+                outcome = "left"
+            except BaseException as error:
+                outcome = type(error).__name__
+            if os.getpid() != parent:
+                print(outcome, flush=True)
+                os._exit(0)
+            print([turn.status.value for turn in await session.get_turns()], outcome)
+
+        asyncio.run(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "sessions.db")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    outcome = {"sys.exit(0)": "SystemExit", "raise ValueError": "ValueError", "pass": "left"}[how]
+    assert done.stdout.splitlines() == [outcome, "['complete'] left"], done.stderr
