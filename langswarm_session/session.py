@@ -171,7 +171,8 @@ class BaseSession(ISession):
             role: Who speaks, if the content is not a message already.
             metadata: JSON values to keep with the message.
             idempotency_key: A second call with the same key gives the stored reply; one whose
-                turn failed is tried again without storing the message twice.
+                turn failed, or was cancelled, is tried again without storing the message twice,
+                unless others followed it: then it is stored once more, behind them.
             wait: How long to wait for a turn that is running, in seconds, in place of the
                 manager's ``turn_wait``; 0 not to wait, None to wait for ever.
             **options: The provider's own (``temperature``, ``tools``...).
@@ -312,7 +313,10 @@ class BaseSession(ISession):
         return MessageList(await self._storage.get_messages(self.session_id, limit=limit))
 
     async def get_window(self) -> list[SessionMessage]:
-        """What of the log the next turn is to know, as of the last call: its window, oldest first.
+        """The window as of the last call, oldest first: what of the log is sent at the most.
+
+        A turn is sent the newest of it, so that with what the turn begins with it has no more than
+        the context's ``max_messages``.
 
         Raises:
             SessionNotFoundError, SessionStorageError
