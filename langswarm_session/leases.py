@@ -7,6 +7,7 @@ import logging
 import os
 import weakref
 from concurrent.futures import Future
+from contextvars import Context
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,10 @@ class LeaseKeeper:
             self._turns[turn.token] = turn
             if self._task is None or self._task.done() or self._pid != os.getpid():
                 self._pid = os.getpid()  # a forked child has no such task
-                self._task = blocking.start(self._renew())
+                # In a context of its own, which keeps nothing of the caller's.
+                self._task = Context().run(
+                    blocking.start, _renew(weakref.ref(self), self.seconds / 3)
+                )
 
     def remove(self, token: str) -> None:
         """Renew it no more."""
@@ -56,18 +60,37 @@ class LeaseKeeper:
             if self._task is not None:
                 self._task.cancel()
 
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self.seconds / 3)
-            with self._lock:
-                tokens = {token: turn.session_id for token, turn in self._turns.items()}
-                if not tokens:
-                    self._task = None
-                    return
-            try:
-                held = await self._storage.renew_turns(tokens, self.seconds)
-            except Exception:  # whatever a storage raises, the leases are worth another try
-                logger.warning("leases could not be renewed; trying again", exc_info=True)
-                continue
-            for token in tokens.keys() - held:
-                self.remove(token)
+    async def renew(self) -> bool:
+        """Renew them all, once.
+
+        Returns:
+            Whether there are any; if not, the next turn that is added begins anew.
+        """
+        with self._lock:
+            tokens = {token: turn.session_id for token, turn in self._turns.items()}
+            if not tokens:
+                self._task = None
+                return False
+        try:
+            held = await self._storage.renew_turns(tokens, self.seconds)
+        except Exception:  # whatever a storage raises, the leases are worth another try
+            logger.warning("leases could not be renewed; trying again", exc_info=True)
+            return True
+        for token in tokens.keys() - held:
+            self.remove(token)
+        return True
+
+
+async def _renew(reference: weakref.ref[LeaseKeeper], pause: float) -> None:
+    """Renew a keeper's leases for as long as it has any.
+
+    Args:
+        reference: The keeper. While this sleeps it does not keep it, and what it holds, alive.
+        pause: How long to sleep between two renewals, in seconds.
+    """
+    while True:
+        await asyncio.sleep(pause)
+        keeper = reference()
+        if keeper is None or not await keeper.renew():
+            return
+        del keeper

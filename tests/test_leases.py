@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from langswarm_session import InMemorySessionStorage, StorageBusyError
+from langswarm_session import InMemorySessionStorage, SessionManager, StorageBusyError
 from langswarm_session.leases import LeaseKeeper
 from langswarm_session.testing.making import lease, new_session, user
 
@@ -233,3 +234,24 @@ def test_a_forked_child_keeps_its_own_leases() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["{'parent'}", "{'child'}", "0"]
+
+
+def test_what_is_dropped_is_not_kept_until_the_next_renewal(storage: Storage) -> None:
+    keeper, turn = LeaseKeeper(storage, 3600), Turn("one")
+    add(keeper, turn)
+    keeper.remove("one")
+    dropped = weakref.ref(keeper)
+    del keeper
+    gc.collect()
+    assert dropped() is None
+
+
+def test_a_manager_is_not_kept_by_its_last_turn() -> None:
+    async def use() -> weakref.ref[Any]:
+        manager = SessionManager("memory", lease_seconds=3600)
+        await (await manager.create_session("ann", "mock", "echo")).send_message("x")
+        return weakref.ref(manager.storage)
+
+    dropped = asyncio.run(use())
+    gc.collect()
+    assert dropped() is None
