@@ -12,7 +12,7 @@
     │   └── NestedTurnError              a turn inside a turn of its session would wait for itself
     ├── TurnLostError                    the turn was taken over, so its result was not stored
     ├── RevisionConflictError            the session moved on since the revision the caller named
-    ├── MessageConflictError             this message id is stored already, with other content
+    ├── MessageConflictError             this message id is stored already, for another message
     ├── IdempotencyConflictError         this idempotency key was used for another message
     ├── MessageRefusedError              a middleware refused the message
     ├── MiddlewareError                  a middleware failed
@@ -128,7 +128,17 @@ class RevisionConflictError(SessionError):
 
 
 class MessageConflictError(SessionError):
-    """A message with this id is stored already, and its content differs."""
+    """A message with this id is stored already, and is another one.
+
+    Args:
+        message_id: The id, where it is known.
+    """
+
+    def __init__(
+        self, message: str, *, session_id: str | None = None, message_id: str | None = None
+    ) -> None:
+        super().__init__(message, session_id=session_id)
+        self.message_id = message_id
 
 
 class IdempotencyConflictError(SessionError):

@@ -63,6 +63,11 @@ def text_message(
     )
 
 
+def renamed(message: SessionMessage) -> SessionMessage:
+    """The message under a new id."""
+    return message.model_copy(update={"id": new_id()})
+
+
 def check_sent(message: SessionMessage, session_id: str) -> SessionMessage:
     """A message to be answered, as it is.
 

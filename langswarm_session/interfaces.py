@@ -304,7 +304,7 @@ class ISessionStorage(ABC):
 
         Raises:
             TurnLostError: If the lease is not held any more.
-            MessageConflictError: If a message id is stored with other content.
+            MessageConflictError: If a message id is stored with other content, or in another turn.
         """
 
     @abstractmethod

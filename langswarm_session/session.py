@@ -14,7 +14,13 @@ from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
 from langswarm_session.checks import check_id, check_limit, check_name, check_seconds, check_status
 from langswarm_session.errors import InvalidInputError, SessionError
-from langswarm_session.given import check_sent, key_of, make_message, texts_or_messages
+from langswarm_session.given import (
+    check_sent,
+    key_of,
+    make_message,
+    renamed,
+    texts_or_messages,
+)
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.kept_window import KeptWindow
 from langswarm_session.models import (
@@ -629,7 +635,9 @@ class BaseSession(ISession):
     ) -> OpenTurn:
         message = make_message(content, role, session_id=self.session_id, metadata=metadata)
         sent = check_sent(message, self.session_id)
-        return await self._begin_with([sent], idempotency_key, wait)
+        turn = await self._begin_with([sent], idempotency_key, wait)
+        turn.rename = renamed  # a provider may give two replies one id
+        return turn
 
     async def _begin_with(
         self, messages: list[SessionMessage], idempotency_key: str | None, wait: float | None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from langswarm_session import blocking
 from langswarm_session.errors import (
     InvalidInputError,
+    MessageConflictError,
     SessionError,
     SessionNotFoundError,
     TurnLostError,
@@ -57,6 +58,8 @@ class OpenTurn:
         messages: The turn's messages as stored so far, after the middleware.
         replayed: Whether the same turn was answered already (a known idempotency key or message
             id): `messages` then is all of it, and there is nothing to do.
+        rename: Gives a message another id: who sets it has a reply whose id is taken stored under
+            another one, and not refused.
     """
 
     def __init__(self, session: BaseSession, token: str, keyed: bool) -> None:
@@ -65,6 +68,7 @@ class OpenTurn:
         self.id = 0
         self.messages: list[SessionMessage] = []
         self.replayed = False
+        self.rename: Callable[[SessionMessage], SessionMessage] | None = None
         self._session = session
         self._keyed = keyed
         self._open = False
@@ -149,6 +153,8 @@ class OpenTurn:
         Raises:
             TurnLostError: If the lease was lost; nothing was stored.
             MessageRefusedError: If a middleware refuses one; the turn is still open then.
+            MessageConflictError: If an id is stored with other content, or in another turn; the
+                turn is still open then.
         """
         messages = as_messages(messages, self.session_id)
         messages = await self._session._pipeline.process(self._session, messages)
@@ -337,7 +343,7 @@ class OpenTurn:
     async def _end(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> Appended:
         session = self._session
         try:
-            appended = await session._storage.end_turn(self.session_id, end, messages)
+            appended = await self._stored_end(end, messages)
         except (TurnLostError, SessionNotFoundError):
             self._close()
             raise
@@ -347,6 +353,19 @@ class OpenTurn:
         session._window.ended(self, end.status, appended.record.revision)
         self._close()
         return appended
+
+    async def _stored_end(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> Appended:
+        """End the turn in the storage, replies whose ids are taken under others."""
+        while True:
+            try:
+                return await self._session._storage.end_turn(self.session_id, end, messages)
+            except MessageConflictError as conflict:
+                taken = conflict.message_id
+                if self.rename is None or all(message.id != taken for message in messages):
+                    raise
+                messages = [
+                    self.rename(message) if message.id == taken else message for message in messages
+                ]
 
     def _close(self) -> None:
         if self._open:

@@ -221,6 +221,12 @@ class TestFailures:
             await session.send_message("x")
         assert await turns(session) == ["failed"]
 
+    async def test_a_provider_that_gives_its_replies_one_id(self, session, mock, texts):
+        for text in ("a", "a", "b"):
+            mock.script(SessionMessage(id="1", role="assistant", content=text))
+            assert (await session.send_message("x")).text == text
+        assert await texts(session) == ["x", "a", "x", "a", "x", "b"]
+
     async def test_tools_for_a_provider_that_takes_none(self, manager, session):
         class Plain(IProviderSession):
             name = "plain"

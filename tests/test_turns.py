@@ -152,6 +152,32 @@ class TestLife:
         await turn.complete([reply("y")])
         assert await texts(session) == ["x", "y"]
 
+    async def test_a_reply_of_another_turn_leaves_it_open(self, session, texts):
+        same = (await session.record([user("x"), reply("y")]))[-1]
+        turn = await session.begin_turn("x")
+        with pytest.raises(MessageConflictError) as caught:
+            await turn.complete([same])
+        assert (turn.is_open, caught.value.message_id) == (True, same.id)
+        await turn.complete([reply("y")])
+        assert await texts(session) == ["x", "y", "x", "y"]
+
+    async def test_a_reply_whose_id_is_taken_can_be_given_another(self, session):
+        await session.record([user("x"), reply("y", id="1"), reply("y", id="2")])
+        turn = await session.begin_turn([user("x", id="3")])
+        turn.rename = lambda message: message.replaced(id=f"{message.id} again")
+        replies = [reply("a", id="2"), reply("b", id="4"), reply("y", id="1"), reply("c", id="3")]
+        stored = await turn.complete(replies)
+        assert stored == (await session.get_messages())[-4:]
+        assert [message.id for message in stored] == ["2 again", "4", "1 again", "3 again"]
+        assert [message.text for message in stored] == ["a", "b", "y", "c"]
+
+    async def test_a_part_of_a_reply_is_kept_under_another_id_too(self, session, texts):
+        await session.record([user("x"), reply("y", id="1")])
+        turn = await session.begin_turn("x")
+        turn.rename = lambda message: message.replaced(id="2")
+        await turn.cancel([reply("y", id="1")])
+        assert await texts(session) == ["x", "y", "x", "y"]
+
     async def test_a_conflicting_message_cannot_keep_it_from_ending(self, session, turns):
         turn = await session.begin_turn([user("x", id="m")])
         await turn.cancel([reply("y", id="m")])

@@ -12,10 +12,11 @@ from langchain_langswarm.messages import (
     from_langchain_messages,
     to_langchain,
     to_langchain_messages,
+    with_new_id,
 )
 from langchain_langswarm.shapes import ChainShape, as_described, messages_of, shaped
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import SessionMessage
+from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.session import BaseSession
 from langswarm_session.turns import OpenTurn
 
@@ -64,6 +65,7 @@ class ChainTurn:
         self._turn = await session.begin_turn(self._sent, idempotency_key=self._key)
         if self.replayed:
             return
+        self._turn.rename = with_new_id
         try:
             history = to_langchain_messages(await self._turn.history())
             self._pass_on(history)
@@ -83,10 +85,15 @@ class ChainTurn:
 
     def replay(self) -> Any:
         """The answer of a turn that was complete already, in the shape it had."""
-        answer = [message for message in self._turn.messages if _SHAPE in message.metadata]
-        described = answer[0].metadata[_SHAPE] if answer else {"key": None, "kind": "message"}
-        made = [to_langchain(message) for message in answer or [self._turn.reply]]
-        return as_described(described, made)
+        messages = self._turn.messages
+        answer = [message for message in messages if _SHAPE in message.metadata]
+        if answer:
+            described = answer[0].metadata[_SHAPE]
+        else:  # not a chain's, or nothing
+            answer = [each for each in messages if each.role is MessageRole.ASSISTANT][-1:]
+            kind = "message" if answer else "list"
+            described = {"key": None if answer else self._shape.output_key, "kind": kind}
+        return as_described(described, [to_langchain(message) for message in answer])
 
     async def complete(self, output: Any) -> Any:
         """Store the answer, and end the turn.
@@ -107,7 +114,7 @@ class ChainTurn:
 
     async def complete_stream(self, chunks: Sequence[Any]) -> Any:
         """`complete` with what the pieces of a stream add up to."""
-        return await self.complete(self._shape.whole(chunks))
+        return await self.complete(self._shape.whole(chunks, self._passed))
 
     async def end_by(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
         """End the turn by what broke it off, with what there is of the answer."""
@@ -126,7 +133,7 @@ class ChainTurn:
         if not chunks:
             return []
         try:
-            answer = self._shape.answer(self._shape.whole(chunks), self._passed)
+            answer = self._shape.answer(self._shape.whole(chunks, self._passed), self._passed)
             return from_langchain_messages(answer)
         except Exception:  # nothing may keep the turn from its end
             logger.warning(

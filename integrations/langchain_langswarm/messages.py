@@ -32,7 +32,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.models import MessageRole, SessionMessage, new_id
 
 _CLASSES: dict[str, type[BaseMessage]] = {
     "human": HumanMessage,
@@ -130,6 +130,16 @@ def to_langchain_messages(messages: Iterable[SessionMessage]) -> list[BaseMessag
             what else it holds follows as a user's message.
     """
     return [made for message in messages for made in _split(message)]
+
+
+def with_new_id(message: SessionMessage) -> SessionMessage:
+    """A LangChain message under a new id in the record; `to_langchain` gives it its own back.
+
+    Two answers may have one id: LangChain's cache and models for tests give the same ones again.
+    """
+    native = message.native or {}
+    kept = {"id": message.id, **decode(native.get(FORMAT, {}))}
+    return message.model_copy(update={"id": new_id(), "native": {**native, FORMAT: encode(kept)}})
 
 
 def _restore(made: BaseMessage, kept: dict[str, Any]) -> None:

@@ -75,12 +75,12 @@ class ChainShape:
                 "the chain's answer is a list, and not of messages; say where they are with "
                 "output_messages_key, and stream a graph with stream_mode 'updates' or 'values'"
             )
-        ids = {message.id for message in passed if message.id is not None}
+        ids, old = _ids(passed), _count_old(part, passed)
         return [
             message
-            for message in part
+            for place, message in enumerate(part)
             if id(message) not in objects
-            and message.id not in ids
+            and not (place < old and message.id in ids)
             and not isinstance(message, RemoveMessage)
         ]
 
@@ -94,13 +94,15 @@ class ChainShape:
             changed = [*(message for message in part if id(message) not in own), *changed]
         return self._with_part(output, shaped(part, changed))
 
-    def whole(self, chunks: Sequence[Any]) -> Any:
+    def whole(self, chunks: Sequence[Any], passed: Sequence[BaseMessage]) -> Any:
         """What the pieces of a stream add up to."""
         key = self.output_key
         if key is not None and not any(
             isinstance(chunk, dict) and key in chunk for chunk in chunks
         ):
             # A graph streams what each of its nodes added, unless it is asked for the whole values.
+            # Under the id of a message that it was passed it changes that one.
+            ids = _ids(passed)
             added = [
                 message
                 for chunk in chunks
@@ -108,6 +110,7 @@ class ChainShape:
                 for update in chunk.values()
                 if isinstance(update, dict) and key in update
                 for message in messages_of(update[key])
+                if message.id not in ids
             ]
             if added:
                 return {key: added}
@@ -139,6 +142,27 @@ class ChainShape:
         if isinstance(output, dict):
             return {**output, _key(output, self.output_key, "output"): part}
         return part
+
+
+def _ids(messages: Sequence[BaseMessage]) -> set[str]:
+    return {message.id for message in messages if message.id is not None}
+
+
+def _count_old(answer: Sequence[BaseMessage], passed: Sequence[BaseMessage]) -> int:
+    """How many of a chain's messages go up to the last that it was passed.
+
+    Those are an agent's state, where an id tells what is old. Behind them, or without, an id may
+    be that of another answer.
+    """
+    last = passed[-1]
+    return max(
+        (
+            place
+            for place, message in enumerate(answer, 1)
+            if message is last or (last.id is not None and message.id == last.id)
+        ),
+        default=0,
+    )
 
 
 def as_described(described: Mapping[str, Any], answer: list[BaseMessage]) -> Any:

@@ -51,6 +51,7 @@ def check_edit(
             raise MessageConflictError(
                 f"the message id {message.id!r} is stored already; give the message a new id",
                 session_id=record.session_id,
+                message_id=message.id,
             )
         refused.add(message.id)
     return [message for message in add if message.id not in removed]

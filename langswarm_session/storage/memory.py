@@ -401,7 +401,9 @@ class InMemorySessionStorage(ISessionStorage):
         with self._lock:
             log = self._log(session_id)
             turn = _held(log, end.token)
-            fresh = rules.new_messages(session_id, messages, _stored(log, messages))
+            stored = _stored(log, messages)
+            fresh = rules.new_messages(session_id, messages, stored)
+            rules.check_ends(session_id, stored.values(), turn)
             failed = int(end.status is TurnStatus.FAILED)
             log.move(fresh, errors=log.record.errors + failed, **changes)
             log.put(fresh, turn)

@@ -523,6 +523,7 @@ async def end_turn(
     if unclear and await _has_ended(log, end, batch):
         return Appended(log.record, batch.placed(0, 0), len(batch.stored))
     turn = log.check_held(end.token)
+    rules.check_ends(log.record.session_id, batch.stored.values(), turn)
     changes: dict[str, Any] = dict(_NO_LEASE)
     if state is not None:
         changes["provider_state"] = state

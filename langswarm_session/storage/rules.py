@@ -283,8 +283,28 @@ def new_messages(
                 f"the message id {message.id!r} is stored already, with other content; "
                 "give a changed message a new id",
                 session_id=session_id,
+                message_id=message.id,
             )
     return fresh
+
+
+def check_ends(session_id: str, stored: Iterable[SessionMessage], turn: int) -> None:
+    """Raises MessageConflictError if of what a turn ends with something is another turn's.
+
+    A turn that left it out would end without its reply.
+
+    Args:
+        stored: Those of the messages whose ids are stored.
+        turn: The turn.
+    """
+    for message in stored:
+        if message.turn_id != turn:
+            raise MessageConflictError(
+                f"the message id {message.id!r} is stored already, in turn {message.turn_id}; "
+                "give the reply a new id",
+                session_id=session_id,
+                message_id=message.id,
+            )
 
 
 def check_begins(session_id: str, messages: Sequence[SessionMessage]) -> None:

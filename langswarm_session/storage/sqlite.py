@@ -331,6 +331,9 @@ class SQLiteSessionStorage(ISessionStorage):
         errors = int(end.status is TurnStatus.FAILED)
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
+            if batch.stored:
+                turn = log.held_turn(connection, session_id, end.token)
+                rules.check_ends(session_id, batch.stored.values(), turn)
             values = (*batch.counted(), errors, state)
             record, place = log.update_held(connection, log.END, values, session_id, end.token)
             turn = record.turn_id or 0

@@ -265,6 +265,18 @@ def update_held(
     return split(row)
 
 
+def held_turn(connection: sqlite3.Connection, session_id: str, token: str) -> int:
+    """The turn whose lease is held.
+
+    Raises:
+        SessionNotFoundError, TurnLostError
+    """
+    record, _ = load(connection, session_id)
+    if record.turn_token != token:
+        raise rules.lost(session_id)
+    return record.turn_id or 0
+
+
 def insert(
     connection: sqlite3.Connection, place: Place, last_seq: int, turn: int, batch: Batch
 ) -> list[SessionMessage]:

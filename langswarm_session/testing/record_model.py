@@ -368,6 +368,9 @@ class Record:
         found = self.find(session)
         refusals = found.refusals(end.token, None)
         new = self._fresh(found, messages, refusals)
+        ids = {message.id for message in messages}
+        if any(each.id in ids and each.turn_id != found.turn for each in found.log):
+            refusals.add(MessageConflictError)
         found.check(refusals)
         found.put(new, found.turn)
         found.notes[found.turn].status, found.notes[found.turn].error = end.status, end.error

@@ -329,6 +329,26 @@ class TurnTests(StorageTests):
         ended = await storage.end_turn("s", completed(begun), [asked, bad[0]])
         assert [(each.text, each.seq) for each in ended.messages] == [("asked", 1), ("new", 2)]
 
+    @pytest.mark.parametrize("end", [completed, cancelled, failed])
+    async def test_a_reply_of_another_turn_ends_none(
+        self, storage: ISessionStorage, end: Callable[..., TurnEnd]
+    ) -> None:
+        """Left out as stored already it would be missing; the turn is still open then."""
+        await storage.create_session(new_session("s"))
+        asked, answered, begun = user("asked"), reply("same"), lease()
+        await storage.append("s", [asked, answered])
+        await storage.begin_turn("s", [user("again")], begun)
+        before = await everything(storage, "s")
+        for known in (answered, asked):
+            with pytest.raises(MessageConflictError) as caught:
+                await storage.end_turn("s", end(begun), [reply("new"), known])
+            assert (caught.value.session_id, caught.value.message_id) == ("s", known.id)
+        assert await everything(storage, "s") == before
+        with pytest.raises(TurnLostError):
+            await storage.end_turn("s", end(lease()), [answered])
+        await storage.end_turn("s", end(begun), [answered.replaced(id="another")])
+        assert texts(await storage.get_messages("s")) == ["asked", "same", "again", "same"]
+
     async def test_adding_twice_stores_once(self, storage: ISessionStorage) -> None:
         """A retry of what was added to a turn adds nothing."""
         await storage.create_session(new_session("s"))

@@ -103,6 +103,22 @@ def test_other_messages_under_a_known_id_are_a_conflict(change: dict[str, Any]) 
             rules.new_messages("s", [*given, old.replaced(**change)], stored)
 
 
+def test_a_conflict_tells_the_id() -> None:
+    old = user("old")
+    with pytest.raises(MessageConflictError) as caught:
+        rules.new_messages("s", [old.replaced(content="new")], {old.id: old})
+    assert caught.value.message_id == old.id
+
+
+def test_what_ends_a_turn_is_its_own() -> None:
+    here, elsewhere = (user("x").replaced(turn_id=turn, seq=turn) for turn in (3, 1))
+    rules.check_ends("s", [], 3)
+    rules.check_ends("s", [here], 3)
+    with pytest.raises(MessageConflictError, match="in turn 1") as caught:
+        rules.check_ends("s", [here, elsewhere], 3)
+    assert caught.value.message_id == elsewhere.id
+
+
 def test_a_long_batch_is_looked_through_once() -> None:
     steps = 0
 

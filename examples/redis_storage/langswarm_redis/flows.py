@@ -119,6 +119,7 @@ async def end_turn(
         return Appended(session.record, _in_order(messages, stored), len(messages))
     turn = _held(session, end.token)
     fresh = rules.new_messages(session.record.session_id, messages, stored)
+    rules.check_ends(session.record.session_id, stored.values(), turn)
     changes = dict(_NO_LEASE) if state is None else {**_NO_LEASE, "provider_state": state}
     failed = int(end.status is TurnStatus.FAILED)
     session.count(len(fresh), fresh, errors=session.record.errors + failed, **changes)

@@ -37,6 +37,7 @@ from langchain_langswarm import (
     to_langchain,
     to_langchain_messages,
 )
+from langchain_langswarm.messages import with_new_id
 from pydantic import BaseModel
 
 from langswarm_session import (
@@ -321,6 +322,16 @@ def test_the_text_of_a_message_can_be_put_in_another(manager: SessionManager) ->
     history = SessionChatMessageHistory("chat", manager)
     history.add_messages([HumanMessage([text]), message])
     assert history.messages == [HumanMessage(["hi"]), message]
+
+
+@each_message
+def test_a_message_under_a_new_id_comes_back_as_it_was(message: BaseMessage) -> None:
+    stored = from_langchain(message)
+    renamed = with_new_id(stored)
+    assert renamed.id not in (stored.id, message.id)
+    assert_same(to_langchain(renamed), message)
+    assert_same(to_langchain(with_new_id(renamed)), message)
+    assert renamed.replaced(id="x", native=None) == stored.replaced(id="x", native=None)
 
 
 # What was assigned is checked by nobody

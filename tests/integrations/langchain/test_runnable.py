@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
@@ -16,15 +18,15 @@ from langchain_core.messages import (
     RemoveMessage,
     SystemMessage,
 )
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, RunnableLambda
-from langchain_langswarm import RunnableWithSession
+from langchain_langswarm import RunnableWithSession, SessionChatMessageHistory
 
 from langswarm_session import (
     InvalidInputError,
-    MessageConflictError,
     SessionManager,
     SessionNotFoundError,
     set_session_manager,
@@ -34,6 +36,8 @@ from langswarm_session.blocking import run
 Remember = Callable[..., RunnableWithSession]
 Call = Callable[..., Any]
 Log = Callable[..., list[tuple[str, str]]]
+
+USAGE = UsageMetadata(input_tokens=1, output_tokens=2, total_tokens=3)
 
 TWO_TURNS = [("human", "hi"), ("ai", "1:hi"), ("human", "again"), ("ai", "3:again")]
 
@@ -238,15 +242,55 @@ def test_a_message_that_is_handed_back_is_no_answer(
     assert log() == [("human", "hi")]
 
 
-async def test_an_answer_whose_id_is_stored_is_stored_once(
+@pytest.mark.parametrize("as_list", [False, True])
+async def test_an_answer_whose_id_is_stored_is_stored_too(
+    as_list: bool,
+    remember: Remember,
+    call: Call,
+    config: RunnableConfig,
+    manager: SessionManager,
+    statuses: Callable[[], list[str]],
+) -> None:
+    for text in ("same", "same", "other"):
+        answer = AIMessage(text, id="1", usage_metadata=USAGE)
+        output = [answer] if as_list else answer
+        assert await call(remember(lambda _, given=output: given), "hi", config) == output
+    _, *messages = SessionChatMessageHistory("chat", manager).messages
+    assert messages[::2] == [
+        AIMessage(text, id="1", usage_metadata=USAGE) for text in ("same", "same", "other")
+    ]
+    assert [message.text for message in messages[1::2]] == ["hi", "hi"]
+    assert statuses() == ["complete"] * 3
+    session = await manager.get_session("chat")
+    ids = [message.id for message in await session.get_messages()]
+    assert (ids[1], len({*ids})) == ("1", 6), "the record tells them apart"
+
+
+async def test_what_an_agent_adds_is_new_whatever_its_id(
     remember: Remember, call: Call, config: RunnableConfig, log: Log
 ) -> None:
-    memory = remember(lambda _: AIMessage("same", id="1"))
-    await call(memory, "hi", config)
-    assert await call(memory, "again", config) == AIMessage("same", id="1")
-    assert log() == [("human", "hi"), ("ai", "same"), ("human", "again")]
-    with pytest.raises(MessageConflictError):
-        await call(remember(lambda _: AIMessage("other", id="1")), "so?", config)
+    def chain(messages: list[BaseMessage]) -> list[BaseMessage]:
+        copies = [message.model_copy() for message in messages]
+        return [*copies, AIMessage("same", id="answer")]
+
+    for number in range(2):
+        await call(remember(chain), HumanMessage("hi", id=f"question {number}"), config)
+    assert log() == [("human", "hi"), ("ai", "same")] * 2
+
+
+async def test_a_cached_answer_is_stored_each_time(
+    manager: SessionManager, call: Call, log: Log
+) -> None:
+    model = FakeListChatModel(responses=["one", "two"], cache=InMemoryCache())
+    prompt = ChatPromptTemplate.from_messages([("human", "{question}")])
+    memory = RunnableWithSession(
+        prompt | model, manager, input_messages_key="question", history_messages_key="history"
+    )
+    for session in ("ann's", "bob's", "bob's"):
+        await call(memory, {"question": "hi"}, configured(session_id=session))
+    assert log("ann's") == [("human", "hi"), ("ai", "one")]
+    texts = [text for kind, text in log("bob's") if kind == "ai"]
+    assert len(texts) == 2
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,21 @@ async def test_a_closed_stream_leaves_a_cancelled_turn_async(
     assert statuses() == ["cancelled", "complete"]
 
 
+def test_what_there_is_of_an_answer_is_kept_whatever_its_id(
+    streaming: Streaming, config: RunnableConfig, log: Log
+) -> None:
+    def chain(inputs: Iterator[Any]) -> Iterator[AIMessageChunk]:
+        list(inputs)
+        yield AIMessageChunk("part", id="1")
+        yield AIMessageChunk("ial", id="1")
+
+    for _ in range(2):
+        stream = streaming(chain).stream("hi", config)
+        next(stream)
+        stream.close()
+    assert log() == [("human", "hi"), ("ai", "part")] * 2
+
+
 def test_a_loop_that_is_left_leaves_a_cancelled_turn(
     memory: RunnableWithSession, config: RunnableConfig, statuses: Statuses
 ) -> None:

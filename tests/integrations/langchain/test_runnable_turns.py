@@ -325,6 +325,36 @@ async def test_a_repeated_key_is_given_all_messages_of_the_answer(
     assert await call(remember(fail), "hi", keyed("k1")) == answer
 
 
+async def test_a_repeated_key_is_given_an_answer_whose_id_was_stored(
+    remember: Remember, call: Call
+) -> None:
+    answer = AIMessage("same", id="1")
+    await call(remember(lambda _: answer), "hi", keyed("k1"))
+    await call(remember(lambda _: answer), "again", keyed("k2"))
+    assert await call(remember(fail), "again", keyed("k2")) == answer
+
+
+@pytest.mark.parametrize("key", [None, "messages"])
+def test_a_repeated_key_is_given_no_message_of_the_users(
+    key: str | None, remember: Remember, log: Log
+) -> None:
+    silent: Any = [] if key is None else {key: []}
+    memory = remember(lambda _: silent, output_messages_key=key)
+    assert memory.invoke("hi", keyed("k1")) == silent
+    assert remember(fail, output_messages_key=key).invoke("hi", keyed("k1")) == silent
+    assert log() == [("human", "hi")]
+
+
+async def test_a_repeated_key_is_given_what_another_door_stored(
+    remember: Remember, manager: SessionManager
+) -> None:
+    session = await manager.get_or_create_session("chat")
+    turn = await session.begin_turn("hi", idempotency_key="k1")
+    await turn.complete([SessionMessage(role=r, content=r) for r in ("assistant", "system")])
+    output = await remember(fail).ainvoke("hi", keyed("k1"))
+    assert (output.type, output.content) == ("ai", "assistant")
+
+
 async def test_a_repeated_key_is_given_the_redacted_answer(
     remember: Remember, redacting: SessionManager, call: Call
 ) -> None:
