@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
@@ -59,6 +60,10 @@ class DoorImportTests:
     extra: ClassVar[str]
     inner: ClassVar[tuple[str, str]]
     more: ClassVar[set[str]] = set()
+
+    def test_it_says_that_it_is_typed(self) -> None:
+        (place,) = self.door.__path__
+        assert (Path(place) / "py.typed").exists()
 
     def test_without_the_framework_it_says_which_extra_to_install(self) -> None:
         code = f"""
