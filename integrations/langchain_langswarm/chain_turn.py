@@ -14,7 +14,13 @@ from langchain_langswarm.messages import (
     to_langchain_messages,
     with_new_id,
 )
-from langchain_langswarm.shapes import ChainShape, as_described, messages_of, shaped
+from langchain_langswarm.shapes import (
+    ChainShape,
+    as_described,
+    messages_of,
+    shaped,
+    text_of,
+)
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.session import BaseSession
@@ -54,6 +60,7 @@ class ChainTurn:
         # Known again, a repeated call is given the answer in the shape that it has now.
         self._repeatable = key is not None or any(message.id for message in self._given)
         self._passed: Sequence[BaseMessage] = ()
+        self._unfit: Sequence[Any] = ()
         self._turn: OpenTurn
 
     async def begin(self, session: BaseSession) -> None:
@@ -100,9 +107,17 @@ class ChainTurn:
 
         Returns:
             The output, with what a middleware made of the answer.
+
+        Raises:
+            InvalidInputError: If there is no message in the output, or one that cannot be stored.
+            SessionError: Whatever else `OpenTurn.complete` raises.
         """
-        answer = self._shape.answer(output, self._passed)
-        sent = from_langchain_messages(answer)
+        try:
+            answer = self._shape.answer(output, self._passed)
+            sent = from_langchain_messages(answer)
+        except InvalidInputError:
+            self._unfit = [output]
+            raise
         if self._repeatable:
             marked = {_SHAPE: self._shape.describe(output)}
             sent = [each.replaced(metadata={**each.metadata, **marked}) for each in sent]
@@ -119,7 +134,7 @@ class ChainTurn:
     async def end_by(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
         """End the turn by what broke it off, with what there is of the answer."""
         if self._turn.is_open:
-            await self._turn.end_by(error, self._partial(chunks))
+            await self._turn.end_by(error, self._partial(self._unfit or chunks))
 
     def _pass_on(self, history: list[BaseMessage]) -> None:
         part, new = self._part, self._given
@@ -130,11 +145,11 @@ class ChainTurn:
         self.input = self._shape.with_history(self._value, part, history, passed)
 
     def _partial(self, chunks: Sequence[Any]) -> list[SessionMessage]:
+        """What there is of the answer."""
         if not chunks:
             return []
         try:
-            answer = self._shape.answer(self._shape.whole(chunks, self._passed), self._passed)
-            return from_langchain_messages(answer)
+            return self._message_or_text(self._shape.whole(chunks, self._passed))
         except Exception:  # nothing may keep the turn from its end
             logger.warning(
                 "session %r: what there was of the answer is no message that can be stored",
@@ -142,6 +157,13 @@ class ChainTurn:
                 exc_info=True,
             )
             return []
+
+    def _message_or_text(self, output: Any) -> list[SessionMessage]:
+        """What a chain gave, as a text where it is no message that can be stored."""
+        try:
+            return from_langchain_messages(self._shape.answer(output, self._passed))
+        except InvalidInputError:
+            return [SessionMessage(role=MessageRole.ASSISTANT, content=text_of(output))]
 
 
 def _same(given: Sequence[SessionMessage], stored: Sequence[SessionMessage]) -> bool:

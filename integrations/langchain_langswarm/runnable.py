@@ -40,6 +40,10 @@ class RunnableWithSession(Runnable[Any, Any]):
     what there was of the answer, and a write that fails fails the call. Calls on one session run
     one after the other, each seeing those before it; one inside another is refused.
 
+    An answer is a text or messages. A chain that gives anything else (JSON, an object) raises
+    InvalidInputError, and what it gave is kept as text in the failed turn: what parses an answer
+    goes behind, ``RunnableWithSession(prompt | model, ...) | parser``.
+
     Called with ``config={"configurable": {"session_id": ..., "user_id": ...}}``. The user may be
     left out and is then ``default``. With an ``idempotency_key`` beside them, or a message whose
     id is stored, a repeated call is given the stored answer and the chain is not called: a string,

@@ -17,8 +17,11 @@ from langchain_core.messages import (
     convert_to_messages,
 )
 from langchain_core.prompt_values import PromptValue
+from pydantic_core import to_json
 
 from langswarm_session.errors import InvalidInputError
+
+_PARSED = "what parses an answer goes behind: RunnableWithSession(chain, ...) | parser"
 
 
 class ChainShape:
@@ -69,7 +72,7 @@ class ChainShape:
             return [AIMessage(content=part)]
         objects = {id(message) for message in passed}
         if not isinstance(part, list | tuple):
-            return [message for message in messages_of(part) if id(message) not in objects]
+            return [message for message in _said(part) if id(message) not in objects]
         if not all(isinstance(message, BaseMessage) for message in part):
             raise InvalidInputError(
                 "the chain's answer is a list, and not of messages; say where they are with "
@@ -190,9 +193,25 @@ def _key(value: dict[str, Any], named: str | None, usual: str) -> str:
     if key not in value:
         raise InvalidInputError(
             f"there is no {key!r} among {sorted(map(str, value))}; say where the messages are with "
-            "input_messages_key and output_messages_key"
+            f"input_messages_key and output_messages_key; {_PARSED}"
         )
     return key
+
+
+def _said(answer: Any) -> list[BaseMessage]:
+    try:
+        return messages_of(answer)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"the chain's answer: {error}; {_PARSED}") from error
+
+
+def text_of(output: Any) -> str:
+    """What a chain gave as a text: a message's own, JSON of all else."""
+    if isinstance(output, str):
+        return output
+    if isinstance(output, BaseMessage):
+        return str(output.text)
+    return to_json(output, fallback=repr).decode()
 
 
 def messages_of(value: Any) -> list[BaseMessage]:

@@ -19,11 +19,12 @@ from langchain_core.messages import (
     SystemMessage,
 )
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, RunnableLambda
 from langchain_langswarm import RunnableWithSession, SessionChatMessageHistory
+from pydantic import BaseModel
 
 from langswarm_session import (
     InvalidInputError,
@@ -293,23 +294,54 @@ async def test_a_cached_answer_is_stored_each_time(
     assert len(texts) == 2
 
 
+class Place(BaseModel):
+    name: str
+
+
 @pytest.mark.parametrize(
-    "output",
-    [None, 5, {}, {"a": "x", "b": "y"}, ["a"], [AIMessage("a"), 5], AIMessage("a", more=object())],
-    ids=lambda output: type(output).__name__,
+    ("output", "kept"),
+    [
+        (None, "null"),
+        (5, "5"),
+        ({}, "{}"),
+        ({"a": "x", "b": (1, 2)}, '{"a":"x","b":[1,2]}'),
+        (["a"], '["a"]'),
+        (Place(name="Åbo"), '{"name":"Åbo"}'),
+        (AIMessage("a", more=object()), "a"),
+    ],
+    ids=lambda value: type(value).__name__,
 )
-async def test_an_answer_that_is_no_message_fails_the_call(
+async def test_an_answer_that_is_no_message_fails_the_call_and_is_kept(
     output: Any,
+    kept: str,
     remember: Remember,
     memory: RunnableWithSession,
     call: Call,
     config: RunnableConfig,
     statuses: Callable[[], list[str]],
+    log: Log,
 ) -> None:
     with pytest.raises(InvalidInputError):
         await call(remember(lambda _: output), "hi", config)
     assert statuses() == ["failed"]
-    assert memory.invoke("again", config) == AIMessage("1:again"), "the session is free"
+    assert log() == [("human", "hi"), ("ai", kept)]
+    assert memory.invoke("again", config) == AIMessage("3:again"), "the session is free"
+
+
+def test_a_chain_that_parses_is_told_where_to_do_so(
+    remember: Remember, config: RunnableConfig
+) -> None:
+    for output in (5, {"a": 1, "b": 2}):
+        with pytest.raises(InvalidInputError, match=r"RunnableWithSession\(chain, ...\) \| parser"):
+            remember(lambda _, given=output: given).invoke("hi", config)
+
+
+async def test_an_answer_is_parsed_behind(
+    remember: Remember, call: Call, config: RunnableConfig, log: Log
+) -> None:
+    memory = remember(lambda _: AIMessage('{"a": 1, "b": 2}')) | JsonOutputParser()
+    assert await call(memory, "hi", config) == {"a": 1, "b": 2}
+    assert log() == [("human", "hi"), ("ai", '{"a": 1, "b": 2}')]
 
 
 def test_a_missing_output_key_is_named(remember: Remember, config: RunnableConfig) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -346,18 +345,15 @@ def test_a_stream_of_no_messages_fails_at_its_end(
     memory: RunnableWithSession,
     config: RunnableConfig,
     statuses: Statuses,
-    caplog: pytest.LogCaptureFixture,
+    log: Log,
 ) -> None:
     def numbers(inputs: Iterator[Any]) -> Iterator[int]:
         yield from (1, 2)
 
-    with (
-        caplog.at_level(logging.WARNING, logger="langchain_langswarm"),
-        pytest.raises(InvalidInputError, match="expected a string"),
-    ):
+    with pytest.raises(InvalidInputError, match="expected a string"):
         list(streaming(numbers).stream("hi", config))
     assert statuses() == ["failed"]
-    assert "no message that can be stored" in caplog.text
+    assert log() == [("human", "hi"), ("ai", "3")]
     memory.invoke("again", config)
     assert statuses() == ["failed", "complete"]
 

@@ -414,14 +414,35 @@ def test_new_messages_after_known_ones_are_answered(
     assert [text for _, text in log()] == ["be brief", "hi", "hello", "again", "hello"]
 
 
-def test_a_partial_answer_that_cannot_be_stored_keeps_no_session_busy(
-    remember: Remember, config: RunnableConfig, statuses: Statuses
+class Nameless:
+    def __repr__(self) -> str:
+        raise ChainError
+
+
+@pytest.mark.parametrize(
+    ("part", "kept"),
+    [
+        (AIMessageChunk("half", id="1"), [("ai", "half")]),
+        (AIMessageChunk("half", id="x" * 1000), [("ai", "half")]),
+        ({"a": 1}, [("ai", '{"a":1}')]),
+        (Nameless(), []),
+    ],
+    ids=["known id", "long id", "data", "nameless"],
+)
+def test_a_partial_answer_keeps_no_session_busy(
+    part: Any,
+    kept: list[tuple[str, str]],
+    remember: Remember,
+    config: RunnableConfig,
+    statuses: Statuses,
+    log: Log,
 ) -> None:
     def chain(_: Any) -> Any:
-        yield AIMessageChunk("half", id="1")
+        yield part
         raise ChainError
 
     remember(lambda _: AIMessage("whole", id="1")).invoke("hi", config)
     with pytest.raises(ChainError):
         list(remember(chain).stream("again", config))
     assert statuses() == ["complete", "failed"]
+    assert log()[3:] == kept
