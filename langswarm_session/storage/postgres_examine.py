@@ -66,6 +66,10 @@ _PROSPECTS = (
     "AND NOT EXISTS (SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
     "WHERE nspname = $1 AND relname = ANY($2::text[]) AND NOT pg_has_role(relowner, 'USAGE'))"
 )
+_FUNCTION = (
+    "SELECT 1 FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace "
+    "WHERE nspname = $1 AND proname = $2 AND has_function_privilege(pg_proc.oid, 'EXECUTE')"
+)
 _DURABILITY = (
     "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
     "current_setting('synchronous_commit'), (SELECT array_agg(relname::text ORDER BY relname) "
@@ -86,6 +90,7 @@ _BUSY = (
     "see in pg_stat_activity what keeps the tables locked or the server busy, or give the storage "
     "a longer timeout"
 )
+_GRANT = "GRANT this user USAGE ON the SCHEMA and SELECT, INSERT, UPDATE, DELETE ON its tables"
 _RESCUE = "restore a backup, or bring what can be read elsewhere with `export --all` and `import`"
 
 
@@ -166,9 +171,11 @@ async def _all(
 def _failed(error: Exception, name: str, seconds: float) -> Finding:
     """What kept the rest from being looked at."""
     failure = typed_error(error, name)
-    if not isinstance(failure, StorageBusyError):
-        return problem("storage", str(failure), "the message says why no more was looked at")
-    return problem("storage", f"{failure}; {seconds:g} seconds were given", _BUSY)
+    if isinstance(failure, StorageBusyError):
+        return problem("storage", f"{failure}; {seconds:g} seconds were given", _BUSY)
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return problem("storage", str(failure), _GRANT)
+    return problem("storage", str(failure), "no more was looked at; do so when that is mended")
 
 
 async def _database(
@@ -188,11 +195,13 @@ async def _database(
         yield problem("schema", str(error), "upgrade the package")
         return
     except StorageCorruptError as error:
-        yield problem("schema", str(error), "do what the message says, whichever it is")
+        yield problem("schema", str(error), "make a copy of what is left before anything else")
         return
     yield await _schema(connection, tables, schema)
     if not schema:
         return
+    if schema == len(MIGRATIONS):
+        yield await _function(connection, tables)
     async for finding in _tables(connection, tables):
         yield finding
     if full:
@@ -246,6 +255,14 @@ async def _schema(connection: _Asking, tables: Tables, version: int) -> Finding:
         return warning("schema", f"{what} yet", advice)
     advice = "the next program that uses the database brings it to the newest version"
     return warning("schema", what, advice)
+
+
+async def _function(connection: _Asking, tables: Tables) -> Finding:
+    name = f"{tables.prefix}write_together"
+    if await connection.value(_FUNCTION, tables.schema, name):
+        return ok("function", name)
+    advice = "restore it from a backup: without it many writes at once fail"
+    return problem("function", f"{name} is gone, or this user may not use it", advice)
 
 
 def _plain_names(tables: Tables) -> list[str]:

@@ -65,6 +65,11 @@ async def test_a_table_that_is_gone(schema: str, table: str) -> None:
     assert f"gone (langswarm_{table})" in (await problems(schema))["schema"]
 
 
+async def test_a_function_that_is_gone(schema: str) -> None:
+    await ask(f'DROP FUNCTION "{schema}".langswarm_write_together')
+    assert "langswarm_write_together is gone" in (await problems(schema))["function"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -84,7 +89,9 @@ async def test_a_newer_version(schema: str) -> None:
 
 async def test_tables_that_this_user_may_not_read(schema: str) -> None:
     with postgres_server.role(f'USAGE ON SCHEMA "{schema}"') as dsn:
-        assert "no permission" in (await problems(schema, dsn))["storage"]
+        said = (await problems(schema, dsn))["storage"]
+    assert "no permission" in said
+    assert "GRANT" in said
 
 
 # Where nothing is yet
