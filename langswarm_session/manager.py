@@ -24,6 +24,7 @@ from langswarm_session.errors import (
     SessionError,
     SessionExistsError,
     SessionNotFoundError,
+    in_session,
 )
 from langswarm_session.interfaces import (
     IProviderSession,
@@ -33,7 +34,7 @@ from langswarm_session.interfaces import (
     ISessionStorage,
 )
 from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
-from langswarm_session.pipeline import Pipeline, in_session
+from langswarm_session.pipeline import Pipeline
 from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.runtime import Runtime

@@ -16,10 +16,10 @@ from langswarm_session.errors import (
     SessionBusyError,
     SessionNotFoundError,
     TurnLostError,
+    in_session,
 )
 from langswarm_session.leases import LeaseKeeper
 from langswarm_session.models import SessionMessage, TurnStatus, new_id
-from langswarm_session.pipeline import in_session
 from langswarm_session.records import IdempotencyKey, Lease, TurnEnd
 from langswarm_session.storage.rules import LOST_OWNER
 from langswarm_session.turn_queue import TurnQueue

@@ -13,7 +13,7 @@ from langswarm_session import blocking, contexts, window
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
 from langswarm_session.checks import check_id, check_limit, check_name, check_seconds, check_status
-from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.errors import InvalidInputError, SessionError, in_session
 from langswarm_session.given import (
     check_sent,
     key_of,
@@ -34,7 +34,7 @@ from langswarm_session.models import (
     Turn,
     new_id,
 )
-from langswarm_session.pipeline import Pipeline, in_session
+from langswarm_session.pipeline import Pipeline
 from langswarm_session.records import (
     Appended,
     NewSession,

@@ -18,10 +18,10 @@ from langswarm_session.errors import (
     SessionError,
     SessionNotFoundError,
     TurnLostError,
+    in_session,
 )
 from langswarm_session.given import as_messages
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
-from langswarm_session.pipeline import in_session
 from langswarm_session.records import (
     Appended,
     SessionRecord,
