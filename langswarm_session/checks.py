@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 from pydantic import ValidationError
 
@@ -50,7 +51,7 @@ def check_limit(value: object, *, optional: bool = True) -> int | None:
     """
     if value is None and optional:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not _is_whole(value) or value < 0:
         raise InvalidInputError(f"limit must be a whole number from 0 on, not {value!r}")
     return min(value, MAX_LIMIT)
 
@@ -67,10 +68,43 @@ def check_count(value: object, name: str, *, least: int, most: float = math.inf)
     Raises:
         InvalidInputError: If it is not a whole number in that range.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+    if _is_whole(value) and least <= value <= most:
         return value
     end = "on" if most == math.inf else f"to {most}"
     raise InvalidInputError(f"{name} must be a whole number from {least} {end}, not {value!r}")
+
+
+def check_expected(value: object, session_id: str, *, optional: bool = True) -> int | None:
+    """The revision that a caller expects a session to be at.
+
+    Raises:
+        InvalidInputError: If it is not a whole number.
+    """
+    if (value is None and optional) or _is_whole(value):
+        return value
+    raise InvalidInputError(
+        f"expected_revision must be a session's revision, not {value!r}", session_id=session_id
+    )
+
+
+def check_seqs(value: object, name: str, session_id: str) -> list[int]:
+    """Sequence numbers of messages, as a list.
+
+    Raises:
+        InvalidInputError: If it is anything else.
+    """
+    seqs: list[int] = []
+    for seq in value if isinstance(value, Iterable) else [value]:
+        if not _is_whole(seq):
+            raise InvalidInputError(
+                f"{name} takes sequence numbers of messages, not {seq!r}", session_id=session_id
+            )
+        seqs.append(seq)
+    return seqs
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_seconds(
@@ -127,6 +161,15 @@ def describe(error: ValidationError) -> str:
 
 # What reading a message that is not as its class says runs into: its fields can be assigned.
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+
+
+def said_by(error: BaseException) -> str:
+    """An exception in words: its class, and what it says if it can."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - its own code runs to say it
+        return name
 
 
 @contextmanager

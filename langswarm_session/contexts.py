@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from langswarm_session.checks import check_name, describe
-from langswarm_session.errors import InvalidInputError
+from langswarm_session.errors import InvalidInputError, in_session
 from langswarm_session.models import SessionContext
 from langswarm_session.provider_state import KEYS, ProviderState, states_of, stored
 from langswarm_session.records import SessionChanges, SessionRecord
+from langswarm_session.storage.rows import dump_json
 
 _COLUMNS = ("provider", "model", "backend")
 _FIXED = ("session_id", "user_id")
@@ -57,13 +59,23 @@ def changes_of(before: SessionContext, changes: Mapping[str, Any], last_seq: int
     for name in ("provider", "model"):
         if name in columns:
             check_name(columns[name], name)
-    others = {
-        name: value
-        for name, value in after.model_dump(mode="json").items()
-        if name in changes and name not in _COLUMNS and name not in _PROVIDER_STATE
-    }
+    others = as_json(after, changes.keys() - {*_COLUMNS, *_PROVIDER_STATE})
     state = _provider_state(before, after, changes, last_seq)
     return SessionChanges(context=others or None, provider_state=state, **columns)
+
+
+def as_json(context: SessionContext, names: Collection[str]) -> dict[str, Any]:
+    """Those keys of a context, as they are stored.
+
+    Raises:
+        InvalidInputError: If a value or a key of one is not to be had as JSON.
+    """
+    values = {name: value for name, value in context.model_dump().items() if name in names}
+    try:
+        # Not the model's own JSON, in which half characters in keys become others.
+        return from_json(dump_json(values))  # type: ignore[no-any-return]
+    except InvalidInputError as error:
+        raise in_session(error, context.session_id) from None
 
 
 def _provider_state(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from langswarm_session.checks import check_seqs
 from langswarm_session.erasing import forget_at_providers
 from langswarm_session.given import as_messages
 from langswarm_session.provider_state import states_of
@@ -47,17 +48,18 @@ async def edit(
 ) -> list[SessionMessage]:
     """See `BaseSession.edit_messages`."""
     changed = await session._process(as_messages(change, session.session_id))
-    given, removed = as_messages(add, session.session_id), {*remove}
-    moved = {message.id for message in given if message.seq in removed}
+    given = as_messages(add, session.session_id)
+    removed = check_seqs(remove, "remove", session.session_id)
+    moved = {message.id for message in given if message.seq in {*removed}}
     added = await _processed(session, given, moved)
-    touched = [*remove, *(message.seq or 0 for message in changed)]
+    touched = [*removed, *(message.seq or 0 for message in changed)]
 
     async def edit() -> Appended:
         expected = await _forget_touched(session, touched, expected_revision)
         appended = await session._storage.edit_messages(
             session.session_id,
             expected_revision=expected,
-            remove=remove,
+            remove=removed,
             change=changed,
             add=added,
         )

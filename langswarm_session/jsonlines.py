@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from langswarm_session.errors import ImportFormatError
+from langswarm_session.errors import ImportFormatError, InvalidInputError
 
 Lines = Iterable[str | bytes | Mapping[str, Any]] | AsyncIterable[str | bytes | Mapping[str, Any]]
 """Lines as text, or as the objects that they stand for."""
@@ -20,6 +20,7 @@ async def objects(lines: Lines) -> AsyncIterator[tuple[int, dict[str, Any]]]:
 
     Raises:
         ImportFormatError: If there is anything else.
+        InvalidInputError: If these are no lines.
     """
     document = _Document()
     number = 0
@@ -44,6 +45,10 @@ class _Document:
             self._first = False
             yield dict(line)
             return
+        if not isinstance(line, str | bytes):
+            raise ImportFormatError(
+                f"a line is text, bytes or an object, not {type(line).__name__}", line=number
+            )
         text = line.encode(errors="surrogatepass") if isinstance(line, str) else line
         if number == 1:
             text = text.removeprefix(b"\xef\xbb\xbf")
@@ -82,6 +87,8 @@ async def _each(lines: Lines) -> AsyncIterator[str | bytes | Mapping[str, Any]]:
     if isinstance(lines, AsyncIterable):
         async for line in lines:
             yield line
+    elif not isinstance(lines, Iterable):
+        raise InvalidInputError(f"expected lines, not {type(lines).__name__}")
     else:
         for line in lines:
             yield line

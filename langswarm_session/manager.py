@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 from langswarm_session import blocking
 from langswarm_session.answering import Outages
 from langswarm_session.checks import (
+    check_expected,
     check_id,
     check_limit,
     check_name,
     check_seconds,
     check_status,
 )
-from langswarm_session.contexts import check_context
+from langswarm_session.contexts import as_json, check_context
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
@@ -359,6 +360,7 @@ class SessionManager(ISessionManager):
         """
         from langswarm_session.erasing import forget_at_providers
 
+        check_expected(expected_revision, session_id)
         session = await self.get_session(session_id, user_id=user_id)
         check_revision(session._record, expected_revision)
         if at_providers:
@@ -489,14 +491,13 @@ class SessionManager(ISessionManager):
             "backend": backend,
         }
         checked = check_context(new, dict(context), new["session_id"])
-        values = checked.model_dump(mode="json")
         created = NewSession(
             session_id=checked.session_id,
             user_id=checked.user_id,
             provider=checked.provider,
             model=checked.model,
             backend=checked.backend,
-            context={name: value for name, value in values.items() if name in context},
+            context=as_json(checked, context),
         )
         try:
             record = await self._storage.create_session(created)

@@ -12,7 +12,14 @@ from pydantic_core import from_json
 from langswarm_session import blocking, contexts, window
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
-from langswarm_session.checks import check_id, check_limit, check_name, check_seconds, check_status
+from langswarm_session.checks import (
+    check_expected,
+    check_id,
+    check_limit,
+    check_name,
+    check_seconds,
+    check_status,
+)
 from langswarm_session.errors import InvalidInputError, SessionError, in_session
 from langswarm_session.given import (
     check_sent,
@@ -280,6 +287,7 @@ class BaseSession(ISession):
             SessionInactiveError, SessionStorageError
         """
         given = texts_or_messages(messages, self.session_id)
+        check_expected(expected_revision, self.session_id)
         self._manager._check_open()
         if not given:
             return []
@@ -383,6 +391,7 @@ class BaseSession(ISession):
         """
         from langswarm_session import editing
 
+        check_expected(expected_revision, self.session_id)
         self._manager._check_open()
         await editing.clear(self, expected_revision)
 
@@ -421,6 +430,7 @@ class BaseSession(ISession):
         """
         from langswarm_session import editing
 
+        check_expected(expected_revision, self.session_id, optional=False)
         self._manager._check_open()
         return await editing.edit(
             self, expected_revision=expected_revision, remove=remove, change=change, add=add
@@ -441,6 +451,7 @@ class BaseSession(ISession):
         Raises:
             InvalidInputError: If a value does not fit, or a key cannot be changed.
         """
+        check_expected(expected_revision, self.session_id)
         self._manager._check_open()
         update = contexts.changes_of(self.context, changes, self.last_seq)
         if update.provider is not None:
@@ -562,6 +573,7 @@ class BaseSession(ISession):
             InvalidInputError: If there is no such status.
             RevisionConflictError: If the revision is another.
         """
+        check_expected(expected_revision, self.session_id)
         self._manager._check_open()
         changes = SessionChanges(status=check_status(status, self.session_id))
         self._record = await self._storage.update_session(

@@ -24,7 +24,7 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     VideoBlock,
 )
-from langswarm_session.checks import describe
+from langswarm_session.checks import describe, said_by
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionContext, SessionMessage
 
@@ -201,8 +201,13 @@ async def call_tools(
         One message with all results, to be sent next.
 
     Raises:
-        InvalidInputError: If the reply calls no tool.
+        InvalidInputError: If the reply calls no tool, or is no message.
     """
+    if not isinstance(reply, SessionMessage):
+        raise InvalidInputError(
+            f"the reply is a SessionMessage, not {type(reply).__name__}",
+            session_id=context.session_id,
+        )
     known = {tool.name: tool for tool in as_tools(tools) if isinstance(tool, Tool)}
     calls = [block for block in reply.blocks if isinstance(block, ToolCallBlock)]
     if not calls:
@@ -226,7 +231,7 @@ async def _call(call: ToolCallBlock, tool: Tool | None, context: SessionContext)
     except ValidationError as error:
         text = f"the arguments do not fit: {describe(error)}"
     except Exception as error:  # noqa: BLE001 - whatever a tool raises is its result
-        text = f"{type(error).__name__}: {error}"
+        text = said_by(error)
     return result(text.encode(errors="replace").decode(), is_error=True)
 
 

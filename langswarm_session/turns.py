@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from langswarm_session import blocking
+from langswarm_session.checks import said_by
 from langswarm_session.errors import (
     InvalidInputError,
     MessageConflictError,
@@ -181,8 +182,7 @@ class OpenTurn:
             error: Why.
             messages: What there is of the reply.
         """
-        reason = f"{type(error).__name__}: {error}"
-        await self._end_early(TurnStatus.FAILED, messages, error, reason[:500])
+        await self._end_early(TurnStatus.FAILED, messages, error, said_by(error)[:500])
 
     async def end_by(self, error: BaseException, messages: Sequence[SessionMessage] = ()) -> None:
         """End the turn by what broke it off: as failed, or as cancelled by what is no `Exception`.

@@ -355,17 +355,6 @@ class TestMessages:
             await operation(unharmed, wait=wait)
         check_readable(caught.value)
 
-    @pytest.mark.parametrize("revision", ["1", 1.5, True, 2**70], ids=repr)
-    async def test_a_revision_that_is_none(self, unharmed, revision):
-        for attempt in (
-            lambda: OPERATIONS["record"](unharmed, expected_revision=revision),
-            lambda: unharmed.clear_messages(expected_revision=revision),
-            lambda: unharmed.update_context(expected_revision=revision, a=1),
-        ):
-            with pytest.raises(SessionError) as caught:
-                await attempt()
-            check_readable(caught.value)
-
 
 class TestLimits:
     @pytest.mark.parametrize("limit", [-1, -(10**30), True, False, 1.5, "3", [1]], ids=repr)
@@ -468,6 +457,79 @@ class TestManagers:
         ):
             with pytest.raises(InvalidInputError):
                 add(what)
+
+
+class TestRevisions:
+    CHANGES = {
+        "record": lambda s, at: s.record(SessionMessage(role="user", content="y"), **at),
+        "record nothing": lambda s, at: s.record([], **at),
+        "clear_messages": lambda s, at: s.clear_messages(**at),
+        "edit_messages": lambda s, at: s.edit_messages(remove=[1], **at),
+        "update_context": lambda s, at: s.update_context(max_messages=5, **at),
+        "switch_provider": lambda s, at: s.switch_provider("mock", **at),
+        "set_status": lambda s, at: s.set_status("paused", **at),
+        "archive": lambda s, at: s.archive(**at),
+        "delete_session": lambda s, at: s.manager.delete_session(s.session_id, **at),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    @pytest.mark.parametrize(
+        "bad", [str, float, lambda _: float("nan"), lambda _: True, lambda at: [at]], ids=range(5)
+    )
+    async def test_what_is_no_revision(self, unharmed, change, bad):
+        at = unharmed.revision
+        with pytest.raises(InvalidInputError, match="expected_revision") as caught:
+            await change(unharmed, {"expected_revision": bad(at)})
+        assert caught.value.session_id == unharmed.session_id
+        check_readable(caught.value)
+        await unharmed.refresh()
+        assert unharmed.revision == at
+
+    async def test_one_that_no_session_reaches(self, unharmed):
+        for name in self.CHANGES.keys() - {"record nothing"}:
+            with pytest.raises(SessionError) as caught:
+                await self.CHANGES[name](unharmed, {"expected_revision": 2**70})
+            check_readable(caught.value)
+
+    async def test_an_edit_names_one(self, unharmed):
+        with pytest.raises(InvalidInputError, match="expected_revision"):
+            await unharmed.edit_messages(expected_revision=None, remove=[1])
+
+
+class TestSequenceNumbers:
+    @pytest.mark.parametrize(
+        "bad",
+        [None, 5, "1", b"1", [None], ["x"], [[1]], [True], [2.0], {"a": 1}, object()],
+        ids=range(11),
+    )
+    async def test_what_is_none(self, unharmed, bad):
+        with pytest.raises(InvalidInputError, match="remove") as caught:
+            await unharmed.edit_messages(expected_revision=unharmed.revision, remove=bad)
+        assert caught.value.session_id == unharmed.session_id
+
+    @pytest.mark.parametrize("good", [{1}, (1,), range(1, 2)], ids=repr)
+    async def test_any_collection_of_them_will_do(self, session, texts, good):
+        await session.send_message("x")
+        await session.edit_messages(expected_revision=session.revision, remove=good)
+        assert await texts(session) == ["You said: x"]
+
+
+class TestHalfCharacters:
+    """A key that was changed into another would lose a value."""
+
+    BAD = [{"\ud800": 1}, [{"a\ud800": 1}], "\ud800"]
+
+    @pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
+    async def test_in_a_context(self, manager, unharmed, bad):
+        before = unharmed.context
+        with pytest.raises(InvalidInputError, match="JSON") as caught:
+            await unharmed.update_context(prefs=bad)
+        assert caught.value.session_id == unharmed.session_id
+        check_readable(caught.value)
+        await unharmed.refresh()
+        assert unharmed.context == before
+        with pytest.raises(InvalidInputError, match="JSON"):
+            await manager.create_session("ann", "mock", "echo", prefs=bad)
 
 
 class TestClosed:

@@ -18,6 +18,7 @@ from langswarm_session import (
     ImportFormatError,
     ImportOptions,
     InMemorySessionStorage,
+    InvalidInputError,
     ISessionStorage,
     MessageRole,
     MockFailure,
@@ -355,6 +356,8 @@ def _changed(line: dict[str, Any], **values: Any) -> dict[str, Any]:
         (lambda all_: [all_[0], "{"], 2, "no JSON"),
         (lambda all_: [all_[0], "[1]"], 2, "something else"),
         (lambda _: ["nonsense"], 1, "no JSON"),
+        (lambda all_: [all_[0], 5], 2, "not int"),
+        (lambda _: [None], 1, "not NoneType"),
         (lambda _: ['{"a":', "1"], 1, "no JSON"),
         (lambda _: [{"a": 1}], 1, "none of"),
         (lambda _: [], None, "no session"),
@@ -371,6 +374,12 @@ async def test_what_is_wrong_is_told_and_nothing_is_written(
     error = await _wrong(change(await lines_of(manager, "s")))
     assert words in str(error)
     assert error.line == number
+
+
+async def test_what_has_no_lines(manager: SessionManager):
+    lines: Any = 5
+    with pytest.raises(InvalidInputError, match="expected lines, not int"):
+        await import_session(manager, lines)
 
 
 # Other formats

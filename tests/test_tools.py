@@ -289,6 +289,23 @@ class TestCalling:
         assert says in str(result.content)
         assert (result.tool_call_id, result.name) == ("c1", name)
 
+    async def test_an_error_that_cannot_say_itself_is_one(self, session: BaseSession) -> None:
+        class SpeechlessError(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError
+
+        def broken() -> None:
+            raise SpeechlessError
+
+        result = only_result(await session.call_tools(asking("broken", {}), [broken]))
+        assert (result.content, result.is_error) == ("SpeechlessError", True)
+
+    @pytest.mark.parametrize("reply", [None, "x", [], ToolCallBlock(name="weather")], ids=range(4))
+    async def test_of_what_is_no_reply(self, session: BaseSession, reply: Any) -> None:
+        with pytest.raises(InvalidInputError, match="reply is a SessionMessage") as caught:
+            await session.call_tools(reply, [weather])
+        assert caught.value.session_id == session.session_id
+
     async def test_text_that_cannot_be_stored_is_an_error(self, session: BaseSession) -> None:
         tool = Tool.from_function(lambda: "\ud800", "tool")
         assert only_result(await session.call_tools(asking("tool", {}), [tool])).is_error

@@ -92,6 +92,17 @@ class TestLife:
         assert (await session.get_turns())[0].error == "ValueError: why"
         assert session.metrics.errors == 1
 
+    async def test_an_error_that_cannot_say_itself_fails_it_too(self, session, turns):
+        class SpeechlessError(Exception):
+            def __str__(self):
+                raise RuntimeError
+
+        with pytest.raises(SpeechlessError):
+            async with await session.begin_turn("x"):
+                raise SpeechlessError
+        assert await turns(session) == ["failed"]
+        assert (await session.get_turns())[0].error == "SpeechlessError"
+
     @pytest.mark.parametrize("error", [asyncio.CancelledError, KeyboardInterrupt, GeneratorExit])
     async def test_a_block_that_is_broken_off_cancels(self, session, turns, error):
         with pytest.raises(error):
