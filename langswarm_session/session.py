@@ -664,6 +664,7 @@ class BaseSession(ISession):
                     new = [each for each in turn.messages if each.turn_id == turn.id]
                     await self._pipeline.stored(self, new)
                 await self._leave_out_known(turn)
+                self._leave_out_old(turn, len(processed))
             except BaseException as error:  # cancelled meanwhile
                 await turn._abandon(error)
                 raise
@@ -677,6 +678,13 @@ class BaseSession(ISession):
         if any(message.turn_id != turn.id for message in turn.messages):
             known = {message.id for message in await turn.history()}
             turn.messages = [message for message in turn.messages if message.id not in known]
+
+    def _leave_out_old(self, turn: OpenTurn, given: int) -> None:
+        """Of a turn that had more than is sent again, the newest are sent that a window holds."""
+        size = self.context.max_messages
+        if len(turn.messages) > max(given, size):
+            needed = window.calls_needed(turn.messages[-given:])
+            turn.messages = window.cut(turn.messages, size, needed)
 
     async def _process(self, messages: list[SessionMessage]) -> list[SessionMessage]:
         try:

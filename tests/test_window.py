@@ -111,6 +111,17 @@ class TestSent:
         await session.send_message("e")
         assert len(sent(mock)) == 8
 
+    async def test_of_a_turn_that_was_only_recorded_no_more_is_sent(self, manager, mock):
+        session = await manager.create_session("ann", "mock", "echo", max_messages=4)
+        log = [
+            SessionMessage(role=role, content=f"{role} {number}")
+            for number in range(10)
+            for role in ("assistant", "user")
+        ]
+        await session.record(log)
+        await session.send_message(log[-1])
+        assert [each.id for each in mock.requests[-1].messages] == [each.id for each in log[-4:]]
+
 
 class TestRead:
     """The window without a turn, for whoever runs the turns of a framework."""
