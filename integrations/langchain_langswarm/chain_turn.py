@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from langchain_langswarm.agent_state import sendable
 from langchain_langswarm.messages import (
     from_langchain_messages,
     to_langchain,
@@ -23,6 +24,7 @@ from langchain_langswarm.shapes import (
 )
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
 from langswarm_session.turns import OpenTurn
 
@@ -141,7 +143,15 @@ class ChainTurn:
         if not _same(self._sent, self._turn.messages):  # changed by a middleware, or stored before
             new = to_langchain_messages(self._turn.messages)
             part = shaped(part, new)
-        self._passed = passed = [*history, *new]
+        passed, repairs = sendable([*history, *new])
+        if repairs:
+            changes = describe_repairs(repairs)
+            logger.info("session %r: changed in the request: %s", self._turn.session_id, changes)
+            if self._shape.history_key is not None:  # what is new goes apart, as it came
+                given = {id(message) for message in new}
+                history = [message for message in passed if id(message) not in given]
+                passed = [*history, *new]
+        self._passed = passed
         self.input = self._shape.with_history(self._value, part, history, passed)
 
     def _partial(self, chunks: Sequence[Any]) -> list[SessionMessage]:

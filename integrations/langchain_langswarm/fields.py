@@ -26,6 +26,13 @@ _TYPES = {
     MessageRole.TOOL: "tool",
     MessageRole.FUNCTION: "function",
 }
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "content": (str, list, tuple),
+    "additional_kwargs": dict,
+    "response_metadata": dict,
+    "tool_calls": list,
+    "invalid_tool_calls": list,
+}
 _ROLES = {kind: role for role, kind in _TYPES.items()}
 _CHAT_ROLES = {
     "assistant": MessageRole.ASSISTANT,
@@ -39,13 +46,12 @@ def neutral_of(message: BaseMessage, kind: str) -> SessionMessage:
     """What of the message a session message has fields for.
 
     Raises:
-        InvalidInputError: If its content is neither text nor a list.
+        InvalidInputError: If one of its fields is not even of the kind that its readers take.
     """
-    if not isinstance(message.content, str | list | tuple):
-        raise InvalidInputError(
-            f"the content of a message is text or a list of blocks, not "
-            f"{type(message.content).__name__}"
-        )
+    for name, kinds in _KINDS.items():
+        value = message.__dict__.get(name)
+        if name in message.__dict__ and not isinstance(value, kinds):
+            raise InvalidInputError(f"the {name} of a message cannot be a {type(value).__name__}")
     fields: dict[str, Any] = {"role": _ROLES.get(kind) or _chat_role(message), "name": message.name}
     if message.id:
         fields["id"] = message.id
@@ -69,7 +75,7 @@ def neutral_of(message: BaseMessage, kind: str) -> SessionMessage:
 
 def _about_reply(message: AIMessage) -> dict[str, Any]:
     """What is known of a reply beside what it says."""
-    told = message.response_metadata if isinstance(message.response_metadata, dict) else {}
+    told = message.response_metadata
 
     def text(*names: str) -> str | None:
         value = next((told[name] for name in names if told.get(name)), None)

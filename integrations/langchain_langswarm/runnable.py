@@ -35,10 +35,12 @@ class RunnableWithSession(Runnable[Any, Any]):
     """Gives a chain the memory of a session.
 
     Each call is a turn of the session: the new messages are stored before the chain runs, with the
-    messages before them as its history, and its answer is stored before the call returns. A call
-    that fails, is cancelled or whose stream is broken off leaves a failed or cancelled turn with
-    what there was of the answer, and a write that fails fails the call. Calls on one session run
-    one after the other, each seeing those before it; one inside another is refused.
+    messages before them as its history, and its answer is stored before the call returns. A tool's
+    call in the history that never got its result is answered in what the chain is given, not in
+    the record. A call that fails, is cancelled or whose stream is broken off leaves a failed or
+    cancelled turn with what there was of the answer, and a write that fails fails the call. Calls
+    on one session run one after the other, each seeing those before it; one inside another is
+    refused.
 
     An answer is a text or messages. A chain that gives anything else (JSON, an object) raises
     InvalidInputError, and what it gave is kept as text in the failed turn: what parses an answer

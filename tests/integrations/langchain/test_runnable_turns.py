@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ from langswarm_session import (
     SessionStorageError,
 )
 from langswarm_session.records import Appended, TurnEnd
+from langswarm_session.sendable.pairing import NO_RESULT
 
 Remember = Callable[..., RunnableWithSession]
 Call = Callable[..., Any]
@@ -291,6 +293,61 @@ def test_a_retry_is_a_turn_of_its_own(
     assert retrying.invoke("hi", config) == AIMessage("1:hi")
     assert statuses() == ["failed", "complete"]
     assert chain.seen == [["hi"]]
+
+
+# What a provider accepts
+
+
+def called(call_id: str) -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": call_id}])
+
+
+@pytest.fixture(params=[None, "history"])
+def seeing(request: pytest.FixtureRequest, remember: Remember) -> tuple[Any, list[Any]]:
+    """A chain, with its history apart or not, and what it is given in all."""
+    seen: list[BaseMessage] = []
+
+    def chain(value: Any) -> str:
+        question = value["question"]
+        new = [HumanMessage(question)] if isinstance(question, str) else question
+        seen[:] = [*value.get("history", []), *new]
+        return "ok"
+
+    keys = {"input_messages_key": "question", "history_messages_key": request.param}
+    return remember(chain, **keys), seen
+
+
+async def test_a_call_without_a_result_is_answered_in_the_request(
+    seeing: tuple[Any, list[Any]],
+    call: Call,
+    manager: SessionManager,
+    config: RunnableConfig,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    memory, seen = seeing
+    history = SessionChatMessageHistory("chat", manager, user_id="ann")
+    before = [HumanMessage("hi"), called("c1"), ToolMessage("late", tool_call_id="other")]
+    history.add_messages(before)
+    with caplog.at_level(logging.INFO, logger="langchain_langswarm"):
+        await call(memory, {"question": "again"}, config)
+    assert [message.type for message in seen] == ["human", "ai", "tool", "human"]
+    assert (seen[2].tool_call_id, seen[2].content) == ("c1", NO_RESULT)
+    assert seen[3].content == "again"
+    assert "session 'chat': changed in the request" in caplog.text
+    assert history.messages == [*before, HumanMessage("again"), AIMessage("ok")]
+
+
+def test_a_call_whose_result_is_the_input_is_left_as_it_is(
+    seeing: tuple[Any, list[Any]], manager: SessionManager, config: RunnableConfig
+) -> None:
+    memory, seen = seeing
+    history = SessionChatMessageHistory("chat", manager, user_id="ann")
+    history.add_messages([HumanMessage("hi"), called("c1"), HumanMessage("so?"), called("c2")])
+    new = [ToolMessage("21", tool_call_id="c2"), HumanMessage("and?")]
+    memory.invoke({"question": new}, config)
+    texts = [message.text for message in seen]
+    assert texts == ["hi", "", NO_RESULT, "so?", "", "21", "and?"]
+    assert seen[-2:] == new
 
 
 # Repeated calls
