@@ -162,8 +162,12 @@ class TestGetOrCreate:
 
     async def test_another_users_does_not_exist(self, manager):
         await manager.get_or_create_session("s1", "ann")
-        with pytest.raises(SessionNotFoundError):
+        with pytest.raises(SessionNotFoundError) as refused:
             await manager.get_or_create_session("s1", "bob")
+        assert "another user's" in str(refused.value)
+        with pytest.raises(SessionNotFoundError) as missing:
+            await manager.get_session("s2", user_id="bob")
+        assert str(missing.value) == str(refused.value).replace("s1", "s2"), "it gives nothing away"
 
     async def test_nobody_answers_until_it_has_a_provider(self, manager, texts):
         session = await manager.get_or_create_session("s1")

@@ -49,9 +49,9 @@ def neutral_of(message: BaseMessage, kind: str) -> SessionMessage:
         InvalidInputError: If one of its fields is not even of the kind that its readers take.
     """
     for name, kinds in _KINDS.items():
-        value = message.__dict__.get(name)
-        if name in message.__dict__ and not isinstance(value, kinds):
-            raise InvalidInputError(f"the {name} of a message cannot be a {type(value).__name__}")
+        if name in message.__dict__ and not isinstance(message.__dict__[name], kinds):
+            kind = type(message.__dict__[name]).__name__
+            raise InvalidInputError(f"the {name} of a message cannot be a {kind}")
     fields: dict[str, Any] = {"role": _ROLES.get(kind) or _chat_role(message), "name": message.name}
     if message.id:
         fields["id"] = message.id

@@ -39,8 +39,8 @@ class RunnableWithSession(Runnable[Any, Any]):
     call in the history that never got its result is answered in what the chain is given, not in
     the record. A call that fails, is cancelled or whose stream is broken off leaves a failed or
     cancelled turn with what there was of the answer, and a write that fails fails the call. Calls
-    on one session run one after the other, each seeing those before it; one inside another is
-    refused.
+    on one session run one after the other, each seeing those before it (of those that begin at
+    once, whichever comes first to have the session); one inside another is refused.
 
     An answer is a text or messages. A chain that gives anything else (JSON, an object) raises
     InvalidInputError, and what it gave is kept as text in the failed turn: what parses an answer

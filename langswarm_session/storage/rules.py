@@ -73,9 +73,11 @@ def new_record(session: NewSession, context: str, now: int) -> SessionRecord:
 
 
 def not_found(session_id: str) -> SessionNotFoundError:
-    """There is no such session."""
+    """There is no such session, or it is another user's: the error does not tell which."""
     return SessionNotFoundError(
-        "there is no such session; create it with create_session()", session_id=session_id
+        "there is no such session, or it is another user's; create it with create_session(), "
+        "under another id if this one is taken",
+        session_id=session_id,
     )
 
 
