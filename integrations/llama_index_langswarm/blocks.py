@@ -67,10 +67,11 @@ def _file(block: types.DocumentBlock) -> FileBlock:
 
 
 def _reasoning(block: types.ThinkingBlock) -> ReasoningBlock:
+    told = block.additional_information or {}
     known = {
-        ours: block.additional_information[theirs]
+        ours: told[theirs]
         for theirs, ours in _REASONING.items()
-        if isinstance(block.additional_information.get(theirs), str)
+        if isinstance(told.get(theirs), str)
     }
     return ReasoningBlock(reasoning=block.content or "", **known)
 

@@ -57,7 +57,7 @@ def from_llama_index(message: ChatMessage) -> SessionMessage:
     with storable("a message"):
         text = _plain_text(message)
         if text is not None:
-            return text_message(MessageRole(message.role.value), text)
+            return text_message(MessageRole(message.role), text)
         neutral = _neutral(message)
         kept = _kept(message, neutral)
         # What encode() made is JSON already and needs no second look.
@@ -115,7 +115,7 @@ def _chats(message: SessionMessage) -> list[ChatMessage]:
 
 def _neutral(message: ChatMessage) -> SessionMessage:
     """What of the message a session message has fields for."""
-    role = _ROLES.get(message.role) or MessageRole(message.role.value)
+    role = _ROLES.get(message.role) or MessageRole(message.role)
     kwargs = message.additional_kwargs
     blocks = [from_block(block) for block in message.blocks]
     content: str | list[Block] = blocks
@@ -141,7 +141,7 @@ def _kept(message: ChatMessage, neutral: SessionMessage) -> dict[str, Any]:
     (expected,) = _made(neutral)
     kept: dict[str, Any] = {}
     if message.role != expected.role:
-        kept["role"] = message.role.value
+        kept["role"] = types.MessageRole(message.role).value
     kwargs = encode(message.additional_kwargs)
     if kwargs != encode(expected.additional_kwargs):
         kept["additional_kwargs"] = kwargs

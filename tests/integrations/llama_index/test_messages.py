@@ -201,6 +201,54 @@ def deep() -> dict[str, Any]:
     return nested
 
 
+def with_fields(made: Any, **fields: Any) -> Any:
+    """What was made, with fields assigned, which nobody checks."""
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+ASSIGNED = {
+    **{
+        f"{role} as text": ChatMessage.model_construct(
+            role=role, blocks=[types.TextBlock(text="a")], additional_kwargs={}
+        )
+        for role in ("user", "assistant", "system", "developer", "chatbot", "model", "tool")
+    },
+    "no information": message(
+        with_fields(types.ThinkingBlock(content="hm"), additional_information=None),
+        role="assistant",
+    ),
+    "no kwargs": with_fields(ChatMessage("hi"), additional_kwargs=None),
+    "no arguments": message(
+        with_fields(types.ToolCallBlock(tool_name="f"), tool_kwargs=None), role="assistant"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", ASSIGNED.values(), ids=list(ASSIGNED))
+def test_what_was_assigned_comes_back_too(message: ChatMessage) -> None:
+    stored = SessionMessage.model_validate_json(from_llama_index(message).model_dump_json())
+    assert to_llama_index(stored) == message
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        with_fields(ChatMessage("hi"), role="weird"),
+        with_fields(ChatMessage("hi"), role=None),
+        with_fields(ChatMessage("hi"), blocks=None),
+        with_fields(ChatMessage("hi"), blocks=["hi"]),
+        with_fields(ChatMessage("hi", role="assistant"), additional_kwargs=[1]),
+        message(with_fields(types.ThinkingBlock(), additional_information=[1])),
+    ],
+    ids=["role", "no role", "no blocks", "text", "kwargs", "information"],
+)
+def test_what_is_not_as_its_class_says_is_refused(bad: ChatMessage) -> None:
+    with pytest.raises(InvalidInputError):
+        from_llama_index(bad)
+
+
 @pytest.mark.parametrize(
     "bad",
     [
