@@ -41,7 +41,8 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
       run that is interrupted leaves a cancelled turn; the one that resumes it is another turn.
     - What is said is stored as the other middleware's ``before_model`` left it (PIIMiddleware's,
       say), in whatever order they are listed. Answers and results are stored as they were given;
-      what of them is not to be in the record is for a middleware of the session.
+      what of them is not to be in the record is for a middleware of the session. An artifact that
+      cannot be stored stays in the state alone, and a warning says so.
     - A summary that SummarizationMiddleware makes stands for what it covers in the session's
       window from then on (`BaseSession.set_summary`); the log keeps all.
     - An agent that is a tool of another gets that one's config, and so its session, in which a

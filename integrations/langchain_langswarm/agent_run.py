@@ -25,9 +25,11 @@ from langchain_langswarm.agent_state import (
     merged,
     renamed,
     sendable,
+    unstorable_artifact,
+    without_artifact,
 )
 from langchain_langswarm.messages import (
-    from_langchain_messages,
+    from_langchain,
     to_langchain,
 )
 from langswarm_session import window
@@ -147,16 +149,16 @@ class AgentRun:
             new = {message.id: message for message in messages if self._is_new(message)}
             if not new or self.replayed is not None:
                 return list(messages)
-            sent = from_langchain_messages(new.values())
+            sent = [self._stored_form(message) for message in new.values()]
             stored = await self._store(sent)
             self._known |= new.keys()
             self._own |= new.keys()
         changed = {
-            given.id: renamed(to_langchain(kept), given.id)
-            for given, kept in zip(sent, stored, strict=True)
+            message.id: _as_stored(message, kept)
+            for message, given, kept in zip(new.values(), sent, stored, strict=True)
             if not given.says_same(kept)
         }
-        return [changed.get(message.id or "", message) for message in messages]  # type: ignore[misc]
+        return [changed.get(message.id, message) for message in messages]
 
     async def answered(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
         """Store the model's answer."""
@@ -215,6 +217,19 @@ class AgentRun:
                 partial = SessionMessage(role=MessageRole.ASSISTANT, content=text)
                 await turn.end_by(error, [partial] if text else [])
 
+    def _stored_form(self, message: BaseMessage) -> SessionMessage:
+        """A message as it is stored: a result without an artifact that cannot be."""
+        reason = unstorable_artifact(message)
+        if reason is None:
+            return from_langchain(message)
+        logger.warning(
+            "session %r: the result of the tool %r is stored without its artifact: %s",
+            self._session.session_id,
+            message.name,
+            reason,
+        )
+        return from_langchain(without_artifact(message))
+
     def _is_new(self, message: BaseMessage) -> bool:
         return (
             # Without an id it is in no state, but was made up for one request.
@@ -254,3 +269,11 @@ class AgentRun:
 def _with_id(message: M) -> M:
     """The message, as a copy with an id if it has none: equal ids tell what is stored."""
     return message if message.id is not None else renamed(message, new_id())
+
+
+def _as_stored(message: M, stored: SessionMessage) -> M:
+    """A message as the session's middleware left it, with what was only kept out of the record."""
+    update: dict[str, Any] = {"id": message.id}
+    if unstorable_artifact(message) is not None:
+        update["artifact"] = message.artifact  # type: ignore[attr-defined]
+    return to_langchain(stored).model_copy(update=update)  # type: ignore[return-value]

@@ -8,8 +8,12 @@ from typing import TypeVar
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
+from langchain_langswarm.plain import encode
+from langswarm_session.checks import storable
+from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
 from langswarm_session.sendable import Repair, Target, make_sendable
+from langswarm_session.storage.rows import dump_json
 
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
 """What a summary begins with, of a LangChain that does not say so otherwise."""
@@ -83,6 +87,25 @@ def count_old(state: Sequence[BaseMessage], known: Collection[str | None]) -> in
     )
 
 
+def unstorable_artifact(message: BaseMessage) -> InvalidInputError | None:
+    """Why a tool's result cannot be stored with its artifact, if it cannot."""
+    if not isinstance(message, ToolMessage):
+        return None
+    try:
+        with storable("the artifact"):
+            dump_json(encode(message.artifact))
+    except InvalidInputError as error:
+        return error
+    return None
+
+
+def without_artifact(message: M) -> M:
+    """The message, a tool's result as a copy without its artifact."""
+    if not isinstance(message, ToolMessage):
+        return message
+    return message.model_copy(update={"artifact": None})
+
+
 def _is_paired(messages: Sequence[BaseMessage]) -> bool:
     """Whether each call's result follows it, and there is no other result."""
     waiting: set[str | None] = set()
@@ -102,7 +125,7 @@ def sendable(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[Repai
     """A request in which every call is answered, and what had to be changed for that."""
     if _is_paired(messages):
         return messages, []
-    converted = from_langchain_messages(messages)
+    converted = from_langchain_messages(map(without_artifact, messages))
     own = {id(made): message for made, message in zip(converted, messages, strict=True)}
     sent, repairs = make_sendable(converted, Target())
     return [

@@ -10,21 +10,29 @@ import sys
 import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    ToolMessage,
+)
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.tools import tool
-from langchain_langswarm import SessionMiddleware, watch
+from langchain_core.tools import InjectedToolCallId, tool
+from langchain_langswarm import SessionChatMessageHistory, SessionMiddleware, watch
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphRecursionError
 
 from langswarm_session import (
+    InvalidInputError,
     ISession,
     ISessionMiddleware,
     SessionManager,
@@ -178,6 +186,107 @@ async def test_a_model_that_is_asked_again(
     model.failures.append(ConnectionError("down"))
     await ask(create_agent(model, middleware=middleware), "a", config)
     assert (log(), statuses()) == ([("human", "a"), ("ai", "about a")], ["complete"])
+
+
+class Arrays:
+    """As of numpy: no comparison tells of two whether they are equal."""
+
+    def __eq__(self, other: object) -> Any:
+        return Unclear()
+
+    __ne__ = __eq__
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Unclear:
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value is ambiguous")
+
+
+ARTIFACTS = {
+    "an object in a dict": {"at": datetime(2026, 1, 1, tzinfo=UTC)},
+    "an object": object(),
+    "an array": Arrays(),
+    "half of a character": "\ud800",
+}
+
+
+@pytest.fixture(params=ARTIFACTS.values(), ids=list(ARTIFACTS))
+def artifact(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def paying(build: Any, artifact: Any, **options: Any) -> Any:
+    """An agent with a tool that leaves an artifact."""
+
+    @tool(response_format="content_and_artifact")
+    def pay() -> tuple[str, Any]:
+        """Pay."""
+        return "a secret was paid", artifact
+
+    return build(tools=[pay, fall], **options)
+
+
+async def test_a_result_is_stored_without_an_artifact_that_cannot_be(
+    artifact: Any, ask: Any, build: Any, config: RunnableConfig, log: Log, statuses: Statuses,
+    manager: SessionManager, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    output = await ask(paying(build, artifact), "use pay", config)
+    assert [text for _, text in log()] == [
+        "use pay", "", "a secret was paid", "about a secret was paid"
+    ]  # fmt: skip
+    assert statuses() == ["complete"]
+    assert output["messages"][2].artifact is artifact
+    assert SessionChatMessageHistory("chat", manager).messages[2].artifact is None
+    (warning,) = caplog.messages
+    for part in ("'chat'", "'pay'", "artifact"):
+        assert part in warning
+
+
+async def test_nor_is_the_artifact_lost_where_a_middleware_changes_the_result(
+    artifact: Any, build: Any, redacting: SessionManager, config: RunnableConfig
+) -> None:
+    output = paying(build, artifact).invoke({"messages": "use pay"}, config)
+    assert output["messages"][2].text == "a *** was paid"
+    assert output["messages"][2].artifact is artifact
+
+
+async def test_a_thread_with_such_a_result_goes_on_after_a_call_that_failed(
+    ask: Any, build: Any, config: RunnableConfig, statuses: Statuses
+) -> None:
+    artifact = ARTIFACTS["an object in a dict"]
+    agent = paying(build, artifact, checkpointer=InMemorySaver())
+    config["configurable"]["thread_id"] = "t"
+    await ask(agent, "use pay", config)
+    with pytest.raises(LookupError):
+        await ask(agent, "use fall", config)
+    output = await ask(agent, "b", config)
+    assert statuses() == ["complete", "failed", "complete"]
+    assert output["messages"][2].artifact == artifact
+
+
+async def test_an_artifact_that_can_be_stored_is(
+    ask: Any, build: Any, config: RunnableConfig, manager: SessionManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    await ask(paying(build, {"sum": (100, "EUR")}), "use pay", config)
+    stored = SessionChatMessageHistory("chat", manager).messages[2]
+    assert stored.artifact == {"sum": (100, "EUR")}
+    assert caplog.messages == []
+
+
+async def test_whatever_else_cannot_be_stored_of_a_result_is_told(
+    ask: Any, build: Any, config: RunnableConfig, statuses: Statuses
+) -> None:
+    @tool("pay")
+    def pay(call: Annotated[str, InjectedToolCallId]) -> ToolMessage:
+        """Pay."""
+        more = {"at": object()}
+        return ToolMessage("paid", tool_call_id=call, additional_kwargs=more)
+
+    with pytest.raises(InvalidInputError):
+        await ask(build(tools=[pay]), "use pay", config)
+    assert statuses() == ["failed"]
 
 
 async def test_a_tool_that_raises_beside_one_that_does_not(
