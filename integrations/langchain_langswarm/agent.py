@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
@@ -22,6 +23,9 @@ from langswarm_session.presets import get_session_manager
 
 ToolResult = ToolMessage | Command[Any]
 
+_key_around: ContextVar[str | None] = ContextVar("langswarm_key_around", default=None)
+"""The idempotency key of the run whose tool runs here."""
+
 
 class SessionMiddleware(AgentMiddleware[Any, Any]):
     """Gives an agent of `create_agent` the memory of a session.
@@ -35,7 +39,8 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
 
     Called with ``config={"configurable": {"session_id": ..., "user_id": ...}}``, or with both in
     the runtime context. With an ``idempotency_key`` in the config a repeated call is given the
-    stored answer, and neither the model nor a tool is called.
+    stored answer, and neither the model nor a tool is called. The key is not that of the agents
+    within a tool.
 
     - With a checkpointer the thread is the conversation, and is given what only the record has. A
       run that is interrupted leaves a cancelled turn; the one that resumes it is another turn.
@@ -116,6 +121,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         context = request.runtime.context
         current = run(self._run(request.state["messages"], context, is_async=False))
         current.enter()
+        _key_around.set(_key())
         return run(current.returned(handler(request)))
 
     @override
@@ -126,6 +132,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         context = request.runtime.context
         current = await self._run(request.state["messages"], context, is_async=True)
         current.enter()
+        _key_around.set(_key())
         return await current.returned(await handler(request))
 
     @override
@@ -141,8 +148,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
     async def _begin(
         self, state: Sequence[BaseMessage], context: Any, *, is_async: bool
     ) -> dict[str, Any] | None:
-        key = get_config().get("configurable", {}).get("idempotency_key")
-        current = await self._run(state, context, is_async=is_async, key=key)
+        current = await self._run(state, context, is_async=is_async, key=_own_key())
         merged = current.merged(state)
         # In this form what is old is not streamed as if it were new.
         return None if merged is None else {"messages": Overwrite(merged)}
@@ -200,6 +206,18 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         if self.scope is not None:
             session_id = f"{session_id}/{self.scope}"
         return session_id, named("user_id")
+
+
+def _key() -> str | None:
+    """The idempotency key in the config."""
+    key: str | None = get_config().get("configurable", {}).get("idempotency_key")
+    return key
+
+
+def _own_key() -> str | None:
+    """The key that is meant for this run: that of a run around it comes with the config as well."""
+    key = _key()
+    return None if key == _key_around.get() else key
 
 
 def _named(source: Any, name: str) -> Any:

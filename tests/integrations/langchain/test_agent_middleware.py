@@ -338,12 +338,18 @@ async def test_a_second_run_may_be_told_that_the_session_is_busy(
     ]  # fmt: skip
 
 
-def nested(manager: SessionManager, model: Caller, *middleware: Any) -> Any:
+def nested(
+    manager: SessionManager,
+    model: Caller,
+    *middleware: Any,
+    config: Any = None,
+    outer: Caller | None = None,
+) -> Any:
     """An agent with a tool that asks another agent, in both ways."""
     inner = create_agent(model.model_copy(update={"uses": "look"}), [look], middleware=middleware)
 
     def sync(at: str) -> str:
-        return str(inner.invoke({"messages": f"deep {at}"})["messages"][-1].text)
+        return str(inner.invoke({"messages": f"deep {at}"}, config)["messages"][-1].text)
 
     @tool("delegate")
     def delegate(at: str) -> str:
@@ -351,11 +357,11 @@ def nested(manager: SessionManager, model: Caller, *middleware: Any) -> Any:
         return sync(at)
 
     async def adelegate(at: str) -> str:
-        output = await inner.ainvoke({"messages": f"deep {at}"})
+        output = await inner.ainvoke({"messages": f"deep {at}"}, config)
         return str(output["messages"][-1].text)
 
     delegate.coroutine = adelegate
-    outer = model.model_copy(update={"uses": "delegate"})
+    outer = outer or model.model_copy(update={"uses": "delegate"})
     return create_agent(outer, [delegate], middleware=[SessionMiddleware(manager)])
 
 
@@ -385,6 +391,41 @@ async def test_an_agent_within_another_may_have_a_session_of_its_own(
         "deep sea", "", "saw deep sea", "I saw deep sea",
         "deep sky", "", "saw deep sky", "I saw deep sky",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+async def test_the_key_of_a_run_is_not_that_of_the_runs_within_it(
+    way: str, manager: SessionManager, model: Caller, config: RunnableConfig, log: Log
+) -> None:
+    class Twice(Caller):
+        def _answer(self, messages: list[BaseMessage]) -> AIMessage:
+            self.seen.append(messages)
+            if len(self.seen) > 3:
+                return AIMessage("enough")
+            call = {"name": "delegate", "args": {"at": f"{(len(self.seen) + 1) // 2}"}, "id": "c"}
+            return AIMessage("", tool_calls=[{**call, "id": f"c{len(self.seen)}"}])
+
+    outer = nested(manager, model, SessionMiddleware(manager, scope="scout"), outer=Twice(seen=[]))
+    config["configurable"]["idempotency_key"] = "k"
+    for _ in range(2):
+        (output,) = await ask(way, outer, "sea", config)
+    assert output["messages"][-1].text == "enough"
+    questions = [text for kind, text in log("chat/scout") if kind == "human"]
+    assert questions == ["deep 1", "deep 1", "deep 2"]
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+async def test_a_run_within_another_may_have_a_key_of_its_own(
+    way: str, manager: SessionManager, model: Caller, config: RunnableConfig, log: Log
+) -> None:
+    inner = SessionMiddleware(manager, scope="scout")
+    outer = nested(manager, model, inner, config={"configurable": {"idempotency_key": "mine"}})
+    config["configurable"]["idempotency_key"] = "k"
+    await ask(way, outer, "sea", config)
+    config["configurable"]["idempotency_key"] = "l"
+    await ask(way, outer, "sea", config)
+    assert len(log()) == 8
+    assert len(log("chat/scout")) == 4
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
