@@ -19,7 +19,7 @@ from langswarm_session.diagnosis import (
 )
 from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageVersionError
 from langswarm_session.storage.postgres_errors import state_of, typed_error, unreachable
-from langswarm_session.storage.postgres_pool import PoolSettings
+from langswarm_session.storage.postgres_pool import PoolSettings, watch
 from langswarm_session.storage.postgres_rows import from_text
 from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables, find_version
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, decode_message
@@ -77,9 +77,12 @@ _DURABILITY = (
     "AND relname = ANY($2::text[]) AND relpersistence = 'u')"
 )
 _BEGIN = (
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {0:d}; "
-    "SET LOCAL lock_timeout = {0:d}"
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {:d}; "
+    "SET LOCAL lock_timeout = {:d}"
 )
+_FULL_TIME = 3600.0
+"""Seconds that the server has at least for an answer where it is to look at everything."""
+
 _TO_TELL = 1.0
 """Seconds that the server has to say that it has come to the end of its time."""
 
@@ -100,16 +103,19 @@ class _Asking:
     Args:
         raw: The driver's.
         seconds: How long an answer may take.
+        lock_seconds: How long it may wait for others.
     """
 
-    def __init__(self, raw: Any, seconds: float) -> None:
+    def __init__(self, raw: Any, seconds: float, lock_seconds: float) -> None:
         self._raw = raw
         self._seconds = seconds
+        self._lock_seconds = lock_seconds
 
     async def begin(self) -> None:
         """Begin a transaction, in which the server heeds the limit as well."""
+        limits = (max(1, int(each * 1000)) for each in (self._seconds, self._lock_seconds))
         async with asyncio.timeout(self._seconds + _TO_TELL):
-            await self._raw.execute(_BEGIN.format(max(1, int(self._seconds * 1000))))
+            await self._raw.execute(_BEGIN.format(*limits))
 
     async def fetch(self, query: str, *values: Any) -> list[Any]:
         """Run a statement and return its rows."""
@@ -138,7 +144,7 @@ async def examine(
     Args:
         settings: How to connect.
         tables: Where the tables are.
-        seconds: How long the server may take for each answer.
+        seconds: How long the server may take for each answer, and wait for others at that.
         full: Whether the indexes are checked (with the extension amcheck), and every message read.
     """
     try:
@@ -148,7 +154,8 @@ async def examine(
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
         advice = "start the server, or mend the address, the user or the password"
         return [problem("server", str(unreachable(error, settings.name)), advice)]
-    connection = _Asking(raw, seconds)
+    watch(raw)
+    connection = _Asking(raw, max(seconds, _FULL_TIME) if full else seconds, seconds)
     try:
         every = _all(connection, settings.name, tables, seconds, full=full)
         return [finding async for finding in every]

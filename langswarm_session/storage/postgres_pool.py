@@ -338,7 +338,7 @@ class Pool:
             **settings.options, timeout=settings.connect_timeout, statement_cache_size=0
         )
         try:
-            _watch(raw)
+            watch(raw)
             is_pooled = await raw.fetchval(_GREET.format(raw.get_server_pid())) is None
         except BaseException:
             raw.terminate()
@@ -365,7 +365,7 @@ class Pool:
             self._sweep = self._loop.call_later(delay, self._sweep_idle)
 
 
-def _watch(raw: Any) -> None:
+def watch(raw: Any) -> None:
     """Read in small pieces, and let the system notice a peer that is gone without a word."""
     transport = getattr(raw, "_transport", None)
     if transport is None:

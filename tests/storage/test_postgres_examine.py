@@ -158,6 +158,7 @@ async def test_a_connection_that_breaks(schema: str) -> None:
 
 async def test_a_server_that_falls_silent(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_examine, "_TO_TELL", 0.1)
+    monkeypatch.setattr(postgres_examine, "_FULL_TIME", 0.5)
     with proxy(postgres_server.port()) as between:
 
         def stall(data: bytes) -> bool:
