@@ -13,6 +13,7 @@ from langchain_langswarm.messages import (
     from_langchain_messages,
     to_langchain,
     to_langchain_messages,
+    told_apart,
     with_new_id,
 )
 from langchain_langswarm.shapes import (
@@ -76,7 +77,7 @@ class ChainTurn:
             return
         self._turn.rename = with_new_id
         try:
-            history = to_langchain_messages(await self._turn.history())
+            history = told_apart(await self._turn.history())
             self._pass_on(history)
         except BaseException as error:
             await self.end_by(error)

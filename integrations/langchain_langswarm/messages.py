@@ -132,6 +132,23 @@ def to_langchain_messages(messages: Iterable[SessionMessage]) -> list[BaseMessag
     return [made for message in messages for made in _split(message)]
 
 
+def told_apart(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
+    """As `to_langchain_messages`, but no two with one id: a graph keeps one message of each.
+
+    Of several with one id the first has it, the others have that of the record.
+    """
+    made: list[BaseMessage] = []
+    seen: set[str] = set()
+    for stored in messages:
+        for message in _split(stored):
+            if message.id in seen:
+                message.id = stored.id
+            if message.id is not None:
+                seen.add(message.id)
+            made.append(message)
+    return made
+
+
 def with_new_id(message: SessionMessage) -> SessionMessage:
     """A LangChain message under a new id in the record; `to_langchain` gives it its own back.
 

@@ -37,7 +37,7 @@ from langchain_langswarm import (
     to_langchain,
     to_langchain_messages,
 )
-from langchain_langswarm.messages import with_new_id
+from langchain_langswarm.messages import told_apart, with_new_id
 from pydantic import BaseModel
 
 from langswarm_session import (
@@ -332,6 +332,17 @@ def test_a_message_under_a_new_id_comes_back_as_it_was(message: BaseMessage) -> 
     assert_same(to_langchain(renamed), message)
     assert_same(to_langchain(with_new_id(renamed)), message)
     assert renamed.replaced(id="x", native=None) == stored.replaced(id="x", native=None)
+
+
+def test_messages_of_one_id_are_told_apart() -> None:
+    messages = [HumanMessage("hi"), *(AIMessage(text, id="1") for text in "abc"), HumanMessage("")]
+    stored = from_langchain_messages(messages)
+    stored[2:4] = map(with_new_id, stored[2:4])
+    assert to_langchain_messages(stored) == messages
+    made = told_apart(stored)
+    assert [message.id for message in made] == [None, "1", stored[2].id, stored[3].id, None]
+    assert [message.content for message in made] == [message.content for message in messages]
+    assert told_apart(stored[:2]) == messages[:2]
 
 
 # What was assigned is checked by nobody

@@ -267,6 +267,20 @@ async def test_an_answer_whose_id_is_stored_is_stored_too(
     assert (ids[1], len({*ids})) == ("1", 6), "the record tells them apart"
 
 
+async def test_a_chain_is_given_no_two_messages_with_one_id(
+    remember: Remember, call: Call, config: RunnableConfig
+) -> None:
+    seen: list[str | None] = []
+
+    def chain(messages: list[BaseMessage]) -> AIMessage:
+        seen[:] = [message.id for message in messages if message.type == "ai"]
+        return AIMessage("same", id="1")
+
+    for _ in range(4):
+        await call(remember(chain), "hi", config)
+    assert (seen[0], len(seen), len({*seen})) == ("1", 3, 3)
+
+
 async def test_what_an_agent_adds_is_new_whatever_its_id(
     remember: Remember, call: Call, config: RunnableConfig, log: Log
 ) -> None:
