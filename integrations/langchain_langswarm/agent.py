@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from langchain_langswarm import watch
 from langchain_langswarm.agent_run import AgentRun
+from langchain_langswarm.agent_state import given_of
 from langchain_langswarm.messages import FORMAT
 from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
@@ -38,12 +39,16 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
     their turns one after the other, each seeing those before it.
 
     Called with ``config={"configurable": {"session_id": ..., "user_id": ...}}``, or with both in
-    the runtime context. With an ``idempotency_key`` in the config a repeated call is given the
-    stored answer, and neither the model nor a tool is called. The key is not that of the agents
-    within a tool.
+    the runtime context. With an ``idempotency_key`` in the config, or a message whose id is stored,
+    a repeated call is given the stored messages (no ``structured_response``), and neither the model
+    nor a tool is called. If it had failed it is tried again, from the last result of a tool on. A
+    stored id with another text is refused. The key is not that of the agents within a tool.
 
     - With a checkpointer the thread is the conversation, and is given what only the record has. A
       run that is interrupted leaves a cancelled turn; the one that resumes it is another turn.
+    - What is removed or changed in the thread alone (by a ``RemoveMessage``, ``update_state``, or
+      going back to an earlier checkpoint) is as before with the next run: the record has it. It is
+      to be removed or changed there as well, with `BaseSession.edit_messages`.
     - What is said is stored as the other middleware's ``before_model`` left it (PIIMiddleware's,
       say), in whatever order they are listed. Answers and results are stored as they were given;
       what of them is not to be in the record is for a middleware of the session. An artifact that
@@ -136,22 +141,22 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         return await current.returned(await handler(request))
 
     @override
-    def after_agent(self, state: Any, runtime: Any) -> None:
+    def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """End the turn."""
-        run(self._finish(state["messages"], runtime.context, is_async=False))
+        return run(self._finish(state["messages"], runtime.context, is_async=False))
 
     @override
-    async def aafter_agent(self, state: Any, runtime: Any) -> None:
+    async def aafter_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """End the turn."""
-        await self._finish(state["messages"], runtime.context, is_async=True)
+        return await self._finish(state["messages"], runtime.context, is_async=True)
 
     async def _begin(
         self, state: Sequence[BaseMessage], context: Any, *, is_async: bool
     ) -> dict[str, Any] | None:
-        current = await self._run(state, context, is_async=is_async, key=_own_key())
-        merged = current.merged(state)
-        # In this form what is old is not streamed as if it were new.
-        return None if merged is None else {"messages": Overwrite(merged)}
+        given = given_of(state, watch.input_of(watch.this_run()))
+        key = _own_key()
+        current = await self._run(state, context, is_async=is_async, given=given, key=key)
+        return _instead(await current.begun(state))
 
     async def _asked(
         self, request: ModelRequest[Any], *, is_async: bool
@@ -164,9 +169,11 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
             request = request.override(model=request.model.model_copy(update={"tags": tags}))
         return current, request.override(messages=messages)
 
-    async def _finish(self, state: Sequence[BaseMessage], context: Any, *, is_async: bool) -> None:
+    async def _finish(
+        self, state: Sequence[BaseMessage], context: Any, *, is_async: bool
+    ) -> dict[str, Any] | None:
         current = await self._run(state, context, is_async=is_async)
-        await current.finish(state)
+        return _instead(await current.finish(state))
 
     async def _run(
         self,
@@ -174,6 +181,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         context: Any,
         *,
         is_async: bool,
+        given: Sequence[BaseMessage] = (),
         key: str | None = None,
     ) -> AgentRun:
         """The run in which a hook is called; a new one when that begins or resumes."""
@@ -183,7 +191,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
             session_id, user_id = self._who(context)
             session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
             known = await session.get_window()
-            made = AgentRun(session, known, state, key=key, is_async=is_async)
+            made = AgentRun(session, known, state, given=given, key=key, is_async=is_async)
             # Of several tools that resume together the first one's is for all.
             current = watch.register(run_id, self.name, made)
         assert isinstance(current, AgentRun)
@@ -218,6 +226,12 @@ def _own_key() -> str | None:
     """The key that is meant for this run: that of a run around it comes with the config as well."""
     key = _key()
     return None if key == _key_around.get() else key
+
+
+def _instead(messages: list[BaseMessage] | None) -> dict[str, Any] | None:
+    """An update of the state with messages in place of its own; None for none."""
+    # In this form what is old is not streamed as if it were new.
+    return None if messages is None else {"messages": Overwrite(messages)}
 
 
 def _named(source: Any, name: str) -> Any:

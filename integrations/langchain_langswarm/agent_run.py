@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from langchain.agents.middleware.types import ModelResponse
 from langchain_core.messages import (
+    AIMessage,
     BaseMessage,
     RemoveMessage,
     ToolMessage,
@@ -19,13 +20,17 @@ from langgraph.types import Command
 
 from langchain_langswarm.agent_state import (
     M,
+    by_question,
+    count_before,
     count_old,
     from_record,
     is_summary,
     merged,
     renamed,
+    said,
     sendable,
     unstorable_artifact,
+    with_turn,
     without_artifact,
 )
 from langchain_langswarm.messages import (
@@ -33,7 +38,8 @@ from langchain_langswarm.messages import (
     to_langchain,
 )
 from langswarm_session import window
-from langswarm_session.models import MessageRole, SessionMessage, new_id
+from langswarm_session.errors import MessageRefusedError
+from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
 from langswarm_session.turns import OpenTurn
@@ -44,13 +50,15 @@ logger = logging.getLogger(__name__)
 class AgentRun:
     """A run of an agent on a session, from its first hook to its end.
 
-    What the state has behind the last message that the record knows is new, and so is whatever
-    the agent adds. The turn begins with the first of it that is stored.
+    What the agent was called with behind the last message that the record knows is new, and so is
+    whatever the agent adds. The turn begins with the first of it that is stored, and with what the
+    user says, new or not: the record tells whether that was answered already.
 
     Args:
         session: The session.
         known: The window: what of the record the agent is to know.
         state: The messages in the agent's state.
+        given: Those of them that the agent was called with; none in a run that is resumed.
         key: The caller's idempotency key, of a run that begins.
         is_async: Whether the run was called with ``await``.
 
@@ -64,6 +72,7 @@ class AgentRun:
         known: Sequence[SessionMessage],
         state: Sequence[BaseMessage],
         *,
+        given: Sequence[BaseMessage],
         key: str | None,
         is_async: bool,
     ) -> None:
@@ -73,13 +82,22 @@ class AgentRun:
         self._key = key
         self._revision = session.revision
         self._seqs = {message.id: message.seq for message in known if message.seq is not None}
+        self._window = known
         parts = {message.id: from_record([message]) for message in known}
-        self._known = {made.id for part in parts.values() for made in part}
-        self._old = count_old(state, self._known)
-        self._known |= {message.id for message in state[: self._old]}
+        self._recorded = {made.id for part in parts.values() for made in part}
+        last = count_old(state, self._recorded)
+        self._old = count_before(state, given, last)
+        self._left = state[last : self._old]
+        # What the user says is offered to the record as it is now, known or not.
+        self._offered = said(given)
+        offered = {message.id: message for message in self._offered}
+        self._known = self._recorded | {message.id for message in state[: self._old]}
+        self._known -= offered.keys()
         room = max(0, session.context.max_messages - (len(state) - self._old))
-        self._history = [made for message in window.cut(known, room) for made in parts[message.id]]
+        history = [made for message in window.cut(known, room) for made in parts[message.id]]
+        self._history = [offered.get(message.id, message) for message in history]
         self._turn: OpenTurn | None = None
+        self._gone: set[str | None] = set()
         self._own: set[str | None] = set()
         self._late: list[BaseMessage] = []
         self._changed: dict[str | None, BaseMessage] = {}
@@ -88,9 +106,15 @@ class AgentRun:
 
     # What the agent knows
 
-    def merged(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
-        """The state with what only the record has; None if nothing changes."""
-        made = merged(state[: self._old], state[self._old :], self._history)
+    async def begun(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
+        """Take what a run before left in the thread into the record, and the record into the state.
+
+        Returns:
+            The state with what only the record has; None if nothing changes.
+        """
+        given_up = await self._take_over(self._left)
+        old = [message for message in state[: self._old] if message.id not in given_up]
+        made = merged(old, state[self._old :], self._history)
         present = {message.id for message in made}
         self._seqs = {name: seq for name, seq in self._seqs.items() if name in present}
         return None if made == list(state) else made
@@ -115,6 +139,7 @@ class AgentRun:
             ours = (place for place, message in enumerate(shown) if message.id in self._own)
             at = next(ours, len(shown))
             shown[at:at] = self._late
+        shown = self._in_order(shown)
         request, repairs = sendable(shown)
         if repairs:
             changes = describe_repairs(repairs)
@@ -179,16 +204,26 @@ class AgentRun:
         kept = await self.keep([_with_id(message) for message in messages])
         return replace(result, update={**update, "messages": kept})
 
-    async def finish(self, state: Sequence[BaseMessage]) -> None:
-        """Store what is left of the agent's messages, and end the turn."""
+    async def finish(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
+        """Store what is left of the agent's messages, and end the turn.
+
+        Returns:
+            The state with the turn as it is stored; None if nothing changes.
+        """
         await self.keep(state)
         if self._turn is not None:
             await self._turn.complete()
+        return self._in_order(state) if self._gone else None
 
     def replay(self) -> ModelResponse[Any]:
         """The stored answer of a turn that was complete already."""
         assert self.replayed is not None
-        answer = renamed(to_langchain(self.replayed.reply), new_id())
+        stored = to_langchain(self.replayed.reply)
+        # The agent is to be done, and what has a known id is not streamed.
+        if not isinstance(stored, AIMessage) or stored.tool_calls:
+            stored = AIMessage(stored.content)
+        answer = renamed(stored, new_id())
+        self._gone.add(answer.id)
         return ModelResponse(result=[answer])
 
     # How the run goes on
@@ -217,6 +252,40 @@ class AgentRun:
                 partial = SessionMessage(role=MessageRole.ASSISTANT, content=text)
                 await turn.end_by(error, [partial] if text else [])
 
+    async def _take_over(self, left: Sequence[BaseMessage]) -> set[str | None]:
+        """Store what the thread has and the record has not: a turn for each question.
+
+        Returns:
+            The ids of what the thread gives up: what a middleware of the session refuses, and what
+            was never answered and is asked again now.
+        """
+        if not left:
+            return set()
+        session = self._session
+        newest = await session.get_messages(session.context.max_messages)
+        stored = {message.id for message in newest}
+        given_up: set[str | None] = set()
+        new = (each for each in left if each.id not in stored and not is_summary(each))
+        for turn in by_question(new):
+            if len(turn) == 1 and any(turn[0].content == now.content for now in self._offered):
+                given_up.add(turn[0].id)
+                continue
+            before = session.revision
+            try:
+                await session.record([self._stored_form(message) for message in turn])
+                self._revision += session.revision != before
+            except MessageRefusedError as error:
+                given_up |= {message.id for message in turn}
+                logger.warning("%s; its thread has it no more", error)
+        return given_up
+
+    def _in_order(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+        """Messages with the turn as the record has it, if that has some under other ids."""
+        turn = self.replayed or self._turn
+        if turn is None or not self._gone:
+            return list(messages)
+        return with_turn(messages, from_record(turn.messages), self._gone)
+
     def _stored_form(self, message: BaseMessage) -> SessionMessage:
         """A message as it is stored: a result without an artifact that cannot be."""
         reason = unstorable_artifact(message)
@@ -243,6 +312,12 @@ class AgentRun:
         if self._turn is not None:
             return await self._turn.add(sent)
         turn = await self._session.begin_turn(sent, idempotency_key=self._key)
+        if turn.replayed and turn.reply.role is MessageRole.USER:
+            self._key = None  # another door stored it, unanswered: the turn begins with the answer
+            return sent
+        stored = {message.id: message for message in turn.messages}
+        # With a key what was stored before has other ids.
+        self._gone.update({message.id for message in sent} - stored.keys() - self._recorded)
         if turn.replayed:
             self.replayed = turn
             return sent
@@ -250,10 +325,26 @@ class AgentRun:
         if self._session.revision != self._revision + 1:  # somebody was quicker
             history = from_record(await turn.history())
             self._late = [message for message in history if message.id not in self._known]
+        await self._put_back(turn, stored)
         # Some may have been stored before.
-        stored = {message.id: message for message in turn.messages}
-        same_length = len(turn.messages) == len(sent)
-        return turn.messages if same_length else [stored.get(each.id, each) for each in sent]
+        same_length = len(stored) == len(sent)
+        return [*stored.values()] if same_length else [stored.get(each.id, each) for each in sent]
+
+    async def _put_back(self, turn: OpenTurn, begun: Collection[str]) -> None:
+        """Store again what tools have done in a turn that is tried again.
+
+        It begins anew, without what there was of a reply; but nothing is to be done twice.
+
+        Args:
+            turn: The turn.
+            begun: The ids of what it began with.
+        """
+        reply = [each for each in self._window if each.turn_id == turn.id and each.id not in begun]
+        results = [place for place, each in enumerate(reply, 1) if each.role in RESULT_ROLES]
+        done = reply[: max(results, default=0)]
+        if done:
+            await turn.add(done)
+        self._gone |= {message.id for message in reply[len(done) :]}
 
     async def _keep_summary(self, state: Sequence[BaseMessage]) -> None:
         """Let a summary that another middleware made stand for what it covers from now on."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
+from typing import Any, TypeVar
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    ToolMessage,
+    convert_to_messages,
+)
 
 from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
 from langchain_langswarm.plain import encode
@@ -69,6 +76,57 @@ def merged(
     return [*made, *known[first:], *new]
 
 
+def with_turn(
+    messages: Sequence[BaseMessage], turn: Sequence[BaseMessage], gone: Collection[str | None]
+) -> list[BaseMessage]:
+    """Messages with those of a turn at their end, as the record has them.
+
+    Args:
+        messages: Those of a state or a request.
+        turn: The turn's.
+        gone: The ids of those that stand for one of the turn's, or that the record has no more.
+    """
+    own = {message.id: message for message in messages if not isinstance(message, HumanMessage)}
+    left_out = {*gone, *(message.id for message in turn)}
+    rest = [message for message in messages if message.id not in left_out]
+    return [*rest, *(own.get(message.id, message) for message in turn)]
+
+
+def given_of(state: Sequence[BaseMessage], value: Any) -> list[BaseMessage]:
+    """What of the state an agent was called with.
+
+    Args:
+        state: The state, as the run begins.
+        value: The run's input.
+    """
+    if not isinstance(value, Mapping) or "messages" not in value:
+        return []
+    messages = value["messages"]
+    called = convert_to_messages(messages if isinstance(messages, list) else [messages])
+    ids = {message.id for message in called}
+    # Those that came without an id were put behind all others, with one.
+    unnamed = sum(message.id is None for message in called)
+    others = [message.id for message in state if message.id not in ids]
+    ids.update(others[len(others) - unnamed :])
+    return [message for message in state if message.id in ids]
+
+
+def said(given: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """What a user says in what an agent was called with: the user's messages at its end."""
+    last = takewhile(lambda message: isinstance(message, HumanMessage), reversed(given))
+    return list(last)[::-1]
+
+
+def by_question(messages: Iterable[BaseMessage]) -> list[list[BaseMessage]]:
+    """Messages in parts that begin with a user's."""
+    parts: list[list[BaseMessage]] = []
+    for message in messages:
+        if not parts or isinstance(message, HumanMessage):
+            parts.append([])
+        parts[-1].append(message)
+    return parts
+
+
 def is_summary(message: BaseMessage) -> bool:
     """Whether it is what LangChain's SummarizationMiddleware puts in place of others."""
     if not isinstance(message, HumanMessage):
@@ -85,6 +143,21 @@ def count_old(state: Sequence[BaseMessage], known: Collection[str | None]) -> in
         (place for place in range(len(state), 0, -1) if state[place - 1].id in known),
         0,
     )
+
+
+def count_before(state: Sequence[BaseMessage], given: Sequence[BaseMessage], last: int) -> int:
+    """How many messages there are before the first new one that an agent was called with.
+
+    Args:
+        state: The state.
+        given: What of it the agent was called with; all behind ``last`` is new if that is nothing.
+        last: How many there are up to the last one that the record knows.
+    """
+    if not given:
+        return last
+    ids = {message.id for message in given}
+    new = (place for place in range(last, len(state)) if state[place].id in ids)
+    return next(new, len(state))
 
 
 def unstorable_artifact(message: BaseMessage) -> InvalidInputError | None:

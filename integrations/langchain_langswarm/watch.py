@@ -43,6 +43,9 @@ class Run(Protocol):
 _parents: dict[UUID, UUID] = {}
 """The run around each run that goes on: around that of a node, that of its graph."""
 
+_inputs: dict[UUID, Any] = {}
+"""What each run that goes on was called with."""
+
 _runs: dict[UUID, dict[str, Run]] = {}
 """Who wants to know of a graph's run, by name."""
 
@@ -54,6 +57,11 @@ def this_run() -> UUID:
     """The id of the graph's run whose node calls this."""
     node: UUID = get_config()["callbacks"].parent_run_id  # type: ignore[union-attr,assignment]
     return _parents[node]
+
+
+def input_of(run_id: UUID) -> Any:
+    """What a graph's run was called with."""
+    return _inputs.get(run_id)
 
 
 def registered(run_id: UUID, name: str) -> Run | None:
@@ -87,8 +95,15 @@ class _Watch(BaseCallbackHandler):
     ignore_retriever = ignore_retry = True
 
     def on_chain_start(
-        self, *args: Any, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: Any,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
     ) -> None:
+        _inputs[run_id] = inputs
         if parent_run_id is not None:
             _parents[run_id] = parent_run_id
 
@@ -107,6 +122,7 @@ class _Watch(BaseCallbackHandler):
                 each.received(token)
 
     def _over(self, run_id: UUID, error: BaseException | None) -> None:
+        _inputs.pop(run_id, None)
         _parents.pop(run_id, None)
         if run_id in _runs and run_id not in _awaited:
             if any(each.is_open for each in _runs[run_id].values()):

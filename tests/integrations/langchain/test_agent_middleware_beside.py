@@ -302,6 +302,20 @@ async def test_a_threads_summary_is_not_undone_by_the_record(
     ]
 
 
+async def test_another_session_takes_a_thread_over_without_its_summary(
+    ask: Any, manager: SessionManager, model: Looker, threaded: RunnableConfig, log: Log
+) -> None:
+    summarizer = Summarizer(seen=[], offered=[])
+    agent = create_agent(
+        model, middleware=summarizing(manager, summarizer), checkpointer=InMemorySaver()
+    )
+    for text in "abc":
+        await ask(agent, text, threaded)
+    threaded["configurable"]["session_id"] = "other"
+    await ask(agent, "d", threaded)
+    assert [text for _, text in log("other")] == ["about b", "c", "about c", "d", "about d"]
+
+
 # HumanInTheLoopMiddleware
 
 

@@ -131,7 +131,8 @@ def build(manager: SessionManager, model: Fragile) -> Callable[..., Any]:
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     yield
-    assert (watch._parents, watch._runs, watch._awaited) == ({}, {}, set())
+    kept = (watch._parents, watch._inputs, watch._runs, watch._awaited)
+    assert kept == ({}, {}, {}, set())
 
 
 @pytest.fixture(params=["invoke", "ainvoke"])

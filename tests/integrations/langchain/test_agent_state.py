@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_langswarm.agent_state import from_record, merged
+from typing import Any
+
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    ToolMessage,
+)
+from langchain_langswarm.agent_state import (
+    by_question,
+    count_before,
+    from_record,
+    given_of,
+    merged,
+    said,
+    with_turn,
+)
 from langchain_langswarm.messages import from_langchain_messages
+from langgraph.types import Command
 
 
 def human(text: str) -> BaseMessage:
@@ -48,3 +66,59 @@ def test_what_others_than_the_user_said_stays_as_the_state_has_it() -> None:
 def test_a_message_that_came_without_an_id_has_the_records() -> None:
     stored = from_langchain_messages([HumanMessage("a"), AIMessage("b", usage_metadata=None)])
     assert [message.id for message in from_record(stored)] == [message.id for message in stored]
+
+
+# What an agent was called with
+
+
+def ids(messages: list[BaseMessage]) -> list[str | None]:
+    return [message.id for message in messages]
+
+
+STATE = [human("a"), ai("b"), human("c"), human("d")]
+
+
+@pytest.mark.parametrize(
+    ("value", "given"),
+    [
+        ({"messages": "d"}, ["d"]),
+        ({"messages": ("human", "d")}, ["d"]),
+        ({"messages": [("human", "c"), {"role": "user", "content": "d"}]}, ["c", "d"]),
+        ({"messages": STATE[2:]}, ["c", "d"]),
+        ({"messages": [human("a")]}, ["a"]),
+        ({"messages": [human("a"), ("human", "d")]}, ["a", "d"]),
+        ({"messages": [RemoveMessage(id="x"), ("human", "d")]}, ["d"]),
+        ({"messages": []}, []),
+        ({"todos": []}, []),
+        (Command(resume=True), []),
+        (None, []),
+    ],
+)
+def test_what_of_a_state_came_with_the_call(value: Any, given: list[str]) -> None:
+    assert ids(given_of(STATE, value)) == given
+
+
+def test_a_user_says_what_is_at_the_end() -> None:
+    assert ids(said(STATE)) == ["c", "d"]
+    assert ids(said(STATE[:2])) == []
+    assert ids(said([])) == []
+
+
+def test_what_is_before_the_first_new_message_of_the_call_is_older() -> None:
+    assert count_before(STATE, [STATE[3]], 2) == 3
+    assert count_before(STATE, [STATE[0], STATE[2]], 2) == 2
+    assert count_before(STATE, [STATE[0]], 2) == 4
+    assert count_before(STATE, [], 2) == 2
+
+
+def test_each_question_has_what_answered_it() -> None:
+    parts = by_question([ai("x"), *STATE])
+    assert [ids(part) for part in parts] == [["x"], ["a", "b"], ["c"], ["d"]]
+
+
+def test_a_turn_is_put_at_the_end_as_it_is_stored() -> None:
+    result = ToolMessage("r", id="r", tool_call_id="1", artifact=object())
+    stored = [human("a"), ToolMessage("r", id="r", tool_call_id="1"), ai("b")]
+    made = with_turn([human("c"), result, human("again"), ai("d")], stored, {"again"})
+    assert ids(made) == ["c", "d", "a", "r", "b"]
+    assert made[3] is result
