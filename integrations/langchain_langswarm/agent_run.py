@@ -187,21 +187,22 @@ class AgentRun:
 
     async def answered(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
         """Store the model's answer."""
-        kept = await self.keep([_with_id(message) for message in response.result])
+        kept = await self.keep([self._as_new(message) for message in response.result])
         self._shown = None
         return replace(response, result=kept)
 
     async def returned(self, result: ToolMessage | Command[Any]) -> ToolMessage | Command[Any]:
         """Store a tool's result."""
         if isinstance(result, ToolMessage):
-            return (await self.keep([_with_id(result)]))[0]
+            return (await self.keep([self._as_new(result)]))[0]
         update = result.update
         if not (isinstance(update, dict) and isinstance(update.get("messages"), list)):
             return result
         messages = update["messages"]
         if not all(isinstance(message, BaseMessage) for message in messages):
             return result  # stored once the state has made messages of them
-        kept = await self.keep([_with_id(message) for message in messages])
+        named = [each if each.id is not None else renamed(each, new_id()) for each in messages]
+        kept = await self.keep(named)
         return replace(result, update={**update, "messages": kept})
 
     async def finish(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
@@ -299,6 +300,12 @@ class AgentRun:
         )
         return from_langchain(without_artifact(message))
 
+    def _as_new(self, message: M) -> M:
+        """The message, as a copy with an id of its own if it has none, or a known one's."""
+        if message.id is None or message.id in self._known:
+            return renamed(message, new_id())
+        return message
+
     def _is_new(self, message: BaseMessage) -> bool:
         return (
             # Without an id it is in no state, but was made up for one request.
@@ -355,11 +362,6 @@ class AgentRun:
         if summary is not None and covered:
             await self._session.set_summary(str(summary.text), max(covered))
             self._revision += 1
-
-
-def _with_id(message: M) -> M:
-    """The message, as a copy with an id if it has none: equal ids tell what is stored."""
-    return message if message.id is not None else renamed(message, new_id())
 
 
 def _as_stored(message: M, stored: SessionMessage) -> M:

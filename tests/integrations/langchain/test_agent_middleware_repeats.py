@@ -371,3 +371,21 @@ async def test_a_question_that_found_the_session_busy_is_stored_once_when_it_is_
     told = ["a", "A", "elsewhere", "b", "B"]
     assert texts(await ask(agent, "b")) == told
     assert [message.text for message in await session.get_messages()] == told
+
+
+# Ids that a model gives again
+
+
+@pytest.mark.parametrize("second", ["A", "B"], ids=["the same", "another"])
+async def test_an_answer_with_a_known_id_is_stored_under_another(
+    second: str, ask: Ask, agent: Any, manager: SessionManager, model: Scripted,
+    statuses: Statuses,
+) -> None:  # fmt: skip
+    model.script[:] = [AIMessage("A", id="fixed"), AIMessage(second, id="fixed"), "C"]
+    await ask(agent, "a")
+    output = await ask(agent, "b")
+    assert texts(output) == ["a", "A", "b", second]
+    assert output["messages"] == SessionChatMessageHistory("chat", manager).messages
+    assert statuses() == ["complete", "complete"]
+    await ask(agent, "c")
+    assert model.texts[-1] == ["a", "A", "b", second, "c"]
