@@ -410,10 +410,10 @@ async def test_a_run_that_is_cancelled_while_it_waits_for_its_turn(
     session = await manager.get_or_create_session("chat", "ann")
     outside = contextvars.copy_context()
     async with await session.begin_turn("first"):
-        waiting = manager._runtime.queue._waiting
+        line = manager._runtime.queue._lines["chat"]
         running = asyncio.create_task(build().ainvoke({"messages": "a"}, config), context=outside)
         async with asyncio.timeout(10):
-            while not waiting.get("chat"):  # noqa: ASYNC110
+            while not line.places:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
