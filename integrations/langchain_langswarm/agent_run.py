@@ -187,6 +187,8 @@ class AgentRun:
 
     async def answered(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
         """Store the model's answer."""
+        if self._turn is None:
+            self._key = None  # of what was said, which began no turn: not of an answer
         kept = await self.keep([self._as_new(message) for message in response.result])
         self._shown = None
         return replace(response, result=kept)
@@ -320,8 +322,7 @@ class AgentRun:
             return await self._turn.add(sent)
         turn = await self._session.begin_turn(sent, idempotency_key=self._key)
         if turn.replayed and turn.reply.role is MessageRole.USER:
-            self._key = None  # another door stored it, unanswered: the turn begins with the answer
-            return sent
+            return sent  # another door stored it, unanswered: the turn begins with the answer
         stored = {message.id: message for message in turn.messages}
         # With a key what was stored before has other ids.
         self._gone.update({message.id for message in sent} - stored.keys() - self._recorded)

@@ -245,6 +245,19 @@ async def test_agents_that_are_nodes_of_one_graph_share_the_session(
         assert models[1].texts[-1] == told[:-1]
 
 
+async def test_a_key_is_that_of_the_first_of_a_graphs_agents(
+    ask: Any, manager: SessionManager, model: Looker, config: RunnableConfig, log: Log
+) -> None:
+    graph = StateGraph(MessagesState)
+    for name in "ab":
+        graph.add_node(name, create_agent(model, middleware=[SessionMiddleware(manager)]))
+    graph.add_edge(START, "a")
+    graph.add_edge("a", "b")
+    config["configurable"]["idempotency_key"] = "k"
+    await ask(graph.compile(), "one", config)
+    assert [text for _, text in log()] == ["one", "about one", "about about one"]
+
+
 # SummarizationMiddleware
 
 
