@@ -95,15 +95,10 @@ class ChainTurn:
 
     def replay(self) -> Any:
         """The answer of a turn that was complete already, in the shape it had."""
-        messages = self._turn.messages
-        answer = [message for message in messages if _SHAPE in message.metadata]
-        if answer:
-            described = answer[0].metadata[_SHAPE]
-        else:  # not a chain's, or nothing
-            answer = [each for each in messages if each.role is MessageRole.ASSISTANT][-1:]
-            kind = "message" if answer else "list"
-            described = {"key": None if answer else self._shape.output_key, "kind": kind}
-        return as_described(described, [to_langchain(message) for message in answer])
+        answer = [message for message in self._turn.messages if _SHAPE in message.metadata]
+        described = answer[0].metadata[_SHAPE] if answer else {"key": None, "kind": "message"}
+        made = [to_langchain(message) for message in answer or [self._turn.reply]]
+        return as_described(described, made)
 
     async def complete(self, output: Any) -> Any:
         """Store the answer, and end the turn.

@@ -392,14 +392,16 @@ async def test_a_repeated_key_is_given_an_answer_whose_id_was_stored(
 
 
 @pytest.mark.parametrize("key", [None, "messages"])
-def test_a_repeated_key_is_given_no_message_of_the_users(
+def test_a_chain_that_gave_no_answer_is_called_again(
     key: str | None, remember: Remember, log: Log
 ) -> None:
     silent: Any = [] if key is None else {key: []}
     memory = remember(lambda _: silent, output_messages_key=key)
     assert memory.invoke("hi", keyed("k1")) == silent
-    assert remember(fail, output_messages_key=key).invoke("hi", keyed("k1")) == silent
-    assert log() == [("human", "hi")]
+    answer: Any = [AIMessage("yo")] if key is None else {key: [AIMessage("yo")]}
+    given = remember(lambda _: answer, output_messages_key=key).invoke("hi", keyed("k1"))
+    assert given == answer
+    assert log() == [("human", "hi"), ("ai", "yo")]
 
 
 async def test_a_repeated_key_is_given_what_another_door_stored(
