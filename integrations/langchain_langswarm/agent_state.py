@@ -34,14 +34,15 @@ def renamed(message: M, message_id: str | None) -> M:
 
 
 def from_record(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
-    """The record's messages for a state, each with an id, also those that came without one.
+    """The record's messages for a state, each with the record's id, which no other has.
 
-    The state would make one up otherwise, and they would be taken for new.
+    To those that came without an id the state would give one, and they would be taken for new. And
+    two answers may have come with the same one.
     """
     return [
-        made if made.id else renamed(made, message.id)
+        made if place or made.id == message.id else renamed(made, message.id)
         for message in messages
-        for made in to_langchain_messages([message])
+        for place, made in enumerate(to_langchain_messages([message]))
     ]
 
 
@@ -131,7 +132,7 @@ def is_summary(message: BaseMessage) -> bool:
     """Whether it is what LangChain's SummarizationMiddleware puts in place of others."""
     if not isinstance(message, HumanMessage):
         return False
-    source = message.additional_kwargs.get("lc_source")
+    source = (message.additional_kwargs or {}).get("lc_source")  # which may have been assigned
     return source == "summarization" or (
         source is None and isinstance(message.content, str) and message.content.startswith(_SUMMARY)
     )
@@ -190,7 +191,7 @@ def _is_paired(messages: Sequence[BaseMessage]) -> bool:
         elif waiting:
             return False
         elif isinstance(message, AIMessage):
-            waiting = {call["id"] for call in message.tool_calls}
+            waiting = {call["id"] for call in message.tool_calls or ()}
     return not waiting
 
 

@@ -21,7 +21,7 @@ from langchain_langswarm.agent_state import (
     said,
     with_turn,
 )
-from langchain_langswarm.messages import from_langchain_messages
+from langchain_langswarm.messages import from_langchain_messages, to_langchain, with_new_id
 from langgraph.types import Command
 
 
@@ -66,6 +66,14 @@ def test_what_others_than_the_user_said_stays_as_the_state_has_it() -> None:
 def test_a_message_that_came_without_an_id_has_the_records() -> None:
     stored = from_langchain_messages([HumanMessage("a"), AIMessage("b", usage_metadata=None)])
     assert [message.id for message in from_record(stored)] == [message.id for message in stored]
+
+
+def test_two_answers_with_one_id_have_those_of_the_record() -> None:
+    """As `RunnableWithSession` stores them, of a model that gives the same one again."""
+    first, second = from_langchain_messages([ai("a"), ai("a")])
+    stored = [first, with_new_id(second)]
+    assert [to_langchain(message).id for message in stored] == ["a", "a"]
+    assert [message.id for message in from_record(stored)] == ["a", stored[1].id]
 
 
 # What an agent was called with
