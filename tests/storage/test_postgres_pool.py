@@ -62,7 +62,7 @@ class Few:
             self.refused += 1
             raise TooManyConnectionsError("too many connections for role")
         self.given.append(Raw())
-        return Connection(self.given[-1], prepares=True)
+        return Connection(self.given[-1], prepares=True, is_pooled=False)
 
 
 @pytest.fixture
