@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
-from collections.abc import Iterable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Call:
@@ -45,6 +49,26 @@ def deliver(calls: Iterable[Call]) -> None:
         except RuntimeError:
             # The loop was closed meanwhile: nobody waits for the outcome any more.
             logger.debug("a caller's event loop was closed before its outcome was there")
+
+
+async def in_thread(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """What a function returns that may block, on a thread of its own.
+
+    As `asyncio.to_thread`, but also while the interpreter ends, as in a function of ``atexit``,
+    when the threads of that are gone; and this one keeps no interpreter from its exit.
+    """
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function(*args, **options))
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            outcome.set_exception(error)
+
+    name = f"langswarm-{getattr(function, '__name__', 'work')}"
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _resolve(calls: list[Call]) -> None:

@@ -40,6 +40,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.postgres_address import parse_address
 from langswarm_session.storage.rows import (
@@ -458,7 +459,7 @@ class PostgresSessionStorage(ISessionStorage):
         if len(rows) <= AT_ONCE:
             return decode_messages(rows)
         # So that no event loop waits for them.
-        return await asyncio.to_thread(decode_long, rows)
+        return await in_thread(decode_long, rows)
 
     @names_session
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
@@ -604,7 +605,7 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def close(self) -> None:
         """See `ISessionStorage.close`."""
-        await asyncio.to_thread(self._engine.close)
+        await in_thread(self._engine.close)
 
     async def _load(self, connection: Connection, session_id: str) -> log.Log:
         return await log.load(connection, self._tables, session_id)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import inspect
-import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from langswarm_session.errors import InvalidInputError, StorageUnavailableError
+from langswarm_session.storage.calls import in_thread
 
 Given = str | Awaitable[str]
 
@@ -31,7 +29,7 @@ def for_driver(
 
 async def _ask(function: Callable[[], Given], name: str) -> str:
     try:
-        given = await _in_thread(function)
+        given = await in_thread(function)
         if inspect.isawaitable(given):
             given = await given
     except Exception as error:
@@ -39,21 +37,6 @@ async def _ask(function: Callable[[], Given], name: str) -> str:
             f"{name}: the function for the password failed ({type(error).__name__})"
         ) from error
     return _text(given)
-
-
-async def _in_thread(function: Callable[[], Given]) -> Given:
-    """What a function returns that may block. Its thread keeps no interpreter from its exit."""
-    outcome: concurrent.futures.Future[Given] = concurrent.futures.Future()
-    outcome.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            outcome.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="langswarm-postgres-password", daemon=True).start()
-    return await asyncio.wrap_future(outcome)
 
 
 def _text(password: object) -> str:

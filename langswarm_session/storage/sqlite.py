@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import time
@@ -31,6 +30,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
+from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.sqlite_engine import SQLiteEngine
@@ -490,7 +490,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         await self._engine.write(lambda _: None)  # it is open, and nothing waits before us
         try:
-            await asyncio.to_thread(scrub, self._engine.path, timeout=self._busy_timeout)
+            await in_thread(scrub, self._engine.path, timeout=self._busy_timeout)
         except sqlite3.Error as error:
             raise typed_error(error, self.db_path) from error
 
@@ -504,9 +504,7 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.examine`. Does not open the storage, nor make a file."""
         from langswarm_session.storage.sqlite_examine import examine
 
-        return await asyncio.to_thread(
-            examine, self._engine.path, synchronous=self._synchronous, full=full
-        )
+        return await in_thread(examine, self._engine.path, synchronous=self._synchronous, full=full)
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
@@ -538,7 +536,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
     async def close(self) -> None:
         """See `ISessionStorage.close`."""
-        await asyncio.to_thread(self._engine.close)
+        await in_thread(self._engine.close)
 
     async def _store(
         self,

@@ -117,6 +117,25 @@ class ProcessTests:
         self.check_closed()
         assert texts(await self.stored()) == [str(n) for n in range(30)]
 
+    async def test_it_is_used_and_closed_as_the_program_ends(self) -> None:
+        out = self.run(
+            """
+            import atexit
+            async def end():
+                await storage.append("s", [user("at the end")])
+                print(len(await storage.get_messages("s")))
+                await storage.close()
+                print("closed")
+            async def main():
+                for n in range(600):  # as many as are decoded on another thread
+                    await storage.append("s", [user(str(n))])
+            asyncio.run(main())
+            atexit.register(lambda: asyncio.run(end()))
+            """
+        )
+        assert out == ["601", "closed"]
+        assert len(await self.stored()) == 601
+
     @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
     async def test_an_exit_amid_calls_loses_nothing_acknowledged(self, end: str) -> None:
         out = self.run(

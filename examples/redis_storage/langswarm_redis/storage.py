@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +35,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.rows import dump_json, placed
 
 T = TypeVar("T")
@@ -278,7 +278,7 @@ class RedisSessionStorage(ISessionStorage):
             rows.reverse()
         if len(rows) <= _AT_ONCE:
             return decode_all(rows)
-        return await asyncio.to_thread(decode_all, rows)
+        return await in_thread(decode_all, rows)
 
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
@@ -354,7 +354,7 @@ class RedisSessionStorage(ISessionStorage):
 
     async def close(self) -> None:
         """See `ISessionStorage.close`."""
-        await asyncio.to_thread(_close, self._writes, self._reads)
+        await in_thread(_close, self._writes, self._reads)
 
     def _place(self, session_id: str) -> Place:
         return Place(self._reads, self._writes, self._prefix, to_bytes(session_id))
