@@ -67,7 +67,7 @@ async def test_the_log_grows_while_a_reader_needs_it_and_no_longer(path: Path) -
         await storage.append("s0", [message(12_000)])
     size = pages(path)
     await storage.close()
-    assert size < grown + 1.2 * LIMIT
+    assert size < grown + 2.5 * LIMIT  # it would be four times that
 
 
 async def test_a_reader_makes_checkpoints_no_more_frequent(
@@ -97,4 +97,4 @@ async def test_a_reader_makes_checkpoints_no_more_frequent(
         reader.execute("SELECT count(*) FROM messages").fetchone()
         beside = await checkpoints()
     await storage.close()
-    assert beside <= alone + 1
+    assert beside < 2 * alone  # it would be three times as many
