@@ -418,9 +418,8 @@ async def test_the_key_of_a_run_is_not_that_of_the_runs_within_it(
 async def test_a_run_within_another_may_have_a_key_of_its_own(
     way: str, manager: SessionManager, model: Caller, config: RunnableConfig, log: Log
 ) -> None:
-    inner = SessionMiddleware(
-        manager, session_id="chat", scope="scout"
-    )  # old LangGraphs inherit none
+    # It names its session, as an old LangGraph hands none down beside a config of its own.
+    inner = SessionMiddleware(manager, session_id="chat", scope="scout")
     outer = nested(manager, model, inner, config={"configurable": {"idempotency_key": "mine"}})
     config["configurable"]["idempotency_key"] = "k"
     await ask(way, outer, "sea", config)
