@@ -15,7 +15,7 @@ from langchain_core.messages import (
 )
 
 from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
-from langchain_langswarm.plain import encode
+from langchain_langswarm.plain import FORMAT, encode
 from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
@@ -24,6 +24,8 @@ from langswarm_session.storage.rows import dump_json
 
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
 """What a summary begins with, of a LangChain that does not say so otherwise."""
+
+_CALLS = ("tool_calls", "invalid_tool_calls")
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -191,7 +193,8 @@ def _is_paired(messages: Sequence[BaseMessage]) -> bool:
         elif waiting:
             return False
         elif isinstance(message, AIMessage):
-            waiting = {call["id"] for call in message.tool_calls or ()}
+            calls = (*(message.tool_calls or ()), *(message.invalid_tool_calls or ()))
+            waiting = {call.get("id") for call in calls}
     return not waiting
 
 
@@ -205,5 +208,14 @@ def sendable(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[Repai
     return [
         message
         for each in sent
-        for message in ([own[id(each)]] if id(each) in own else to_langchain_messages([each]))
+        for message in ([own[id(each)]] if id(each) in own else _repaired(each))
     ], repairs
+
+
+def _repaired(message: SessionMessage) -> list[BaseMessage]:
+    """A message that was changed for a request, with its calls as they are now."""
+    native = dict(message.native or {})
+    if FORMAT in native:
+        kept = native[FORMAT]
+        native[FORMAT] = {name: value for name, value in kept.items() if name not in _CALLS}
+    return to_langchain_messages([message.replaced(native=native or None)])

@@ -19,6 +19,7 @@ from langchain_langswarm.agent_state import (
     given_of,
     merged,
     said,
+    sendable,
     with_turn,
 )
 from langchain_langswarm.messages import from_langchain_messages, to_langchain, with_new_id
@@ -130,3 +131,29 @@ def test_a_turn_is_put_at_the_end_as_it_is_stored() -> None:
     made = with_turn([human("c"), result, human("again"), ai("d")], stored, {"again"})
     assert ids(made) == ["c", "d", "a", "r", "b"]
     assert made[3] is result
+
+
+# What can be sent
+
+
+def broken(call_id: str | None) -> AIMessage:
+    call = {"id": call_id, "name": "book", "args": "{", "error": "truncated"}
+    return AIMessage("", id="calls", invalid_tool_calls=[call])  # type: ignore[list-item]
+
+
+def test_a_call_with_broken_arguments_keeps_its_result() -> None:
+    messages = [human("a"), broken("c1"), ToolMessage("no JSON", tool_call_id="c1"), human("b")]
+    assert sendable(messages) == (messages, [])
+
+
+@pytest.mark.parametrize("call_id", ["c1", None])
+def test_a_call_with_broken_arguments_is_answered(call_id: str | None) -> None:
+    sent, repairs = sendable([human("a"), broken(call_id), human("b")])
+    _, calls, result, _ = sent
+    assert isinstance(calls, AIMessage)
+    assert isinstance(result, ToolMessage)
+    assert calls.invalid_tool_calls[0]["id"] == result.tool_call_id
+    assert result.tool_call_id
+    assert result.status == "error"
+    assert repairs
+    assert sendable(sent) == (sent, [])
