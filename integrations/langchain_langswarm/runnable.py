@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
 from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.utils import get_unique_config_specs
+from langchain_core.utils.pydantic import create_model_v2
+from pydantic import BaseModel
 from typing_extensions import override
 
 from langchain_langswarm.chain_turn import ChainTurn
@@ -99,6 +102,21 @@ class RunnableWithSession(Runnable[Any, Any]):
     def OutputType(self) -> Any:
         """What the wrapped runnable gives."""
         return self.runnable.OutputType
+
+    @override
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """Return the schema of the input: the new messages, without the history.
+
+        It is that of `RunnableWithMessageHistory.get_input_schema` in
+        langchain_core.runnables.history, so that tools and servers made from either take the same.
+        """
+        name, module = f"{type(self).__name__}Input", type(self).__module__
+        if self.input_messages_key is None:
+            return create_model_v2(name, module_name=module, root=(Sequence[BaseMessage], ...))
+        several = Sequence[BaseMessage]
+        kind = several if self.history_messages_key is None else str | BaseMessage | several
+        fields: dict[str, Any] = {self.input_messages_key: (kind, ...)}
+        return create_model_v2(name, module_name=module, field_definitions=fields)
 
     # LangChain passes the config by name, which the types of its helpers do not say.
 
