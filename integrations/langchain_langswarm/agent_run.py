@@ -61,6 +61,7 @@ class AgentRun:
         given: Those of them that the agent was called with; none in a run that is resumed.
         key: The caller's idempotency key, of a run that begins.
         is_async: Whether the run was called with ``await``.
+        is_nested: Whether it is called by a node of another graph.
 
     Attributes:
         replayed: The turn, if it was complete already: then the agent has nothing to do.
@@ -75,8 +76,11 @@ class AgentRun:
         given: Sequence[BaseMessage],
         key: str | None,
         is_async: bool,
+        is_nested: bool = False,
     ) -> None:
         self.is_async = is_async
+        self._is_nested = is_nested
+        self._inserted: set[str | None] = set()
         self.replayed: OpenTurn | None = None
         self._session = session
         self._key = key
@@ -106,18 +110,19 @@ class AgentRun:
 
     # What the agent knows
 
-    async def begun(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
+    async def begun(self, state: Sequence[BaseMessage]) -> list[BaseMessage]:
         """Take what a run before left in the thread into the record, and the record into the state.
 
         Returns:
-            The state with what only the record has; None if nothing changes.
+            The state with what only the record has.
         """
         given_up = await self._take_over(self._left)
         old = [message for message in state[: self._old] if message.id not in given_up]
         made = merged(old, state[self._old :], self._history)
         present = {message.id for message in made}
         self._seqs = {name: seq for name, seq in self._seqs.items() if name in present}
-        return None if made == list(state) else made
+        self._inserted = present - {message.id for message in state}
+        return made
 
     async def asked(
         self, state: Sequence[BaseMessage], messages: Sequence[BaseMessage]
@@ -207,16 +212,23 @@ class AgentRun:
         kept = await self.keep(named)
         return replace(result, update={**update, "messages": kept})
 
-    async def finish(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
+    async def finish(self, state: Sequence[BaseMessage]) -> list[BaseMessage]:
         """Store what is left of the agent's messages, and end the turn.
 
         Returns:
-            The state with the turn as it is stored; None if nothing changes.
+            The state with the turn as it is stored. A graph around the agent's is not handed the
+            history: its state would have that behind the question.
         """
         await self.keep(state)
         if self._turn is not None:
             await self._turn.complete()
-        return self._in_order(state) if self._gone else None
+        made = self._in_order(state)
+        if not self._is_nested:
+            return made
+        turn = self.replayed or self._turn
+        own = set() if turn is None else {made.id for made in from_record(turn.messages)}
+        left_out = self._inserted - own
+        return [message for message in made if message.id not in left_out]
 
     def replay(self) -> ModelResponse[Any]:
         """The stored answer of a turn that was complete already."""
@@ -310,9 +322,7 @@ class AgentRun:
 
     def _is_new(self, message: BaseMessage) -> bool:
         return (
-            # Without an id it is in no state, but was made up for one request.
-            message.id is not None
-            and message.id not in self._known
+            message.id not in self._known
             and not isinstance(message, RemoveMessage)
             and not is_summary(message)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
+from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.messages import (
     AIMessage,
@@ -13,6 +14,7 @@ from langchain_core.messages import (
     ToolMessage,
     convert_to_messages,
 )
+from pydantic_core import to_json
 
 from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
 from langchain_langswarm.plain import FORMAT, encode
@@ -95,20 +97,71 @@ def with_turn(
     return [*rest, *(own.get(message.id, message) for message in turn)]
 
 
-def given_of(state: Sequence[BaseMessage], value: Any) -> list[BaseMessage]:
-    """What of the state an agent was called with.
+def with_ids(
+    state: Sequence[M],
+    scope: str,
+    *,
+    newest: int = 0,
+    known: Collection[str | None] = (),
+    is_replay: bool = False,
+) -> list[M]:
+    """Return the messages of a state, those without an id as copies that have one.
+
+    The reducer of a DeltaChannel leaves messages without an id as they are (`ensure_message_ids` in
+    langgraph.pregel._messages, and deepagents' own reducer). The ids are made of the place and the
+    content, so that a checkpoint that is replayed gives the same ones.
 
     Args:
-        state: The state, as the run begins.
-        value: The run's input.
+        state: The messages.
+        scope: What tells the thread, or a run that keeps none, from others.
+        newest: How many of those without an id, from the end, came with a call: in a thread whose
+            messages were removed, a user may say the same in the same place again.
+        known: The ids that the record has.
+        is_replay: Whether the call was made before: a checkpoint is gone back to.
     """
+    made = list(state)
+    unnamed = [place for place, message in enumerate(state) if not message.id]
+    called = unnamed[len(unnamed) - newest :]
+    for place in unnamed:
+        message = state[place]
+        parts = [scope, place, message.type, message.content]
+        number = 0
+        if place in called:
+            while _made_id(parts, number) in known:
+                number += 1
+            if is_replay and number:
+                number -= 1
+        made[place] = renamed(message, _made_id(parts, number))
+    return made
+
+
+def _made_id(parts: list[Any], number: int) -> str:
+    return uuid5(NAMESPACE_OID, to_json([*parts, number], fallback=repr).decode()).hex
+
+
+def count_unnamed(messages: Sequence[BaseMessage]) -> int:
+    """Return how many messages without an id there are at the end."""
+    return sum(1 for _ in takewhile(lambda message: not message.id, reversed(messages)))
+
+
+def called_with(value: Any) -> list[BaseMessage]:
+    """Return the messages in what an agent was called with."""
     if not isinstance(value, Mapping) or "messages" not in value:
         return []
     messages = value["messages"]
-    called = convert_to_messages(messages if isinstance(messages, list) else [messages])
-    ids = {message.id for message in called}
+    return convert_to_messages(messages if isinstance(messages, list) else [messages])
+
+
+def given_of(state: Sequence[BaseMessage], called: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return what of the state an agent was called with.
+
+    Args:
+        state: The state, as the run begins; each message has an id.
+        called: The messages of the call.
+    """
+    ids: set[str | None] = {message.id for message in called if message.id}
     # Those that came without an id were put behind all others, with one.
-    unnamed = sum(message.id is None for message in called)
+    unnamed = sum(not message.id for message in called)
     others = [message.id for message in state if message.id not in ids]
     ids.update(others[len(others) - unnamed :])
     return [message for message in state if message.id in ids]
