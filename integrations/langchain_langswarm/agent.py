@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import takewhile
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest, ModelResponse, ToolCallRequest
-from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.messages import BaseMessage, SystemMessage, ToolMessage
 from langgraph.config import get_config
 from langgraph.types import Command, Overwrite
 from typing_extensions import override
@@ -23,6 +24,7 @@ from langchain_langswarm.agent_state import (
     with_ids,
 )
 from langchain_langswarm.messages import FORMAT
+from langchain_langswarm.system_messages import chat_models_of, joined, takes_in_place
 from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
@@ -186,7 +188,15 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         named = with_ids(state, _scope())
         names = {id(old): new for old, new in zip(state, named, strict=True)}
         given = [names.get(id(message), message) for message in request.messages]
-        messages: list[Any] = await current.asked(named, given)
+        models = chat_models_of(request.model)
+        messages: list[Any] = await current.asked(named, given, models)
+        system = request.system_message
+        if system is not None and not takes_in_place(models):
+            # Where one must be first there is only one.
+            more = list(takewhile(lambda each: isinstance(each, SystemMessage), messages))
+            if more:
+                request = request.override(system_message=joined([system, *more]))
+                messages = messages[len(more) :]
         if current.holds_stream:
             tags = [*(request.model.tags or ()), "nostream"]
             request = request.override(model=request.model.model_copy(update={"tags": tags}))

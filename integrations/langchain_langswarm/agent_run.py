@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from langchain.agents.middleware.types import ModelResponse
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
@@ -37,6 +38,7 @@ from langchain_langswarm.messages import (
     from_langchain,
     to_langchain,
 )
+from langchain_langswarm.system_messages import arranged
 from langswarm_session import window
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
@@ -125,9 +127,17 @@ class AgentRun:
         return made
 
     async def asked(
-        self, state: Sequence[BaseMessage], messages: Sequence[BaseMessage]
+        self,
+        state: Sequence[BaseMessage],
+        messages: Sequence[BaseMessage],
+        models: Sequence[BaseChatModel],
     ) -> list[BaseMessage]:
         """Store what is new in the state, before the model is asked.
+
+        Args:
+            state: The state.
+            messages: Those of it, and others, that the model is to be sent.
+            models: The model.
 
         Returns:
             The messages for the model, with what the session's middleware made of them, and every
@@ -145,7 +155,9 @@ class AgentRun:
             at = next(ours, len(shown))
             shown[at:at] = self._late
         shown = self._in_order(shown)
-        request, repairs = sendable(shown)
+        paired, repairs = sendable(shown)
+        request, moved = arranged(paired, models)
+        repairs += moved
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._session.session_id, changes)

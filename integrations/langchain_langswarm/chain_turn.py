@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
 from langchain_langswarm.agent_state import sendable
@@ -23,6 +24,7 @@ from langchain_langswarm.shapes import (
     shaped,
     text_of,
 )
+from langchain_langswarm.system_messages import arranged
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable import describe_repairs
@@ -42,6 +44,7 @@ class ChainTurn:
         shape: How the chain takes its messages and gives its answer.
         value: The caller's input.
         key: The caller's idempotency key.
+        models: The chat models that the chain is known to ask.
 
     Attributes:
         input: What the chain is given, once the turn has begun.
@@ -50,11 +53,14 @@ class ChainTurn:
         InvalidInputError: If there is no message in the input, or one that cannot be stored.
     """
 
-    def __init__(self, shape: ChainShape, value: Any, key: str | None) -> None:
+    def __init__(
+        self, shape: ChainShape, value: Any, key: str | None, models: Sequence[BaseChatModel] = ()
+    ) -> None:
         self.input: Any = None
         self._shape = shape
         self._value = value
         self._key = key
+        self._models = models
         self._part = shape.input_part(value)
         self._given = messages_of(self._part)
         if not self._given:
@@ -140,13 +146,17 @@ class ChainTurn:
             new = to_langchain_messages(self._turn.messages)
             part = shaped(part, new)
         passed, repairs = sendable([*history, *new])
+        if self._shape.history_key is not None:  # what is new goes apart, as it came
+            given = {id(message) for message in new}
+            history = [message for message in passed if id(message) not in given]
+            history, moved = arranged(history, self._models)
+            passed = [*history, *new]
+        else:
+            passed, moved = arranged(passed, self._models)
+        repairs += moved
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._turn.session_id, changes)
-            if self._shape.history_key is not None:  # what is new goes apart, as it came
-                given = {id(message) for message in new}
-                history = [message for message in passed if id(message) not in given]
-                passed = [*history, *new]
         self._passed = passed
         self.input = self._shape.with_history(self._value, part, history, passed)
 

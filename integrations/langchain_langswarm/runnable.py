@@ -17,6 +17,7 @@ from typing_extensions import override
 from langchain_langswarm.chain_turn import ChainTurn
 from langchain_langswarm.messages import FORMAT
 from langchain_langswarm.shapes import ChainShape, joined
+from langchain_langswarm.system_messages import chat_models_of
 from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
@@ -233,7 +234,8 @@ class RunnableWithSession(Runnable[Any, Any]):
         shape = ChainShape(
             self.input_messages_key, self.history_messages_key, self.output_messages_key
         )
-        call = ChainTurn(shape, value, key)  # what cannot be stored creates no session
+        # What cannot be stored creates no session.
+        call = ChainTurn(shape, value, key, chat_models_of(self.runnable))
         session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
         await call.begin(session)
         return call
