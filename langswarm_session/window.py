@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, Summary
+from langswarm_session.records import SessionRef
 
 _SYSTEM, _USER = MessageRole.SYSTEM, MessageRole.USER
 
@@ -27,7 +28,7 @@ SUMMARY = "What was said before, in short: "
 
 async def load(
     storage: ISessionStorage,
-    session_id: str,
+    ref: SessionRef,
     *,
     before: int,
     max_messages: int,
@@ -37,6 +38,7 @@ async def load(
     """The window as it stood before a turn; reads no more than it holds.
 
     Args:
+        ref: The session.
         before: The first sequence number of the turn.
         max_messages: How many messages to take, system messages aside.
         needed: The ids of calls that must be in it: the turn has their results.
@@ -48,9 +50,7 @@ async def load(
     """
     limit = max_messages + (_FURTHER if needed else 0)
     while True:
-        newest = await storage.get_messages(
-            session_id, limit=limit, before=before, answered_only=True
-        )
+        newest = await storage.get_messages(ref, limit=limit, before=before, answered_only=True)
         if len(newest) < limit:
             return _summarised(newest, summary, max_messages, needed)
         others = sum(message.role is not _SYSTEM for message in newest)
@@ -58,12 +58,12 @@ async def load(
             break
         limit += max_messages - others  # system messages take no room
     system = await storage.get_messages(
-        session_id,
+        ref,
         before=newest[0].seq if newest else before,
         answered_only=True,
         system_only=True,
     )
-    question = await _question(storage, session_id, newest)
+    question = await _question(storage, ref, newest)
     older = [] if question is None else [question]
     messages = [*system, *older, *newest]
     return _summarised(messages, summary, max_messages, needed, is_whole=False)
@@ -71,14 +71,14 @@ async def load(
 
 async def _question(
     storage: ISessionStorage,
-    session_id: str,
+    ref: SessionRef,
     newest: Sequence[SessionMessage],
 ) -> SessionMessage | None:
     """Return the user's message that came before the newest messages, if none is among them."""
     if not newest or any(message.role is _USER for message in newest):
         return None
     older = await storage.get_messages(
-        session_id, limit=_FURTHER, before=newest[0].seq, answered_only=True
+        ref, limit=_FURTHER, before=newest[0].seq, answered_only=True
     )
     return next((message for message in reversed(older) if message.role is _USER), None)
 

@@ -221,7 +221,8 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
     async def _open(self, context: Any) -> tuple[BaseSession, list[SessionMessage]]:
         """Return the session and its window."""
         session_id, user_id = self._who(context)
-        session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
+        owner = "default" if user_id is None else user_id
+        session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
         return session, await session.get_window()
 
     def _registered(

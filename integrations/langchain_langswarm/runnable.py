@@ -236,7 +236,8 @@ class RunnableWithSession(Runnable[Any, Any]):
         )
         # What cannot be stored creates no session.
         call = ChainTurn(shape, value, key, chat_models_of(self.runnable))
-        session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
+        owner = "default" if user_id is None else user_id
+        session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
         await call.begin(session)
         return call
 
