@@ -288,7 +288,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 start = resumed(connection, batch, held)
                 if start is not None:
                     return start
-            values = (*batch.counted(), *held)
+            values = (*batch.counted(least=1), *held)
             record = log.update_free(connection, log.BEGIN, values, ref, expected_revision)
             turn = record.turn_id or 0
             if key is not None:
@@ -318,7 +318,8 @@ class SQLiteSessionStorage(ISessionStorage):
             values = (*counted, known.turn, *held)
             record = log.update_free(connection, log.RESUME, values, ref, None)
             log.save_status(connection, place, known.turn, TurnStatus.OPEN)
-            return TurnStart(record, log.select_turn(connection, place, known.turn))
+            turn = log.select_turn(connection, place, known.turn)
+            return TurnStart(record, rules.begun_with(key, stored, turn))
 
         return await self._store(ref, messages, job)
 

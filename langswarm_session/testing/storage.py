@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from langswarm_session.testing.storage_again import AskedAgainTests
 from langswarm_session.testing.storage_life import LifeTests
 from langswarm_session.testing.storage_log import LogTests
 from langswarm_session.testing.storage_owners import OwnerTests
@@ -17,6 +18,7 @@ class StorageConformance(
     LogTests,
     EditTests,
     TurnTests,
+    AskedAgainTests,
     OwnerTests,
     RestoreTests,
     SearchTests,
