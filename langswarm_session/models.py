@@ -79,7 +79,7 @@ def new_id() -> str:
     unique when a program seeds `random` or forks. Nothing is buffered: a fork would share a buffer.
     """
     bits = int.from_bytes(os.urandom(10), "big")
-    return "%032x" % (time.time_ns() // 1_000_000 << 80 | _UUID7 | bits & _RANDOM_BITS)  # noqa: UP031
+    return "%032x" % (time.time_ns() // 1_000_000 << 80 | _UUID7 | bits & _RANDOM_BITS)
 
 
 def utc_now() -> datetime:
