@@ -320,6 +320,32 @@ class ISessionStorage(ABC):
         """
 
     @abstractmethod
+    async def request_cancel(self, tokens: dict[str, str]) -> set[str]:
+        """Ask the processes that hold leases to end their turns, keeping what there is of a reply.
+
+        Asking is no write to the session: neither its revision nor the lease's end moves. What was
+        asked is forgotten with the lease. `langswarm_session.storage.rules` has the mark that a
+        lease's owner carries from then on.
+
+        Args:
+            tokens: Session ids by lease token.
+
+        Returns:
+            The tokens of the leases that are still held.
+        """
+
+    @abstractmethod
+    async def cancel_requested(self, tokens: dict[str, str]) -> set[str]:
+        """Return the tokens of the leases that are held and whose turn somebody asked to end.
+
+        Reads only, and no more than these sessions: it is called twice a second while turns are
+        open.
+
+        Args:
+            tokens: Session ids by lease token.
+        """
+
+    @abstractmethod
     async def get_messages(
         self,
         session_id: str,

@@ -97,6 +97,17 @@ _RENEW = (
     "FROM free WHERE s.key = free.key) "
     "SELECT turn_token FROM held"
 )
+_GIVEN = "unnest($1::text[], $2::text[]) AS given (session_id, turn_token)"
+_REQUEST_CANCEL = (
+    "UPDATE {sessions} AS s SET turn_owner = CASE WHEN starts_with(s.turn_owner, $3) "
+    f"THEN s.turn_owner ELSE $3 || s.turn_owner END FROM {_GIVEN} "
+    "WHERE s.session_id = given.session_id AND s.turn_token = given.turn_token "
+    "RETURNING s.turn_token"
+)
+_CANCEL_REQUESTED = (
+    f"SELECT turn_token FROM {{sessions}} JOIN {_GIVEN} USING (session_id, turn_token) "
+    "WHERE starts_with(turn_owner, $3)"
+)
 _HEALTH = (
     "SELECT count(*), coalesce(sum(message_count), 0)::bigint, "
     "(SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS name) "
@@ -410,11 +421,31 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
+        return await self._of_leases(_RENEW, tokens, int(seconds * 1_000_000))
+
+    async def request_cancel(self, tokens: dict[str, str]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        return await self._of_leases(_REQUEST_CANCEL, tokens, rules.CANCEL_MARK)
+
+    async def cancel_requested(self, tokens: dict[str, str]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        return await self._of_leases(_CANCEL_REQUESTED, tokens, rules.CANCEL_MARK)
+
+    async def _of_leases(self, query: str, tokens: dict[str, str], value: object) -> set[str]:
+        """Run a query about leases; return the tokens that it returns.
+
+        Args:
+            query: It takes the sessions, the tokens and the value.
+            tokens: Session ids by lease token.
+            value: What else the query takes.
+        """
         held = {to_text(token): token for token in tokens}
         sessions = [to_text(session_id) for session_id in tokens.values()]
-        values = (sessions, list(held), int(seconds * 1_000_000))
         rows = await self._engine.read(
-            lambda connection: connection.fetch(self._tables.sql(_RENEW), *values), is_urgent=True
+            lambda connection: connection.fetch(
+                self._tables.sql(query), sessions, list(held), value
+            ),
+            is_urgent=True,
         )
         return {held[row[0]] for row in rows}
 

@@ -231,6 +231,7 @@ class Record:
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
+        self.asked: set[str] = set()
 
     def find(self, session: str, user: str | None = None) -> Session:
         """The session, or a refusal; another user's is none."""
@@ -378,13 +379,26 @@ class Record:
         found.token = None
         return Result(found.stored(messages))
 
-    def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
-        """As `ISessionStorage.renew_turns`."""
-        held = {
+    def request_cancel(self, tokens: dict[str, str]) -> set[str]:
+        """As `ISessionStorage.request_cancel`."""
+        held = {token for token, session in tokens.items() if self._holds(token, session)}
+        self.asked |= held
+        return held
+
+    def cancel_requested(self, tokens: dict[str, str]) -> set[str]:
+        """As `ISessionStorage.cancel_requested`."""
+        return {
             token
             for token, session in tokens.items()
-            if session in self.sessions and self.sessions[session].token == token
+            if token in self.asked and self._holds(token, session)
         }
+
+    def _holds(self, token: str, session: str) -> bool:
+        return session in self.sessions and self.sessions[session].token == token
+
+    def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+        """As `ISessionStorage.renew_turns`."""
+        held = {token for token, session in tokens.items() if self._holds(token, session)}
         for token in held:
             self.sessions[tokens[token]].lapsed = seconds == 0
         return held

@@ -360,6 +360,7 @@ class SessionTests(StorageTests):
         await storage.begin_turn("s", [user()], begun)
         await storage.delete_session("s")
         assert await storage.renew_turns({begun.token: "s"}, 60) == set()
+        assert await storage.request_cancel({begun.token: "s"}) == set()
         with pytest.raises(SessionNotFoundError):
             await storage.end_turn("s", completed(begun), [reply()])
 

@@ -252,11 +252,21 @@ class RedisSessionStorage(ISessionStorage):
 
     async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
-        words: list[Word] = [self._prefix, int(seconds * 1_000_000)]
-        for token, session_id in tokens.items():
-            words += [to_bytes(session_id), to_bytes(token)]
+        words = (self._prefix, int(seconds * 1_000_000), *_leases(tokens))
         held = await self._writes.read("renew", self._prefix, *words)
         return {token.decode() for token in held}
+
+    async def request_cancel(self, tokens: dict[str, str]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        words = (self._prefix, rules.CANCEL_MARK, "ask", *_leases(tokens))
+        held = await self._writes.read("cancel", self._prefix, *words)
+        return {token.decode() for token in held}
+
+    async def cancel_requested(self, tokens: dict[str, str]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        words = (self._prefix, rules.CANCEL_MARK, "tell", *_leases(tokens))
+        asked = await self._reads.read("cancel", self._prefix, *words)
+        return {token.decode() for token in asked}
 
     async def get_messages(
         self,
@@ -458,6 +468,11 @@ def _appended(
 def _optional(text: str | None) -> bytes:
     """A text that may be missing, as scripts take it."""
     return b"" if text is None else b"+" + to_bytes(text)
+
+
+def _leases(tokens: dict[str, str]) -> list[Word]:
+    """Leases as scripts take them: each session's id and its token."""
+    return [to_bytes(word) for pair in tokens.items() for word in reversed(pair)]
 
 
 def _close(*lanes: Lane) -> None:
