@@ -93,6 +93,10 @@ class ISession(ABC):
         """Send a message and yield the reply in pieces."""
 
     @abstractmethod
+    async def cancel(self) -> bool:
+        """End the turn that is running, wherever it runs; whether there was one."""
+
+    @abstractmethod
     async def record(
         self, messages: SessionMessage | Sequence[SessionMessage]
     ) -> list[SessionMessage]:
