@@ -113,29 +113,25 @@ class Runtime:
 
         async def attempt() -> None:
             self._check_open(session_id)
-            self.beginning.add(turn.token)
-            try:
-                await begin()
-            finally:
-                self.beginning.discard(turn.token)
-
-        async def begin() -> None:
             lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
+            self.beginning.add(turn.token)
             try:
                 start = await self.storage.begin_turn(
                     session_id, messages, lease, key=key, user_id=session.user_id
                 )
+                session._moved(start.record)
+                if start.replayed:
+                    turn.messages, turn.replayed = start.messages, True
+                else:
+                    turn._begun(start.record, start.messages)
+                    turn._added, turn._given = start.added, len(messages)
             except asyncio.CancelledError:
                 # It may or may not have happened.
                 end = TurnEnd(turn.token, TurnStatus.CANCELLED, error="cancelled as it began")
                 await settled(asyncio.ensure_future(self._end_by_token(session_id, end)))
                 raise
-            session._moved(start.record)
-            if start.replayed:
-                turn.messages, turn.replayed = start.messages, True
-            else:
-                turn._begun(start.record, start.messages)
-                turn._added, turn._given = start.added, len(messages)
+            finally:
+                self.beginning.discard(turn.token)
 
         deadline = _deadline(wait)
         await self._reserve(session_id, deadline)
