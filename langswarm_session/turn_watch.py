@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.4
+LOOK_SECONDS = 0.5
 """How long to wait between two looks."""
 
 CANCELLED = Stop("it was cancelled by session.cancel()")

@@ -377,6 +377,9 @@ class TestCancel:
     async def in_sync_code(self, session, make_manager):
         return await asyncio.to_thread(lambda: blocking.run(session.cancel()))
 
+    async def in_sync_code_on_its_own_loop(self, session, make_manager):
+        return blocking.run(session.cancel())
+
     async def by_another_manager(self, session, make_manager):
         """As another process does."""
         return await (await make_manager().get_session(session.session_id)).cancel()
@@ -387,7 +390,7 @@ class TestCancel:
 
     FROM = (
         *(here, by_another_object, on_another_loop, in_sync_code),
-        *(by_another_manager, by_a_user),
+        *(in_sync_code_on_its_own_loop, by_another_manager, by_a_user),
     )
 
     @pytest.mark.parametrize("way", FROM)
@@ -510,7 +513,8 @@ class TestCancel:
         await endless.asked.wait()
         other = await make_manager().get_session(session.session_id)
         assert all(await asyncio.gather(session.cancel(), session.cancel(), other.cancel()))
-        await asyncio.wait([task])
+        with pytest.raises(TurnCancelledError):
+            await task
         assert await turns(session) == ["cancelled"]
 
     async def test_a_turn_that_completes_meanwhile_is_whole(self, session, texts, turns):
