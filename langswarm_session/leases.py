@@ -18,6 +18,7 @@ from langswarm_session.turn_watch import LOOK_SECONDS
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
+    from langswarm_session.records import SessionRef
     from langswarm_session.turn_watch import TurnWatch
     from langswarm_session.turns import OpenTurn
 
@@ -70,9 +71,9 @@ class LeaseKeeper:
             turns = [*self._turns.values()]
         return [turn for turn in turns if turn.is_ours]
 
-    def turn_of(self, session_id: str) -> OpenTurn | None:
-        """The open turn of a session in this process, if there is one."""
-        return next((turn for turn in self.turns() if turn.session_id == session_id), None)
+    def turn_of(self, ref: SessionRef) -> OpenTurn | None:
+        """Return the open turn of a session in this process, if there is one."""
+        return next((turn for turn in self.turns() if turn.ref == ref), None)
 
     def remove(self, token: str) -> None:
         """Renew it no more."""
@@ -108,7 +109,7 @@ class LeaseKeeper:
             Whether there are any; if not, the next turn that is added begins anew.
         """
         with self._lock:
-            tokens = {token: turn.session_id for token, turn in self._turns.items()}
+            tokens = {token: turn.ref for token, turn in self._turns.items()}
             if not tokens:
                 self._task = None
                 return False

@@ -24,7 +24,13 @@ from langswarm_session.errors import (
 )
 from langswarm_session.leases import LeaseKeeper
 from langswarm_session.models import SessionMessage, TurnStatus, new_id
-from langswarm_session.records import IdempotencyKey, Lease, SessionRecord, TurnEnd
+from langswarm_session.records import (
+    IdempotencyKey,
+    Lease,
+    SessionRecord,
+    SessionRef,
+    TurnEnd,
+)
 from langswarm_session.stopping import finish_all, stop_all, stop_at_exit
 from langswarm_session.storage.rules import LOST_OWNER
 from langswarm_session.turn_queue import TurnQueue
@@ -39,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_spread = random.SystemRandom().uniform  # takes no numbers from the program's own `random`
 _LOOKS = 50
 FIRST_DELAY, LAST_DELAY = 0.002, 0.1
 """How long to wait between two looks at another process's lease, in seconds."""
@@ -70,19 +77,19 @@ class Runtime:
         self.keeper = LeaseKeeper(storage, lease_seconds, TurnWatch(storage, stall_seconds))
         self.turn_wait = turn_wait
         self.beginning: set[str] = set()
-        self._overdue: dict[str, TurnEnd] = {}
+        self._overdue: dict[SessionRef, TurnEnd] = {}
         self._is_closed = False
         # Finalizers run in the reverse order at the interpreter's exit: this one before that of the
         # storage, which closes it.
         weakref.finalize(self, stop_at_exit, self.keeper.open_turns)
 
-    def open_turn(self, session_id: str) -> OpenTurn | None:
+    def open_turn(self, ref: SessionRef) -> OpenTurn | None:
         """The turn of this session in which the caller runs, if it does."""
         for turn in open_turns():
             if (
                 turn.is_open
                 and not (turn.reader is not None and turn.reader.is_gone)
-                and turn.session_id == session_id
+                and turn.ref == ref
                 and turn._session._runtime.storage is self.storage
             ):
                 return turn
@@ -108,17 +115,15 @@ class Runtime:
             SessionBusyError: If it is not free in time.
             SessionError: Whatever else `ISessionStorage.begin_turn` raises.
         """
-        session_id = session.session_id
+        ref = session.ref
         turn = OpenTurn(session, new_id(), key is not None)
 
         async def attempt() -> None:
-            self._check_open(session_id)
+            self._check_open(ref)
             lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
             self.beginning.add(turn.token)
             try:
-                start = await self.storage.begin_turn(
-                    session_id, messages, lease, key=key, user_id=session.user_id
-                )
+                start = await self.storage.begin_turn(ref, messages, lease, key=key)
                 session._moved(start.record)
                 if start.replayed:
                     turn.messages, turn.replayed = start.messages, True
@@ -128,22 +133,22 @@ class Runtime:
             except asyncio.CancelledError:
                 # It may or may not have happened.
                 end = TurnEnd(turn.token, TurnStatus.CANCELLED, error="cancelled as it began")
-                await settled(asyncio.ensure_future(self._end_by_token(session_id, end)))
+                await settled(asyncio.ensure_future(self._end_by_token(ref, end)))
                 raise
             finally:
                 self.beginning.discard(turn.token)
 
         deadline = _deadline(wait)
-        await self._reserve(session_id, deadline)
+        await self._reserve(ref, deadline)
         try:
-            await self._when_free(session_id, attempt, deadline)
+            await self._when_free(ref, attempt, deadline)
         finally:
             if not turn.is_open:
-                self.queue.release(session_id)
+                self.queue.release(ref)
         return turn
 
     async def alone(
-        self, session_id: str, operation: Callable[[], Awaitable[T]], wait: float | None
+        self, ref: SessionRef, operation: Callable[[], Awaitable[T]], wait: float | None
     ) -> T:
         """Do something that needs the session to be free, when it is.
 
@@ -153,30 +158,30 @@ class Runtime:
         """
 
         async def attempt() -> T:
-            self._check_open(session_id)
+            self._check_open(ref)
             return await operation()
 
         deadline = _deadline(wait)
-        await self._reserve(session_id, deadline)
+        await self._reserve(ref, deadline)
         try:
-            return await self._when_free(session_id, attempt, deadline)
+            return await self._when_free(ref, attempt, deadline)
         finally:
-            self.queue.release(session_id)
+            self.queue.release(ref)
 
-    async def _reserve(self, session_id: str, deadline: float | None) -> None:
+    async def _reserve(self, ref: SessionRef, deadline: float | None) -> None:
         """Wait for the session within this process."""
-        if await self._is_inside(session_id):
+        if await self._is_inside(ref):
             raise NestedTurnError(
                 "this runs inside a turn of the same session, which would wait for itself; "
                 "use another session for the inner one, or add to the turn that is open",
-                session_id=session_id,
+                session_id=ref.session_id,
             )
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-        await self.queue.acquire(session_id, wait)
+        await self.queue.acquire(ref, wait)
 
-    async def _is_inside(self, session_id: str) -> bool:
+    async def _is_inside(self, ref: SessionRef) -> bool:
         """Whether the caller runs in a turn of this session that will not end by itself."""
-        turn = self.open_turn(session_id)
+        turn = self.open_turn(ref)
         if turn is not None and turn.reader is not None:
             # Its reader may have just stopped, through a generator in between: the event loop is
             # about to cancel it then.
@@ -187,7 +192,7 @@ class Runtime:
         return turn is not None
 
     async def _when_free(
-        self, session_id: str, attempt: Callable[[], Awaitable[T]], deadline: float | None
+        self, ref: SessionRef, attempt: Callable[[], Awaitable[T]], deadline: float | None
     ) -> T:
         """Try until no other process has the session; take it from one that is dead."""
         delay = FIRST_DELAY
@@ -195,27 +200,27 @@ class Runtime:
             try:
                 return await attempt()
             except SessionBusyError as busy:
-                end = self._overdue_end(session_id, busy)
+                end = self._overdue_end(ref, busy)
                 if end is not None:
-                    await self._end_by_token(session_id, end)
+                    await self._end_by_token(ref, end)
                     continue
                 if deadline is not None and time.monotonic() + delay > deadline:
                     raise
             except InvalidInputError as error:
-                raise in_session(error, session_id) from error.__cause__
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
+                raise in_session(error, ref.session_id) from error.__cause__
+            await asyncio.sleep(delay * _spread(0.5, 1.0))
             delay = min(delay * 2, LAST_DELAY)
 
-    def end_later(self, session_id: str, end: TurnEnd) -> None:
+    def end_later(self, ref: SessionRef, end: TurnEnd) -> None:
         """The end of a turn of ours could not be stored: whoever comes next does it.
 
         Until then its lease holds, and other processes wait until that has run out.
         """
-        self._overdue[session_id] = end
+        self._overdue[ref] = end
 
-    def _overdue_end(self, session_id: str, busy: SessionBusyError) -> TurnEnd | None:
+    def _overdue_end(self, ref: SessionRef, busy: SessionBusyError) -> TurnEnd | None:
         """How to end the turn that holds a session, if it does not go on any more."""
-        ours = self._overdue.pop(session_id, None)
+        ours = self._overdue.pop(ref, None)
         if ours is not None and ours.token == busy.holder:
             return ours
         if busy.holder is not None and owner.is_dead(busy.owner):
@@ -233,11 +238,11 @@ class Runtime:
         """
         token, expires = record.turn_token, record.turn_expires
         busy = SessionBusyError("", holder=token, owner=record.turn_owner)
-        end = self._overdue_end(record.session_id, busy)
+        end = self._overdue_end(record.ref, busy)
         if end is None and token is not None and (expires or 0) <= time.time_ns() // 1000:
             end = TurnEnd(token, TurnStatus.FAILED, error=LOST_OWNER)
         if end is not None:
-            await self._end_by_token(record.session_id, end)
+            await self._end_by_token(record.ref, end)
         return end is not None
 
     async def end_dropped(
@@ -250,13 +255,13 @@ class Runtime:
             token: Its lease's token.
             partial: What has been shown of the reply.
         """
-        session_id = session.session_id
+        ref = session.ref
         try:
             messages = await passed(session, partial)
             end = TurnEnd(token, TurnStatus.CANCELLED, error="dropped before its end")
-            await self._end_by_token(session_id, end, messages)
+            await self._end_by_token(ref, end, messages)
         finally:
-            self.queue.release(session_id)
+            self.queue.release(ref)
 
     async def finish(self, seconds: float) -> None:
         """Wait until the open turns have ended; those that wait to begin do so no more.
@@ -275,29 +280,29 @@ class Runtime:
         finally:
             self.keeper.close()
 
-    def _check_open(self, session_id: str) -> None:
+    def _check_open(self, ref: SessionRef) -> None:
         if self._is_closed:
             raise ManagerClosedError(
-                "the manager was closed; make a new one", session_id=session_id
+                "the manager was closed; make a new one", session_id=ref.session_id
             )
 
     async def _end_by_token(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage] = ()
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage] = ()
     ) -> None:
         """End a turn that may have been ended, or may never have begun."""
         try:
-            await self.storage.end_turn(session_id, end, messages)
+            await self.storage.end_turn(ref, end, messages)
         except (TurnLostError, SessionNotFoundError):
-            logger.debug("session %r: there was no such turn to end", session_id)
+            logger.debug("session %r: there was no such turn to end", ref.session_id)
         except SessionError:
             if not messages:
-                self.end_later(session_id, end)
+                self.end_later(ref, end)
                 raise
-            logger.warning("session %r: what there was of a reply was lost", session_id,
+            logger.warning("session %r: what there was of a reply was lost", ref.session_id,
                            exc_info=True)  # fmt: skip
-            await self._end_by_token(session_id, end)
+            await self._end_by_token(ref, end)
         except BaseException:
-            self.end_later(session_id, end)
+            self.end_later(ref, end)
             raise
 
 

@@ -36,12 +36,12 @@ _EXIT_SECONDS = 10.0
 
 async def cancel(session: BaseSession) -> bool:
     """End the turn of a session, wherever it runs; see `BaseSession.cancel`."""
-    runtime, session_id = session._runtime, session.session_id
-    turn = runtime.keeper.turn_of(session_id)
+    runtime, ref = session._runtime, session.ref
+    turn = runtime.keeper.turn_of(ref)
     if turn is not None:
         await turn.stop(CANCELLED)
         return True
-    record = await runtime.storage.get_session(session_id)
+    record = await runtime.storage.get_session(ref)
     token = record.turn_token
     if token is None:
         return False
@@ -52,15 +52,15 @@ async def cancel(session: BaseSession) -> bool:
             break
         if not is_asked:
             is_asked = True
-            await runtime.storage.request_cancel({token: session_id})
+            await runtime.storage.request_cancel({token: ref})
         if time.monotonic() > deadline:
             raise SessionBusyError(
                 f"the process that runs the turn has not ended it within {_ANSWER_SECONDS:g} s of "
                 "being asked to; it will when it can",
-                session_id=session_id,
+                session_id=ref.session_id,
             )
         await asyncio.sleep(_PAUSE)
-        record = await runtime.storage.get_session(session_id)
+        record = await runtime.storage.get_session(ref)
     return True
 
 

@@ -106,7 +106,7 @@ class TurnWatch:
         """
         self._look_at_loops(turns)
         try:
-            asked = await self._storage.cancel_requested({t.token: t.session_id for t in turns})
+            asked = await self._storage.cancel_requested({turn.token: turn.ref for turn in turns})
         except Exception:  # whatever a storage raises, the next look may do better
             if not self._has_failed:
                 logger.warning("cannot see which turns are to be cancelled", exc_info=True)

@@ -62,7 +62,8 @@ class OpenTurn:
     or `TurnLostError`; `answering` and `check` raise it early.
 
     Attributes:
-        session_id: The session.
+        session_id: The session's id.
+        ref: The session: its id, owner and creation.
         token: The lease's token.
         id: The turn's id: the sequence number of its first message.
         messages: The turn's messages as stored so far, after the middleware.
@@ -75,6 +76,7 @@ class OpenTurn:
     """
 
     def __init__(self, session: BaseSession, token: str, keyed: bool) -> None:
+        self.ref = session.ref
         self.session_id = session.session_id
         self.token = token
         self.id = 0
@@ -166,7 +168,7 @@ class OpenTurn:
         messages = as_messages(messages, self.session_id)
         messages = await session._pipeline.process(session, messages)
         try:
-            appended = await session._storage.append(self.session_id, messages, token=self.token)
+            appended = await session._storage.append(self.ref, messages, token=self.token)
         except TurnLostError as error:
             self.check(error)
             raise
@@ -483,7 +485,7 @@ class OpenTurn:
             logger.info("session %r: the turn had ended already", self.session_id)
         except SessionError:
             # The error that ended the turn is the one to be raised.
-            session._runtime.end_later(self.session_id, end)
+            session._runtime.end_later(self.ref, end)
             logger.warning(
                 "session %r: the turn's end was not stored", self.session_id, exc_info=True
             )
@@ -526,7 +528,7 @@ class OpenTurn:
         """End the turn in the storage, replies whose ids are taken under others."""
         while True:
             try:
-                return await self._session._storage.end_turn(self.session_id, end, messages)
+                return await self._session._storage.end_turn(self.ref, end, messages)
             except MessageConflictError as conflict:
                 taken = conflict.message_id
                 if self.rename is None or all(message.id != taken for message in messages):
@@ -543,7 +545,7 @@ class OpenTurn:
             waiting, self._when_closed = self._when_closed, []
         runtime = self._session._runtime
         runtime.keeper.remove(self.token)
-        runtime.queue.release(self.session_id)
+        runtime.queue.release(self.ref)
         _open_turns.set(tuple(turn for turn in _open_turns.get() if turn is not self))
         for tell in waiting:
             tell()

@@ -215,7 +215,7 @@ class TestCancelled:
 
 
 async def is_free(session):
-    return (await session._storage.get_session(session.session_id)).turn_token is None
+    return (await session._storage.get_session(session.ref)).turn_token is None
 
 
 class TestSettled:
@@ -811,7 +811,7 @@ async def test_a_lease_that_ran_out_is_ended(make_manager, turns):
     session = await manager.create_session("ann", "mock", "echo")
     turn = await session.begin_turn("x")
     manager._runtime.keeper.close()
-    await manager.storage.renew_turns({turn.token: session.session_id}, 0)
+    await manager.storage.renew_turns({turn.token: session.ref}, 0)
     other = await make_manager().get_session(session.session_id)
     assert await other.cancel() is True
     assert await turns(session) == ["failed"]

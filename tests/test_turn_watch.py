@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from langswarm_session import InMemorySessionStorage, StorageBusyError, TurnLostError
 from langswarm_session.endings import Stop
+from langswarm_session.records import SessionRef
 from langswarm_session.turn_watch import CANCELLED, CLOSED_LOOP, LOOK_SECONDS, TurnWatch
 
 
@@ -32,13 +34,16 @@ class Loop:
             self.callbacks.pop()()
 
 
+REF = SessionRef("s", "ann", 1)
+
+
 @dataclass(eq=False)
 class Turn:
     """What the watch knows of a turn."""
 
     loop: Any
     token: str = "token"
-    session_id: str = "s"
+    ref: SessionRef = REF
     stops: list[Stop] = field(default_factory=list)
 
     @property
@@ -55,7 +60,7 @@ class Storage(InMemorySessionStorage):
         self.asked: set[str] = set()
         self.error: Exception | None = None
 
-    async def cancel_requested(self, tokens: dict[str, str]) -> set[str]:
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
         if self.error is not None:
             raise self.error
         return self.asked & tokens.keys()
