@@ -250,6 +250,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
             key=key,
             is_async=is_async,
             is_nested="|" in _namespace(),
+            answerer=_answerer(),
         )
         current = watch.register(watch.this_run(), self.name, made)
         assert isinstance(current, AgentRun)
@@ -293,6 +294,19 @@ def _namespace() -> str:
     graph in a node of another are parted by a bar (``NS_SEP`` in langgraph._internal._constants).
     """
     return str(get_config().get("configurable", {}).get("checkpoint_ns", ""))
+
+
+def _answerer() -> str:
+    """Return what tells this agent from others that are asked the same message.
+
+    The nodes around it and its name, which `create_agent` puts into the metadata.
+    """
+    around, _, _ = _namespace().rpartition("|")
+    place = watch.place_of(watch.this_run(), around)
+    name = get_config().get("metadata", {}).get("lc_agent_name")
+    if name and name not in place[-1:]:
+        place.append(str(name))
+    return "/".join(place)
 
 
 def _scope() -> str:

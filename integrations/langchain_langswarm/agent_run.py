@@ -22,6 +22,7 @@ from langgraph.types import Command
 
 from langchain_langswarm.agent_state import (
     M,
+    answers_of_others,
     by_question,
     count_before,
     count_old,
@@ -65,6 +66,7 @@ class AgentRun:
         key: The caller's idempotency key, of a run that begins.
         is_async: Whether the run was called with ``await``.
         is_nested: Whether it is called by a node of another graph.
+        answerer: What tells the agent from others that are asked the same.
 
     Attributes:
         replayed: The turn, if it was complete already: then the agent has nothing to do.
@@ -80,6 +82,7 @@ class AgentRun:
         key: str | None,
         is_async: bool,
         is_nested: bool = False,
+        answerer: str = "",
     ) -> None:
         self.is_async = is_async
         self._is_nested = is_nested
@@ -87,6 +90,7 @@ class AgentRun:
         self.replayed: OpenTurn | None = None
         self._session = session
         self._key = key
+        self._answerer = answerer
         self._revision = session.revision
         self._seqs = {message.id: message.seq for message in known if message.seq is not None}
         self._window = known
@@ -101,7 +105,9 @@ class AgentRun:
         self._known = self._recorded | {message.id for message in state[: self._old]}
         self._known -= offered.keys()
         room = max(0, session.context.max_messages - (len(state) - self._old))
-        history = [made for message in window.cut(known, room) for made in parts[message.id]]
+        others = answers_of_others(known, offered.keys(), answerer)
+        shown = [message for message in known if message.id not in others]
+        history = [made for message in window.cut(shown, room) for made in parts[message.id]]
         self._history = [offered.get(message.id, message) for message in history]
         self._turn: OpenTurn | None = None
         self._gone: set[str | None] = set()
@@ -366,7 +372,9 @@ class AgentRun:
     async def _store(self, sent: list[SessionMessage]) -> list[SessionMessage]:
         if self._turn is not None:
             return await self._turn.add(sent)
-        turn = await self._session.begin_turn(sent, idempotency_key=self._key)
+        turn = await self._session.begin_turn(
+            sent, idempotency_key=self._key, answerer=self._answerer
+        )
         if turn.replayed and turn.reply.role is MessageRole.USER:
             return sent  # another door stored it, unanswered: the turn begins with the answer
         stored = {message.id: message for message in turn.messages}

@@ -18,9 +18,10 @@ from pydantic_core import to_json
 
 from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
 from langchain_langswarm.plain import FORMAT, encode
+from langswarm_session.answerers import answered_by
 from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import SessionMessage
+from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable import Repair, Target, make_sendable
 from langswarm_session.storage.rows import dump_json
 
@@ -171,6 +172,32 @@ def said(given: Sequence[BaseMessage]) -> list[BaseMessage]:
     """What a user says in what an agent was called with: the user's messages at its end."""
     last = takewhile(lambda message: isinstance(message, HumanMessage), reversed(given))
     return list(last)[::-1]
+
+
+def answers_of_others(
+    window: Sequence[SessionMessage], asked: Collection[str | None], answerer: str
+) -> set[str]:
+    """Return the ids of what others answered to what one is asked.
+
+    Args:
+        window: What of the record is known.
+        asked: The ids of what is asked.
+        answerer: Who is asked.
+    """
+    seqs = [message.seq or 0 for message in window if message.id in asked]
+    if not seqs:
+        return set()
+    turns: dict[int | None, list[SessionMessage]] = {}
+    for message in window:
+        if (message.seq or 0) > max(seqs) and message.id not in asked:
+            turns.setdefault(message.turn_id, []).append(message)
+    return {
+        message.id
+        for turn in turns.values()
+        if any(each.role is MessageRole.ASSISTANT for each in turn)
+        and answered_by(turn) != answerer
+        for message in turn
+    }
 
 
 def by_question(messages: Iterable[BaseMessage]) -> list[list[BaseMessage]]:

@@ -74,13 +74,24 @@ class ChainTurn:
         self._chunks: list[Any] = []
         self._turn: OpenTurn
 
-    async def begin(self, session: BaseSession) -> None:
+    @property
+    def repeatable(self) -> bool:
+        """Whether a call with the same input may be known to be the same."""
+        return self._repeatable
+
+    async def begin(self, session: BaseSession, answerer: str | None) -> None:
         """Store what is new, and put the history to it.
+
+        Args:
+            session: The session.
+            answerer: What tells the chain from others that are asked the same.
 
         Raises:
             SessionError: Whatever `BaseSession.begin_turn` raises.
         """
-        self._turn = await session.begin_turn(self._sent, idempotency_key=self._key)
+        self._turn = await session.begin_turn(
+            self._sent, idempotency_key=self._key, answerer=answerer
+        )
         if self.replayed:
             return
         self._turn.rename = with_new_id

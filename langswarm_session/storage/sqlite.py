@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from pydantic_core import from_json
 
 from langswarm_session.checks import check_count, check_seconds
-from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.errors import InvalidInputError, SessionBusyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
 from langswarm_session.records import (
@@ -589,8 +589,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 size=size,
                 must=must,
             )
-        except sqlite3.IntegrityError:
-            pass
+        except (sqlite3.IntegrityError, SessionBusyError):
+            pass  # what is stored may be answered, also while another turn is open
 
         def careful(connection: sqlite3.Connection) -> T:
             record = log.load(connection, ref)

@@ -143,6 +143,8 @@ class AskedAgainTests(StorageTests):
                 await storage.begin_turn(ref("s"), [question], lease(), key=key)
         start = await storage.begin_turn(ref("s"), [question], lease(), key=_LAW)
         assert (texts(start.messages), start.replayed) == (["law"], True)
+        start = await storage.begin_turn(ref("s"), [question], lease())
+        assert (texts(start.messages), start.replayed) == (["q", "a"], True)
 
     async def test_the_question_is_the_same(self, storage: ISessionStorage) -> None:
         """An id that is stored with another text is refused."""
