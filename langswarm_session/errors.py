@@ -29,7 +29,7 @@
     │   ├── ProviderTimeoutError         no answer in time
     │   ├── ProviderUnavailableError     the provider is down or cannot be reached
     │   └── ProviderStreamError          the stream broke off before the reply was complete
-    └── SessionStorageError              the storage failed
+    └── SessionStorageError              the storage failed: carries ``may_be_stored``
         ├── UnknownStorageError          no storage goes by this name
         ├── StorageClosedError           the storage was closed
         ├── StorageBusyError             another process held the database for too long
@@ -245,7 +245,19 @@ class ProviderStreamError(ProviderSessionError):
 
 
 class SessionStorageError(SessionError):
-    """The storage failed; what was acknowledged before is unharmed."""
+    """The storage failed; what was acknowledged before is unharmed.
+
+    Args:
+        may_be_stored: Whether the write was begun and no answer came, so that its outcome is
+            unknown: read the session again, or repeat the write with the same message ids, which
+            stores it once. False: nothing of it was kept.
+    """
+
+    def __init__(
+        self, message: str, *, session_id: str | None = None, may_be_stored: bool = False
+    ) -> None:
+        super().__init__(message, session_id=session_id)
+        self.may_be_stored = may_be_stored
 
 
 class UnknownStorageError(SessionStorageError):

@@ -92,15 +92,22 @@ class PostgresEngine:
             job: What to do.
             is_urgent: Whether it is short, and must not wait for what others do.
         """
-        call = JobCall(lambda jobs: jobs.read(job, is_urgent=is_urgent))
-        return await self._submit(call)  # type: ignore[no-any-return]
+        call = JobCall(lambda jobs, _: jobs.read(job, is_urgent=is_urgent))
+        self._submit(call)
+        try:
+            return await call.answer()  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            self._leave(call)
+            raise
 
     async def transact(self, job: Job[T], isolation: Isolation = "READ COMMITTED") -> T:
         """Run a job in a transaction and return its result once that is durable.
 
         It may be run again after a rollback.
         """
-        return await self._submit(JobCall(lambda jobs: jobs.transact(job, isolation)))  # type: ignore[no-any-return]
+        call = JobCall(lambda jobs, call: jobs.transact(job, isolation, call=call))
+        self._submit(call)
+        return await call.outcome(lambda: self._leave(call))  # type: ignore[no-any-return]
 
     async def write(self, write: Write) -> Any:
         """Send a write together with others; returns once it is durable.
@@ -109,7 +116,8 @@ class PostgresEngine:
             The session's record if it was free, or its lease held, and all messages new; else what
             the write's own job returned.
         """
-        return await self._submit(write)
+        self._submit(write)
+        return await write.outcome(lambda: self._leave(write))
 
     def close(self) -> None:
         """Finish what was accepted, then let go of the thread and the connections. Blocks.
@@ -129,7 +137,8 @@ class PostgresEngine:
         if thread.is_alive():
             raise StorageUnavailableError(f"{self.name}: the storage does not come to its end")
 
-    async def _submit(self, call: TimedCall) -> Any:
+    def _submit(self, call: TimedCall) -> None:
+        """Hand a call over, or send it from here."""
         call.deadline = time.monotonic() + self._timeout
         with self._lock:
             if self._closed:
@@ -143,13 +152,13 @@ class PostgresEngine:
                 self._hand_over(call)
         if inside and isinstance(call, Write):
             self._send_inside(loop, call)
-        try:
-            return await call.future
-        except asyncio.CancelledError:
-            with self._lock:
-                if not (self._closed or loop.is_closed()):
-                    loop.call_soon_threadsafe(self._give_up, call)
-            raise
+
+    def _leave(self, call: TimedCall) -> None:
+        """Tell the thread that a caller was cancelled."""
+        with self._lock:
+            # What is closed finishes what it has accepted.
+            if self._loop is not None and not (self._closed or self._loop.is_closed()):
+                self._loop.call_soon_threadsafe(self._give_up, call)
 
     @property
     def _is_quiet(self) -> bool:
@@ -228,7 +237,9 @@ class PostgresEngine:
         assert self._loop is not None
         if self._jobs is None or self._writer is None or self._live is None:
             self._jobs = Jobs(self._settings, self.tables, self._timeout)
-            self._writer = Writer(self._jobs, self._timeout, self._finish, self._spawn)
+            self._writer = Writer(
+                self._jobs, self._timeout, self._finish, self._spawn, self._is_wanted
+            )
             self._live = Live(self._loop, self._timeout, self._expire)
         self._live.add(calls)
         for call in calls:
@@ -245,12 +256,12 @@ class PostgresEngine:
         return task
 
     async def _answer(self, call: JobCall, jobs: Jobs) -> None:
-        if call.over:
+        if not self._is_wanted(call):
             return
         # Only from now on, as a task that is cancelled before it began does nothing at all.
         call.work = asyncio.current_task()
         try:
-            call.result = await call.begin(jobs)
+            call.result = await call.begin(jobs, call)
         except asyncio.CancelledError:  # by the time limit, or with its caller
             call.error = too_late(call, self._timeout, self.name)
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
@@ -278,12 +289,18 @@ class PostgresEngine:
             call.error = too_late(call, self._timeout, self.name)
             self._finish([call])
 
-    def _give_up(self, call: TimedCall) -> None:
-        """Its caller waits no more. What was sent to be stored is stored all the same."""
-        if isinstance(call.work, asyncio.Task):
-            call.work.cancel()
-        elif isinstance(call, JobCall):
+    def _is_wanted(self, call: TimedCall) -> bool:
+        """Claim a call; if it was withdrawn or has an outcome, there is nothing to do."""
+        if not call.claim():
             self._finish([call])
+        return not call.over
+
+    def _give_up(self, call: TimedCall) -> None:
+        """Its caller was cancelled: stop what was begun, but for what was sent to be stored."""
+        if not call.is_claimed:
+            self._finish([call])
+        elif call.work is not None and not call.unclear:
+            call.work.cancel()
 
     def _begin_end(self) -> None:
         assert self._loop is not None

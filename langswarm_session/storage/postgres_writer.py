@@ -44,6 +44,7 @@ class Writer:
         timeout: How long a call may take, in seconds.
         finish: Gives calls their outcomes.
         spawn: Starts a task of the engine's.
+        is_wanted: Claims a call; False if there is nothing to do for it.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Writer:
         timeout: float,
         finish: Callable[[Sequence[TimedCall]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        is_wanted: Callable[[TimedCall], bool],
     ) -> None:
         self._jobs = jobs
         self._timeout = timeout
         self._finish = finish
         self._spawn = spawn
+        self._is_wanted = is_wanted
         self._waiting: deque[Write] = deque()
         self._gathering: asyncio.Task[None] | None = None
         self._alone: dict[str, deque[Write]] = {}
@@ -91,7 +94,7 @@ class Writer:
         Nothing else may be under way when this is asked for.
 
         Returns:
-            What it was sent on.
+            What it was sent on, unless its caller wants it no more.
         """
         if write.shape is None:
             return None
@@ -99,6 +102,9 @@ class Writer:
         connection = self._jobs.take(query)
         if connection is None:
             return None
+        if not self._is_wanted(write):
+            self._jobs.pool.release(connection, usable=True)
+            return connection
         self._alone[write.session_id] = deque()
         write.unclear = True
         values = write.shape.pick(write.values, write.batch.rows)
@@ -180,23 +186,15 @@ class Writer:
         weight = 0
         while self._waiting and len(group) < MAX_GROUP and weight <= MAX_WEIGHT:
             write = self._waiting.popleft()
-            if not self._is_wanted(write):
-                continue
             if write.session_id in group:
                 later.append(write)
             elif write.size > MAX_WEIGHT:
                 self._do_alone([write])
-            else:
+            elif self._is_wanted(write):
                 group[write.session_id] = write
                 weight += write.size
         self._waiting.extendleft(reversed(later))
         return list(group.values())
-
-    def _is_wanted(self, write: Write) -> bool:
-        # Whoever gave up while it waited here finds that nothing was stored.
-        if write.future.cancelled() and not write.over:
-            self._finish([write])
-        return not write.over
 
     async def _send_group(self, group: list[Write]) -> None:
         if not group:
@@ -271,8 +269,6 @@ class Writer:
             del self._alone[session_id]
 
     async def _answer(self, write: Write) -> None:
-        if write.over:
-            return
         write.work = asyncio.current_task()
         try:
             write.result = await self._write_one(write)
@@ -294,4 +290,4 @@ class Writer:
                     raise
             if write.result is not None:
                 return write.result
-        return await self._jobs.transact(write.job)
+        return await self._jobs.transact(write.job, call=write)

@@ -6,6 +6,7 @@ are missing in between; the session's own times and figures begin anew.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from langswarm_session.records import (
     TurnEnd,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.calls import uninterrupted
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
@@ -72,17 +74,28 @@ async def _note_of(storage: ISessionStorage, turn: Turn) -> TurnNote:
 async def replay(storage: ISessionStorage, archive: SessionArchive) -> SessionRecord:
     """Write a session once more; what is there of it is removed again if that fails.
 
+    A caller that is cancelled waits for the step under way, and for the removal.
+
     Raises:
         SessionExistsError: If the id is taken.
     """
-    record = archive.record
+    is_cancelled = asyncio.Event()
+    return await uninterrupted(_replay(storage, archive, is_cancelled), is_cancelled.set)
+
+
+async def _replay(
+    storage: ISessionStorage, archive: SessionArchive, is_cancelled: asyncio.Event
+) -> SessionRecord:
+    session_id = archive.record.session_id
     await storage.create_session(_new(archive))
     try:
         for turn, messages in _turns(archive):
-            await _write(storage, record.session_id, turn, messages)
-        return await storage.update_session(record.session_id, _changes(archive))
+            if is_cancelled.is_set():
+                raise asyncio.CancelledError
+            await _write(storage, session_id, turn, messages)
+        return await storage.update_session(session_id, _changes(archive))
     except BaseException:
-        await storage.delete_session(record.session_id)
+        await storage.delete_session(session_id)
         raise
 
 

@@ -172,7 +172,11 @@ class SQLiteEngine:
         elif gathered is None:
             # Once whoever else is about to write from this loop has said so.
             call.loop.call_soon(self._hand_over, call.loop)
-        return await self._outcome(call)  # type: ignore[no-any-return]
+        try:
+            return await call.outcome()  # type: ignore[no-any-return]
+        finally:
+            if call.wait is not None:
+                call.wait.leave()
 
     async def read(self, job: Job[T], *, is_small: bool = False) -> T:
         """Run a job on a reader's connection and return its result.
@@ -206,8 +210,11 @@ class SQLiteEngine:
             if len(self._readers) < min(self._reading, self._max_readers):
                 self._readers.append(self._start(self._read_forever))
             self._reads.put(call)
-        Wait([call], self._timeout, self.path)
-        return await self._outcome(call)  # type: ignore[no-any-return]
+        wait = Wait([call], self._timeout, self.path)
+        try:
+            return await call.answer()  # type: ignore[no-any-return]
+        finally:
+            wait.leave()
 
     async def check(self) -> None:
         """Raise what calls have found wrong with the file, if it is so still.
@@ -244,13 +251,6 @@ class SQLiteEngine:
                     f"{self.path}: it was not closed in {self._timeout:g} seconds, as what was "
                     "accepted is being written still; it closes by itself when that is done"
                 )
-
-    async def _outcome(self, call: JobCall) -> Any:
-        try:
-            return await call.future
-        finally:
-            if call.wait is not None:
-                call.wait.leave()
 
     def _refuse(self, waiting: int) -> None:
         if self._closed:
@@ -300,7 +300,7 @@ class SQLiteEngine:
     def _write_here(self, call: JobCall) -> None:
         writer = self._writer
         try:
-            if call.begin() and not writer.commit_now(call):
+            if call.is_wanted and not writer.commit_now(call):
                 self._writes.put(call)
                 Wait([call], self._timeout, self.path)
                 return
@@ -309,7 +309,7 @@ class SQLiteEngine:
                 self._trouble.met(call.error, self._writer.files)
         except BaseException:
             # An interrupt on this thread: whoever waits for the call would wait for ever.
-            call.future.cancel()
+            call.interrupt()
             self._finished += 1
             raise
         finally:
@@ -376,14 +376,12 @@ class SQLiteEngine:
 
     def _write_batch(self, calls: list[JobCall]) -> None:
         with self._writer.lock:
-            begun = [call for call in calls if call.begin()]
-            if begun:
-                self._writer.commit(begun)
+            self._writer.commit(calls)
             self._finished += len(calls)
-            for call in begun:
+            for call in calls:
                 if call.error is not None:
                     self._trouble.met(call.error, self._writer.files)
-        deliver(begun)
+        deliver(calls)
 
     def _next_batch(self) -> tuple[list[JobCall], bool]:
         """The calls that wait, and whether the queue goes on after them."""
@@ -412,7 +410,7 @@ class SQLiteEngine:
             return False
         started = time.perf_counter()
         try:
-            if call.begin():
+            if call.claim():
                 call.result = reader.run(call.job, self._writer.files)
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
             call.error = typed_error(error, self.path)

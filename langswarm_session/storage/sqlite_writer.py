@@ -109,7 +109,14 @@ class Writer:
         return self._log.is_long
 
     def commit(self, calls: Sequence[JobCall]) -> None:
-        """Run calls in one transaction; if that fails, each in one of its own."""
+        """Run calls in one transaction; if that fails, each in one of its own.
+
+        Only when the transaction has begun are they claimed: a caller that is cancelled while
+        another process has the database locked need not wait for that.
+        """
+        calls = [call for call in calls if call.is_wanted]
+        if not calls:
+            return
         try:
             connection = self._begin(waits=True)
         except ReplacedError as error:
@@ -118,7 +125,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
             self._fail(calls, error)
             return
-        self._run(connection, calls)
+        self._run_begun(connection, calls)
 
     def commit_now(self, call: JobCall) -> bool:
         """Run a call in a transaction of its own; False, and nothing done, if that would take long:
@@ -133,7 +140,7 @@ class Writer:
                 return False
             self._fail([call], error)
             return True
-        self._run(connection, [call])
+        self._run_begun(connection, [call])
         return True
 
     def checkpoint(self) -> None:
@@ -160,6 +167,14 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._files = None
+
+    def _run_begun(self, connection: sqlite3.Connection, calls: Sequence[JobCall]) -> None:
+        """Run those calls that nobody has withdrawn, in the transaction that has begun."""
+        begun = [call for call in calls if call.claim()]
+        if begun:
+            self._run(connection, begun)
+        else:
+            connection.execute("ROLLBACK")
 
     def _run(self, connection: sqlite3.Connection, calls: Sequence[JobCall]) -> None:
         changes = connection.total_changes

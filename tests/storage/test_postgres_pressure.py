@@ -114,6 +114,40 @@ async def test_whoever_gives_up_makes_room(postgres_schema: str) -> None:
         await asyncio.gather(*held)
 
 
+# Cancelled callers
+
+
+async def test_a_cancelled_write_that_was_sent_is_waited_for(postgres_schema: str) -> None:
+    async with opened(postgres_schema) as storage:
+        async with locked(storage):
+            (sent,) = started(storage.append("s", [user("sent")]))
+            while not sent.done() and not any(each.unclear for each in storage._engine._live._calls):
+                await asyncio.sleep(0.005)
+            (queued,) = started(storage.append("s", [user("queued")]))
+            (transaction,) = started(storage.update_session("s", SessionChanges(model="another")))
+            await asyncio.sleep(0.05)
+            for task in (sent, queued, transaction):
+                task.cancel()
+            await asyncio.wait([queued, transaction])
+            assert (sent.done(), queued.cancelled(), transaction.cancelled()) == (False, True, True)
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+        record = await storage.get_session("s")
+        assert record.model != "another"
+        assert texts(await storage.get_messages("s")) == ["first", "sent"]
+
+
+async def test_a_cancelled_caller_waits_no_longer_than_any(postgres_schema: str) -> None:
+    async with opened(postgres_schema, timeout=0.5) as storage:
+        async with locked(storage):
+            (sent,) = started(storage.append("s", [user("sent")]))
+            await asyncio.sleep(0.1)
+            sent.cancel()
+            with pytest.raises(StorageBusyError, match="may be stored") as caught:
+                await sent
+            assert caught.value.may_be_stored
+
+
 # Time limits
 
 

@@ -433,6 +433,68 @@ async def test_no_call_waits_for_ever(path: Path) -> None:
     await storage.close()
 
 
+# Cancelled callers
+
+
+async def test_a_cancelled_write_that_was_begun_is_waited_for(
+    storage: SQLiteSessionStorage,
+) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def write_slowly(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE sessions SET model = 'another'")
+        inside.set()
+        leave.wait()
+
+    slow = asyncio.ensure_future(storage._engine.write(write_slowly))
+    await asyncio.to_thread(inside.wait)
+    queued = asyncio.ensure_future(storage.append("s", [user("queued")]))
+    await asyncio.sleep(0.01)
+    for task in (slow, queued):
+        task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (slow.done(), queued.cancelled()) == (False, True)
+    leave.set()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+    record = await storage.get_session("s")
+    assert (record.model, record.message_count) == ("another", 0)
+
+
+async def test_a_write_that_waits_for_another_process_is_withdrawn_immediately(
+    storage: SQLiteSessionStorage, path: Path
+) -> None:
+    lock = Lock(path)
+    waiting = asyncio.ensure_future(storage.append("s", [user("waits")]))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.shield(waiting), 10)
+    lock.release()
+    await storage.append("s", [user("after")])
+    assert texts(await storage.get_messages("s")) == ["after"]
+
+
+async def test_a_cancelled_caller_waits_no_longer_than_any(path: Path) -> None:
+    storage = SQLiteSessionStorage(path, timeout=0.2)
+    await storage.create_session(new_session("s"))
+    inside, leave = threading.Event(), threading.Event()
+
+    def write_slowly(_: sqlite3.Connection) -> None:
+        inside.set()
+        leave.wait()
+
+    slow = asyncio.ensure_future(storage._engine.write(write_slowly))
+    await asyncio.to_thread(inside.wait)
+    slow.cancel()
+    with pytest.raises(StorageBusyError, match="may be stored") as caught:
+        await slow
+    assert caught.value.may_be_stored
+    leave.set()
+    await storage.close()
+
+
 # What goes wrong
 
 
