@@ -17,6 +17,7 @@
     ├── MessageRefusedError              a middleware refused the message
     ├── MiddlewareError                  a middleware failed
     ├── ManagerClosedError               the manager was closed
+    ├── BackgroundLoopError              the event loop under sync calls ended before the call did
     ├── MissingDependencyError           an optional package is not installed (also an ImportError)
     ├── ProviderSessionError             the provider failed: carries ``provider`` and ``retriable``
     │   ├── UnknownProviderError         no provider goes by this name
@@ -155,6 +156,13 @@ class MiddlewareError(SessionError):
 
 class ManagerClosedError(SessionError):
     """The manager was closed and cannot be used any more."""
+
+
+class BackgroundLoopError(SessionError):
+    """The event loop that sync calls share ended before the call did; what it wrote may be stored.
+
+    The next call starts another one.
+    """
 
 
 class MissingDependencyError(SessionError, ImportError):

@@ -92,7 +92,7 @@ class Runtime:
         turn = OpenTurn(session, new_id(), key is not None)
 
         async def attempt() -> None:
-            lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
+            lease = Lease(turn.token, await owner.current(), self.keeper.seconds)
             try:
                 start = await self.storage.begin_turn(
                     session_id, messages, lease, key=key, user_id=session.user_id
@@ -166,7 +166,7 @@ class Runtime:
             try:
                 return await attempt()
             except SessionBusyError as busy:
-                end = self._overdue_end(session_id, busy)
+                end = await self._overdue_end(session_id, busy)
                 if end is not None:
                     await self._end_by_token(session_id, end)
                     continue
@@ -184,12 +184,12 @@ class Runtime:
         """
         self._overdue[session_id] = end
 
-    def _overdue_end(self, session_id: str, busy: SessionBusyError) -> TurnEnd | None:
+    async def _overdue_end(self, session_id: str, busy: SessionBusyError) -> TurnEnd | None:
         """How to end the turn that holds a session, if it does not go on any more."""
         ours = self._overdue.pop(session_id, None)
         if ours is not None and ours.token == busy.holder:
             return ours
-        if busy.holder is not None and owner.is_dead(busy.owner):
+        if busy.holder is not None and await owner.has_ended(busy.owner):
             return TurnEnd(busy.holder, TurnStatus.FAILED, error=LOST_OWNER)
         return None
 

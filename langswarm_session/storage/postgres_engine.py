@@ -3,8 +3,9 @@
 One background thread with an event loop of its own does all that is done, so that a storage is
 bound to no loop of its callers. How many calls may wait for it is bounded, and so is how long.
 
-A write that has the engine to itself is sent on its caller's own thread, which steps into the loop
-for it, and waits there for the answer as long as answers have lately come within 2 ms.
+A sync caller's write that has the engine to itself is sent on its caller's own thread, which steps
+into the loop for it, and waits there for the answer as long as answers have lately come within 2
+ms.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from langswarm_session.errors import (
 )
 from langswarm_session.shared_loop import SharedLoop
 from langswarm_session.storage.calls import deliver
+from langswarm_session.storage.inline import blocks_nobody
 from langswarm_session.storage.postgres_calls import JobCall, Live, TimedCall, too_late, typed
 from langswarm_session.storage.postgres_errors import is_lost
 from langswarm_session.storage.postgres_jobs import Isolation, Job, Jobs
@@ -147,7 +149,12 @@ class PostgresEngine:
             loop = self._loop or self._start()
             self._count += 1
             self._size += call.size
-            inside = isinstance(call, Write) and self._is_quiet and loop.enter()
+            inside = (
+                isinstance(call, Write)
+                and self._is_quiet
+                and blocks_nobody(call.loop)
+                and loop.enter()
+            )
             if not inside:
                 self._hand_over(call)
         if inside and isinstance(call, Write):

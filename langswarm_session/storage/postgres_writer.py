@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import SessionError
-from langswarm_session.storage.at_once import Crowd, Pace
+from langswarm_session.storage.inline import Contention, LatencyGate
 from langswarm_session.storage.postgres_calls import Flight, TimedCall, too_late, typed
 from langswarm_session.storage.postgres_errors import GONE, is_lost, is_refused, state_of
 from langswarm_session.storage.postgres_jobs import Jobs
@@ -64,8 +64,8 @@ class Writer:
         self._gathering: asyncio.Task[None] | None = None
         self._alone: dict[str, deque[Write]] = {}
         """What waits behind the write of its session that is being made by itself."""
-        self._pace = Pace()
-        self._crowd = Crowd()
+        self._gate = LatencyGate()
+        self._contention = Contention()
 
     @property
     def is_idle(self) -> bool:
@@ -114,7 +114,7 @@ class Writer:
 
     def may_wait(self) -> float:
         """How many seconds whoever sends a write may wait for its answer on the spot."""
-        return self._pace.limit if self._pace.is_quick and not self._crowd.may_come else 0.0
+        return self._gate.limit if self._gate.is_open and not self._contention.is_likely else 0.0
 
     def _land(
         self,
@@ -125,12 +125,12 @@ class Writer:
         error: BaseException | None,
     ) -> None:
         write.work = None
-        self._pace.note(time.perf_counter() - sent)
+        self._gate.record(time.perf_counter() - sent)
         is_alone = len(self._alone) == 1 and not (
             self._waiting or self._gathering or self._alone[write.session_id]
         )
         if not (is_alone and write.is_attended):
-            self._crowd.note(1 if is_alone else 2)
+            self._contention.record(1 if is_alone else 2)
         usable = error is None or is_refused(error)
         closing = self._jobs.pool.release(connection, usable=usable)
         if closing is not None and isinstance(error, asyncio.CancelledError):

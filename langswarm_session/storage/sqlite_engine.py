@@ -5,8 +5,8 @@ sessions share the cost of one ``fsync``; a few reader threads with connections 
 beside it. Callers on any thread and any event loop await the outcome on their own loop.
 
 A small piece of work that has the engine to itself is done on the caller's own thread, as long as
-such work has lately taken less than 2 ms, and nobody else has to be waited for; what would block
-goes to the threads.
+such work has lately taken less than 2 ms, nobody else has to be waited for, and nobody watches for
+calls that block an event loop; what would block goes to the threads.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from langswarm_session.errors import StorageBusyError, StorageClosedError
-from langswarm_session.storage.at_once import Crowd, Pace
 from langswarm_session.storage.calls import deliver
+from langswarm_session.storage.inline import Contention, LatencyGate, is_watched
 from langswarm_session.storage.sqlite_calls import Job, JobCall, Wait
 from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy, let_go, typed_error
 from langswarm_session.storage.sqlite_file import DatabaseFile, OpenFiles
@@ -121,7 +121,7 @@ class SQLiteEngine:
         self._gathered: dict[asyncio.AbstractEventLoop, list[JobCall]] = {}
         # Writes that were accepted, by callers, and finished, under the writer's lock.
         self._accepted = self._finished = 0
-        self._crowd = Crowd()
+        self._contention = Contention()
         self._trouble = Trouble()
         self._start_afresh()
         _engines.add(self)
@@ -138,7 +138,7 @@ class SQLiteEngine:
         # The one reader that is used on callers' own threads.
         self._here = threading.Lock()
         self._reader: _Reader | None = _Reader(self._file, busy_timeout=0)
-        self._reads_pace = Pace()
+        self._read_gate = LatencyGate()
 
     async def write(
         self, job: Job[T], *, is_small: bool = False, size: int = 0, must: bool = False
@@ -163,7 +163,7 @@ class SQLiteEngine:
         with self._lock:
             self._refuse(0 if must else self._accepted - self._finished)
             self._accepted += 1
-            at_once = not self._crowd.may_come and self._may_write_here(call)
+            at_once = not self._contention.is_likely and self._may_write_here(call)
             if not at_once:
                 gathered = self._gathered.get(call.loop)
                 self._gathered.setdefault(call.loop, []).append(call)
@@ -197,7 +197,7 @@ class SQLiteEngine:
                 await self.write(_nothing)  # the writer notices, unless it has done so already
 
     async def _read_anywhere(self, job: Job[T], *, is_small: bool) -> T:
-        if is_small and self._reads_pace.is_quick:
+        if is_small and self._read_gate.is_open and not is_watched():
             await asyncio.sleep(0)  # others on this loop may want their turn
             result = self._read_here(job)
             if result is not _LATER:
@@ -266,7 +266,7 @@ class SQLiteEngine:
         """Do what a loop has gathered here and now, if it is little; else queue it."""
         with self._lock:
             calls = self._gathered.pop(loop, [])
-            self._crowd.note(len(calls))
+            self._contention.record(len(calls))
             if not (len(calls) == 1 and self._may_write_here(calls[0])):
                 self._queue(calls)
                 if calls:
@@ -288,9 +288,9 @@ class SQLiteEngine:
     def _may_write_here(self, call: JobCall) -> bool:
         """Whether the call is to be done at once; if so, the writer's lock is held."""
         writer = self._writer
-        if not (call.is_small and writer.pace.is_quick and self._accepted - self._finished == 1):
+        if not (call.is_small and writer.gate.is_open and self._accepted - self._finished == 1):
             return False
-        if not writer.lock.acquire(blocking=False):
+        if is_watched() or not writer.lock.acquire(blocking=False):
             return False
         if not writer.is_open:
             writer.lock.release()
@@ -333,7 +333,7 @@ class SQLiteEngine:
             self._trouble.met(known, self._writer.files)
             raise known from None  # what it was may quote what is stored
         finally:
-            self._reads_pace.note(time.perf_counter() - started)
+            self._read_gate.record(time.perf_counter() - started)
             self._here.release()
 
     # Threads
@@ -416,7 +416,7 @@ class SQLiteEngine:
             call.error = typed_error(error, self.path)
             self._trouble.met(call.error, self._writer.files)
         if call.is_small:
-            self._reads_pace.note(time.perf_counter() - started)
+            self._read_gate.record(time.perf_counter() - started)
         with self._reading_lock:
             self._reading -= 1
         deliver([call])

@@ -10,7 +10,7 @@ from functools import partial
 from threading import Lock
 
 from langswarm_session.errors import SessionError, SessionStorageError, StorageUnavailableError
-from langswarm_session.storage.at_once import Pace
+from langswarm_session.storage.inline import LatencyGate
 from langswarm_session.storage.sqlite_calls import JobCall
 from langswarm_session.storage.sqlite_copy import copy_database
 from langswarm_session.storage.sqlite_errors import (
@@ -84,13 +84,13 @@ class Writer:
     Attributes:
         lock: Held by the thread that uses the connection.
         files: What is open, for others to read; None if nothing is.
-        pace: How long commits have taken lately.
+        gate: Whether commits have been quick lately.
     """
 
     def __init__(self, file: DatabaseFile) -> None:
         self.lock = Lock()
         self.files: OpenFiles | None = None
-        self.pace = Pace()
+        self.gate = LatencyGate()
         self._file = file
         self._connection: sqlite3.Connection | None = None
         self._files: OpenFiles | None = None
@@ -203,7 +203,7 @@ class Writer:
             else:
                 self._fail(calls, error)
             return
-        self.pace.note(time.perf_counter() - started)
+        self.gate.record(time.perf_counter() - started)
         self._log.grew(calls, connection.total_changes - changes, self._log_size)
 
     def _begin(self, *, waits: bool) -> sqlite3.Connection:

@@ -121,7 +121,7 @@ async def test_a_cancelled_write_that_was_sent_is_waited_for(postgres_schema: st
     async with opened(postgres_schema) as storage:
         async with locked(storage):
             (sent,) = started(storage.append("s", [user("sent")]))
-            while not sent.done() and not any(each.unclear for each in storage._engine._live._calls):
+            while not any(each.unclear for each in storage._engine._live._calls):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             (queued,) = started(storage.append("s", [user("queued")]))
             (transaction,) = started(storage.update_session("s", SessionChanges(model="another")))
@@ -138,14 +138,13 @@ async def test_a_cancelled_write_that_was_sent_is_waited_for(postgres_schema: st
 
 
 async def test_a_cancelled_caller_waits_no_longer_than_any(postgres_schema: str) -> None:
-    async with opened(postgres_schema, timeout=0.5) as storage:
-        async with locked(storage):
-            (sent,) = started(storage.append("s", [user("sent")]))
-            await asyncio.sleep(0.1)
-            sent.cancel()
-            with pytest.raises(StorageBusyError, match="may be stored") as caught:
-                await sent
-            assert caught.value.may_be_stored
+    async with opened(postgres_schema, timeout=0.5) as storage, locked(storage):
+        (sent,) = started(storage.append("s", [user("sent")]))
+        await asyncio.sleep(0.1)
+        sent.cancel()
+        with pytest.raises(StorageBusyError, match="may be stored") as caught:
+            await sent
+        assert caught.value.may_be_stored
 
 
 # Time limits

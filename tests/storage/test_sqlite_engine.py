@@ -310,8 +310,8 @@ async def test_a_closed_loop_harms_nobody(storage: SQLiteSessionStorage, path: P
 def be_quick(storage: SQLiteSessionStorage) -> None:
     """Let small work be done on the caller's thread."""
     for _ in range(20):
-        storage._engine._writer.pace.note(0)
-        storage._engine._reads_pace.note(0)
+        storage._engine._writer.gate.record(0)
+        storage._engine._read_gate.record(0)
 
 
 async def test_small_work_is_done_on_the_callers_thread(storage: SQLiteSessionStorage) -> None:
@@ -324,8 +324,8 @@ async def test_small_work_is_done_on_the_callers_thread(storage: SQLiteSessionSt
 
 async def test_work_that_has_been_slow_is_not(storage: SQLiteSessionStorage) -> None:
     be_quick(storage)
-    storage._engine._writer.pace.note(1)
-    storage._engine._reads_pace.note(1)
+    storage._engine._writer.gate.record(1)
+    storage._engine._read_gate.record(1)
     for run in (storage._engine.write, storage._engine.read):
         where = await run(lambda _: threading.get_ident(), is_small=True)
         assert where != threading.get_ident()
@@ -363,7 +363,7 @@ def test_an_interrupt_on_the_callers_thread_harms_nothing(path: Path, gathered: 
     async def write() -> None:
         be_quick(storage)
         for _ in range(0 if gathered else 100):
-            storage._engine._crowd.note(1)
+            storage._engine._contention.record(1)
         await storage._engine.write(interrupted, is_small=True)
 
     writing = loop.create_task(write())
