@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, TypeVarTuple
@@ -234,14 +234,23 @@ class SharedLoop(asyncio.SelectorEventLoop):
         self._hooks = sys.get_asyncgen_hooks()
 
 
-def wind_up(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what an event loop had left to do when it ended, and close it. On its own thread."""
+def wind_up(
+    loop: asyncio.AbstractEventLoop, finish: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> None:
+    """Cancel what an event loop had left to do when it ended, and close it. On its own thread.
+
+    Args:
+        loop: The loop.
+        finish: What to do at the end, when nothing else is left.
+    """
 
     async def cancel_all() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if finish is not None:
+            await finish()
 
     try:
         loop.run_until_complete(cancel_all())

@@ -76,6 +76,11 @@ class Live:
         self._timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
 
+    @property
+    def calls(self) -> list[TimedCall]:
+        """The calls."""
+        return list(self._calls)
+
     def add(self, calls: Iterable[TimedCall]) -> None:
         """Watch over calls from now on."""
         self._calls.update(dict.fromkeys(calls))

@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from langswarm_session.errors import (
@@ -24,10 +25,17 @@ from langswarm_session.errors import (
     StorageClosedError,
     StorageUnavailableError,
 )
-from langswarm_session.shared_loop import SharedLoop
+from langswarm_session.shared_loop import SharedLoop, wind_up
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.inline import blocks_nobody
-from langswarm_session.storage.postgres_calls import JobCall, Live, TimedCall, too_late, typed
+from langswarm_session.storage.postgres_calls import (
+    Flight,
+    JobCall,
+    Live,
+    TimedCall,
+    too_late,
+    typed,
+)
 from langswarm_session.storage.postgres_errors import is_lost
 from langswarm_session.storage.postgres_jobs import Isolation, Job, Jobs
 from langswarm_session.storage.postgres_pool import CLOSE_TIME, PoolSettings
@@ -75,6 +83,9 @@ class PostgresEngine:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
+        self._forget_thread()
+
+    def _forget_thread(self) -> None:
         self._inbox: list[TimedCall] = []
         self._count = self._size = 0
         self._called = False
@@ -86,6 +97,7 @@ class PostgresEngine:
         self._live: Live | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
+        self._has_ended = False
 
     async def read(self, job: Job[T], *, is_urgent: bool = False) -> T:
         """Run a job outside of a transaction, and return its result; it may be run again.
@@ -230,34 +242,71 @@ class PostgresEngine:
         loop.set_exception_handler(_complain)
         # A daemon, so that a forgotten close() cannot keep the interpreter from its exit.
         self._thread = threading.Thread(
-            target=_run, args=(loop,), name=f"langswarm-postgres-{self.name}", daemon=True
+            target=self._run, args=(loop,), name=f"langswarm-postgres-{self.name}", daemon=True
         )
         self._thread.start()
         return loop
 
     # The thread
 
+    def _run(self, loop: SharedLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            jobs = self._jobs
+            waiting = self._fail_all() if self._loop is loop and not self._has_ended else []
+
+            async def hang_up() -> None:
+                for call in waiting:
+                    if isinstance(call.work, Flight):
+                        call.work.cancel()
+                await asyncio.sleep(0)
+                if jobs is not None:
+                    await jobs.close()
+
+            wind_up(loop, hang_up)
+
+    def _fail_all(self) -> list[TimedCall]:
+        """Tell those that still wait that the thread has ended; the next call starts another.
+
+        Nothing should end it but `close`, which leaves nobody waiting.
+        """
+        with self._lock:
+            waiting = [*(self._live.calls if self._live is not None else ()), *self._inbox]
+            self._forget_thread()
+        logger.error("%s: the storage's thread has ended; %d calls waited", self.name, len(waiting))
+        for call in waiting:
+            call.over = True
+            error = StorageUnavailableError(
+                f"{self.name}: the storage's thread has ended; try again"
+            )
+            call.error = typed(call, error, self.name)
+        deliver(waiting)
+        return waiting
+
     def _take(self) -> None:
         with self._lock:
             calls, self._inbox = self._inbox, []
             self._called = False
-        assert self._loop is not None
+        loop = self._loop
+        assert loop is not None
         if self._jobs is None or self._writer is None or self._live is None:
             self._jobs = Jobs(self._settings, self.tables, self._timeout)
             self._writer = Writer(
-                self._jobs, self._timeout, self._finish, self._spawn, self._is_wanted
+                self._jobs, self._timeout, self._finish, partial(self._spawn, loop), self._is_wanted
             )
-            self._live = Live(self._loop, self._timeout, self._expire)
+            self._live = Live(loop, self._timeout, self._expire)
         self._live.add(calls)
         for call in calls:
             if isinstance(call, Write):
                 self._writer.take(call)
             elif isinstance(call, JobCall):
-                self._spawn(self._answer(call, self._jobs))
+                self._spawn(loop, self._answer(call, self._jobs))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        assert self._loop is not None
-        task = self._loop.create_task(work)
+    def _spawn(
+        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
+        task = loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -278,8 +327,10 @@ class PostgresEngine:
 
     def _finish(self, calls: Sequence[TimedCall]) -> None:
         """Give calls their outcomes."""
-        assert self._live is not None
         fresh = [call for call in calls if not call.over]
+        if not fresh:
+            return
+        assert self._live is not None
         for call in fresh:
             call.over = True
             self._live.remove(call)
@@ -322,6 +373,7 @@ class PostgresEngine:
             await asyncio.wait(self._tasks)
         self._live.close()
         await self._jobs.close()
+        self._has_ended = True
         asyncio.get_running_loop().stop()
 
 
@@ -337,13 +389,6 @@ def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         logger.debug("a connection that was given up has ended: %r", error)
     else:
         loop.default_exception_handler(context)
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
 
 
 _engines: weakref.WeakSet[PostgresEngine] = weakref.WeakSet()

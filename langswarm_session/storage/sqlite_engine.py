@@ -23,7 +23,11 @@ from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from langswarm_session.errors import StorageBusyError, StorageClosedError
+from langswarm_session.errors import (
+    StorageBusyError,
+    StorageClosedError,
+    StorageUnavailableError,
+)
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.inline import Contention, LatencyGate, is_watched
 from langswarm_session.storage.sqlite_calls import Job, JobCall, Wait
@@ -131,6 +135,7 @@ class SQLiteEngine:
         self._writer = Writer(self._file)
         self._writes: SimpleQueue[JobCall | _Signal] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._batch: list[JobCall] = []  # what the writer's thread has taken
         self._reads: SimpleQueue[JobCall | _Signal] = SimpleQueue()
         self._reading_lock = threading.Lock()
         self._reading = 0
@@ -351,12 +356,40 @@ class SQLiteEngine:
             self._writes.put(_Signal.END)
 
     def _write_forever(self) -> None:
+        try:
+            self._write_until_end()
+        except BaseException:
+            self._fail_writes()
+            raise
+
+    def _fail_writes(self) -> None:
+        """Tell those that still wait that the thread has ended; the next call starts another.
+
+        Nothing should end it but `close`: an exception here was raised in it from outside.
+        """
+        with self._lock:
+            self._thread = None
+            calls = self._batch
+            while not self._writes.empty():
+                waiting = self._writes.get()
+                if isinstance(waiting, JobCall):
+                    calls.append(waiting)
+            self._batch = []
+            self._finished += len(calls)
+        logger.error("%s: the writer's thread has ended; %d calls waited", self.path, len(calls))
+        for call in calls:
+            begun = call.is_claimed
+            kept = "it was begun and may be stored" if begun else "nothing of it was kept"
+            message = f"{self.path}: the writer's thread has ended; {kept}; try again"
+            call.error = StorageUnavailableError(message, may_be_stored=begun)
+        deliver(calls)
+
+    def _write_until_end(self) -> None:
         writer = self._writer
         more = True
         while more:
-            calls, more = self._next_batch()
-            self._write_batch(calls)
-            del calls  # and what came of them, which is its callers' alone
+            more = self._next_batch()
+            self._write_batch()
             if writer.wants_checkpoint:
                 with writer.lock:
                     writer.checkpoint()
@@ -370,38 +403,42 @@ class SQLiteEngine:
             writer.files = None
         # One that was not done on its caller's thread after all may have come after the end.
         while not self._writes.empty():
-            self._write_batch(self._next_batch()[0])
+            self._next_batch()
+            self._write_batch()
         with writer.lock:
             writer.end()
 
-    def _write_batch(self, calls: list[JobCall]) -> None:
+    def _write_batch(self) -> None:
+        calls = self._batch
         with self._writer.lock:
             self._writer.commit(calls)
             self._finished += len(calls)
             for call in calls:
                 if call.error is not None:
                     self._trouble.met(call.error, self._writer.files)
+        self._batch = []  # nothing is kept of what came of them, which is its callers' alone
         deliver(calls)
 
-    def _next_batch(self) -> tuple[list[JobCall], bool]:
-        """The calls that wait, and whether the queue goes on after them."""
-        calls: list[JobCall] = []
+    def _next_batch(self) -> bool:
+        """Take the calls that wait; whether the queue goes on after them."""
         found = self._writes.get()
         try:
             while isinstance(found, JobCall):
-                calls.append(found)
-                if len(calls) == MAX_BATCH:
-                    return calls, True
+                self._batch.append(found)
+                if len(self._batch) == MAX_BATCH:
+                    return True
                 found = self._writes.get_nowait()
         except Empty:
-            return calls, True
-        return calls, found is not _Signal.END
+            return True
+        return found is not _Signal.END
 
     def _read_forever(self) -> None:
         reader = _Reader(self._file, self._file.busy_timeout)
-        while self._read_next(reader):
-            pass
-        reader.close()
+        try:
+            while self._read_next(reader):
+                pass
+        finally:
+            reader.close()
 
     def _read_next(self, reader: _Reader) -> bool:
         """Do one of the reads that wait, and keep nothing of it; whether there may be more."""
@@ -415,11 +452,21 @@ class SQLiteEngine:
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
             call.error = typed_error(error, self.path)
             self._trouble.met(call.error, self._writer.files)
+        except BaseException:
+            # Raised from outside, which ends this thread: another one reads what waits.
+            call.error = StorageUnavailableError(
+                f"{self.path}: the thread that read has ended; try again"
+            )
+            with self._lock:
+                self._readers.remove(threading.current_thread())
+                self._readers.append(self._start(self._read_forever))
+            raise
+        finally:
+            with self._reading_lock:
+                self._reading -= 1
+            deliver([call])
         if call.is_small:
             self._read_gate.record(time.perf_counter() - started)
-        with self._reading_lock:
-            self._reading -= 1
-        deliver([call])
         return True
 
     # Forks

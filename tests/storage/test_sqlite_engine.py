@@ -495,6 +495,53 @@ async def test_a_cancelled_caller_waits_no_longer_than_any(path: Path) -> None:
     await storage.close()
 
 
+# Threads that end
+
+
+class Ended(BaseException):
+    """What a debugger or a watchdog raises in a thread."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_when_the_writers_thread_ends_those_that_wait_are_told(
+    storage: SQLiteSessionStorage,
+) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def end(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM sessions")
+        inside.set()
+        leave.wait()
+        raise Ended
+
+    first = asyncio.ensure_future(storage._engine.write(end))
+    await asyncio.to_thread(inside.wait)
+    second = asyncio.ensure_future(storage.append("s", [user("waits")]))
+    await asyncio.sleep(0.01)
+    leave.set()
+    outcomes = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [StorageUnavailableError] * 2
+    assert [each.may_be_stored for each in outcomes] == [True, False]
+    await storage.append("s", [user("after")])
+    assert texts(await storage.get_messages("s")) == ["after"]
+    assert storage._engine._accepted == storage._engine._finished
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_when_a_readers_thread_ends_those_that_wait_are_told(path: Path) -> None:
+    storage = SQLiteSessionStorage(path, max_readers=1)
+    await storage.create_session(new_session("s"))
+
+    def end(_: sqlite3.Connection) -> None:
+        raise Ended
+
+    with pytest.raises(StorageUnavailableError):
+        await storage._engine.read(end)
+    assert await storage.get_messages("s") == []
+    assert storage._engine._reading == 0
+    await storage.close()
+
+
 # What goes wrong
 
 
