@@ -12,12 +12,13 @@ import pytest
 from langswarm_session.archives import ArchiveWriter
 from langswarm_session.errors import SessionNotFoundError
 from langswarm_session.interfaces import ISessionStorage
-from langswarm_session.records import Lease, SessionChanges
+from langswarm_session.records import Lease, SessionChanges, SessionRef
 from langswarm_session.testing.making import (
     completed,
     everything,
     lease,
     new_session,
+    ref,
     reply,
     user,
 )
@@ -27,25 +28,29 @@ from langswarm_session.testing.storage_restore import archived, numbered
 _STEPS = range(12)
 """After how many turns of the event loop a write is cancelled."""
 
-Write = Callable[[ISessionStorage, str, Lease], Coroutine[Any, Any, object]]
+Write = Callable[[ISessionStorage, SessionRef, Lease], Coroutine[Any, Any, object]]
 
 
-async def _edit(storage: ISessionStorage, session_id: str, _: Lease) -> None:
-    record = await storage.get_session(session_id)
+def _made(session: SessionRef) -> str:
+    return f"{session.session_id}-new"
+
+
+async def _edit(storage: ISessionStorage, session: SessionRef, _: Lease) -> None:
+    record = await storage.get_session(session)
     await storage.edit_messages(
-        session_id, expected_revision=record.revision, remove=[1], add=[user("more")]
+        session, expected_revision=record.revision, remove=[1], add=[user("more")]
     )
 
 
-async def _restore(storage: ISessionStorage, session_id: str, _: Lease) -> None:
+async def _restore(storage: ISessionStorage, session: SessionRef, _: Lease) -> None:
     log = numbered([user("a"), reply("b"), user("c"), reply("d")])
     with ArchiveWriter() as writer:
-        await storage.restore_session(archived(writer, log, session_id=f"{session_id}-new"))
+        await storage.restore_session(archived(writer, log, session_id=_made(session)))
 
 
 _WRITES: dict[str, Write] = {
     "create_session": lambda storage, session, _: storage.create_session(
-        new_session(f"{session}-new")
+        new_session(_made(session))
     ),
     "update_session": lambda storage, session, _: storage.update_session(
         session, SessionChanges(model="another")
@@ -62,7 +67,7 @@ _WRITES: dict[str, Write] = {
     "clear_messages": lambda storage, session, _: storage.clear_messages(session),
     "edit_messages": _edit,
     "fork_session": lambda storage, session, _: storage.fork_session(
-        session, new_session(f"{session}-new")
+        session, new_session(_made(session))
     ),
     "restore_session": _restore,
 }
@@ -83,14 +88,14 @@ class CancelledTests(StorageTests):
         seen = {}
         for steps in _STEPS:
             session_id, held = f"s{steps}", lease()
-            await _prepare(storage, session_id, held if name in _IN_A_TURN else None)
+            session = await _prepare(storage, session_id, held if name in _IN_A_TURN else None)
             await storage.create_session(new_session(f"busy{steps}"))
             # Others write meanwhile, so that it has to wait in a queue in some of the cases.
             busy = [
-                asyncio.ensure_future(storage.append(f"busy{steps}", [user("x" * 200)]))
+                asyncio.ensure_future(storage.append(ref(f"busy{steps}"), [user("x" * 200)]))
                 for _ in range(3)
             ]
-            await _cancel_after(steps, _WRITES[name](storage, session_id, held), again=again)
+            await _cancel_after(steps, _WRITES[name](storage, session, held), again=again)
             seen[session_id] = await _all_of(storage, session_id)
             await asyncio.gather(*busy)
         if not self.durable:
@@ -104,11 +109,12 @@ class CancelledTests(StorageTests):
             await later.close()
 
 
-async def _prepare(storage: ISessionStorage, session_id: str, held: Lease | None) -> None:
-    await storage.create_session(new_session(session_id))
-    await storage.append(session_id, [user("first"), reply("second")])
+async def _prepare(storage: ISessionStorage, session_id: str, held: Lease | None) -> SessionRef:
+    session = (await storage.create_session(new_session(session_id))).ref
+    await storage.append(session, [user("first"), reply("second")])
     if held is not None:
-        await storage.begin_turn(session_id, [user("asked")], held)
+        await storage.begin_turn(session, [user("asked")], held)
+    return session
 
 
 async def _all_of(storage: ISessionStorage, session_id: str) -> list[object]:
