@@ -157,9 +157,10 @@ class Call:
 
 def deliver(calls: Iterable[Call]) -> None:
     """Give each call its outcome, from any thread; each loop is woken once for all of its own."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Call]] = {}
+    # With the errors as they are now, whatever is done to the calls before their loops go on.
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Call, BaseException | None]]] = {}
     for call in calls:
-        by_loop.setdefault(call.loop, []).append(call)
+        by_loop.setdefault(call.loop, []).append((call, call.error))
     for loop, outcomes in by_loop.items():
         try:
             loop.call_soon_threadsafe(_resolve, outcomes)
@@ -216,6 +217,6 @@ async def uninterrupted(
     raise cancellation
 
 
-def _resolve(calls: list[Call]) -> None:
-    for call in calls:
-        call.resolve()
+def _resolve(outcomes: list[tuple[Call, BaseException | None]]) -> None:
+    for call, error in outcomes:
+        call.settle(error)

@@ -409,7 +409,7 @@ async def test_a_turn_cancelled_anywhere_leaves_no_lease_and_no_half(postgres_sc
             await session.send_message("load")
 
     async def in_steps(session: BaseSession) -> None:
-        async with await session.begin_turn(ref("x")) as turn:
+        async with await session.begin_turn("x") as turn:
             await turn.add([reply("a")])
             await turn.complete([reply("b")])
 
