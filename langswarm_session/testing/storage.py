@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from langswarm_session.testing.storage_cancelled import CancelledTests
 from langswarm_session.testing.storage_life import LifeTests
 from langswarm_session.testing.storage_log import LogTests
 from langswarm_session.testing.storage_owners import OwnerTests
@@ -21,6 +22,7 @@ class StorageConformance(
     RestoreTests,
     SearchTests,
     LifeTests,
+    CancelledTests,
 ):
     """The conformance tests of a storage.
 
