@@ -223,7 +223,7 @@ class TestTakenOver:
         """A turn that somebody else ended, as it would be had its lease run out."""
         turn = await session.begin_turn("x")
         end = TurnEnd(turn.token, TurnStatus.FAILED, error="taken over")
-        await manager.storage.end_turn(session.session_id, end, [])
+        await manager.storage.end_turn(session.ref, end, [])
         return turn
 
     async def test_nothing_more_is_stored(self, lost, session, texts, turns):
@@ -462,7 +462,7 @@ class TestStorageFails:
 
             patch.setattr(manager.storage, "end_turn", end_turn)
             await turn.fail(ValueError())
-        await manager.storage.end_turn(session.session_id, end, [])
+        await manager.storage.end_turn(session.ref, end, [])
         assert (await session.send_message("y", wait=0)).text == "You said: y"
         assert await turns(session) == ["complete", "complete"]
 

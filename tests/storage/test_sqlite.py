@@ -610,7 +610,7 @@ async def test_messages_are_found_by_index(storage: SQLiteSessionStorage) -> Non
 
 
 async def test_sessions_are_found_by_index(storage: SQLiteSessionStorage) -> None:
-    cursor = "1.1"
+    cursor = "1:s"
     for index, listings in {
         "sessions_by_user": (
             lambda: storage.list_sessions(user_id="user"),
