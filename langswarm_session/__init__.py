@@ -139,6 +139,9 @@ if TYPE_CHECKING:
         StorageVersionError as StorageVersionError,
     )
     from langswarm_session.errors import (
+        TurnCancelledError as TurnCancelledError,
+    )
+    from langswarm_session.errors import (
         TurnLostError as TurnLostError,
     )
     from langswarm_session.errors import (
@@ -207,11 +210,11 @@ if TYPE_CHECKING:
     from langswarm_session.manager import (
         SessionManager as SessionManager,
     )
+    from langswarm_session.middleware.detectors import (
+        Detector as Detector,
+    )
     from langswarm_session.middleware.logging import (
         LoggingMiddleware as LoggingMiddleware,
-    )
-    from langswarm_session.middleware.redacting import (
-        Detector as Detector,
     )
     from langswarm_session.middleware.redacting import (
         RedactingMiddleware as RedactingMiddleware,
@@ -411,6 +414,7 @@ _HOMES = {
         "StorageFullError",
         "StorageUnavailableError",
         "StorageVersionError",
+        "TurnCancelledError",
         "TurnLostError",
         "UnknownModelError",
         "UnknownProviderError",
@@ -433,11 +437,9 @@ _HOMES = {
         "ProviderCapability",
     ),
     "manager": ("SessionManager",),
+    "middleware.detectors": ("Detector",),
     "middleware.logging": ("LoggingMiddleware",),
-    "middleware.redacting": (
-        "Detector",
-        "RedactingMiddleware",
-    ),
+    "middleware.redacting": ("RedactingMiddleware",),
     "middleware.summarizing": ("SummarizingMiddleware",),
     "models": (
         "Fallback",
