@@ -49,6 +49,7 @@ from langswarm_session.records import (
     SessionRecord,
     StreamEvent,
 )
+from langswarm_session.replaced import CurrentLog
 from langswarm_session.streaming import stream
 from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn
@@ -325,6 +326,26 @@ class BaseSession(ISession):
         limit = check_limit(limit)
         self._manager._check_open()
         return MessageList(await self._storage.get_messages(self.session_id, limit=limit))
+
+    async def get_current_messages(self, limit: int | None = None) -> MessageList:
+        """Return the newest messages, or all, without those that a compaction replaced.
+
+        The record keeps what was replaced: `get_messages` returns it.
+
+        Args:
+            limit: How many of the newest; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+
+        async def read(limit: int, before: int | None) -> list[SessionMessage]:
+            return await self._storage.get_messages(self.session_id, limit=limit, before=before)
+
+        return MessageList(await CurrentLog(read).newest(checked))
 
     async def get_window(self) -> list[SessionMessage]:
         """The window as of the last call, oldest first: what of the log is sent at the most.

@@ -109,6 +109,11 @@ def _is_output(item: Item) -> bool:
     return not str(kind).endswith(_INPUTS)
 
 
+def is_result(item: Item) -> bool:
+    """Return whether an item is the result of a call that it names."""
+    return "call_id" in item and str(item.get("type")).endswith("_output")
+
+
 _INPUTS = ("_output", "_response", "item_reference", "compaction", "_results")
 """How the types of items end that answer a model or stand for something else."""
 
