@@ -180,6 +180,14 @@ class ISessionStorage(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def address(self) -> str | None:
+        """Where the sessions are: the same text in each process, without user names and secrets.
+
+        None, as here, for a storage that other processes cannot reach, or do not know by a text.
+        """
+        return None
+
     @abstractmethod
     async def create_session(self, session: NewSession) -> SessionRecord:
         """Create a session.

@@ -15,7 +15,7 @@ from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionMessage
 from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
-from llama_index_langswarm.addresses import address_of, manager_at
+from llama_index_langswarm.addresses import address_of, manager_at, note_opened
 from llama_index_langswarm.edits import STATUS, Edit, Entry, flagged, replaced
 from llama_index_langswarm.messages import (
     FORMAT,
@@ -31,7 +31,8 @@ class SessionStore(BaseModel):
     """A chat store whose keys are the ids of sessions.
 
     Attributes:
-        address: Where the sessions are; all that is written of a store, with the user.
+        address: Where the sessions are, without secrets and signed; all that is written down of a
+            store, with the user.
         user_id: Whose sessions they are.
     """
 
@@ -54,10 +55,17 @@ class SessionStore(BaseModel):
             user_id: Whose they are: no other user's session is read or written. None: whoever's; a
                 new one is the user ``default``'s.
             address: In place of the manager, for a store that was written down.
+
+        Raises:
+            InvalidInputError: If this process has no manager at the address, or nothing shows that
+                the store was this user's.
         """
-        if manager is None:
-            manager = get_session_manager() if address is None else manager_at(address)
-        super().__init__(address=address_of(manager), user_id=user_id)
+        if manager is None and address is not None:
+            manager = manager_at(address, user_id)
+        else:
+            manager = get_session_manager() if manager is None else manager
+            note_opened(manager, user_id)
+        super().__init__(address=address_of(manager, user_id), user_id=user_id)
         self._sessions = KeyedSessions(FORMAT, manager, user_id)
 
     @property
@@ -72,18 +80,21 @@ class SessionStore(BaseModel):
         return _load, (type(self), self.address, self.user_id)
 
     async def _keys(self) -> list[str]:
-        """The sessions that have messages."""
-        keys: list[str] = []
+        """Return the sessions that have messages, in the order of their creation."""
+        found: list[BaseSession] = []
         cursor: str | None = None
         while True:
             if self.user_id is None:
                 page = await self.manager.list_sessions(cursor=cursor)
             else:
                 page = await self.manager.list_user_sessions(self.user_id, cursor=cursor)
-            keys += [each.session_id for each in page if each.metrics.message_count]
+            found += [session for session in page if session.metrics.message_count]
             cursor = page.next_cursor
             if cursor is None:
-                return keys
+                break
+        # Pages come newest first; a session that was written to meanwhile may be in two of them.
+        by_creation = sorted(found, key=lambda session: session.metrics.created_at)
+        return list(dict.fromkeys(session.session_id for session in by_creation))
 
     async def _append(self, key: str, chats: Sequence[ChatMessage], *, archived: bool) -> None:
         """Store messages, durably, as one turn; the first write creates the session."""

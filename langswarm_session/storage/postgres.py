@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from pydantic_core import from_json
 
@@ -204,6 +205,12 @@ class PostgresSessionStorage(ISessionStorage):
     def __repr__(self) -> str:
         where = f"schema={self._tables.schema!r}, table_prefix={self._tables.prefix!r}"
         return f"{type(self).__name__}({self._address!r}, {where})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        tables = {"schema": self._tables.schema, "table_prefix": self._tables.prefix}
+        return f"{self._address}?{urlencode(tables)}"
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 from pydantic_core import from_json
 
@@ -97,6 +98,7 @@ class SQLiteSessionStorage(ISessionStorage):
         max_readers = check_count(max_readers, "max_readers", least=1)
         max_waiting = check_count(max_waiting, "max_waiting", least=1)
         self.db_path = path
+        self._address = f"sqlite:///{quote(str(Path(path).absolute()))}"
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
         self._engine = SQLiteEngine(
@@ -110,6 +112,11 @@ class SQLiteSessionStorage(ISessionStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(db_path={self.db_path!r})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        return self._address
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
