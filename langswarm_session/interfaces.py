@@ -25,6 +25,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     ProviderReply,
     ProviderRequest,
@@ -346,6 +347,21 @@ class ISessionStorage(ABC):
             answered_only: Leave out the turns that failed or were cancelled before any reply.
             system_only: Only system messages.
         """
+
+    async def measure_log(
+        self, session_id: str, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        As it is here this reads the log; a storage that can count without that should.
+
+        Args:
+            after: Only of messages with a larger number.
+            skip: How many of these precede the one that is asked for.
+        """
+        from langswarm_session.storage.measuring import measure_by_reading
+
+        return await measure_by_reading(self, session_id, after=after, skip=skip)
 
     @abstractmethod
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:

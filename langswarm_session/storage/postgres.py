@@ -32,6 +32,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -42,6 +43,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.postgres_address import parse_address
 from langswarm_session.storage.rows import (
@@ -85,6 +87,20 @@ _ANSWERED = (
 _LIMIT = " LIMIT (SELECT ${}::bigint)"
 """How many; NULL for all. As the planner cannot know it, it reads by the index, which has the
 order; it would sort a whole log for its end where it takes the log to be short."""
+
+_OF_LOG = "FROM {messages} WHERE session = one.key "
+_MEASURE = (
+    f"SELECT key, message_count, (SELECT seq {_OF_LOG} ORDER BY seq LIMIT 1), "
+    f"(SELECT seq {_OF_LOG} ORDER BY seq DESC LIMIT 1), "
+    # As the index of them says it.
+    f"ARRAY(SELECT seq {_OF_LOG} AND seq > $2 "
+    """AND extra LIKE '%"tool_result"%"tool_result"%' ORDER BY seq) """
+    "FROM {sessions} AS one WHERE session_id = $1"
+)
+_COUNT = (
+    "SELECT count(*), (SELECT seq FROM {messages} WHERE session = $1 AND seq > $2 "
+    "ORDER BY seq OFFSET $3 LIMIT 1) FROM {messages} WHERE session = $1 AND seq > $2"
+)
 
 _RENEW = (
     "WITH held AS (SELECT key, turn_token FROM {sessions} "
@@ -467,6 +483,27 @@ class PostgresSessionStorage(ISessionStorage):
             return decode_messages(rows)
         # So that no event loop waits for them.
         return await in_thread(decode_long, rows)
+
+    @names_session
+    async def measure_log(
+        self, session_id: str, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+
+        async def job(connection: Connection) -> LogMeasure:
+            query = self._tables.sql(_MEASURE)
+            rows = await connection.fetch(query, to_text(session_id), after)
+            if not rows:
+                raise rules.not_found(session_id)
+            place, total, first, last, several = rows[0]
+            span = measure_span(first, last, total, after, skip)
+            if span is None:
+                query = self._tables.sql(_COUNT)
+                [span] = await connection.fetch(query, place, after, skip or 0)
+            count, at = span
+            return LogMeasure(count, None if skip is None else at, several)
+
+        return await self._engine.read(job)
 
     @names_session
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:

@@ -21,6 +21,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -406,6 +407,18 @@ class SQLiteSessionStorage(ISessionStorage):
 
         is_small = limit is not None and limit <= _FEW and not system_only
         return await self._engine.read(job, is_small=is_small)
+
+    @names_session
+    async def measure_log(
+        self, session_id: str, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+
+        def job(connection: sqlite3.Connection) -> LogMeasure:
+            with snapshot(connection):
+                return log.measure(connection, session_id, after, skip)
+
+        return await self._engine.read(job)
 
     @names_session
     async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
