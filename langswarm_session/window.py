@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, Summary
+from langswarm_session.records import SessionRef
 from langswarm_session.replaced import CurrentLog
 
 _FURTHER = 100
@@ -26,7 +27,7 @@ SUMMARY = "What was said before, in short: "
 
 async def load(
     storage: ISessionStorage,
-    session_id: str,
+    ref: SessionRef,
     *,
     before: int,
     max_messages: int,
@@ -36,6 +37,7 @@ async def load(
     """The window as it stood before a turn; reads no more than it holds.
 
     Args:
+        ref: The session.
         before: The first sequence number of the turn.
         max_messages: How many messages to take, system messages aside.
         needed: The ids of calls that must be in it: the turn has their results.
@@ -47,9 +49,7 @@ async def load(
     """
 
     async def read(limit: int, before: int | None) -> list[SessionMessage]:
-        return await storage.get_messages(
-            session_id, limit=limit, before=before, answered_only=True
-        )
+        return await storage.get_messages(ref, limit=limit, before=before, answered_only=True)
 
     log = CurrentLog(read)
     limit = max_messages + (_FURTHER if needed else 0)
@@ -62,7 +62,7 @@ async def load(
             break
         limit += max_messages - others  # system messages take no room
     system = await storage.get_messages(
-        session_id,
+        ref,
         before=newest[0].seq if newest else before,
         answered_only=True,
         system_only=True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from langswarm_session.blocks import ToolResultBlock
 from langswarm_session.models import SessionMessage
-from langswarm_session.records import LogMeasure
+from langswarm_session.records import LogMeasure, SessionRef
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
@@ -56,13 +56,13 @@ def measure_span(
 
 
 async def measure_by_reading(
-    storage: ISessionStorage, session_id: str, *, after: int, skip: int | None
+    storage: ISessionStorage, ref: SessionRef, *, after: int, skip: int | None
 ) -> LogMeasure:
     """Return what `ISessionStorage.measure_log` does, by the methods of every storage."""
     numbers: list[int] = []
     several: list[int] = []
     while True:
-        page = await storage.get_messages(session_id, after=after, limit=_PAGE)
+        page = await storage.get_messages(ref, after=after, limit=_PAGE)
         numbers += [message.seq or 0 for message in page]
         several += [message.seq or 0 for message in page if has_several_results(message)]
         if len(page) < _PAGE:

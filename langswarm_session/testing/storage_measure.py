@@ -12,7 +12,8 @@ from langswarm_session.blocks import ToolResultBlock
 from langswarm_session.errors import SessionNotFoundError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.testing.making import new_session, reply, user
+from langswarm_session.records import SessionRef
+from langswarm_session.testing.making import new_session, ref, reply, user
 from langswarm_session.testing.storage_base import StorageTests
 from langswarm_session.testing.storage_log import property_based
 
@@ -23,11 +24,9 @@ def results(*ids: str) -> SessionMessage:
     return SessionMessage(role=MessageRole.TOOL, content=list(content))
 
 
-async def created(storage: ISessionStorage) -> str:
-    """The id of a new session."""
-    session = new_session(uuid4().hex)
-    await storage.create_session(session)
-    return session.session_id
+async def created(storage: ISessionStorage) -> SessionRef:
+    """A new session."""
+    return (await storage.create_session(new_session(uuid4().hex))).ref
 
 
 class MeasureTests(StorageTests):
@@ -95,6 +94,10 @@ class MeasureTests(StorageTests):
         assert measure.at == expected
 
     async def test_no_session_is_not_measured(self, storage: ISessionStorage) -> None:
-        """As with all that names a session."""
+        """Nor another user's, or another session under the same id."""
+        session = await created(storage)
+        for other in (session._replace(user_id="other"), session._replace(creation=2**40)):
+            with pytest.raises(SessionNotFoundError):
+                await storage.measure_log(other)
         with pytest.raises(SessionNotFoundError):
-            await storage.measure_log("nobody's")
+            await storage.measure_log(ref("nobody's"))
