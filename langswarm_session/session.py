@@ -44,6 +44,7 @@ from langswarm_session.models import (
 from langswarm_session.pipeline import Pipeline
 from langswarm_session.records import (
     Appended,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionRecord,
@@ -368,6 +369,39 @@ class BaseSession(ISession):
             max_messages=context.max_messages,
             summary=context.summary,
         )
+
+    async def read_messages(
+        self, *, after: int = 0, before: int | None = None, limit: int | None = None
+    ) -> MessageList:
+        """Return the oldest messages behind a number, oldest first.
+
+        Args:
+            after: The sequence number to begin after.
+            before: The sequence number to end before; None for the log's end.
+            limit: How many at most; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+        return MessageList(
+            await self._storage.get_messages(self._ref, after=after, before=before, limit=checked)
+        )
+
+    async def measure(self, *, after: int = 0, skip: int | None = None) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        Args:
+            after: Only of messages with a larger sequence number.
+            skip: How many of these precede the one that is asked for.
+
+        Raises:
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        return await self._storage.measure_log(self._ref, after=after, skip=skip)
 
     async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.

@@ -101,8 +101,7 @@ _ENDS = (
 _COUNT = "SELECT count(*) FROM messages WHERE session = ? AND seq > ?"
 _NTH = "SELECT seq FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT 1 OFFSET ?"
 # As the index of them says it.
-_SEVERAL = """
-SELECT seq FROM messages WHERE session = ? AND seq > ?
+_SEVERAL = """SELECT seq FROM messages WHERE session = ? AND seq > ?
 AND instr(substr(extra, instr(extra, '"tool_result"') + 13), '"tool_result"') > 0 ORDER BY seq
 """
 
