@@ -207,11 +207,11 @@ if TYPE_CHECKING:
     from langswarm_session.manager import (
         SessionManager as SessionManager,
     )
+    from langswarm_session.middleware.detectors import (
+        Detector as Detector,
+    )
     from langswarm_session.middleware.logging import (
         LoggingMiddleware as LoggingMiddleware,
-    )
-    from langswarm_session.middleware.redacting import (
-        Detector as Detector,
     )
     from langswarm_session.middleware.redacting import (
         RedactingMiddleware as RedactingMiddleware,
@@ -433,11 +433,9 @@ _HOMES = {
         "ProviderCapability",
     ),
     "manager": ("SessionManager",),
+    "middleware.detectors": ("Detector",),
     "middleware.logging": ("LoggingMiddleware",),
-    "middleware.redacting": (
-        "Detector",
-        "RedactingMiddleware",
-    ),
+    "middleware.redacting": ("RedactingMiddleware",),
     "middleware.summarizing": ("SummarizingMiddleware",),
     "models": (
         "Fallback",

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_spread = random.SystemRandom().uniform  # takes no numbers from the program's own `random`
 _LOOKS = 50
 FIRST_DELAY, LAST_DELAY = 0.002, 0.1
 """How long to wait between two looks at another process's lease, in seconds."""
@@ -172,7 +173,7 @@ class Runtime:
                     raise
             except InvalidInputError as error:
                 raise in_session(error, ref.session_id) from error.__cause__
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
+            await asyncio.sleep(delay * _spread(0.5, 1.0))
             delay = min(delay * 2, LAST_DELAY)
 
     def end_later(self, ref: SessionRef, end: TurnEnd) -> None:

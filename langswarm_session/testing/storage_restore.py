@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import ClassVar
-from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -17,7 +16,7 @@ from langswarm_session.errors import (
     SessionInactiveError,
 )
 from langswarm_session.interfaces import ISessionStorage
-from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
+from langswarm_session.models import MessageRole, SessionMessage, TurnStatus, new_id
 from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.replaced import REPLACES, CurrentLog
 from langswarm_session.storage import rules
@@ -216,7 +215,7 @@ class RestoreTests(StorageTests):
         self, storage: ISessionStorage, log: list[SessionMessage], data: st.DataObject
     ) -> None:
         """Any messages in any turns come back as they were."""
-        session = uuid4().hex  # hypothesis would repeat new_id()'s random part
+        session = new_id()
         log = numbered(log, per_turn=data.draw(st.integers(1, 3)))
         firsts = sorted({message.turn_id or 0 for message in log})
         notes = [

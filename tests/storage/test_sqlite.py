@@ -610,6 +610,7 @@ async def test_messages_are_found_by_index(storage: SQLiteSessionStorage) -> Non
 
 
 async def test_a_log_is_measured_by_index(storage: SQLiteSessionStorage) -> None:
+    await storage.append(ref("s"), [user() for _ in range(5)])
     for removed in ((), (3,)):  # then numbers are missing
         revision = (await storage.get_session(ref("s"))).revision
         await storage.edit_messages(ref("s"), expected_revision=revision, remove=removed)
