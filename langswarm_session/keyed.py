@@ -61,17 +61,18 @@ class KeyedSessions:
             InvalidInputError: If the limit is negative.
             SessionStorageError: If they cannot be read.
         """
-        # The session found before; not where it must be a user's, as it may have changed hands.
-        session = self._known(session_id) if self.user_id is None else None
-        session = session or await self.find(session_id)
-        if session is None:
-            return []
+        known = self._known(session_id)
         try:
+            session = known or await self.find(session_id)
+            if session is None:
+                return []
             read = session.get_current_messages if current else session.get_messages
             messages = await read(limit)
-        except SessionNotFoundError:  # deleted since
+        except SessionNotFoundError:  # deleted since; there may be another by now
             self._latest = None
-            return []
+            if known is None:
+                return []
+            return await self.messages(session_id, limit, current=current)
         self._latest = session
         return messages
 

@@ -115,6 +115,22 @@ class TestRead:
         await manager.delete_session("chat")
         assert await sessions.messages("chat") == []
 
+    async def test_one_that_was_created_again_is_read(self, manager):
+        sessions = KeyedSessions("a_door", manager, "ann")
+        await sessions.record("chat", [user("a")])
+        assert await said(sessions) == ["a"]
+        await manager.delete_session("chat")
+        assert await said(sessions) == []
+        await (await manager.create_session("ann", "mock", "m", session_id="chat")).record(
+            [user("b")]
+        )
+        assert await said(sessions) == ["b"]
+        await manager.delete_session("chat")
+        await (await manager.create_session("bob", "mock", "m", session_id="chat")).record(
+            [user("c")]
+        )
+        assert await said(sessions) == []
+
     async def test_what_others_wrote_meanwhile_is_read(self, sessions, manager):
         await sessions.record("chat", [user("a")])
         await (await manager.get_session("chat")).record(user("b"))
