@@ -139,6 +139,9 @@ if TYPE_CHECKING:
         StorageVersionError as StorageVersionError,
     )
     from langswarm_session.errors import (
+        TurnCancelledError as TurnCancelledError,
+    )
+    from langswarm_session.errors import (
         TurnLostError as TurnLostError,
     )
     from langswarm_session.errors import (
@@ -411,6 +414,7 @@ _HOMES = {
         "StorageFullError",
         "StorageUnavailableError",
         "StorageVersionError",
+        "TurnCancelledError",
         "TurnLostError",
         "UnknownModelError",
         "UnknownProviderError",

@@ -49,6 +49,11 @@ class _Background:
         visited = self._loop is not None and self._loop.is_visited
         return visited or threading.current_thread() is self.thread
 
+    @property
+    def current(self) -> SharedLoop | None:
+        """The running loop, if it was started."""
+        return self._loop
+
     def loop(self) -> SharedLoop:
         """The running loop."""
         with self._lock:
@@ -111,6 +116,15 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     """
     _refuse_at_the_end(coroutine)
     return _Running(coroutine, contextvars.copy_context()).follow()
+
+
+def callers_loop() -> asyncio.AbstractEventLoop | None:
+    """The running event loop, if async code runs on it; None where sync code waits for this.
+
+    That code's loop is the bridge's, and says nothing about whoever waits.
+    """
+    loop = asyncio.get_running_loop()
+    return None if loop is _background.current or _loop_waits.get() else loop
 
 
 def _refuse_at_the_end(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openai_agents_langswarm import from_openai_agents, items, to_openai_agents
+from openai_agents_langswarm import from_openai_agents, to_openai_agents
+from openai_agents_langswarm import items as door
 
 from langswarm_session import (
     AudioBlock,
@@ -248,10 +249,10 @@ def test_one_text_is_converted_as_all_else(
     block: TextBlock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = SessionMessage(
-        role="assistant", content=[block], native={items.FORMAT: {"items": [None]}}
+        role="assistant", content=[block], native={door.FORMAT: {"items": [None]}}
     )
     converted = to_openai_agents([message])
-    monkeypatch.setattr(items, "_text_item", lambda message: None)
+    monkeypatch.setattr(door, "_text_item", lambda message: None)
     assert converted == to_openai_agents([message])
 
 
