@@ -71,7 +71,7 @@ class TestUsers:
         assert await bob.edit("chat", lambda session: session.get_messages()) is None
         assert await said(ann) == ["secret"]
 
-    async def test_a_write_looks_up_nothing_once_the_session_was_found(self):
+    async def test_nothing_is_looked_up_once_the_session_was_found(self):
         lookups = []
 
         class Storage(InMemorySessionStorage):
@@ -114,6 +114,22 @@ class TestRead:
         await sessions.record("chat", [user("a")])
         await manager.delete_session("chat")
         assert await sessions.messages("chat") == []
+
+    async def test_one_that_was_created_again_is_read(self, manager):
+        sessions = KeyedSessions("a_door", manager, "ann")
+        await sessions.record("chat", [user("a")])
+        assert await said(sessions) == ["a"]
+        await manager.delete_session("chat")
+        assert await said(sessions) == []
+        await (await manager.create_session("ann", "mock", "m", session_id="chat")).record(
+            [user("b")]
+        )
+        assert await said(sessions) == ["b"]
+        await manager.delete_session("chat")
+        await (await manager.create_session("bob", "mock", "m", session_id="chat")).record(
+            [user("c")]
+        )
+        assert await said(sessions) == []
 
     async def test_what_others_wrote_meanwhile_is_read(self, sessions, manager):
         await sessions.record("chat", [user("a")])
