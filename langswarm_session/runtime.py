@@ -170,8 +170,8 @@ class Runtime:
         A turn that is complete is replayed if the same one answered; another one is then begun.
         """
         ref, session = turn.ref, turn._session
+        lease = Lease(turn.token, await owner.current(), self.keeper.seconds)
         self._check_open(ref)
-        lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
         self.beginning.add(turn.token)
         try:
             start = await self.storage.begin_turn(ref, messages, lease, key=key)
@@ -303,7 +303,7 @@ class Runtime:
             try:
                 return await attempt()
             except SessionBusyError as busy:
-                end = self._overdue_end(ref, busy)
+                end = await self._overdue_end(ref, busy)
                 if end is not None:
                     await self._end_by_token(ref, end)
                     continue
@@ -321,12 +321,12 @@ class Runtime:
         """
         self._overdue[ref] = end
 
-    def _overdue_end(self, ref: SessionRef, busy: SessionBusyError) -> TurnEnd | None:
+    async def _overdue_end(self, ref: SessionRef, busy: SessionBusyError) -> TurnEnd | None:
         """How to end the turn that holds a session, if it does not go on any more."""
         ours = self._overdue.pop(ref, None)
         if ours is not None and ours.token == busy.holder:
             return ours
-        if busy.holder is not None and owner.is_dead(busy.owner):
+        if busy.holder is not None and await owner.has_ended(busy.owner):
             return TurnEnd(busy.holder, TurnStatus.FAILED, error=LOST_OWNER)
         return None
 
@@ -341,7 +341,7 @@ class Runtime:
         """
         token, expires = record.turn_token, record.turn_expires
         busy = SessionBusyError("", holder=token, owner=record.turn_owner)
-        end = self._overdue_end(record.ref, busy)
+        end = await self._overdue_end(record.ref, busy)
         if end is None and token is not None and (expires or 0) <= time.time_ns() // 1000:
             end = TurnEnd(token, TurnStatus.FAILED, error=LOST_OWNER)
         if end is not None:

@@ -1,6 +1,7 @@
 """What of the record is sent: the newest messages, whole tool exchanges, every system message.
 
-A summary stands for the messages it covers; the log keeps them.
+A summary stands for the messages it covers, and a compaction for those it replaced; the log keeps
+them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, Summary
 from langswarm_session.records import SessionRef
+from langswarm_session.replaced import CurrentLog
 
 _SYSTEM, _USER = MessageRole.SYSTEM, MessageRole.USER
 
@@ -48,9 +50,14 @@ async def load(
         SessionNotFoundError: If there is no such session.
         SessionStorageError: If the storage fails.
     """
+
+    async def read(limit: int, before: int | None) -> list[SessionMessage]:
+        return await storage.get_messages(ref, limit=limit, before=before, answered_only=True)
+
+    log = CurrentLog(read)
     limit = max_messages + (_FURTHER if needed else 0)
     while True:
-        newest = await storage.get_messages(ref, limit=limit, before=before, answered_only=True)
+        newest = await log.newest(limit, before)
         if len(newest) < limit:
             return _summarised(newest, summary, max_messages, needed)
         others = sum(message.role is not _SYSTEM for message in newest)
@@ -63,9 +70,10 @@ async def load(
         answered_only=True,
         system_only=True,
     )
+    current = [message for message in system if not log.is_replaced(message)]
     question = await _question(storage, ref, newest)
-    older = [] if question is None else [question]
-    messages = [*system, *older, *newest]
+    older = [] if question is None or log.is_replaced(question) else [question]
+    messages = [*current, *older, *newest]
     return _summarised(messages, summary, max_messages, needed, is_whole=False)
 
 
