@@ -61,6 +61,10 @@ class RunnableWithSession(Runnable[Any, Any]):
     a message, or a list of the answer's messages, as the first call was, and of a dict the one
     entry that has it.
 
+    With ``"regenerate": True`` in the config the last message of the user is answered again: the
+    log keeps both answers, and the new one counts (`BaseSession.regenerate`). With a key, one of
+    its own, a repeated call is given that answer.
+
     Args:
         runnable: The chain. It takes and gives a string, a message, a list of messages, or a dict.
         manager: Where the sessions live; the program's shared manager when None.
@@ -252,8 +256,10 @@ class RunnableWithSession(Runnable[Any, Any]):
         call = ChainTurn(shape, value, key, chat_models_of(self.runnable))
         owner = "default" if user_id is None else user_id
         session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
-        answerer = self._answerer(run_manager, config) if call.repeatable else None
-        await call.begin(session, answerer)
+        again = bool(config.get("configurable", {}).get("regenerate"))
+        is_known = call.has_id if again else call.repeatable
+        answerer = self._answerer(run_manager, config) if is_known else None
+        await call.begin(session, answerer, regenerate=again)
         return call
 
     def _answerer(self, run_manager: Any, config: RunnableConfig) -> str:

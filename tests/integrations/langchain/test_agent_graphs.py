@@ -18,7 +18,7 @@ from langchain_langswarm import RunnableWithSession, SessionMiddleware
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from langswarm_session import SessionManager
+from langswarm_session import InvalidInputError, SessionManager
 from langswarm_session.blocking import run
 
 Log = Callable[..., list[tuple[str, str]]]
@@ -349,3 +349,46 @@ def test_chains_that_differ_each_answer(
         answers = [chain.invoke({"q": QUESTION["messages"]}, config) for chain in chains]
         assert texts(answers) == ["law", "tax"]
     assert len(turns()) == 2
+
+
+# Another answer to the same
+
+
+@pytest.mark.parametrize("keeps_thread", [False, True])
+@pytest.mark.parametrize(
+    "given", [QUESTION["messages"], [("user", "may I?")], []], ids=["id", "text", "nothing"]
+)
+def test_an_agent_answers_again(
+    manager: SessionManager, config: RunnableConfig, log: Log, keeps_thread: bool, given: Any
+) -> None:
+    saver = InMemorySaver() if keeps_thread else None
+    model, agent = expert(manager, "law", checkpointer=saver)
+    agent.invoke(ask("before"), config)
+    model.responses = ["no", "yes", "perhaps"]
+    model.i = 0
+    agent.invoke(QUESTION, config)
+    again: RunnableConfig = {"configurable": {**config["configurable"], "regenerate": True,
+                                              "idempotency_key": "again"}}  # fmt: skip
+    for _ in range(2):
+        result = agent.invoke({"messages": given}, again)
+        assert texts(result["messages"]) == ["before", "law 1", "may I?", "yes"]
+    assert [text for _, text in log()] == ["before", "law 1", "may I?", "no", "yes"]
+    assert model.seen[2] == ["before", "law 1", "may I?"]
+    agent.invoke(ask("and now?"), config)
+    assert model.seen[3] == ["before", "law 1", "may I?", "yes", "and now?"]
+
+
+def test_a_chain_answers_again(manager: SessionManager, config: RunnableConfig, log: Log) -> None:
+    model = Meets(responses=["no", "yes", "perhaps"], seen=[])
+    chain = RunnableWithSession(model, manager)
+    chain.invoke("may I?", config)
+    again: RunnableConfig = {"configurable": {**config["configurable"], "regenerate": True,
+                                              "idempotency_key": "again"}}  # fmt: skip
+    for _ in range(2):
+        assert chain.invoke("may I?", again).text == "yes"
+    assert model.seen == [["may I?"], ["may I?"]]
+    assert [text for _, text in log()] == ["may I?", "no", "yes"]
+    chain.invoke("and now?", config)
+    assert model.seen[2] == ["may I?", "yes", "and now?"]
+    with pytest.raises(InvalidInputError, match="no such message"):
+        chain.invoke("something else", again)
