@@ -238,7 +238,7 @@ class Runtime:
         """
         token, expires = record.turn_token, record.turn_expires
         busy = SessionBusyError("", holder=token, owner=record.turn_owner)
-        end = self._overdue_end(record.ref, busy)
+        end = await self._overdue_end(record.ref, busy)
         if end is None and token is not None and (expires or 0) <= time.time_ns() // 1000:
             end = TurnEnd(token, TurnStatus.FAILED, error=LOST_OWNER)
         if end is not None:
