@@ -119,8 +119,8 @@ class Runtime:
         turn = OpenTurn(session, new_id(), key is not None)
 
         async def attempt() -> None:
+            lease = Lease(turn.token, await owner.current(), self.keeper.seconds)
             self._check_open(ref)
-            lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
             self.beginning.add(turn.token)
             try:
                 start = await self.storage.begin_turn(ref, messages, lease, key=key)
@@ -200,7 +200,7 @@ class Runtime:
             try:
                 return await attempt()
             except SessionBusyError as busy:
-                end = self._overdue_end(ref, busy)
+                end = await self._overdue_end(ref, busy)
                 if end is not None:
                     await self._end_by_token(ref, end)
                     continue
@@ -218,12 +218,12 @@ class Runtime:
         """
         self._overdue[ref] = end
 
-    def _overdue_end(self, ref: SessionRef, busy: SessionBusyError) -> TurnEnd | None:
+    async def _overdue_end(self, ref: SessionRef, busy: SessionBusyError) -> TurnEnd | None:
         """How to end the turn that holds a session, if it does not go on any more."""
         ours = self._overdue.pop(ref, None)
         if ours is not None and ours.token == busy.holder:
             return ours
-        if busy.holder is not None and owner.is_dead(busy.owner):
+        if busy.holder is not None and await owner.has_ended(busy.owner):
             return TurnEnd(busy.holder, TurnStatus.FAILED, error=LOST_OWNER)
         return None
 

@@ -671,6 +671,26 @@ class BaseSession(ISession):
         await self.set_status(SessionStatus.ARCHIVED, expected_revision=expected_revision)
         await self._pipeline.archived(self)
 
+    async def delete(
+        self, *, at_providers: bool = True, expected_revision: int | None = None
+    ) -> None:
+        """Remove the session and all it holds for good, and what providers keep of it.
+
+        Args:
+            at_providers: Whether the providers' copies are removed as well.
+            expected_revision: Remove nothing unless the session is at this revision.
+
+        Raises:
+            RevisionConflictError: If the revision is another.
+            ProviderSessionError: If a provider could not; then nothing was removed here either.
+            SessionNotFoundError: If it was removed before, whatever has its id now.
+        """
+        from langswarm_session.erasing import delete
+
+        check_expected(expected_revision, self.session_id)
+        await self.refresh()
+        await delete(self, at_providers=at_providers, expected_revision=expected_revision)
+
     async def fork(
         self,
         at: int | SessionMessage | None = None,

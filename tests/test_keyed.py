@@ -75,9 +75,9 @@ class TestUsers:
         lookups = []
 
         class Storage(InMemorySessionStorage):
-            async def get_session(self, session_id):
+            async def find_session(self, session_id, **options):
                 lookups.append(session_id)
-                return await super().get_session(session_id)
+                return await super().find_session(session_id, **options)
 
         ann = KeyedSessions("a_door", SessionManager(Storage()), "ann")
         await ann.record("chat", [user("a")])

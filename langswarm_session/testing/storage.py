@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from langswarm_session.testing.storage_cancelled import CancelledTests
 from langswarm_session.testing.storage_life import LifeTests
 from langswarm_session.testing.storage_log import LogTests
 from langswarm_session.testing.storage_measure import MeasureTests
@@ -23,6 +24,7 @@ class StorageConformance(
     SearchTests,
     MeasureTests,
     LifeTests,
+    CancelledTests,
 ):
     """The conformance tests of a storage.
 

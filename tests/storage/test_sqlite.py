@@ -621,7 +621,7 @@ async def test_a_log_is_measured_by_index(storage: SQLiteSessionStorage) -> None
 
 
 async def test_sessions_are_found_by_index(storage: SQLiteSessionStorage) -> None:
-    cursor = "1.1"
+    cursor = "1:s"
     for index, listings in {
         "sessions_by_user": (
             lambda: storage.list_sessions(user_id="user"),
