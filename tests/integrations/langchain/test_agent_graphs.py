@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Annotated, Any, Required
+from uuid import UUID
 
 import pytest
 from langchain.agents import AgentState, create_agent
@@ -392,3 +393,10 @@ def test_a_chain_answers_again(manager: SessionManager, config: RunnableConfig, 
     assert model.seen[2] == ["may I?", "yes", "and now?"]
     with pytest.raises(InvalidInputError, match="no such message"):
         chain.invoke("something else", again)
+
+
+def test_numbers_and_uuids_are_ids(manager: SessionManager) -> None:
+    agent = make_plain(manager, ["one", "two"])
+    for session_id in (7, UUID(int=7)):
+        agent.invoke(ask("hi"), {"configurable": {"session_id": session_id, "user_id": 1}})
+        assert run(manager.get_session(str(session_id), user_id="1")).metrics.message_count == 2
