@@ -41,7 +41,7 @@ from langchain_langswarm.messages import (
     from_langchain,
     to_langchain,
 )
-from langchain_langswarm.system_messages import arranged
+from langchain_langswarm.system_messages import arranged, opened
 from langswarm_session import window
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
@@ -180,8 +180,9 @@ class AgentRun:
             shown[at:at] = self._late
         shown = self._in_order(shown)
         paired, repairs = sendable(shown)
-        request, moved = arranged(paired, models)
-        repairs += moved
+        placed, moved = arranged(paired, models)
+        request, added = opened(placed, models)
+        repairs = [*repairs, *moved, *added]
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._session.session_id, changes)

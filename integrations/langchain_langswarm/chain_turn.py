@@ -24,7 +24,7 @@ from langchain_langswarm.shapes import (
     shaped,
     text_of,
 )
-from langchain_langswarm.system_messages import arranged
+from langchain_langswarm.system_messages import arranged, opened
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.interrupts import Interruptible
 from langswarm_session.models import MessageRole, SessionMessage
@@ -194,10 +194,12 @@ class ChainTurn:
             given = {id(message) for message in new}
             history = [message for message in passed if id(message) not in given]
             history, moved = arranged(history, self._models)
+            history, added = opened(history, self._models)
             passed = [*history, *new]
         else:
             passed, moved = arranged(passed, self._models)
-        repairs += moved
+            passed, added = opened(passed, self._models)
+        repairs = [*repairs, *moved, *added]
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._turn.session_id, changes)
