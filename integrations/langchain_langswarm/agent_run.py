@@ -17,7 +17,7 @@ from langchain_core.messages import (
     RemoveMessage,
     ToolMessage,
 )
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.types import Command
 
 from langchain_langswarm.agent_state import (
@@ -321,7 +321,9 @@ class AgentRun:
             turn = self._turn
             if turn is None:
                 return
-            if error is None or isinstance(error, GraphBubbleUp):
+            if isinstance(error, ParentCommand) and not turn.is_stopped:
+                await turn.complete()  # it handed over to another agent of the graph
+            elif error is None or isinstance(error, GraphBubbleUp):
                 await turn.cancel(reason="interrupted")
             else:
                 await turn.end_by(error, _partial(self._shown))

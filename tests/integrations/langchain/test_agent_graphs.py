@@ -12,12 +12,16 @@ import pytest
 from langchain.agents import AgentState, create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableConfig, RunnableParallel
+from langchain_core.tools import InjectedToolCallId, tool
 from langchain_langswarm import RunnableWithSession, SessionMiddleware
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import InjectedState
+from langgraph.types import Command
 
 from langswarm_session import InvalidInputError, SessionManager
 from langswarm_session.blocking import run
@@ -350,6 +354,40 @@ def test_chains_that_differ_each_answer(
         answers = [chain.invoke({"q": QUESTION["messages"]}, config) for chain in chains]
         assert texts(answers) == ["law", "tax"]
     assert len(turns()) == 2
+
+
+def test_an_agent_that_hands_over_is_done(
+    manager: SessionManager, config: RunnableConfig, turns: Any
+) -> None:
+    """As the handoff tools of langgraph-supervisor and langgraph-swarm do."""
+
+    @tool
+    def to_law(
+        state: Annotated[Any, InjectedState], call: Annotated[str, InjectedToolCallId]
+    ) -> Command[Any]:
+        """Hand over."""
+        result = ToolMessage("handed over", tool_call_id=call)
+        update = {"messages": [*state["messages"], result]}
+        return Command(goto="law", graph=Command.PARENT, update=update)
+
+    class Hands(Meets):
+        def _generate(self, messages: list[Any], *args: Any, **kwargs: Any) -> ChatResult:
+            call = AIMessage("", tool_calls=[{"name": "to_law", "args": {}, "id": "c"}])
+            return ChatResult(generations=[ChatGeneration(message=call)])
+
+    clerk = create_agent(
+        Hands(responses=[""], seen=[]), [to_law], name="clerk",
+        middleware=[SessionMiddleware(manager)],
+    )  # fmt: skip
+    model, law = expert(manager, "law")
+    graph = StateGraph(MessagesState)
+    graph.add_node("clerk", clerk, destinations=("law",))
+    graph.add_node("law", law)
+    graph.add_edge(START, "clerk")
+    result = graph.compile().invoke(QUESTION, config)
+    assert texts(result["messages"]) == ["may I?", "", "handed over", "law 1"]
+    assert model.seen == [["may I?", "", "handed over"]]
+    assert turns() == [("complete", ["may I?", "", "handed over"]), ("complete", ["law 1"])]
 
 
 # Another answer to the same
