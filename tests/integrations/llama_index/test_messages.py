@@ -227,6 +227,15 @@ ASSIGNED = {
 }
 
 
+def test_broken_arguments_are_kept_in_the_neutral_form() -> None:
+    call = types.ToolCallBlock(tool_call_id="c", tool_name="f", tool_kwargs='{"a": ')
+    stored = from_llama_index(message(call, role="assistant"))
+    (block,) = stored.blocks
+    assert block == ToolCallBlock(id="c", name="f", extras={"arguments": '{"a": '})
+    again = to_llama_index(SessionMessage(role="assistant", content=[block]))
+    assert again.blocks == [call]
+
+
 @pytest.mark.parametrize("message", ASSIGNED.values(), ids=list(ASSIGNED))
 def test_what_was_assigned_comes_back_too(message: ChatMessage) -> None:
     stored = SessionMessage.model_validate_json(from_llama_index(message).model_dump_json())
