@@ -38,7 +38,7 @@ class SessionStore(BaseModel):
         *,
         user_id: str | None = None,
         address: str | None = None,
-        **_: Any,
+        class_name: str = "",
     ) -> None:
         """A store.
 
@@ -47,6 +47,7 @@ class SessionStore(BaseModel):
             user_id: Whose they are: no other user's session is read or written. None: whoever's; a
                 new one is the user ``default``'s.
             address: In place of the manager, for a store that was written down.
+            class_name: What LlamaIndex writes down with a store.
 
         Raises:
             InvalidInputError: If this process has no manager at the address, or nothing shows that

@@ -182,6 +182,12 @@ def test_another_users_session_does_not_exist(manager: SessionManager, chats: Ch
     assert (anns.get_keys(), SessionChatStore(manager).get_keys()) == (["chat"], ["chat"])
 
 
+@pytest.mark.parametrize("kind", [SessionChatStore, AsyncSessionChatStore])
+def test_a_misspelt_argument_is_refused(manager: SessionManager, kind: Any) -> None:
+    with pytest.raises(TypeError, match="user"):
+        kind(manager, user="ann")
+
+
 def test_keys_come_from_all_pages(store: SessionChatStore) -> None:
     keys = [f"chat {n}" for n in range(230)]
     for key in keys:
