@@ -29,6 +29,16 @@ SaveState = Callable[[str | None, Mapping[str, Any] | None], Awaitable[None]]
 """Keeps a provider's state: its id of the conversation, and what else it needs."""
 
 
+_NO_STATE: dict[str, Any] = {
+    "provider_session_id": None,
+    "provider_context": {},
+    "provider_seq": 0,
+    "provider_calls": [],
+    "provider_states": {},
+}
+"""Takes the place of such keys in a context's own column, where they never belong."""
+
+
 class SessionRecord(NamedTuple):
     """A session as its storage keeps it, with the lease of its open turn. Times in microseconds.
 
@@ -78,6 +88,7 @@ class SessionRecord(NamedTuple):
             return SessionContext.model_validate(
                 {
                     **from_json(self.context),
+                    **_NO_STATE,
                     **state,
                     "session_id": self.session_id,
                     "user_id": self.user_id,
