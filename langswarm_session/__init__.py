@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         ErasureReport as ErasureReport,
     )
     from langswarm_session.errors import (
+        BackgroundLoopError as BackgroundLoopError,
+    )
+    from langswarm_session.errors import (
         IdempotencyConflictError as IdempotencyConflictError,
     )
     from langswarm_session.errors import (
@@ -137,6 +140,9 @@ if TYPE_CHECKING:
     )
     from langswarm_session.errors import (
         StorageVersionError as StorageVersionError,
+    )
+    from langswarm_session.errors import (
+        TurnCancelledError as TurnCancelledError,
     )
     from langswarm_session.errors import (
         TurnLostError as TurnLostError,
@@ -380,6 +386,7 @@ _HOMES = {
     ),
     "erasing": ("ErasureReport",),
     "errors": (
+        "BackgroundLoopError",
         "ImportFormatError",
         "IdempotencyConflictError",
         "InvalidInputError",
@@ -411,6 +418,7 @@ _HOMES = {
         "StorageFullError",
         "StorageUnavailableError",
         "StorageVersionError",
+        "TurnCancelledError",
         "TurnLostError",
         "UnknownModelError",
         "UnknownProviderError",

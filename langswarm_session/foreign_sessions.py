@@ -11,7 +11,7 @@ from langswarm_session.archives import ArchiveWriter
 from langswarm_session.checks import check_id
 from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.formats import openai_transcripts as transcripts
-from langswarm_session.local_files import without_local_files
+from langswarm_session.local_paths import without_local_paths
 from langswarm_session.models import (
     MessageRole,
     SessionBackend,
@@ -22,7 +22,7 @@ from langswarm_session.models import (
     utc_now,
 )
 from langswarm_session.records import SessionRecord
-from langswarm_session.session_reader import FILES_LEFT_OUT, ReadSession, reason_of
+from langswarm_session.session_reader import PATHS_LEFT_OUT, ReadSession, reason_of
 from langswarm_session.storage.rows import dump_json, encode_message
 
 
@@ -75,9 +75,9 @@ def _foreign(
     context: Mapping[str, Any],
 ) -> ReadSession:
     if not options.trusted:
-        cleaned = [without_local_files(message) for message in messages]
+        cleaned = [_without_paths(message) for message in messages]
         if any(map(is_not, cleaned, messages)):
-            notes.append(FILES_LEFT_OUT)
+            notes.append(PATHS_LEFT_OUT)
         messages = cleaned
     _check_foreign(messages)
     writer = ArchiveWriter()
@@ -91,6 +91,12 @@ def _foreign(
     times = [message.timestamp for message in messages] or [utc_now()]
     record = _new_record(source_id, writer, options, min(times), max(times), context)
     return ReadSession(writer, writer.finish(record), source_id, notes)
+
+
+def _without_paths(message: SessionMessage) -> SessionMessage:
+    """Return the message without local paths, and without its original, which has them too."""
+    cleaned = without_local_paths(message)
+    return message if cleaned is message else cleaned.replaced(native=None)
 
 
 def _check_foreign(messages: Iterable[SessionMessage]) -> None:

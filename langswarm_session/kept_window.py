@@ -10,6 +10,7 @@ from langswarm_session.models import SessionMessage, TurnStatus
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
     from langswarm_session.models import SessionContext
+    from langswarm_session.records import SessionRef
     from langswarm_session.turns import OpenTurn
 
 _NONE = -1
@@ -23,16 +24,16 @@ class KeptWindow:
 
     Args:
         storage: Where the session lives.
-        session_id: The session.
+        ref: The session.
 
     Attributes:
         messages: The window, oldest first.
     """
 
-    def __init__(self, storage: ISessionStorage, session_id: str) -> None:
+    def __init__(self, storage: ISessionStorage, ref: SessionRef) -> None:
         self.messages: list[SessionMessage] = []
         self._storage = storage
-        self._session_id = session_id
+        self._ref = ref
         self._revision = _NONE
         self._limit = 0
 
@@ -44,12 +45,21 @@ class KeptWindow:
         """
         room = max(0, context.max_messages - len(turn.messages))
         needed = window.calls_needed(turn.messages)
+        if turn.asked_seq is not None:
+            return await window.load(
+                self._storage,
+                self._ref,
+                before=turn.asked_seq,
+                max_messages=room,
+                needed=needed,
+                summary=context.summary,
+            )
         if self._revision == _before(turn) and context.max_messages <= self._limit:
             self.messages = window.cut(self.messages, room, needed)
         else:
             self.messages = await window.load(
                 self._storage,
-                self._session_id,
+                self._ref,
                 before=turn.id,
                 max_messages=room,
                 needed=needed,
@@ -67,7 +77,7 @@ class KeptWindow:
             status: How it ended.
             revision: The session's, after it.
         """
-        is_known = self._revision == _before(turn) and not turn.resumed
+        is_known = self._revision == _before(turn) and not turn.resumed and turn.asked_seq is None
         if is_known and status is TurnStatus.COMPLETE:
             self.messages = [*self.messages, *turn.messages]
             self._revision = revision

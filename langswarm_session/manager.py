@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from html import escape
@@ -18,7 +19,8 @@ from langswarm_session.checks import (
     check_seconds,
     check_status,
 )
-from langswarm_session.contexts import as_json, check_context
+from langswarm_session.contexts import as_json, changes_of, check_context
+from langswarm_session.endings import settled
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
@@ -36,13 +38,13 @@ from langswarm_session.interfaces import (
 )
 from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
 from langswarm_session.pipeline import Pipeline
+from langswarm_session.provider_state import STATE_KEYS
 from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
 from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
-from langswarm_session.storage.rules import check_revision, not_found
 
 if TYPE_CHECKING:
     from langswarm_session.erasing import ErasureReport
@@ -69,6 +71,9 @@ class SessionManager(ISessionManager):
             most. (A dead process on the same machine is found at once.)
         turn_wait: How long a turn waits for the one before it in the same session, in seconds;
             0: not at all, None: for ever.
+        stall_seconds: How long the event loop of an open turn may stand still, in seconds, until
+            the turn is ended with what has been shown; None: for ever. A model that says nothing
+            for long is no reason: the loop that waits for it still runs.
 
     Raises:
         UnknownStorageError: If there is no such storage.
@@ -85,10 +90,13 @@ class SessionManager(ISessionManager):
         fallback: str | None = None,
         lease_seconds: float = 30.0,
         turn_wait: float | None = 60.0,
+        stall_seconds: float | None = 600.0,
     ) -> None:
         lease_seconds = check_seconds(lease_seconds, "lease_seconds", above=0)
         if turn_wait is not None:
             turn_wait = check_seconds(turn_wait, "turn_wait")
+        if stall_seconds is not None:
+            stall_seconds = check_seconds(stall_seconds, "stall_seconds", above=0)
         self._owns_storage = isinstance(storage, str)
         if isinstance(storage, str):
             storage = StorageFactory.create_storage(storage, **(storage_config or {}))
@@ -102,7 +110,12 @@ class SessionManager(ISessionManager):
         self._providers = Providers(providers, fallback)
         self._pipeline = Pipeline()
         self._outages = Outages()
-        self._runtime = Runtime(storage, lease_seconds=lease_seconds, turn_wait=turn_wait)
+        self._runtime = Runtime(
+            storage,
+            lease_seconds=lease_seconds,
+            turn_wait=turn_wait,
+            stall_seconds=stall_seconds,
+        )
         self._closed = False
 
     def __repr__(self) -> str:
@@ -179,7 +192,7 @@ class SessionManager(ISessionManager):
     async def get_or_create_session(
         self,
         session_id: str,
-        user_id: str | None = None,
+        user_id: str = "default",
         *,
         provider: str = "none",
         model: str = "none",
@@ -190,8 +203,7 @@ class SessionManager(ISessionManager):
 
         Args:
             session_id: Its id.
-            user_id: Whose it is. A session that exists must be this user's; with None any user's
-                is found, and a new one is the user ``default``'s.
+            user_id: Whose it is; another user's session is refused as if it did not exist.
             provider: For a new one: who generates replies. A door puts its own name here.
             model: For a new one: the model's name.
             backend: For a new one: where the conversation's state is sought.
@@ -200,12 +212,12 @@ class SessionManager(ISessionManager):
         Raises:
             SessionNotFoundError: If the session exists and is another user's.
         """
+        check_id(user_id, "user_id")
         try:
             return await self.get_session(session_id, user_id=user_id)
         except SessionNotFoundError:
-            owner = "default" if user_id is None else user_id
             try:
-                return await self._create(owner, provider, model, backend, session_id, context)
+                return await self._create(user_id, provider, model, backend, session_id, context)
             except SessionExistsError:  # another caller was quicker, or it is another user's
                 return await self.get_session(session_id, user_id=user_id)
 
@@ -214,7 +226,8 @@ class SessionManager(ISessionManager):
 
         Args:
             session_id: Its id.
-            user_id: Whose it must be; another user's is refused as if it did not exist.
+            user_id: Whose it must be; another user's is refused as if it did not exist. None finds
+                any user's, which is for operators.
 
         Raises:
             SessionNotFoundError: If there is none.
@@ -223,10 +236,7 @@ class SessionManager(ISessionManager):
         check_id(session_id, "session_id")
         if user_id is not None:
             check_id(user_id, "user_id")
-        record = await self._storage.get_session(session_id)
-        if user_id is not None and record.user_id != user_id:
-            raise not_found(session_id)
-        return BaseSession(self, record)
+        return BaseSession(self, await self._storage.find_session(session_id, user_id=user_id))
 
     async def list_user_sessions(
         self,
@@ -319,11 +329,9 @@ class SessionManager(ISessionManager):
             wanted = None if role is None else MessageRole(role)
         except ValueError as error:
             raise InvalidInputError(str(error)) from error
-        search = Search(
-            text, user_id=user_id, session_id=session_id, role=wanted, limit=checked, cursor=cursor
-        )
+        search = Search(text, user_id=user_id, role=wanted, limit=checked, cursor=cursor)
         if session_id is not None:
-            await self.get_session(session_id, user_id=user_id)
+            search.session = (await self.get_session(session_id, user_id=user_id)).ref
         if not checked:
             return MessageHits([], cursor)
         page = await self._storage.search_messages(search)
@@ -358,15 +366,11 @@ class SessionManager(ISessionManager):
             RevisionConflictError: If the revision is another.
             ProviderSessionError: If the provider could not; then nothing was removed here either.
         """
-        from langswarm_session.erasing import forget_at_providers
+        from langswarm_session.erasing import delete
 
         check_expected(expected_revision, session_id)
         session = await self.get_session(session_id, user_id=user_id)
-        check_revision(session._record, expected_revision)
-        if at_providers:
-            await forget_at_providers(session)
-        await self._storage.delete_session(session_id, expected_revision=expected_revision)
-        await self._pipeline.deleted(session)
+        await delete(session, at_providers=at_providers, expected_revision=expected_revision)
 
     async def erase_user(
         self, user_id: str, *, at_providers: bool = True, scrub: bool = True
@@ -460,18 +464,34 @@ class SessionManager(ISessionManager):
         self._check_open()
         return await self._storage.health()
 
-    async def close(self) -> None:
-        """Finish what was accepted and let go of everything. May be called twice."""
+    async def close(self, *, wait: float = 0) -> None:
+        """End the open turns and close what the manager opened. May be called twice.
+
+        Turns that are open are cancelled: what has been shown of their replies is stored, whoever
+        waits for them gets `TurnCancelledError`, and their sessions are free when this returns. No
+        cancellation of the caller keeps it from doing so. May be called from any event loop.
+
+        Args:
+            wait: How long to let open turns go on first, in seconds. No new one begins.
+        """
         if self._closed:
             return
+        wait = check_seconds(wait, "wait")
         self._closed = True
-        self._runtime.keeper.close()
+        try:
+            if wait:
+                await self._runtime.finish(wait)
+        finally:
+            await settled(asyncio.ensure_future(self._close()))
+
+    async def _close(self) -> None:
         # One that cannot be closed keeps none of the others open.
         async with AsyncExitStack() as stack:
             if self._owns_storage:
                 stack.push_async_callback(self._storage.close)
             for provider in self._providers:
                 stack.push_async_callback(provider.close)
+            await self._runtime.close()
 
     async def _create(
         self,
@@ -497,10 +517,15 @@ class SessionManager(ISessionManager):
             provider=checked.provider,
             model=checked.model,
             backend=checked.backend,
-            context=as_json(checked, context),
+            context=as_json(checked, context.keys() - STATE_KEYS),
         )
+        state = {name: context[name] for name in STATE_KEYS if name in context}
         try:
             record = await self._storage.create_session(created)
+            if state:
+                # Where it is kept when it changes: elsewhere it would come back after a switch.
+                changes = changes_of(record.to_context(), state, record.last_seq)
+                record = await self._storage.update_session(record.ref, changes)
         except InvalidInputError as error:
             raise in_session(error, checked.session_id) from error.__cause__
         return await self._created(record)

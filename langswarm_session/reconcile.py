@@ -71,7 +71,7 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
         copy = await provider.get_messages(state.session_id)
     except SessionError as error:
         raise in_session(error, session.session_id) from error.__cause__
-    log = await session._storage.get_messages(session.session_id, answered_only=True)
+    log = await session._storage.get_messages(session.ref, answered_only=True)
     target = provider.target(context, {})
     only_local, only_remote = await asyncio.to_thread(compare, log, copy, target)
     pulled: list[SessionMessage] = []
@@ -103,7 +103,7 @@ async def _in_step(
     changes = SessionChanges(
         provider_state=with_state(session.context, session.context.provider, after)
     )
-    session._moved(await session._storage.update_session(session.session_id, changes))
+    session._moved(await session._storage.update_session(session.ref, changes))
 
 
 def compare(

@@ -29,6 +29,25 @@ SaveState = Callable[[str | None, Mapping[str, Any] | None], Awaitable[None]]
 """Keeps a provider's state: its id of the conversation, and what else it needs."""
 
 
+class SessionRef(NamedTuple):
+    """Which session a call is about: its id, its owner and its creation.
+
+    A session that was deleted and created again under the same id, for the same user too, is
+    another one: a reference to the first never leads to the second.
+
+    Attributes:
+        session_id: The session's id.
+        user_id: Whose session it must be.
+        creation: What its storage knows this creation of the session by; it is never given to
+            another. None stands for whichever creation there is now: only for callers that know
+            nothing of a session but its name.
+    """
+
+    session_id: str
+    user_id: str
+    creation: int | None
+
+
 _NO_STATE: dict[str, Any] = {
     "provider_session_id": None,
     "provider_context": {},
@@ -49,8 +68,11 @@ class SessionRecord(NamedTuple):
         last_seq: The sequence number given last; numbers are never given twice.
         turn_id: The turn begun last with a lease, or None.
         turn_token: The token of the lease on it; None once it has ended.
-        turn_owner: The process that holds the lease.
+        turn_owner: The process that holds the lease, behind `storage.rules.CANCEL_MARK` once
+            somebody asked it to end the turn.
         turn_expires: When the lease ends unless it is renewed.
+        creation: What the storage knows this creation of the session by; see `SessionRef`. 0 for a
+            session that is in no storage yet.
     """
 
     session_id: str
@@ -76,6 +98,12 @@ class SessionRecord(NamedTuple):
     turn_token: str | None = None
     turn_owner: str | None = None
     turn_expires: int | None = None
+    creation: int = 0
+
+    @property
+    def ref(self) -> SessionRef:
+        """The reference that every call about this session takes."""
+        return SessionRef(self.session_id, self.user_id, self.creation)
 
     def to_context(self) -> SessionContext:
         """The session's context.
@@ -199,10 +227,17 @@ class IdempotencyKey:
     """A caller's key for a turn, and a digest of what the turn was asked.
 
     A second turn with the same key is the same turn; with another digest it is a mistake.
+
+    Attributes:
+        key: The key.
+        digest: Of what the turn was asked.
+        only: Whether nothing but the key tells that a turn was begun before: the messages that it
+            begins with may be stored in another turn, which answers them as well.
     """
 
     key: str
     digest: str
+    only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +294,21 @@ class TurnEnd:
     status: TurnStatus
     error: str | None = None
     provider_state: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogMeasure:
+    """How much of a log there is.
+
+    Attributes:
+        count: How many messages.
+        at: The number of the message that was asked for by its position; None if there is none.
+        several: The numbers of the messages that may have the results of several tools, in order.
+    """
+
+    count: int
+    at: int | None
+    several: list[int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from langswarm_session import blocking, contexts, window
+from langswarm_session import blocking, contexts, stopping, window
+from langswarm_session.answerers import Asked
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
 from langswarm_session.checks import (
@@ -44,11 +45,14 @@ from langswarm_session.models import (
 from langswarm_session.pipeline import Pipeline
 from langswarm_session.records import (
     Appended,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionRecord,
+    SessionRef,
     StreamEvent,
 )
+from langswarm_session.replaced import CurrentLog
 from langswarm_session.streaming import stream
 from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn
@@ -78,7 +82,8 @@ class BaseSession(ISession):
         self._storage = manager._storage
         self._pipeline = Pipeline(manager._pipeline.middleware, manager._pipeline.hooks)
         self._record = record
-        self._window = KeptWindow(self._storage, record.session_id)
+        self._ref = record.ref
+        self._window = KeptWindow(self._storage, self._ref)
         self._context: tuple[SessionRecord, SessionContext] | None = None
 
     def __repr__(self) -> str:
@@ -93,7 +98,7 @@ class BaseSession(ISession):
 
         async def look() -> tuple[SessionRecord, MessageList]:
             messages = await self.get_messages(SHOWN)
-            return await self._storage.get_session(self.session_id), messages
+            return await self._storage.get_session(self._ref), messages
 
         try:
             return session_html(*blocking.run(look()))
@@ -114,6 +119,11 @@ class BaseSession(ISession):
     def user_id(self) -> str:
         """Whose session it is."""
         return self._record.user_id
+
+    @property
+    def ref(self) -> SessionRef:
+        """The session's id, owner and creation: what its storage's calls take."""
+        return self._ref
 
     @property
     def status(self) -> SessionStatus:
@@ -162,7 +172,7 @@ class BaseSession(ISession):
             SessionNotFoundError: If the session was deleted.
         """
         self._manager._check_open()
-        self._record = await self._storage.get_session(self.session_id)
+        self._record = await self._storage.get_session(self._ref)
 
     async def send_message(
         self,
@@ -199,6 +209,7 @@ class BaseSession(ISession):
             NestedTurnError: If this is called inside a turn of the same session.
             MessageRefusedError: If a middleware refuses the message or the reply.
             ProviderSessionError: If there is no reply; the turn has failed then.
+            TurnCancelledError: If somebody else cancelled the turn, or closed the manager.
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
         self._check_answerable(options)
@@ -206,7 +217,8 @@ class BaseSession(ISession):
         if turn.replayed:
             return turn.reply
         async with turn:
-            answer = await Answering(self, turn, options).send()
+            with turn.answering():
+                answer = await Answering(self, turn, options).send()
             stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
         return stored[-1]
 
@@ -224,6 +236,7 @@ class BaseSession(ISession):
 
         When the reader stops early the turn is cancelled, and what was yielded by then is kept:
         use ``async with contextlib.aclosing(...)`` where it must have happened when the block ends.
+        Whatever ends the reader (a cancelled task or scope, a closed event loop), that is kept.
         Middleware sees the whole reply before it is stored; the pieces are the provider's, unless
         a middleware has ``holds_stream`` set: then there is one piece, after the middleware.
 
@@ -235,12 +248,31 @@ class BaseSession(ISession):
         begin = partial(self._begin, content, role, metadata, idempotency_key, wait)
         return stream(self, begin, options)
 
+    async def cancel(self) -> bool:
+        """End the turn that is running in this session, keeping what has been shown of the reply.
+
+        May be called from any task, thread, event loop or process. Whoever waits for the reply gets
+        `TurnCancelledError`. A turn of this process is ended immediately; another process looks
+        several times a second whether it was asked to. One whose process is dead is ended as
+        failed.
+
+        Returns:
+            Whether a turn was running; it has ended when this returns.
+
+        Raises:
+            SessionBusyError: If another process that runs the turn does not answer.
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        return await stopping.cancel(self)
+
     async def begin_turn(
         self,
         messages: str | SessionMessage | Sequence[SessionMessage],
         *,
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
+        answerer: str | None = None,
     ) -> OpenTurn:
         """Begin a turn that something other than a provider of ours answers.
 
@@ -248,6 +280,9 @@ class BaseSession(ISession):
             messages: What it begins with; it is stored, after the middleware, when this returns.
             idempotency_key: See `send_message`.
             wait: See `send_message`.
+            answerer: Who answers, where several are asked the same message. A repeat is one of the
+                same answerer; another one's turn is about the stored message, and may be open
+                beside the first. It is kept with the answer.
 
         Returns:
             The open turn, to be used as an async context manager or ended by its methods.
@@ -256,7 +291,7 @@ class BaseSession(ISession):
             As `send_message`, but for the provider's errors.
         """
         given = texts_or_messages(messages, self.session_id)
-        return await self._begin_with(given, idempotency_key, wait)
+        return await self._begin_with(given, idempotency_key, wait, answerer)
 
     async def record(
         self,
@@ -291,7 +326,7 @@ class BaseSession(ISession):
         self._manager._check_open()
         if not given:
             return []
-        turn = self._runtime.open_turn(self.session_id)
+        turn = self._runtime.open_turn(self._ref)
         if turn is not None and idempotency_key is None and expected_revision is None:
             return await turn.add(given)
         key = key_of(idempotency_key, given)
@@ -299,16 +334,12 @@ class BaseSession(ISession):
 
         async def append() -> Appended:
             appended = await self._storage.append(
-                self.session_id,
-                processed,
-                expected_revision=expected_revision,
-                key=key,
-                user_id=self.user_id,
+                self._ref, processed, expected_revision=expected_revision, key=key
             )
             self._moved(appended.record)
             return appended
 
-        appended = await self._runtime.alone(self.session_id, append, self._wait(wait))
+        appended = await self._runtime.alone(self._ref, append, self._wait(wait))
         await self._pipeline.stored(self, appended.new_messages)
         return appended.messages
 
@@ -324,7 +355,27 @@ class BaseSession(ISession):
         """
         limit = check_limit(limit)
         self._manager._check_open()
-        return MessageList(await self._storage.get_messages(self.session_id, limit=limit))
+        return MessageList(await self._storage.get_messages(self._ref, limit=limit))
+
+    async def get_current_messages(self, limit: int | None = None) -> MessageList:
+        """Return the newest messages, or all, without those that a compaction replaced.
+
+        The record keeps what was replaced: `get_messages` returns it.
+
+        Args:
+            limit: How many of the newest; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+
+        async def read(limit: int, before: int | None) -> list[SessionMessage]:
+            return await self._storage.get_messages(self._ref, limit=limit, before=before)
+
+        return MessageList(await CurrentLog(read).newest(checked))
 
     async def get_window(self) -> list[SessionMessage]:
         """The window as of the last call, oldest first: what of the log is sent at the most.
@@ -339,11 +390,44 @@ class BaseSession(ISession):
         context = self.context
         return await window.load(
             self._storage,
-            self.session_id,
+            self._ref,
             before=self.last_seq + 1,
             max_messages=context.max_messages,
             summary=context.summary,
         )
+
+    async def read_messages(
+        self, *, after: int = 0, before: int | None = None, limit: int | None = None
+    ) -> MessageList:
+        """Return the oldest messages behind a number, oldest first.
+
+        Args:
+            after: The sequence number to begin after.
+            before: The sequence number to end before; None for the log's end.
+            limit: How many at most; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+        return MessageList(
+            await self._storage.get_messages(self._ref, after=after, before=before, limit=checked)
+        )
+
+    async def measure(self, *, after: int = 0, skip: int | None = None) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        Args:
+            after: Only of messages with a larger sequence number.
+            skip: How many of these precede the one that is asked for.
+
+        Raises:
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        return await self._storage.measure_log(self._ref, after=after, skip=skip)
 
     async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.
@@ -353,7 +437,7 @@ class BaseSession(ISession):
         """
         self._manager._check_open()
         while True:
-            page = await self._storage.get_messages(self.session_id, after=after, limit=_PAGE)
+            page = await self._storage.get_messages(self._ref, after=after, limit=_PAGE)
             for message in page:
                 yield message
             if len(page) < _PAGE:
@@ -368,7 +452,7 @@ class BaseSession(ISession):
         """
         checked = check_limit(limit, optional=False)
         self._manager._check_open()
-        return await self._storage.get_turns(self.session_id, limit=checked or 0)
+        return await self._storage.get_turns(self._ref, limit=checked or 0)
 
     async def add_system_message(self, content: str) -> SessionMessage:
         """Store a system message; from then on every request carries it.
@@ -458,7 +542,7 @@ class BaseSession(ISession):
             self._manager._providers.check(update.provider)
         try:
             self._record = await self._storage.update_session(
-                self.session_id, update, expected_revision=expected_revision
+                self._ref, update, expected_revision=expected_revision
             )
         except InvalidInputError as error:
             raise in_session(error, self.session_id) from error.__cause__
@@ -577,7 +661,7 @@ class BaseSession(ISession):
         self._manager._check_open()
         changes = SessionChanges(status=check_status(status, self.session_id))
         self._record = await self._storage.update_session(
-            self.session_id, changes, expected_revision=expected_revision
+            self._ref, changes, expected_revision=expected_revision
         )
 
     async def archive(self, *, expected_revision: int | None = None) -> None:
@@ -591,6 +675,26 @@ class BaseSession(ISession):
         """
         await self.set_status(SessionStatus.ARCHIVED, expected_revision=expected_revision)
         await self._pipeline.archived(self)
+
+    async def delete(
+        self, *, at_providers: bool = True, expected_revision: int | None = None
+    ) -> None:
+        """Remove the session and all it holds for good, and what providers keep of it.
+
+        Args:
+            at_providers: Whether the providers' copies are removed as well.
+            expected_revision: Remove nothing unless the session is at this revision.
+
+        Raises:
+            RevisionConflictError: If the revision is another.
+            ProviderSessionError: If a provider could not; then nothing was removed here either.
+            SessionNotFoundError: If it was removed before, whatever has its id now.
+        """
+        from langswarm_session.erasing import delete
+
+        check_expected(expected_revision, self.session_id)
+        await self.refresh()
+        await delete(self, at_providers=at_providers, expected_revision=expected_revision)
 
     async def fork(
         self,
@@ -615,7 +719,7 @@ class BaseSession(ISession):
         """
         self._manager._check_open()
         seq = at.seq if isinstance(at, SessionMessage) else at
-        source = await self._storage.get_session(self.session_id)
+        source = await self._storage.get_session(self._ref)
         if at is not None and not (type(seq) is int and 0 <= seq <= source.last_seq):
             raise InvalidInputError(
                 f"at must be a message of the log or its sequence number, not {at!r}",
@@ -629,7 +733,7 @@ class BaseSession(ISession):
             backend=SessionBackend(source.backend),
             context=contexts.forked(from_json(source.context), seq),
         )
-        record = await self._storage.fork_session(self.session_id, new, at=seq)
+        record = await self._storage.fork_session(self._ref, new, at=seq)
         return await self._manager._created(record)
 
     # What turns need
@@ -652,12 +756,18 @@ class BaseSession(ISession):
         return turn
 
     async def _begin_with(
-        self, messages: list[SessionMessage], idempotency_key: str | None, wait: float | None
+        self,
+        messages: list[SessionMessage],
+        idempotency_key: str | None,
+        wait: float | None,
+        answerer: str | None = None,
     ) -> OpenTurn:
         self._manager._check_open()
         key = key_of(idempotency_key, messages)
         processed = await self._process(messages)
-        turn = await self._runtime.begin(self, processed, key, self._wait(wait))
+        turn = await self._runtime.begin(
+            self, processed, key, self._wait(wait), Asked.of(answerer, key, messages)
+        )
         if turn.is_open:
             try:
                 if turn._added:
@@ -675,7 +785,7 @@ class BaseSession(ISession):
 
         The others (of a turn that failed, or cut from the window) are sent with the new ones.
         """
-        if any(message.turn_id != turn.id for message in turn.messages):
+        if turn.asked_seq is None and any(each.turn_id != turn.id for each in turn.messages):
             known = {message.id for message in await turn.history()}
             turn.messages = [message for message in turn.messages if message.id not in known]
 

@@ -12,7 +12,7 @@ from langswarm_session.archives import ArchiveWriter, SessionArchive
 from langswarm_session.checks import check_id, describe
 from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.exporting import FORMAT, VERSION, SessionRow, TurnRow
-from langswarm_session.local_files import without_local_files
+from langswarm_session.local_paths import without_local_paths
 from langswarm_session.models import SessionContext, SessionMessage, to_micros
 from langswarm_session.provider_state import STATE_KEYS
 from langswarm_session.records import SessionRecord
@@ -22,9 +22,9 @@ STATE_LEFT_OUT = (
     "the conversation that a provider keeps is left out: it may not be this session's; a backup of "
     "your own keeps it with trusted=True (--trusted)"
 )
-FILES_LEFT_OUT = (
-    "names of local files are left out of messages; a backup of your own keeps them with "
-    "trusted=True (--trusted)"
+PATHS_LEFT_OUT = (
+    "paths of local files in its messages were dropped: they would be read on this machine; a "
+    "backup of your own keeps them with trusted=True (--trusted)"
 )
 
 _CLOSED = "a turn that was open is noted as failed: nobody is left to end it"
@@ -139,11 +139,6 @@ class SessionReader:
         return row.model_copy(update={"context": context})
 
     def _message(self, message: SessionMessage) -> None:
-        if not self._trusted:
-            cleaned = without_local_files(message)
-            if cleaned is not message:
-                self._notes[FILES_LEFT_OUT] = None
-            message = cleaned
         assert self._row is not None
         seq, turn = message.seq, message.turn_id
         if seq is None or turn is None:
@@ -155,10 +150,13 @@ class SessionReader:
         self._check_noted(turn)
         if message.id in self._ids:
             raise InvalidInputError(f"the message id {message.id!r} comes twice")
-        encode_message(message)
+        kept = message if self._trusted else without_local_paths(message)
+        if kept is not message:
+            self._notes[PATHS_LEFT_OUT] = None
+        encode_message(kept)
         self._ids.add(message.id)
         self._last_seq, self._last_turn = seq, turn
-        self._writer.add(message)
+        self._writer.add(kept)
 
     def _turn(self, row: TurnRow) -> None:
         if row.turn <= max(self._last_turn, self._last_note):

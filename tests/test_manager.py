@@ -389,10 +389,10 @@ class TestCleanup:
             await manager.create_session("ann", "mock", "echo", session_id=f"s{number}")
         known = manager.storage.update_session
 
-        async def fail_once(session_id, *arguments, **options):
-            if session_id == "s1":
+        async def fail_once(ref, *arguments, **options):
+            if ref.session_id == "s1":
                 raise StorageFullError("no space")
-            return await known(session_id, *arguments, **options)
+            return await known(ref, *arguments, **options)
 
         monkeypatch.setattr(manager.storage, "update_session", fail_once)
         with pytest.raises(StorageFullError):
@@ -449,7 +449,7 @@ class TestHealthAndClose:
             await manager.create_session("ann", "mock", "echo")
             storage = manager.storage
         with pytest.raises(StorageClosedError):
-            await storage.get_session("any")
+            await storage.find_session("any")
         assert not Path(f"{db_path}-wal").exists()
 
     @pytest.mark.parametrize("kind", [InMemorySessionStorage, SQLiteSessionStorage])
@@ -457,7 +457,7 @@ class TestHealthAndClose:
         storage = kind() if kind is InMemorySessionStorage else kind(db_path)
         async with SessionManager(storage) as manager:
             created = await manager.create_session("ann", "mock", "echo")
-        assert (await storage.get_session(created.session_id)).user_id == "ann"
+        assert (await storage.find_session(created.session_id)).user_id == "ann"
         await storage.close()
 
     async def test_a_storage_with_a_configuration_is_refused(self):

@@ -58,7 +58,7 @@ async def check_all(manager: SessionManager, ledgers: Sequence[Ledger]) -> Findi
             if ledger is None or ledger.user_id != record.user_id:
                 found.unexpected += 1
                 continue
-            messages = await manager.storage.get_messages(record.session_id)
+            messages = await manager.storage.get_messages(record.ref)
             found.miscounted += record.message_count != len(messages)
             _check_log(found, ledger, messages)
         cursor = page.next_cursor

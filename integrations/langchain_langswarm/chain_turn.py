@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
 from langchain_langswarm.agent_state import sendable
@@ -23,7 +24,9 @@ from langchain_langswarm.shapes import (
     shaped,
     text_of,
 )
+from langchain_langswarm.system_messages import arranged
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.interrupts import Interruptible
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
@@ -42,6 +45,7 @@ class ChainTurn:
         shape: How the chain takes its messages and gives its answer.
         value: The caller's input.
         key: The caller's idempotency key.
+        models: The chat models that the chain is known to ask.
 
     Attributes:
         input: What the chain is given, once the turn has begun.
@@ -50,11 +54,14 @@ class ChainTurn:
         InvalidInputError: If there is no message in the input, or one that cannot be stored.
     """
 
-    def __init__(self, shape: ChainShape, value: Any, key: str | None) -> None:
+    def __init__(
+        self, shape: ChainShape, value: Any, key: str | None, models: Sequence[BaseChatModel] = ()
+    ) -> None:
         self.input: Any = None
         self._shape = shape
         self._value = value
         self._key = key
+        self._models = models
         self._part = shape.input_part(value)
         self._given = messages_of(self._part)
         if not self._given:
@@ -64,21 +71,34 @@ class ChainTurn:
         self._repeatable = key is not None or any(message.id for message in self._given)
         self._passed: Sequence[BaseMessage] = ()
         self._unfit: Sequence[Any] = ()
+        self._chunks: list[Any] = []
         self._turn: OpenTurn
 
-    async def begin(self, session: BaseSession) -> None:
+    @property
+    def repeatable(self) -> bool:
+        """Whether a call with the same input may be known to be the same."""
+        return self._repeatable
+
+    async def begin(self, session: BaseSession, answerer: str | None) -> None:
         """Store what is new, and put the history to it.
+
+        Args:
+            session: The session.
+            answerer: What tells the chain from others that are asked the same.
 
         Raises:
             SessionError: Whatever `BaseSession.begin_turn` raises.
         """
-        self._turn = await session.begin_turn(self._sent, idempotency_key=self._key)
+        self._turn = await session.begin_turn(
+            self._sent, idempotency_key=self._key, answerer=answerer
+        )
         if self.replayed:
             return
         self._turn.rename = with_new_id
         try:
             history = told_apart(await self._turn.history())
             self._pass_on(history)
+            self._turn.shown = self._shown()
         except BaseException as error:
             await self.end_by(error)
             raise
@@ -125,14 +145,36 @@ class ChainTurn:
         changed = [to_langchain(message) for message in stored]
         return self._shape.with_answer(output, answer, changed)
 
-    async def complete_stream(self, chunks: Sequence[Any]) -> Any:
-        """`complete` with what the pieces of a stream add up to."""
-        return await self.complete(self._shape.whole(chunks, self._passed))
+    def answering(self) -> Interruptible:
+        """A block in which the chain runs, and which ends when somebody ends the turn.
 
-    async def end_by(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
+        Raises:
+            TurnCancelledError, TurnLostError: If the turn was ended from outside.
+        """
+        return self._turn.answering()
+
+    def received(self, chunk: Any) -> None:
+        """Take a piece of a stream; a sync chain is broken off here if the turn was ended.
+
+        Raises:
+            TurnCancelledError, TurnLostError: If the turn was ended from outside.
+        """
+        self._chunks.append(chunk)
+        self._turn.check()
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether there were any pieces."""
+        return bool(self._chunks)
+
+    async def complete_stream(self) -> Any:
+        """`complete` with what the pieces of a stream add up to."""
+        return await self.complete(self._shape.whole(self._chunks, self._passed))
+
+    async def end_by(self, error: BaseException) -> None:
         """End the turn by what broke it off, with what there is of the answer."""
         if self._turn.is_open:
-            await self._turn.end_by(error, self._partial(self._unfit or chunks))
+            await self._turn.end_by(error, self._partial())
 
     def _pass_on(self, history: list[BaseMessage]) -> None:
         part, new = self._part, self._given
@@ -140,36 +182,57 @@ class ChainTurn:
             new = to_langchain_messages(self._turn.messages)
             part = shaped(part, new)
         passed, repairs = sendable([*history, *new])
+        if self._shape.history_key is not None:  # what is new goes apart, as it came
+            given = {id(message) for message in new}
+            history = [message for message in passed if id(message) not in given]
+            history, moved = arranged(history, self._models)
+            passed = [*history, *new]
+        else:
+            passed, moved = arranged(passed, self._models)
+        repairs += moved
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._turn.session_id, changes)
-            if self._shape.history_key is not None:  # what is new goes apart, as it came
-                given = {id(message) for message in new}
-                history = [message for message in passed if id(message) not in given]
-                passed = [*history, *new]
         self._passed = passed
         self.input = self._shape.with_history(self._value, part, history, passed)
 
-    def _partial(self, chunks: Sequence[Any]) -> list[SessionMessage]:
-        """What there is of the answer."""
-        if not chunks:
-            return []
-        try:
-            return self._message_or_text(self._shape.whole(chunks, self._passed))
-        except Exception:  # nothing may keep the turn from its end
-            logger.warning(
-                "session %r: what there was of the answer is no message that can be stored",
-                self._turn.session_id,
-                exc_info=True,
-            )
-            return []
+    def _shown(self) -> Callable[[], list[SessionMessage]]:
+        """What gives the pieces so far, without a reference to this and so to the turn."""
+        shape, chunks, passed = self._shape, self._chunks, self._passed
+        session_id = self._turn.session_id
+        return lambda: _partial(shape, list(chunks), passed, session_id)
 
-    def _message_or_text(self, output: Any) -> list[SessionMessage]:
-        """What a chain gave, as a text where it is no message that can be stored."""
-        try:
-            return from_langchain_messages(self._shape.answer(output, self._passed))
-        except InvalidInputError:
-            return [SessionMessage(role=MessageRole.ASSISTANT, content=text_of(output))]
+    def _partial(self) -> list[SessionMessage]:
+        """What there is of the answer."""
+        chunks = self._unfit or self._chunks
+        return _partial(self._shape, chunks, self._passed, self._turn.session_id)
+
+
+def _partial(
+    shape: ChainShape, chunks: Sequence[Any], passed: Sequence[BaseMessage], session_id: str
+) -> list[SessionMessage]:
+    """What pieces of an answer add up to; nothing where that cannot be stored."""
+    if not chunks:
+        return []
+    try:
+        return _message_or_text(shape, shape.whole(chunks, passed), passed)
+    except Exception:  # nothing may keep the turn from its end
+        logger.warning(
+            "session %r: what there was of the answer is no message that can be stored",
+            session_id,
+            exc_info=True,
+        )
+        return []
+
+
+def _message_or_text(
+    shape: ChainShape, output: Any, passed: Sequence[BaseMessage]
+) -> list[SessionMessage]:
+    """What a chain gave, as a text where it is no message that can be stored."""
+    try:
+        return from_langchain_messages(shape.answer(output, passed))
+    except InvalidInputError:
+        return [SessionMessage(role=MessageRole.ASSISTANT, content=text_of(output))]
 
 
 def _same(given: Sequence[SessionMessage], stored: Sequence[SessionMessage]) -> bool:

@@ -94,6 +94,14 @@ def to_llama_index_messages(messages: Iterable[SessionMessage]) -> list[ChatMess
     return [chat for message in messages for chat in _chats(message)]
 
 
+def size_of(message: SessionMessage) -> int:
+    """Return how many messages `to_llama_index_messages` makes of one, without making them."""
+    if isinstance(message.content, str):
+        return 1
+    results = sum(isinstance(block, ToolResultBlock) for block in message.content)
+    return results + (results < len(message.content) or not results)
+
+
 def _chats(message: SessionMessage) -> list[ChatMessage]:
     return native.restored(
         message, FORMAT, lambda kept: _as_they_were(message, kept), lambda: _made(message)

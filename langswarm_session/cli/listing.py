@@ -69,5 +69,5 @@ def _print(page: SessionList) -> None:
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console().print(table)
     if page.next_cursor is not None:
-        cursor = shlex.quote(page.next_cursor)
+        cursor = shlex.quote(printable(page.next_cursor))
         notes.print(f"more follow: --limit for more at once, or --cursor {cursor}")

@@ -42,7 +42,7 @@ USER_BLOCKS: dict[str, dict[str, type]] = {
     "document": {"source": dict},
     "container_upload": {"file_id": str},
 }
-"""Those of them that a user may send, with the fields that ``anthropic.types`` says they have."""
+"""Those of them a user may send, with the fields that the SDK's ``anthropic.types`` require."""
 
 _KEPT_CITATION = "web_search_result_location"
 """The one citation that is sent back: the API asks for it. The others count the documents of the

@@ -27,16 +27,19 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
     SessionRecord,
+    SessionRef,
     StorageHealth,
     TurnEnd,
     TurnStart,
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.edits import check_edit
+from langswarm_session.storage.measuring import has_several_results
 from langswarm_session.storage.rows import dump_json, encode_message
 
 if TYPE_CHECKING:
@@ -59,13 +62,14 @@ class _TurnNote:
 class _Log:
     """A session: its row, its messages in order, and notes on its turns.
 
-    The system messages are also kept apart: each window has all of them, however old they are.
+    The system messages are also kept apart: each window has all of them, however old they are. So
+    are the numbers of those that have several tools' results.
     """
 
     record: SessionRecord
-    order: int
     messages: list[SessionMessage] = field(default_factory=list)
     system: list[SessionMessage] = field(default_factory=list)
+    several: list[int] = field(default_factory=list)
     by_id: dict[str, SessionMessage] = field(default_factory=dict)
     turns: dict[int, _TurnNote] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
@@ -95,11 +99,14 @@ class _Log:
             self.messages.append(placed)
             if placed.role is MessageRole.SYSTEM:
                 self.system.append(placed)
+            if has_several_results(placed):
+                self.several.append(seq)
             self.by_id[placed.id] = placed
 
-    def find_system(self) -> None:
-        """Look for the system messages anew, after others than new ones were touched."""
+    def find_apart(self) -> None:
+        """Find what is kept apart again, after others than new messages were touched."""
         self.system = [each for each in self.messages if each.role is MessageRole.SYSTEM]
+        self.several = [each.seq or 0 for each in self.messages if has_several_results(each)]
 
     def is_answered(self, message: SessionMessage) -> bool:
         """Whether the turn that the message is in belongs in a window."""
@@ -141,7 +148,7 @@ class _Log:
         note = self.turns.get(turn) or _TurnNote(TurnStatus.COMPLETE)
         is_open = self.record.turn_token is not None and self.record.turn_id == turn
         status = TurnStatus.OPEN if is_open else note.status
-        is_last = self.messages[-1].turn_id == turn
+        is_last = bool(self.messages) and self.messages[-1].turn_id == turn
         return rules.KnownTurn(turn, is_last, status, note.digest)
 
     def make_free(self, expected_revision: int | None) -> None:
@@ -160,7 +167,7 @@ class _Log:
     def take_out(self, removed: Mapping[int, SessionMessage]) -> None:
         """Remove messages, and what is noted of turns that is true no more."""
         self.messages = [message for message in self.messages if message.seq not in removed]
-        self.find_system()
+        self.find_apart()
         for message in removed.values():
             del self.by_id[message.id]
         for turn in {message.turn_id or 0 for message in removed.values()} & self.turns.keys():
@@ -178,7 +185,7 @@ class _Log:
         for message in changed:
             self.messages[_index(self.messages, message.seq or 0)] = message
             self.by_id[message.id] = message
-        self.find_system()
+        self.find_apart()
 
     def drop_reply(self, turn: int, after: int) -> None:
         """Remove what there was of an unfinished turn's reply, behind a message."""
@@ -188,7 +195,7 @@ class _Log:
         for message in rest:
             del self.by_id[message.id]
         del self.messages[len(self.messages) - len(rest) :]
-        self.find_system()
+        self.find_apart()
         self.record = self.record._replace(message_count=len(self.messages))
 
 
@@ -236,10 +243,19 @@ class InMemorySessionStorage(ISessionStorage):
         with self._lock:
             return self._create(session).record
 
-    async def get_session(self, session_id: str) -> SessionRecord:
+    async def find_session(self, session_id: str, *, user_id: str | None = None) -> SessionRecord:
+        """See `ISessionStorage.find_session`."""
+        with self._lock:
+            self._refuse_if_closed()
+            log = self._logs.get(session_id)
+            if log is None or user_id not in (None, log.record.user_id):
+                raise rules.not_found(session_id)
+            return log.record
+
+    async def get_session(self, ref: SessionRef) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
         with self._lock:
-            return self._log(session_id).record
+            return self._log(ref).record
 
     async def list_sessions(
         self,
@@ -257,7 +273,7 @@ class InMemorySessionStorage(ISessionStorage):
             logs = self._logs if user_id is None else self._by_user.get(user_id, {})
             found = sorted(
                 (
-                    (log.record.last_activity, log.order, log.record)
+                    (log.record.last_activity, log.record.session_id, log.record)
                     for log in logs.values()
                     if (status is None or log.record.status == status.value)
                     and (inactive_since is None or log.record.last_activity < inactive_since)
@@ -267,17 +283,16 @@ class InMemorySessionStorage(ISessionStorage):
             )
         if before is not None:
             found = [entry for entry in found if entry[:2] < before]
-        page = found[:limit]
-        more = len(found) > limit
-        next_cursor = f"{page[-1][0]}.{page[-1][1]}" if more else None
-        return SessionPage([record for _, _, record in page], next_cursor)
+        page = [record for _, _, record in found[:limit]]
+        more = bool(page) and len(found) > limit
+        return SessionPage(page, rules.make_cursor(page[-1]) if more else None)
 
     async def update_session(
-        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.update_session`."""
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             record = log.record
             rules.check_revision(record, expected_revision)
             values: dict[str, Any] = {"revision": record.revision + 1}
@@ -297,33 +312,31 @@ class InMemorySessionStorage(ISessionStorage):
             return log.record
 
     async def delete_session(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
         """See `ISessionStorage.delete_session`."""
         with self._lock:
-            record = self._log(session_id).record
+            record = self._log(ref).record
             rules.check_revision(record, expected_revision)
             user_id = record.user_id
-            del self._logs[session_id], self._by_user[user_id][session_id]
+            del self._logs[ref.session_id], self._by_user[user_id][ref.session_id]
             if not self._by_user[user_id]:
                 del self._by_user[user_id]
 
     async def append(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         *,
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
-        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
         _check(messages)
         with self._lock:
-            log = self._log(session_id)
-            rules.check_owner(log.record, user_id)
-            fresh = rules.new_messages(session_id, messages, _stored(log, messages))
+            log = self._log(ref)
+            fresh = rules.new_messages(ref.session_id, messages, _stored(log, messages))
             if not fresh:
                 if messages:
                     known = None if key is None else log.known_turn(key)
@@ -349,22 +362,21 @@ class InMemorySessionStorage(ISessionStorage):
 
     async def begin_turn(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         lease: Lease,
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
-        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
         _check(messages)
         with self._lock:
-            log = self._log(session_id)
-            rules.check_owner(log.record, user_id)
-            fresh = rules.new_messages(session_id, messages, _stored(log, messages))
-            rules.check_begins(session_id, messages)
-            known = log.known_turn(key, None if fresh else messages[-1])
+            log = self._log(ref)
+            fresh = rules.new_messages(ref.session_id, messages, _stored(log, messages))
+            rules.check_begins(ref.session_id, messages)
+            leads = not fresh and rules.leads_to_turn(key)
+            known = log.known_turn(key, messages[-1] if leads else None)
             outcome, asked = None, 0
             if known is not None:
                 begun, stored = log.of_turn(known.turn), _stored(log, messages).values()
@@ -382,16 +394,20 @@ class InMemorySessionStorage(ISessionStorage):
                 log.drop_reply(known.turn, asked)
                 log.move(turn_id=known.turn, **held)
                 log.note(known.turn, TurnStatus.OPEN)
-                return TurnStart(log.record, log.of_turn(known.turn))
+                given = _as_stored(log, messages)
+                begun = rules.begun_with(key, given, log.of_turn(known.turn))
+                return TurnStart(log.record, begun)
             turn = log.record.last_seq + 1
             log.move(fresh, turn_id=turn, turn_count=log.record.turn_count + 1, **held)
+            if not fresh:  # no other turn may have its number
+                log.record = log.record._replace(last_seq=turn)
             if key is not None:
                 log.save_key(turn, TurnStatus.OPEN, key)
             log.put(fresh, turn)
             return TurnStart(log.record, _as_stored(log, messages), added=len(fresh))
 
     async def end_turn(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         """See `ISessionStorage.end_turn`."""
         _check(messages)
@@ -399,11 +415,11 @@ class InMemorySessionStorage(ISessionStorage):
         if end.provider_state is not None:
             changes["provider_state"] = dump_json(dict(end.provider_state))
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             turn = _held(log, end.token)
             stored = _stored(log, messages)
-            fresh = rules.new_messages(session_id, messages, stored)
-            rules.check_ends(session_id, stored.values(), turn)
+            fresh = rules.new_messages(ref.session_id, messages, stored)
+            rules.check_ends(ref.session_id, stored.values(), turn)
             failed = int(end.status is TurnStatus.FAILED)
             log.move(fresh, errors=log.record.errors + failed, **changes)
             log.put(fresh, turn)
@@ -411,22 +427,37 @@ class InMemorySessionStorage(ISessionStorage):
                 log.note(turn, end.status, end.error)
             return Appended(log.record, _as_stored(log, messages), len(fresh))
 
-    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
         expires = _now() + int(seconds * 1_000_000)
-        held = set()
         with self._lock:
-            self._refuse_if_closed()
-            for token, session_id in tokens.items():
-                log = self._logs.get(session_id)
-                if log is not None and log.record.turn_token == token:
-                    log.record = log.record._replace(turn_expires=expires)
-                    held.add(token)
-        return held
+            held = self._with_leases(tokens)
+            for log in held.values():
+                log.record = log.record._replace(turn_expires=expires)
+            return set(held)
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        with self._lock:
+            held = self._with_leases(tokens)
+            for log in held.values():
+                owner = log.record.turn_owner or ""
+                if not rules.is_cancel_requested(owner):
+                    log.record = log.record._replace(turn_owner=rules.CANCEL_MARK + owner)
+            return set(held)
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        with self._lock:
+            return {
+                token
+                for token, log in self._with_leases(tokens).items()
+                if rules.is_cancel_requested(log.record.turn_owner)
+            }
 
     async def get_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         limit: int | None = None,
         before: int | None = None,
@@ -436,7 +467,7 @@ class InMemorySessionStorage(ISessionStorage):
     ) -> list[SessionMessage]:
         """See `ISessionStorage.get_messages`."""
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             source = log.system if system_only else log.messages
             start = 0 if after is None else _index(source, after + 1)
             stop = len(source) if before is None else _index(source, before)
@@ -454,10 +485,22 @@ class InMemorySessionStorage(ISessionStorage):
             found.reverse()
         return found
 
-    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+        with self._lock:
+            log = self._log(ref)
+            start = _index(log.messages, after + 1)
+            count = len(log.messages) - start
+            is_there = skip is not None and skip < count
+            at = log.messages[start + skip].seq if is_there and skip is not None else None
+            return LogMeasure(count, at, log.several[bisect_left(log.several, after + 1) :])
+
+    async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             spans: dict[int, list[SessionMessage]] = {}
             for message in reversed(log.messages):
                 turn = message.turn_id or 0
@@ -467,19 +510,20 @@ class InMemorySessionStorage(ISessionStorage):
             return [_turn(log, turn, spans[turn]) for turn in sorted(spans)]
 
     async def clear_messages(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.clear_messages`."""
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             log.make_free(expected_revision)
-            log.messages, log.system, log.by_id, log.turns, log.keys = [], [], {}, {}, {}
+            log.messages, log.system, log.several = [], [], []
+            log.by_id, log.turns, log.keys = {}, {}, {}
             log.record = log.record._replace(message_count=0, revision=log.record.revision + 1)
             return log.record
 
     async def edit_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         expected_revision: int,
         remove: Sequence[int] = (),
@@ -489,7 +533,7 @@ class InMemorySessionStorage(ISessionStorage):
         """See `ISessionStorage.edit_messages`."""
         _check([*change, *add])
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             rules.check_append(log.record, None, expected_revision, _now())
             wanted = {*remove, *(message.seq for message in change)}
             found = {m.seq or 0: m for m in log.messages if m.seq in wanted}
@@ -517,40 +561,41 @@ class InMemorySessionStorage(ISessionStorage):
             return Appended(log.record, _as_stored(log, add), len(add))
 
     async def fork_session(
-        self, session_id: str, session: NewSession, *, at: int | None = None
+        self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.fork_session`."""
         with self._lock:
-            source = self._log(session_id)
+            source = self._log(ref)
             last = source.record.last_seq if at is None else at
             if source.record.turn_token is not None and source.record.turn_id is not None:
                 last = min(last, source.record.turn_id - 1)
             target = self._create(session)
             target.messages = source.messages[: _index(source.messages, last + 1)]
-            target.find_system()
+            newest = (target.messages[-1].seq or 0) if target.messages else 0
+            target.find_apart()
             target.by_id = {message.id: message for message in target.messages}
             target.turns = {
                 turn: _TurnNote(
                     note.status, note.answered, None, None, note.error, note.finished_at
                 )
                 for turn, note in source.turns.items()
-                if turn <= last
+                if turn <= newest
             }
             target.record = target.record._replace(
-                last_seq=(target.messages[-1].seq or 0) if target.messages else 0,
+                last_seq=newest,
                 message_count=len(target.messages),
                 turn_count=len({message.turn_id for message in target.messages}),
             )
             return target.record
 
     async def get_turn_notes(
-        self, session_id: str, *, after: int = 0, limit: int = 500
+        self, ref: SessionRef, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
         from langswarm_session.archives import TurnNote
 
         with self._lock:
-            notes = self._log(session_id).turns
+            notes = self._log(ref).turns
             found = sorted(turn for turn in notes if turn > after)[:limit]
             return [TurnNote(turn=turn, **asdict(notes[turn])) for turn in found]
 
@@ -566,13 +611,13 @@ class InMemorySessionStorage(ISessionStorage):
             self._refuse_if_closed()
             log = self._add(record)
             log.messages = messages
-            log.find_system()
+            log.find_apart()
             log.by_id = {message.id: message for message in messages}
             log.turns = {
                 turn: _TurnNote(**note.model_dump(exclude={"turn"})) for turn, note in notes.items()
             }
             log.keys = {note.key: turn for turn, note in notes.items() if note.key is not None}
-            return record
+            return log.record
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
@@ -605,16 +650,31 @@ class InMemorySessionStorage(ISessionStorage):
 
     def _add(self, record: SessionRecord) -> _Log:
         self._created += 1
-        log = self._logs[record.session_id] = _Log(record, self._created)
+        record = record._replace(creation=self._created)
+        log = self._logs[record.session_id] = _Log(record)
         self._by_user.setdefault(record.user_id, {})[record.session_id] = log
         return log
 
-    def _log(self, session_id: str) -> _Log:
+    def _found(self, ref: SessionRef) -> _Log | None:
+        log = self._logs.get(ref.session_id)
+        if log is None or log.record.user_id != ref.user_id:
+            return None
+        return log if ref.creation in (None, log.record.creation) else None
+
+    def _log(self, ref: SessionRef) -> _Log:
         self._refuse_if_closed()
-        try:
-            return self._logs[session_id]
-        except KeyError:
-            raise rules.not_found(session_id) from None
+        log = self._found(ref)
+        if log is None:
+            raise rules.not_found(ref.session_id)
+        return log
+
+    def _with_leases(self, tokens: Mapping[str, SessionRef]) -> dict[str, _Log]:
+        """The logs of the leases that are still held, by token."""
+        self._refuse_if_closed()
+        found = ((token, self._found(ref)) for token, ref in tokens.items())
+        return {
+            token: log for token, log in found if log is not None and log.record.turn_token == token
+        }
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

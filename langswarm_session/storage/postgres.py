@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from pydantic_core import from_json
 
@@ -31,16 +32,19 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
     SessionRecord,
+    SessionRef,
     StorageHealth,
     TurnEnd,
     TurnStart,
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.postgres_address import parse_address
 from langswarm_session.storage.rows import (
@@ -74,7 +78,7 @@ if TYPE_CHECKING:
 
 _MESSAGES = (
     f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} AS message "
-    "WHERE session = (SELECT key FROM {sessions} WHERE session_id = $1) "
+    f"WHERE session = (SELECT key FROM {{sessions}} WHERE {log.OWN}) "
 )
 _ANSWERED = (
     "AND NOT EXISTS (SELECT 1 FROM {turns} AS turn WHERE turn.session = message.session "
@@ -85,17 +89,48 @@ _LIMIT = " LIMIT (SELECT ${}::bigint)"
 """How many; NULL for all. As the planner cannot know it, it reads by the index, which has the
 order; it would sort a whole log for its end where it takes the log to be short."""
 
+_OF_LOG = "FROM {messages} WHERE session = one.key "
+_MEASURE = (
+    f"SELECT key, message_count, (SELECT seq {_OF_LOG} ORDER BY seq LIMIT 1), "
+    f"(SELECT seq {_OF_LOG} ORDER BY seq DESC LIMIT 1), "
+    # As the index of them says it.
+    f"ARRAY(SELECT seq {_OF_LOG} AND seq > $4 "
+    """AND extra LIKE '%"tool_result"%"tool_result"%' ORDER BY seq) """
+    f"FROM {{sessions}} AS one WHERE {log.OWN}"
+)
+_COUNT = (
+    "SELECT count(*), (SELECT seq FROM {messages} WHERE session = $1 AND seq > $2 "
+    "ORDER BY seq OFFSET $3 LIMIT 1) FROM {messages} WHERE session = $1 AND seq > $2"
+)
+
+_GIVEN = (
+    "unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) "
+    "AS given (session_id, user_id, creation, turn_token)"
+)
+"""Leases, as `_of_leases` gives them."""
+
 _RENEW = (
-    "WITH held AS (SELECT key, turn_token FROM {sessions} "
-    "JOIN unnest($1::text[], $2::text[]) AS given (session_id, turn_token) "
-    "USING (session_id, turn_token)), "
+    f"WITH held AS (SELECT key, turn_token FROM {{sessions}} JOIN {_GIVEN} "
+    "USING (session_id, user_id, turn_token) WHERE key = coalesce(creation, key)), "
     # A session that another transaction is at is renewed the next time: the others must not wait.
     "free AS (SELECT s.key FROM {sessions} AS s JOIN held USING (key, turn_token) "
     "FOR UPDATE OF s SKIP LOCKED), "
     "renewed AS (UPDATE {sessions} AS s SET turn_expires = "
-    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $3 "
+    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $1 "
     "FROM free WHERE s.key = free.key) "
     "SELECT turn_token FROM held"
+)
+_REQUEST_CANCEL = (
+    "UPDATE {sessions} AS s SET turn_owner = CASE WHEN starts_with(s.turn_owner, $1) "
+    f"THEN s.turn_owner ELSE $1 || s.turn_owner END FROM {_GIVEN} "
+    "WHERE s.session_id = given.session_id AND s.user_id = given.user_id "
+    "AND s.turn_token = given.turn_token AND s.key = coalesce(given.creation, s.key) "
+    "RETURNING s.turn_token"
+)
+_CANCEL_REQUESTED = (
+    f"SELECT turn_token FROM {{sessions}} JOIN {_GIVEN} "
+    "USING (session_id, user_id, turn_token) "
+    "WHERE key = coalesce(creation, key) AND starts_with(turn_owner, $1)"
 )
 _HEALTH = (
     "SELECT count(*), coalesce(sum(message_count), 0)::bigint, "
@@ -205,6 +240,12 @@ class PostgresSessionStorage(ISessionStorage):
         where = f"schema={self._tables.schema!r}, table_prefix={self._tables.prefix!r}"
         return f"{type(self).__name__}({self._address!r}, {where})"
 
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        tables = {"schema": self._tables.schema, "table_prefix": self._tables.prefix}
+        return f"{self._address}?{urlencode(tables)}"
+
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
         context = dump_json(dict(session.context))
@@ -215,11 +256,18 @@ class PostgresSessionStorage(ISessionStorage):
         return await self._engine.transact(job)
 
     @names_session
-    async def get_session(self, session_id: str) -> SessionRecord:
+    async def find_session(self, session_id: str, *, user_id: str | None = None) -> SessionRecord:
+        """See `ISessionStorage.find_session`."""
+        return await self._engine.read(
+            lambda connection: log.find(connection, self._tables, session_id, user_id)
+        )
+
+    @names_session
+    async def get_session(self, ref: SessionRef) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
 
         async def job(connection: Connection) -> SessionRecord:
-            return (await log.load(connection, self._tables, session_id, lock=False)).record
+            return (await log.load(connection, self._tables, ref, lock=False)).record
 
         return await self._engine.read(job)
 
@@ -249,22 +297,23 @@ class PostgresSessionStorage(ISessionStorage):
             where.append(f"last_activity < {given(inactive_since)}")
             where.append(f"active_minute <= {given(inactive_since // rules.MINUTE)}")
         if cursor is not None:
-            activity, key = rules.parse_cursor(cursor)
-            where.append(f"(last_activity, key) < ({given(activity)}, {given(key)})")
+            activity, last_id = rules.parse_cursor(cursor)
+            place = f"{given(activity)}, {given(to_text(last_id))}"
+            where.append(f"(last_activity, session_id) < ({place})")
             where.append(f"active_minute <= {given(activity // rules.MINUTE)}")
         query = self._tables.sql(
-            f"SELECT key, {FIELDS} FROM {{sessions}} WHERE {' AND '.join(where)} "
-            f"ORDER BY active_minute DESC, last_activity DESC, key DESC LIMIT {given(limit + 1)}"
+            f"SELECT {FIELDS} FROM {{sessions}} WHERE {' AND '.join(where)} "
+            "ORDER BY active_minute DESC, last_activity DESC, session_id DESC "
+            f"LIMIT {given(limit + 1)}"
         )
         rows = await self._engine.read(lambda connection: connection.fetch(query, *values))
-        records = [to_record(row[1:]) for row in rows[:limit]]
-        if len(rows) <= limit:
-            return SessionPage(records, None)
-        return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][0]}")
+        records = [to_record(row) for row in rows[:limit]]
+        more = bool(records) and len(rows) > limit
+        return SessionPage(records, rules.make_cursor(records[-1]) if more else None)
 
     @names_session
     async def update_session(
-        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.update_session`."""
         state = changes.provider_state
@@ -280,7 +329,7 @@ class PostgresSessionStorage(ISessionStorage):
         dump_json(context)
 
         async def job(connection: Connection) -> SessionRecord:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             rules.check_revision(session.record, expected_revision)
             values = dict(columns)
             if context is not None:
@@ -292,12 +341,12 @@ class PostgresSessionStorage(ISessionStorage):
 
     @names_session
     async def delete_session(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
         """See `ISessionStorage.delete_session`."""
 
         async def job(connection: Connection) -> None:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             rules.check_revision(session.record, expected_revision)
             await session.remove()
 
@@ -306,19 +355,17 @@ class PostgresSessionStorage(ISessionStorage):
     @names_session
     async def append(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         *,
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
-        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
 
         async def job(connection: Connection, unclear: bool) -> Appended:
-            session = await self._load(connection, session_id)
-            rules.check_owner(session.record, user_id)
+            session = await self._load(connection, ref)
             return await log.append(
                 session, messages, token, expected_revision, key, unclear=unclear
             )
@@ -328,7 +375,7 @@ class PostgresSessionStorage(ISessionStorage):
             return await self._engine.transact(lambda connection: job(connection, unclear=False))
         own_key = key if token is None else None
         write = Write(
-            session_id,
+            ref,
             batch,
             job,
             token=token,
@@ -336,7 +383,6 @@ class PostgresSessionStorage(ISessionStorage):
             revision=expected_revision,
             status=None if own_key is None else TurnStatus.COMPLETE.value,
             key=own_key,
-            user_id=user_id,
         )
         done = await self._engine.write(write)
         if isinstance(done, Appended):
@@ -347,34 +393,31 @@ class PostgresSessionStorage(ISessionStorage):
     @names_session
     async def begin_turn(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         lease: Lease,
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
-        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
-        rules.check_begins(session_id, messages)
+        rules.check_begins(ref.session_id, messages)
 
         async def job(connection: Connection, unclear: bool) -> TurnStart:
-            session = await self._load(connection, session_id)
-            rules.check_owner(session.record, user_id)
+            session = await self._load(connection, ref)
             return await log.begin_turn(
                 session, messages, lease, key, expected_revision, unclear=unclear
             )
 
         batch = Batch(messages)
         write = Write(
-            session_id,
+            ref,
             batch,
             job,
             lease=lease,
             revision=expected_revision,
             status=None if key is None else TurnStatus.OPEN.value,
             key=key,
-            user_id=user_id,
         )
         done = await self._engine.write(write)
         if isinstance(done, TurnStart):
@@ -383,18 +426,18 @@ class PostgresSessionStorage(ISessionStorage):
 
     @names_session
     async def end_turn(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         """See `ISessionStorage.end_turn`."""
         state = None if end.provider_state is None else dump_json(dict(end.provider_state))
 
         async def job(connection: Connection, unclear: bool) -> Appended:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             return await log.end_turn(session, end, messages, state, unclear=unclear)
 
         batch = Batch(messages)
         write = Write(
-            session_id,
+            ref,
             batch,
             job,
             token=end.token,
@@ -408,20 +451,41 @@ class PostgresSessionStorage(ISessionStorage):
             return done
         return Appended(done, batch.placed(done.last_seq, done.turn_id), len(messages))
 
-    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
+        return await self._of_leases(_RENEW, tokens, int(seconds * 1_000_000))
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        return await self._of_leases(_REQUEST_CANCEL, tokens, rules.CANCEL_MARK)
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        return await self._of_leases(_CANCEL_REQUESTED, tokens, rules.CANCEL_MARK)
+
+    async def _of_leases(
+        self, query: str, tokens: Mapping[str, SessionRef], value: object
+    ) -> set[str]:
+        """Run a query about leases; return the tokens that it returns.
+
+        Args:
+            query: It takes the value, and of each lease the session's id, owner and creation, and
+                the token.
+            tokens: Sessions by lease token.
+            value: What else the query takes.
+        """
         held = {to_text(token): token for token in tokens}
-        sessions = [to_text(session_id) for session_id in tokens.values()]
-        values = (sessions, list(held), int(seconds * 1_000_000))
+        sessions = zip(*map(log.own, tokens.values()), strict=True) if tokens else ((), (), ())
+        values = (value, *map(list, sessions), list(held))
         rows = await self._engine.read(
-            lambda connection: connection.fetch(self._tables.sql(_RENEW), *values), is_urgent=True
+            lambda connection: connection.fetch(self._tables.sql(query), *values), is_urgent=True
         )
         return {held[row[0]] for row in rows}
 
     @names_session
     async def get_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         limit: int | None = None,
         before: int | None = None,
@@ -431,7 +495,7 @@ class PostgresSessionStorage(ISessionStorage):
     ) -> list[SessionMessage]:
         """See `ISessionStorage.get_messages`."""
         query = _MESSAGES + (_ANSWERED if answered_only else "")
-        values: list[Any] = [to_text(session_id)]
+        values: list[Any] = [*log.own(ref)]
         if system_only:
             query += f"AND role = {SYSTEM} "
         if before is not None:
@@ -450,7 +514,7 @@ class PostgresSessionStorage(ISessionStorage):
         async def job(connection: Connection) -> list[Any]:
             rows = await fetch(connection, query, *values)
             if not rows:
-                await log.load(connection, self._tables, session_id, lock=False)
+                await log.load(connection, self._tables, ref, lock=False)
             return rows
 
         rows = await self._engine.read(job)
@@ -462,23 +526,44 @@ class PostgresSessionStorage(ISessionStorage):
         return await in_thread(decode_long, rows)
 
     @names_session
-    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+
+        async def job(connection: Connection) -> LogMeasure:
+            query = self._tables.sql(_MEASURE)
+            rows = await connection.fetch(query, *log.own(ref), after)
+            if not rows:
+                raise rules.not_found(ref.session_id)
+            place, total, first, last, several = rows[0]
+            span = measure_span(first, last, total, after, skip)
+            if span is None:
+                query = self._tables.sql(_COUNT)
+                [span] = await connection.fetch(query, place, after, skip or 0)
+            count, at = span
+            return LogMeasure(count, None if skip is None else at, several)
+
+        return await self._engine.read(job)
+
+    @names_session
+    async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
 
         async def job(connection: Connection) -> list[Turn]:
-            session = await log.load(connection, self._tables, session_id, lock=False)
+            session = await log.load(connection, self._tables, ref, lock=False)
             return await session.select_turns(limit)
 
         return await self._engine.transact(job, "REPEATABLE READ")
 
     @names_session
     async def clear_messages(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.clear_messages`."""
 
         async def job(connection: Connection) -> SessionRecord:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             await session.make_free(expected_revision)
             await session.clear()
             session.change(message_count=0)
@@ -489,7 +574,7 @@ class PostgresSessionStorage(ISessionStorage):
     @names_session
     async def edit_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         expected_revision: int,
         remove: Sequence[int] = (),
@@ -501,20 +586,20 @@ class PostgresSessionStorage(ISessionStorage):
         Batch(change)
 
         async def job(connection: Connection) -> Appended:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             return await log.edit(session, expected_revision, remove, change, batch)
 
         return await self._engine.transact(job)
 
     @names_session
     async def fork_session(
-        self, session_id: str, session: NewSession, *, at: int | None = None
+        self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.fork_session`."""
         context = dump_json(dict(session.context))
 
         async def job(connection: Connection) -> SessionRecord:
-            source = await log.load(connection, self._tables, session_id, lock=False)
+            source = await log.load(connection, self._tables, ref, lock=False)
             target = await log.create(connection, self._tables, session, context)
             await source.copy_to(target, at)
             return await target.save()
@@ -524,14 +609,14 @@ class PostgresSessionStorage(ISessionStorage):
 
     @names_session
     async def get_turn_notes(
-        self, session_id: str, *, after: int = 0, limit: int = 500
+        self, ref: SessionRef, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
         # What a first turn does not need is loaded when it is used, here and below.
         from langswarm_session.storage.postgres_restore import turn_notes
 
         return await self._engine.read(
-            lambda connection: turn_notes(connection, self._tables, session_id, after, limit)
+            lambda connection: turn_notes(connection, self._tables, ref, after, limit)
         )
 
     async def restore_session(self, archive: SessionArchive) -> SessionRecord:
@@ -607,8 +692,8 @@ class PostgresSessionStorage(ISessionStorage):
         """See `ISessionStorage.close`."""
         await in_thread(self._engine.close)
 
-    async def _load(self, connection: Connection, session_id: str) -> log.Log:
-        return await log.load(connection, self._tables, session_id)
+    async def _load(self, connection: Connection, ref: SessionRef) -> log.Log:
+        return await log.load(connection, self._tables, ref)
 
 
 async def _fetch_many(connection: Connection, query: str, *values: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from langswarm_session.records import (
     Lease,
     NewSession,
     SessionRecord,
+    SessionRef,
     TurnEnd,
     TurnStart,
 )
@@ -38,14 +39,21 @@ from langswarm_session.storage.postgres_shapes import FIELDS
 from langswarm_session.storage.rows import ASSISTANT, MESSAGE_COLUMNS, ROLES, decode_messages
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-_LOAD = f"SELECT {_NOW}, key, {FIELDS} FROM {{sessions}} WHERE session_id = $1"
+OWN = "session_id = $1 AND user_id = $2 AND key = coalesce($3::bigint, key)"
+"""Finds the row of a `SessionRef`, whose values come in this order; see `own`."""
+
+_LOAD = f"SELECT {_NOW}, {FIELDS} FROM {{sessions}} WHERE {OWN}"
+_FIND = (
+    f"SELECT {FIELDS} FROM {{sessions}} "
+    "WHERE session_id = $1 AND user_id = coalesce($2::text, user_id)"
+)
 _CREATE = (
     "INSERT INTO {sessions} (session_id, user_id, provider, model, backend, status, context, "
     f"created_at, last_activity) SELECT $1, $2, $3, $4, $5, 'active', $6, now, now "
     f"FROM (SELECT {_NOW} AS now) AS clock "
-    f"ON CONFLICT (session_id) DO NOTHING RETURNING created_at, key, {FIELDS}"
+    f"ON CONFLICT (session_id) DO NOTHING RETURNING created_at, {FIELDS}"
 )
-_SAVED = SessionRecord._fields[1:]
+_SAVED = SessionRecord._fields[1:-1]
 _SAVE = (
     f"UPDATE {{sessions}} SET {', '.join(f'{name} = ${n}' for n, name in enumerate(_SAVED, 2))} "
     "WHERE key = $1"
@@ -89,7 +97,7 @@ class Log:
     Args:
         connection: The transaction's.
         tables: Where the tables are.
-        row: The server's time, the session's key and its fields.
+        row: The server's time and the session's fields.
 
     Attributes:
         record: The session, with the changes that `save` will write.
@@ -100,13 +108,13 @@ class Log:
         self._connection = connection
         self._tables = tables
         self.now: int = row[0]
-        self._place: int = row[1]
-        self.record = to_record(row[2:])
+        self.record = to_record(row[1:])
+        self._place = self.record.creation
 
     async def save(self) -> SessionRecord:
         """Write the session's row."""
         row = to_row(self.record)
-        await self._run(_SAVE, *row[1:])
+        await self._run(_SAVE, *row[1:-1])
         return self.record
 
     def change(self, **fields: Any) -> None:
@@ -177,7 +185,7 @@ class Log:
                 "SELECT turn FROM {turns} WHERE session = $1 AND key = $2", to_text(key.key)
             )
             turn = rows[0][0] if rows else None
-        if turn is None and batch.stored and not batch.messages:
+        if turn is None and batch.stored and not batch.messages and rules.leads_to_turn(key):
             turn = batch.stored[batch.order[-1]].turn_id
         if turn is None:
             return None
@@ -296,10 +304,9 @@ class Log:
         )
         await self._run(
             "INSERT INTO {turns} (session, turn, status, answered, error, finished_at) SELECT $2, "
-            "turn, status, answered, error, finished_at FROM {turns} "
-            "WHERE session = $1 AND turn <= $3",
+            "turn, status, answered, error, finished_at FROM {turns} WHERE session = $1 "
+            "AND turn <= (SELECT max(seq) FROM {messages} WHERE session = $2)",
             target._place,
-            last,
         )
         rows = await target._run(
             "SELECT coalesce(max(seq), 0), count(*), count(DISTINCT turn) FROM {messages} "
@@ -360,8 +367,30 @@ class Log:
         return await self._connection.fetch(self._tables.sql(template), self._place, *values)
 
 
+def own(ref: SessionRef) -> tuple[str, str, int | None]:
+    """Return the values of `OWN`."""
+    return to_text(ref.session_id), to_text(ref.user_id), ref.creation
+
+
+async def find(
+    connection: Connection, tables: Tables, session_id: str, user_id: str | None
+) -> SessionRecord:
+    """Return the session of that name.
+
+    Args:
+        user_id: Whose session it must be; None for any user's.
+
+    Raises:
+        SessionNotFoundError: If there is none.
+    """
+    rows = await connection.fetch(tables.sql(_FIND), to_text(session_id), maybe_text(user_id))
+    if not rows:
+        raise rules.not_found(session_id)
+    return to_record(rows[0])
+
+
 async def load(
-    connection: Connection, tables: Tables, session_id: str, *, lock: bool = True
+    connection: Connection, tables: Tables, ref: SessionRef, *, lock: bool = True
 ) -> Log:
     """The session, which nobody else can write to for the rest of the transaction.
 
@@ -372,9 +401,9 @@ async def load(
         SessionNotFoundError: If there is none.
     """
     query = tables.sql(_LOAD + " FOR UPDATE" if lock else _LOAD)
-    rows = await connection.fetch(query, to_text(session_id))
+    rows = await connection.fetch(query, *own(ref))
     if not rows:
-        raise rules.not_found(session_id)
+        raise rules.not_found(ref.session_id)
     return Log(connection, tables, rows[0])
 
 
@@ -472,7 +501,9 @@ async def begin_turn(
     """
     batch = await _sorted_out(log, messages)
     if _was_made(batch, unclear) and log.record.turn_token == lease.token:
-        return TurnStart(log.record, batch.placed(0, 0), added=len(batch.stored))
+        begun = batch.placed(0, 0)
+        own = [message for message in begun if message.turn_id == log.record.turn_id]
+        return TurnStart(log.record, begun, added=len(own))
     held = {
         "turn_token": lease.token,
         "turn_owner": lease.owner,
@@ -488,22 +519,32 @@ async def begin_turn(
             return TurnStart(log.record, begun, replayed=True)
     await log.make_free(expected_revision)
     if known is not None and outcome == "resume":
-        return await _resume(log, known.turn, asked, held)
+        return await _resume(log, known.turn, asked, held, key, batch.placed(0, 0))
     turn = log.record.last_seq + 1
     turns = log.record.turn_count + 1
     log.add(len(batch.messages), batch.sums, turn_id=turn, turn_count=turns, **held)
+    if not batch.messages:  # no other turn may have its number
+        log.record = log.record._replace(last_seq=turn)
     if key is not None:
         await log.save_key(turn, TurnStatus.OPEN, key)
     stored = await log.insert(batch, turn)
     return TurnStart(await log.save(), stored, added=len(batch.messages))
 
 
-async def _resume(log: Log, turn: int, asked: int, held: dict[str, Any]) -> TurnStart:
+async def _resume(
+    log: Log,
+    turn: int,
+    asked: int,
+    held: dict[str, Any],
+    key: IdempotencyKey | None,
+    begun: Sequence[SessionMessage],
+) -> TurnStart:
     """Open again a turn that has no whole reply, with what it began with."""
     await log.drop_reply(turn, asked)
     log.add(0, turn_id=turn, **held)
     await log.save_status(turn, TurnStatus.OPEN)
-    return TurnStart(await log.save(), await log.select_turn(turn))
+    left = await log.select_turn(turn)
+    return TurnStart(await log.save(), rules.begun_with(key, begun, left))
 
 
 async def end_turn(

@@ -6,6 +6,7 @@ are missing in between; the session's own times and figures begin anew.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,12 @@ from langswarm_session.records import (
     NewSession,
     SessionChanges,
     SessionRecord,
+    SessionRef,
     TurnEnd,
 )
+from langswarm_session.replaced import renumbered
 from langswarm_session.storage import rules
+from langswarm_session.storage.calls import uninterrupted
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
@@ -42,22 +46,20 @@ _UNKNOWN = "unknown"
 
 
 async def turn_notes(
-    storage: ISessionStorage, session_id: str, *, after: int, limit: int
+    storage: ISessionStorage, ref: SessionRef, *, after: int, limit: int
 ) -> list[TurnNote]:
     """What a storage's turns say beyond that they are complete."""
-    turns = await storage.get_turns(session_id, limit=MAX_LIMIT)
+    turns = await storage.get_turns(ref, limit=MAX_LIMIT)
     wanted = [turn for turn in turns if turn.id > after and _says_more(turn)]
-    return [await _note_of(storage, turn) for turn in wanted[:limit]]
+    return [await _note_of(storage, ref, turn) for turn in wanted[:limit]]
 
 
 def _says_more(turn: Turn) -> bool:
     return turn.status is not TurnStatus.COMPLETE or turn.idempotency_key is not None
 
 
-async def _note_of(storage: ISessionStorage, turn: Turn) -> TurnNote:
-    messages = await storage.get_messages(
-        turn.session_id, after=turn.first_seq - 1, before=turn.last_seq + 1
-    )
+async def _note_of(storage: ISessionStorage, ref: SessionRef, turn: Turn) -> TurnNote:
+    messages = await storage.get_messages(ref, after=turn.first_seq - 1, before=turn.last_seq + 1)
     ended = None if turn.finished_at is None else to_micros(turn.finished_at)
     return TurnNote(
         turn=turn.id,
@@ -72,17 +74,27 @@ async def _note_of(storage: ISessionStorage, turn: Turn) -> TurnNote:
 async def replay(storage: ISessionStorage, archive: SessionArchive) -> SessionRecord:
     """Write a session once more; what is there of it is removed again if that fails.
 
+    A caller that is cancelled waits for the step under way, and for the removal.
+
     Raises:
         SessionExistsError: If the id is taken.
     """
-    record = archive.record
-    await storage.create_session(_new(archive))
+    is_cancelled = asyncio.Event()
+    return await uninterrupted(_replay(storage, archive, is_cancelled), is_cancelled.set)
+
+
+async def _replay(
+    storage: ISessionStorage, archive: SessionArchive, is_cancelled: asyncio.Event
+) -> SessionRecord:
+    ref = (await storage.create_session(_new(archive))).ref
     try:
         for turn, messages in _turns(archive):
-            await _write(storage, record.session_id, turn, messages)
-        return await storage.update_session(record.session_id, _changes(archive))
+            if is_cancelled.is_set():
+                raise asyncio.CancelledError
+            await _write(storage, ref, turn, messages)
+        return await storage.update_session(ref, _changes(archive))
     except BaseException:
-        await storage.delete_session(record.session_id)
+        await storage.delete_session(ref)
         raise
 
 
@@ -116,23 +128,25 @@ def _turns(archive: SessionArchive) -> Iterator[tuple[TurnNote | None, list[Sess
     """Each turn's messages, with the note on it."""
     notes = archive.notes()
     note = next(notes, None)
+    numbers = [message.seq or 0 for message in archive.messages()]
     for turn, messages in groupby(archive.messages(), lambda message: message.turn_id or 0):
         while note is not None and note.turn < turn:
             note = next(notes, None)
-        yield (note if note is not None and note.turn == turn else None), list(messages)
+        written = [renumbered(message, numbers) for message in messages]
+        yield (note if note is not None and note.turn == turn else None), written
 
 
 async def _write(
     storage: ISessionStorage,
-    session_id: str,
+    ref: SessionRef,
     note: TurnNote | None,
     messages: list[SessionMessage],
 ) -> None:
     if note is None:
-        await storage.append(session_id, messages)
+        await storage.append(ref, messages)
         return
     key = None if note.key is None else IdempotencyKey(note.key, note.digest or _UNKNOWN)
     lease = Lease(new_id(), "", _LEASE_SECONDS)
-    await storage.begin_turn(session_id, messages[:1], lease, key=key)
+    await storage.begin_turn(ref, messages[:1], lease, key=key)
     end = TurnEnd(lease.token, note.status, note.error)
-    await storage.end_turn(session_id, end, messages[1:])
+    await storage.end_turn(ref, end, messages[1:])

@@ -19,13 +19,16 @@ from langswarm_session.errors import (
     TurnLostError,
 )
 from langswarm_session.models import MessageRole, SessionMessage, SessionStatus, TurnStatus
-from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord
+from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord, SessionRef
 
 WRITABLE = (SessionStatus.ACTIVE.value, SessionStatus.ERROR.value)
 """The statuses in which a session takes new turns."""
 
 MINUTE = 60_000_000
 """Microseconds. Indexes hold the minute of a session's activity, so that most writes move none."""
+
+CANCEL_MARK = "cancel!"
+"""What stands before a lease's owner once the turn is to be ended (`request_cancel`)."""
 
 LOST_OWNER = "the process that ran the turn ended before the turn did"
 """The error of a turn that was taken over."""
@@ -81,10 +84,10 @@ def not_found(session_id: str) -> SessionNotFoundError:
     )
 
 
-def check_owner(record: SessionRecord, user_id: str | None) -> None:
-    """Raises SessionNotFoundError unless the session is the user's, if one is named."""
-    if user_id is not None and record.user_id != user_id:
-        raise not_found(record.session_id)
+def check_ref(record: SessionRecord, ref: SessionRef) -> None:
+    """Raise SessionNotFoundError unless the session is the one that the reference is to."""
+    if record.user_id != ref.user_id or ref.creation not in (None, record.creation):
+        raise not_found(ref.session_id)
 
 
 def exists(session_id: str) -> SessionExistsError:
@@ -102,6 +105,15 @@ def lost(session_id: str) -> TurnLostError:
         "read the session again",
         session_id=session_id,
     )
+
+
+def is_cancel_requested(owner: str | None) -> bool:
+    """Whether the process that holds a lease was asked to end its turn.
+
+    Args:
+        owner: The lease's owner, as it is stored.
+    """
+    return owner is not None and owner.startswith(CANCEL_MARK)
 
 
 def check_revision(record: SessionRecord, expected: int | None) -> None:
@@ -263,6 +275,27 @@ def last_begun(given: int, stored: Collection[SessionMessage], turn: int) -> int
     return max([turn + given - elsewhere - 1, *ours])
 
 
+def leads_to_turn(key: IdempotencyKey | None) -> bool:
+    """Return whether messages that are stored lead to the turn that they are in."""
+    return key is None or not key.only
+
+
+def begun_with(
+    key: IdempotencyKey | None, asked: Iterable[SessionMessage], turn: Sequence[SessionMessage]
+) -> list[SessionMessage]:
+    """Return the messages of a turn that is open again.
+
+    Args:
+        key: The turn's key.
+        asked: What it begins with, as stored.
+        turn: The turn's own messages.
+    """
+    if leads_to_turn(key):
+        return list(turn)
+    own = {message.id for message in turn}
+    return [*(message for message in asked if message.id not in own), *turn]
+
+
 def new_messages(
     session_id: str,
     messages: Sequence[SessionMessage],
@@ -338,16 +371,30 @@ def usage_sums(messages: Iterable[SessionMessage]) -> tuple[int, int, int, int]:
     return (sums[0], sums[1], sums[2], sums[3])
 
 
-def parse_cursor(cursor: str) -> tuple[int, int]:
-    """The two numbers of a listing's cursor.
+def make_cursor(last: SessionRecord) -> str:
+    """Make the cursor of a listing's page, of nothing but what the page showed.
+
+    Args:
+        last: The last session on the page.
+    """
+    return f"{last.last_activity}:{last.session_id}"
+
+
+def parse_cursor(cursor: str) -> tuple[int, str]:
+    """Return the last activity and the session id that a listing's cursor holds.
 
     Raises:
         InvalidInputError: If it is not a cursor.
     """
-    # Two whole numbers of at most 64 bits.
-    match = re.fullmatch(r"(-?\d{1,18})\.(\d{1,18})", cursor) if isinstance(cursor, str) else None
+    # The time is a whole number of at most 64 bits.
+    match = re.fullmatch(r"(-?[0-9]{1,18}):(.+)", cursor, re.DOTALL) if _is_text(cursor) else None
     if match is None:
         raise InvalidInputError(
             f"{cursor!r} is not a cursor; pass the next_cursor of the page before"
         )
-    return int(match[1]), int(match[2])
+    return int(match[1]), match[2]
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a string that a database can hold."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

@@ -54,7 +54,7 @@ def test_what_is_left_is_told(cli, fill):
         session = await manager.get_session("s0")
         await session.update_context(provider_session_id="conv_1")
         changes = SessionChanges(provider="nobody", status=SessionStatus.ARCHIVED)
-        await manager.storage.update_session("s0", changes)
+        await manager.storage.update_session(session.ref, changes)
 
     fill(write)
     result = cli("erase", "--user", "PERSON", "--yes", "--json")

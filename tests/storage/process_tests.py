@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,19 +14,19 @@ from typing import ClassVar
 
 import pytest
 
-from langswarm_session import ISessionStorage, SessionMessage
-from langswarm_session.testing.making import texts
+from langswarm_session import ISessionStorage, SessionManager, SessionMessage
+from langswarm_session.testing.making import ref, texts
 
 HEADER = """
 import asyncio, os, sys, threading, warnings
 warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # of fork() beside threads
 from langswarm_session import blocking
-from langswarm_session.testing.making import new_session, texts, user
+from langswarm_session.testing.making import new_session, ref, texts, user
 {making}
 def append(text):
-    asyncio.run(storage.append("s", [user(text)]))
+    asyncio.run(storage.append(ref("s"), [user(text)]))
 def read():
-    return texts(asyncio.run(storage.get_messages("s")))
+    return texts(asyncio.run(storage.get_messages(ref("s"))))
 asyncio.run(storage.create_session(new_session("s")))
 """
 
@@ -99,7 +100,7 @@ class ProcessTests:
     async def stored(self) -> list[SessionMessage]:
         storage = self.make_storage()
         try:
-            return await storage.get_messages("s")
+            return await storage.get_messages(ref("s"))
         finally:
             await storage.close()
 
@@ -108,8 +109,8 @@ class ProcessTests:
             """
             async def main():
                 for n in range(30):
-                    await storage.append("s", [user(str(n))])
-                print(len(await storage.get_messages("s")))
+                    await storage.append(ref("s"), [user(str(n))])
+                print(len(await storage.get_messages(ref("s"))))
             asyncio.run(main())
             """
         )
@@ -122,13 +123,13 @@ class ProcessTests:
             """
             import atexit
             async def end():
-                await storage.append("s", [user("at the end")])
-                print(len(await storage.get_messages("s")))
+                await storage.append(ref("s"), [user("at the end")])
+                print(len(await storage.get_messages(ref("s"))))
                 await storage.close()
                 print("closed")
             async def main():
                 for n in range(600):  # as many as are decoded on another thread
-                    await storage.append("s", [user(str(n))])
+                    await storage.append(ref("s"), [user(str(n))])
             asyncio.run(main())
             atexit.register(lambda: asyncio.run(end()))
             """
@@ -141,7 +142,7 @@ class ProcessTests:
         out = self.run(
             f"""
             async def main():
-                calls = [asyncio.ensure_future(storage.append("s", [user(str(n))]))
+                calls = [asyncio.ensure_future(storage.append(ref("s"), [user(str(n))]))
                          for n in range(50)]
                 for n, call in enumerate(calls[:25]):
                     await call
@@ -198,7 +199,7 @@ class ProcessTests:
                 child = os.fork()
                 if child == 0:
                     for m in range(20):
-                        blocking.run(storage.append("s", [user(f"child {n} {m}")]))
+                        blocking.run(storage.append(ref("s"), [user(f"child {n} {m}")]))
                     os._exit(0)
                 children.append(child)
             for m in range(20):
@@ -214,3 +215,39 @@ class ProcessTests:
         for name in ("child 0", "child 1", "child 2", "parent"):
             mine = [text for text in texts(log) if text.startswith(name)]
             assert mine == [f"{name} {m}" for m in range(20)]
+
+    async def test_a_turn_is_cancelled_by_another_process(self) -> None:
+        """The one that runs it sees the request, keeps what was shown, and tells its reader."""
+        program = """
+            from langswarm_session import SessionManager, TurnCancelledError
+            async def main():
+                manager = SessionManager(storage, {"mock": {"piece_delay": 0.01}})
+                session = await manager.create_session("ann", "mock", "echo", session_id="talk")
+                try:
+                    async for event in session.stream_message("word " * 100_000):
+                        print(event.text, flush=True)
+                except TurnCancelledError:
+                    print("cancelled")
+                await manager.close()
+                await storage.close()
+            asyncio.run(main())
+        """
+        script = HEADER.format(making=self.making) + textwrap.dedent(program)
+        storage = self.make_storage()
+        with spawn("-c", script, *self.arguments()) as process:
+            assert process.stdout
+            shown = await asyncio.to_thread(process.stdout.readline)
+            try:
+                session = await SessionManager(storage).get_session("talk")
+                assert await session.cancel() is True
+                (turn,) = await session.get_turns()
+                kept = [message.text for message in await session.get_messages()][1:]
+                assert (await session.send_message("next", wait=0)).text == "You said: next"
+            finally:
+                code, out, err = await asyncio.to_thread(outcome, process)
+                await storage.close()
+        assert (code, err) == (0, "")
+        *pieces, last = (shown + out).splitlines()
+        assert last == "cancelled"
+        assert turn.status == "cancelled"
+        assert kept == ["".join(pieces)]

@@ -12,10 +12,10 @@ from langswarm_session import (
     StorageClosedError,
     StorageUnavailableError,
 )
-from langswarm_session.records import SessionChanges
+from langswarm_session.records import SessionChanges, SessionRef
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.sqlite import SQLiteSessionStorage
-from langswarm_session.testing.making import completed, lease, new_session, user
+from langswarm_session.testing.making import completed, lease, new_session, ref, user
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -34,20 +34,20 @@ async def errors_of(storage: ISessionStorage, name: str) -> list[SessionError]:
     """What the methods that are about one session raise."""
     held = lease()
     calls = [
-        storage.get_session(name),
-        storage.update_session(name, SessionChanges()),
-        storage.delete_session(name),
-        storage.append(name, [user()]),
-        storage.append(name, [user()], token="t"),
-        storage.begin_turn(name, [user()], held),
-        storage.end_turn(name, completed(held), []),
-        storage.get_messages(name),
-        storage.get_messages(name, limit=1),
-        storage.get_turns(name),
-        storage.get_turn_notes(name),
-        storage.clear_messages(name),
-        storage.edit_messages(name, expected_revision=0),
-        storage.fork_session(name, new_session("fork")),
+        storage.find_session(name),
+        storage.update_session(ref(name), SessionChanges()),
+        storage.delete_session(ref(name)),
+        storage.append(ref(name), [user()]),
+        storage.append(ref(name), [user()], token="t"),
+        storage.begin_turn(ref(name), [user()], held),
+        storage.end_turn(ref(name), completed(held), []),
+        storage.get_messages(ref(name)),
+        storage.get_messages(ref(name), limit=1),
+        storage.get_turns(ref(name)),
+        storage.get_turn_notes(ref(name)),
+        storage.clear_messages(ref(name)),
+        storage.edit_messages(ref(name), expected_revision=0),
+        storage.fork_session(ref(name), new_session("fork")),
     ]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     errors = [each for each in outcomes if isinstance(each, SessionError)]
@@ -77,6 +77,10 @@ async def test_what_was_raised_stays_as_it_was() -> None:
         async def fail(self, session_id: str, error: SessionError) -> None:
             raise error
 
+        @names_session
+        async def fail_of(self, ref: SessionRef, error: SessionError) -> None:
+            raise error
+
     with pytest.raises(StorageBusyError, match="^session 's': busy$") as caught:
         await Storage().fail("s", error=shared)
     assert (caught.value.session_id, caught.value.__cause__) == ("s", cause)
@@ -84,3 +88,9 @@ async def test_what_was_raised_stays_as_it_was() -> None:
     with pytest.raises(StorageBusyError) as caught:
         await Storage().fail(session_id="s", error=own)
     assert caught.value is own
+    for call in (
+        Storage().fail_of(ref("s"), shared),
+        Storage().fail_of(ref=ref("s"), error=shared),
+    ):
+        with pytest.raises(StorageBusyError, match="^session 's': busy$"):
+            await call

@@ -14,7 +14,7 @@ from langswarm_session import StorageBusyError
 from langswarm_session.storage import postgres_pool
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.storage.postgres_pool import Connection, Pool, PoolSettings
-from langswarm_session.testing.making import new_session, texts, user
+from langswarm_session.testing.making import new_session, ref, texts, user
 
 
 def settings(**changes: Any) -> PoolSettings:
@@ -162,7 +162,7 @@ async def test_a_connection_that_broke_is_made_anew_by_whoever_waits(
     await pool.close()
 
 
-async def test_a_crowd_gets_by_with_two_connections(
+async def test_a_contention_gets_by_with_two_connections(
     postgres_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect, taken = postgres_pool.asyncpg.connect, 0
@@ -180,10 +180,10 @@ async def test_a_crowd_gets_by_with_two_connections(
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
     for _ in range(3):
         await asyncio.gather(
-            *(storage.append(name, [user(name)]) for name in names),
-            *(storage.get_turns(name) for name in names),
+            *(storage.append(ref(name), [user(name)]) for name in names),
+            *(storage.get_turns(ref(name)) for name in names),
         )
-    assert texts(await storage.get_messages("s7")) == ["s7"] * 3
+    assert texts(await storage.get_messages(ref("s7"))) == ["s7"] * 3
     await storage.close()
 
 

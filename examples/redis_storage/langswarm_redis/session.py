@@ -28,6 +28,7 @@ from langswarm_redis.rows import (
     decode_all,
     encode,
     id_field,
+    own_fields,
     to_bytes,
     to_fields,
     to_record,
@@ -37,6 +38,7 @@ from langswarm_redis.scripts import FIELDS, NONCE
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.storage import rules
+from langswarm_session.storage.measuring import has_several_results
 
 
 class Session:
@@ -49,7 +51,8 @@ class Session:
 
     def __init__(self, place: Place, reply: list[Any]) -> None:
         seconds, micros = reply[0]
-        *fields, self.number, version, recent, edits = reply[1]
+        *fields, version, recent, edits = reply[1]
+        self.number = fields[-1]
         self.now = int(seconds) * 1_000_000 + int(micros)
         self.record = self._loaded = to_record(fields)
         self._place = place
@@ -218,10 +221,12 @@ class Session:
         """
         commands = Commands()
         self._add_fields(commands)
-        messages, ids, system = self._place.key("m"), list[Word](), list[Word]()
+        messages, ids = self._place.key("m"), list[Word]()
+        system, several = list[Word](), list[Word]()
         for seq in self._dropped | self._replaced:
             commands.add("ZREMRANGEBYSCORE", messages, seq, seq)
             commands.add("ZREM", self._place.key("y"), seq)
+            commands.add("ZREM", self._place.key("w"), seq)
         commands.words += self._commands.words
         for seq, message in self._put.items():
             field, row = encode(message)
@@ -229,8 +234,11 @@ class Session:
             ids += [field, seq]
             if message.role is MessageRole.SYSTEM:
                 system += [seq, seq]
+            if has_several_results(message):
+                several += [seq, seq]
         commands.add_many("HSET", self._place.key("i"), ids)
         commands.add_many("ZADD", self._place.key("y"), system)
+        commands.add_many("ZADD", self._place.key("w"), several)
         await run(self._place, commands, self._at)
         return self.record
 
@@ -240,12 +248,12 @@ class Session:
         Raises:
             MovedError: If somebody else has written meanwhile; nothing was changed.
         """
-        place, member = self._place, self.number + self._place.session_id
+        place = self._place
         user = place.prefix + b"user:" + to_bytes(self.record.user_id)
         commands = Commands()
         commands.add("UNLINK", *(place.key(kind) for kind in KINDS))
-        commands.add("ZREM", place.prefix + b"index", member)
-        commands.add("ZREM", user, member)
+        commands.add("ZREM", place.prefix + b"index", place.session_id)
+        commands.add("ZREM", user, place.session_id)
         commands.add("DECRBY", place.prefix + b"messages", self.record.message_count)
         await run(place, commands, self._at)
 
@@ -269,9 +277,9 @@ class Session:
 
     def _add_fields(self, commands: Commands) -> None:
         """The session's own fields: first, being what a server without memory refuses."""
-        place, old = self._place, self._loaded._asdict()
+        place, old = self._place, own_fields(self._loaded)
         changed = {
-            name: value for name, value in self.record._asdict().items() if value != old[name]
+            name: value for name, value in own_fields(self.record).items() if value != old[name]
         }
         edits = self._edits + bool(self._dropped or self._replaced)
         recent = (self._recent + place.nonce.encode())[-16 * NONCE :]
@@ -282,8 +290,7 @@ class Session:
             commands.add("HDEL", place.key("s"), *gone)
         user = place.prefix + b"user:" + to_bytes(self.record.user_id)
         for index in (place.prefix + b"index", user):
-            member = self.number + place.session_id
-            commands.add("ZADD", index, self.record.last_activity, member)
+            commands.add("ZADD", index, self.record.last_activity, place.session_id)
         more = self.record.message_count - self._loaded.message_count
         commands.add("INCRBY", place.prefix + b"messages", more)
 
@@ -296,7 +303,7 @@ async def load(place: Place) -> Session:
     """
     commands = Commands()
     commands.words += [1, "TIME"]
-    commands.add("HMGET", place.key("s"), *FIELDS, "number", "version", "recent", "edits")
+    commands.add("HMGET", place.key("s"), *FIELDS, "version", "recent", "edits")
     reply = await ask(place, commands, b"*")
     if reply[1][0] is None:
         raise rules.not_found(place.session_id.decode())
@@ -310,12 +317,12 @@ async def create(place: Place, record: SessionRecord) -> SessionRecord:
         SessionExistsError: If the id is taken.
     """
     number, now = await new_number(place)
-    record = record._replace(created_at=now, last_activity=now)
+    record = record._replace(created_at=now, last_activity=now, creation=int(number))
     commands = Commands()
-    own = to_fields(first_fields(place, number) | record._asdict())
+    own = to_fields(first_fields(place, number) | own_fields(record))
     commands.add("HSET", place.key("s"), *own)
     for index in (b"index", b"user:" + to_bytes(record.user_id)):
-        commands.add("ZADD", place.prefix + index, now, number + place.session_id)
+        commands.add("ZADD", place.prefix + index, now, place.session_id)
     try:
         await run(place, commands, b"-")
     except MovedError:
