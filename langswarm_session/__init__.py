@@ -142,6 +142,9 @@ if TYPE_CHECKING:
         StorageVersionError as StorageVersionError,
     )
     from langswarm_session.errors import (
+        TurnCancelledError as TurnCancelledError,
+    )
+    from langswarm_session.errors import (
         TurnLostError as TurnLostError,
     )
     from langswarm_session.errors import (
@@ -415,6 +418,7 @@ _HOMES = {
         "StorageFullError",
         "StorageUnavailableError",
         "StorageVersionError",
+        "TurnCancelledError",
         "TurnLostError",
         "UnknownModelError",
         "UnknownProviderError",

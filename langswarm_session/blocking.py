@@ -20,10 +20,12 @@ import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from langswarm_session.errors import BackgroundLoopError, ManagerClosedError
 from langswarm_session.shared_loop import SharedLoop, wind_up
+from langswarm_session.threads import others_go_on, start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +60,17 @@ class _Background:
         visited = self._loop is not None and self._loop.is_visited
         return visited or threading.current_thread() is self.thread
 
+    @property
+    def current(self) -> SharedLoop | None:
+        """The running loop, if it was started."""
+        return self._loop
+
     def loop(self) -> SharedLoop:
         """The running loop."""
         with self._lock:
             if self._loop is None:
                 loop = self._loop = SharedLoop()
-                self.thread = threading.Thread(
-                    target=self._run, args=(loop,), name="langswarm-blocking", daemon=True
-                )
-                self.thread.start()
+                self.thread = start_thread(partial(self._run, loop), "langswarm-blocking")
             return self._loop
 
     def submit(self, running: _Running[Any]) -> None:
@@ -161,6 +165,15 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     return _Running(coroutine, contextvars.copy_context()).follow()
 
 
+def callers_loop() -> asyncio.AbstractEventLoop | None:
+    """The running event loop, if async code runs on it; None where sync code waits for this.
+
+    That code's loop is the bridge's, and says nothing about whoever waits.
+    """
+    loop = asyncio.get_running_loop()
+    return None if loop is _background.current or _loop_waits.get() else loop
+
+
 def _refuse_at_the_end(coroutine: Coroutine[Any, Any, Any]) -> None:
     # The background thread does not run any more then, nor can another be started; and the storages
     # were closed when the functions of atexit ran.
@@ -215,7 +228,9 @@ class _Running(Generic[T]):
     def result(self) -> T:
         """What comes of it; waits for that."""
         if self._task is None or not self._task.done():
-            return self.follow().result()
+            outcome = self.follow()
+            with others_go_on():
+                return outcome.result()
         if self._task.cancelled():
             raise CancelledError  # a thread's, as where it is waited for
         error = self._task.exception()
@@ -332,10 +347,10 @@ def _run_elsewhere(coroutine: Coroutine[Any, Any, T]) -> T:
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             outcome.set_exception(error)
 
-    thread = threading.Thread(target=work, name="langswarm-blocking-nested", daemon=True)
-    thread.start()
+    start_thread(work, "langswarm-blocking-nested")
     try:
-        return outcome.result()
+        with others_go_on():
+            return outcome.result()
     finally:
         _take_over(context)
 

@@ -11,6 +11,7 @@
     ├── SessionBusyError                 another turn is running and the time to wait is over
     │   └── NestedTurnError              a turn inside a turn of its session would wait for itself
     ├── TurnLostError                    the turn was taken over, so its result was not stored
+    ├── TurnCancelledError               somebody cancelled the turn, or closed the manager
     ├── RevisionConflictError            the session moved on since the revision the caller named
     ├── MessageConflictError             this message id is stored already, for another message
     ├── IdempotencyConflictError         this idempotency key was used for another message
@@ -121,7 +122,17 @@ class NestedTurnError(SessionBusyError):
 
 
 class TurnLostError(SessionError):
-    """The turn's lease was lost to another process, so the reply was not stored."""
+    """The turn was ended without its reader, so what came of it later was not stored.
+
+    Another process took its lease over, or its event loop was closed or stood still.
+    """
+
+
+class TurnCancelledError(SessionError):
+    """The turn was cancelled by `BaseSession.cancel` or with its manager, not by its reader.
+
+    The reader's task was not cancelled. What there was of the reply is in the log.
+    """
 
 
 class RevisionConflictError(SessionError):

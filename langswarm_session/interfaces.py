@@ -94,6 +94,10 @@ class ISession(ABC):
         """Send a message and yield the reply in pieces."""
 
     @abstractmethod
+    async def cancel(self) -> bool:
+        """End the turn that is running, wherever it runs; whether there was one."""
+
+    @abstractmethod
     async def record(
         self, messages: SessionMessage | Sequence[SessionMessage]
     ) -> list[SessionMessage]:
@@ -325,6 +329,32 @@ class ISessionStorage(ABC):
 
         Returns:
             The tokens of the leases that are still held.
+        """
+
+    @abstractmethod
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """Ask the processes that hold leases to end their turns, keeping what there is of a reply.
+
+        Asking is no write to the session: neither its revision nor the lease's end moves. What was
+        asked is forgotten with the lease. `langswarm_session.storage.rules` has the mark that a
+        lease's owner carries from then on.
+
+        Args:
+            tokens: Sessions by lease token.
+
+        Returns:
+            The tokens of the leases that are still held.
+        """
+
+    @abstractmethod
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """Return the tokens of the leases that are held and whose turn somebody asked to end.
+
+        Reads only, and no more than these sessions: it is called twice a second while turns are
+        open.
+
+        Args:
+            tokens: Sessions by lease token.
         """
 
     @abstractmethod

@@ -58,7 +58,8 @@ class SessionRecord(NamedTuple):
         last_seq: The sequence number given last; numbers are never given twice.
         turn_id: The turn begun last with a lease, or None.
         turn_token: The token of the lease on it; None once it has ended.
-        turn_owner: The process that holds the lease.
+        turn_owner: The process that holds the lease, behind `storage.rules.CANCEL_MARK` once
+            somebody asked it to end the turn.
         turn_expires: When the lease ends unless it is renewed.
         creation: What the storage knows this creation of the session by; see `SessionRef`. 0 for a
             session that is in no storage yet.

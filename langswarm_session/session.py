@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from langswarm_session import blocking, contexts, window
+from langswarm_session import blocking, contexts, stopping, window
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
 from langswarm_session.checks import (
@@ -206,6 +206,7 @@ class BaseSession(ISession):
             NestedTurnError: If this is called inside a turn of the same session.
             MessageRefusedError: If a middleware refuses the message or the reply.
             ProviderSessionError: If there is no reply; the turn has failed then.
+            TurnCancelledError: If somebody else cancelled the turn, or closed the manager.
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
         self._check_answerable(options)
@@ -213,7 +214,8 @@ class BaseSession(ISession):
         if turn.replayed:
             return turn.reply
         async with turn:
-            answer = await Answering(self, turn, options).send()
+            with turn.answering():
+                answer = await Answering(self, turn, options).send()
             stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
         return stored[-1]
 
@@ -231,6 +233,7 @@ class BaseSession(ISession):
 
         When the reader stops early the turn is cancelled, and what was yielded by then is kept:
         use ``async with contextlib.aclosing(...)`` where it must have happened when the block ends.
+        Whatever ends the reader (a cancelled task or scope, a closed event loop), that is kept.
         Middleware sees the whole reply before it is stored; the pieces are the provider's, unless
         a middleware has ``holds_stream`` set: then there is one piece, after the middleware.
 
@@ -241,6 +244,24 @@ class BaseSession(ISession):
         """
         begin = partial(self._begin, content, role, metadata, idempotency_key, wait)
         return stream(self, begin, options)
+
+    async def cancel(self) -> bool:
+        """End the turn that is running in this session, keeping what has been shown of the reply.
+
+        May be called from any task, thread, event loop or process. Whoever waits for the reply gets
+        `TurnCancelledError`. A turn of this process is ended immediately; another process looks
+        several times a second whether it was asked to. One whose process is dead is ended as
+        failed.
+
+        Returns:
+            Whether a turn was running; it has ended when this returns.
+
+        Raises:
+            SessionBusyError: If another process that runs the turn does not answer.
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        return await stopping.cancel(self)
 
     async def begin_turn(
         self,

@@ -418,15 +418,30 @@ class InMemorySessionStorage(ISessionStorage):
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
         expires = _now() + int(seconds * 1_000_000)
-        held = set()
         with self._lock:
-            self._refuse_if_closed()
-            for token, ref in tokens.items():
-                log = self._found(ref)
-                if log is not None and log.record.turn_token == token:
-                    log.record = log.record._replace(turn_expires=expires)
-                    held.add(token)
-        return held
+            held = self._with_leases(tokens)
+            for log in held.values():
+                log.record = log.record._replace(turn_expires=expires)
+            return set(held)
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        with self._lock:
+            held = self._with_leases(tokens)
+            for log in held.values():
+                owner = log.record.turn_owner or ""
+                if not rules.is_cancel_requested(owner):
+                    log.record = log.record._replace(turn_owner=rules.CANCEL_MARK + owner)
+            return set(held)
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        with self._lock:
+            return {
+                token
+                for token, log in self._with_leases(tokens).items()
+                if rules.is_cancel_requested(log.record.turn_owner)
+            }
 
     async def get_messages(
         self,
@@ -626,6 +641,14 @@ class InMemorySessionStorage(ISessionStorage):
         if log is None:
             raise rules.not_found(ref.session_id)
         return log
+
+    def _with_leases(self, tokens: Mapping[str, SessionRef]) -> dict[str, _Log]:
+        """The logs of the leases that are still held, by token."""
+        self._refuse_if_closed()
+        found = ((token, self._found(ref)) for token, ref in tokens.items())
+        return {
+            token: log for token, log in found if log is not None and log.record.turn_token == token
+        }
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

@@ -86,10 +86,14 @@ _LIMIT = " LIMIT (SELECT ${}::bigint)"
 """How many; NULL for all. As the planner cannot know it, it reads by the index, which has the
 order; it would sort a whole log for its end where it takes the log to be short."""
 
+_GIVEN = (
+    "unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) "
+    "AS given (session_id, user_id, creation, turn_token)"
+)
+"""Leases, as `_of_leases` gives them."""
+
 _RENEW = (
-    "WITH held AS (SELECT key, turn_token FROM {sessions} "
-    "JOIN unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) "
-    "AS given (session_id, user_id, creation, turn_token) "
+    f"WITH held AS (SELECT key, turn_token FROM {{sessions}} JOIN {_GIVEN} "
     "USING (session_id, user_id, turn_token) WHERE key = coalesce(creation, key)), "
     # A session that another transaction is at is renewed the next time: the others must not wait.
     "free AS (SELECT s.key FROM {sessions} AS s JOIN held USING (key, turn_token) "
@@ -98,6 +102,18 @@ _RENEW = (
     "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $1 "
     "FROM free WHERE s.key = free.key) "
     "SELECT turn_token FROM held"
+)
+_REQUEST_CANCEL = (
+    "UPDATE {sessions} AS s SET turn_owner = CASE WHEN starts_with(s.turn_owner, $1) "
+    f"THEN s.turn_owner ELSE $1 || s.turn_owner END FROM {_GIVEN} "
+    "WHERE s.session_id = given.session_id AND s.user_id = given.user_id "
+    "AND s.turn_token = given.turn_token AND s.key = coalesce(given.creation, s.key) "
+    "RETURNING s.turn_token"
+)
+_CANCEL_REQUESTED = (
+    f"SELECT turn_token FROM {{sessions}} JOIN {_GIVEN} "
+    "USING (session_id, user_id, turn_token) "
+    "WHERE key = coalesce(creation, key) AND starts_with(turn_owner, $1)"
 )
 _HEALTH = (
     "SELECT count(*), coalesce(sum(message_count), 0)::bigint, "
@@ -414,11 +430,32 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
+        return await self._of_leases(_RENEW, tokens, int(seconds * 1_000_000))
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        return await self._of_leases(_REQUEST_CANCEL, tokens, rules.CANCEL_MARK)
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        return await self._of_leases(_CANCEL_REQUESTED, tokens, rules.CANCEL_MARK)
+
+    async def _of_leases(
+        self, query: str, tokens: Mapping[str, SessionRef], value: object
+    ) -> set[str]:
+        """Run a query about leases; return the tokens that it returns.
+
+        Args:
+            query: It takes the value, and of each lease the session's id, owner and creation, and
+                the token.
+            tokens: Sessions by lease token.
+            value: What else the query takes.
+        """
         held = {to_text(token): token for token in tokens}
         sessions = zip(*map(log.own, tokens.values()), strict=True) if tokens else ((), (), ())
-        values = (int(seconds * 1_000_000), *map(list, sessions), list(held))
+        values = (value, *map(list, sessions), list(held))
         rows = await self._engine.read(
-            lambda connection: connection.fetch(self._tables.sql(_RENEW), *values), is_urgent=True
+            lambda connection: connection.fetch(self._tables.sql(query), *values), is_urgent=True
         )
         return {held[row[0]] for row in rows}
 

@@ -46,6 +46,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_REQUEST_CANCEL = (
+    f"UPDATE sessions SET turn_owner = CASE WHEN turn_owner LIKE '{rules.CANCEL_MARK}%' "
+    f"THEN turn_owner ELSE '{rules.CANCEL_MARK}' || turn_owner END "
+    f"WHERE {log.OWN} AND turn_token = ?"
+)
+_CANCEL_REQUESTED = (
+    f"SELECT 1 FROM sessions WHERE {log.OWN} AND turn_token = ? "
+    f"AND turn_owner LIKE '{rules.CANCEL_MARK}%'"
+)
+_FEW_LEASES = 50
+"""As many are looked up faster than another thread could be asked to."""
+
 _ANSWERED = (
     "AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.session = messages.session "
     "AND turns.turn = messages.turn AND NOT turns.answered) "
@@ -361,6 +373,30 @@ class SQLiteSessionStorage(ISessionStorage):
             }
 
         return await self._engine.write(job, must=True)
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+
+        def job(connection: sqlite3.Connection) -> set[str]:
+            return {
+                token
+                for token, ref in tokens.items()
+                if connection.execute(_REQUEST_CANCEL, (*ref, token)).rowcount
+            }
+
+        return await self._engine.write(job, must=True)
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+
+        def job(connection: sqlite3.Connection) -> set[str]:
+            return {
+                token
+                for token, ref in tokens.items()
+                if connection.execute(_CANCEL_REQUESTED, (*ref, token)).fetchone()
+            }
+
+        return await self._engine.read(job, is_small=len(tokens) < _FEW_LEASES)
 
     @names_session
     async def get_messages(

@@ -77,7 +77,8 @@ class OwnerTests(StorageTests):
     async def test_no_call_is_forgotten(self) -> None:
         """Each method of the interface that is given a reference is among those tested here."""
         named = {name.split(" ")[0] for name in BY_REF}
-        assert methods_by_ref() - {"renew_turns"} == named - {"search_messages"}
+        of_leases = {"renew_turns", "request_cancel", "cancel_requested"}
+        assert methods_by_ref() - of_leases == named - {"search_messages"}
 
     @_calls
     @pytest.mark.parametrize("by_name", [False, True])
@@ -222,8 +223,11 @@ class OwnerTests(StorageTests):
                 with pytest.raises(SessionNotFoundError):
                     await call(stale)
                 assert await storage.renew_turns({held.token: stale}, 60) == set()
+                assert await storage.request_cancel({held.token: stale}) == set()
         assert await everything(storage, "s") == before
         assert await storage.renew_turns({held.token: own}, 60) == {held.token}
+        assert await storage.request_cancel({held.token: own}) == {held.token}
+        assert await storage.cancel_requested({held.token: others}) == set()
         for call in calls:
             await call(own)
         assert texts(await storage.get_messages(own)) == ["a", *texts(batch)]

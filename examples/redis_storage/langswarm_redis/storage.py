@@ -271,12 +271,29 @@ class RedisSessionStorage(ISessionStorage):
 
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
-        words: list[Word] = [self._prefix, int(seconds * 1_000_000)]
+        words = (self._prefix, int(seconds * 1_000_000), *self._leases(tokens))
+        held = await self._writes.read("renew", self._prefix, *words)
+        return {token.decode() for token in held}
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        words = (self._prefix, rules.CANCEL_MARK, "ask", *self._leases(tokens))
+        held = await self._writes.read("cancel", self._prefix, *words)
+        return {token.decode() for token in held}
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        words = (self._prefix, rules.CANCEL_MARK, "tell", *self._leases(tokens))
+        asked = await self._reads.read("cancel", self._prefix, *words)
+        return {token.decode() for token in asked}
+
+    def _leases(self, tokens: Mapping[str, SessionRef]) -> list[Word]:
+        """Return leases as scripts take them: of each its session's id, token, owner, number."""
+        words: list[Word] = []
         for token, ref in tokens.items():
             place = self._place(ref)
             words += [place.session_id, to_bytes(token), place.user, place.number]
-        held = await self._writes.read("renew", self._prefix, *words)
-        return {token.decode() for token in held}
+        return words
 
     async def get_messages(
         self,
