@@ -25,6 +25,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     ProviderReply,
     ProviderRequest,
@@ -189,6 +190,14 @@ class ISessionStorage(ABC):
     """
 
     name: ClassVar[str]
+
+    @property
+    def address(self) -> str | None:
+        """Where the sessions are: the same text in each process, without user names and secrets.
+
+        None, as here, for a storage that other processes cannot reach, or do not know by a text.
+        """
+        return None
 
     @abstractmethod
     async def create_session(self, session: NewSession) -> SessionRecord:
@@ -376,6 +385,21 @@ class ISessionStorage(ABC):
             answered_only: Leave out the turns that failed or were cancelled before any reply.
             system_only: Only system messages.
         """
+
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        As it is here this reads the log; a storage that can count without that should.
+
+        Args:
+            after: Only of messages with a larger number.
+            skip: How many of these precede the one that is asked for.
+        """
+        from langswarm_session.storage.measuring import measure_by_reading
+
+        return await measure_by_reading(self, ref, after=after, skip=skip)
 
     @abstractmethod
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:

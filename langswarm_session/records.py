@@ -279,6 +279,21 @@ class TurnEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class LogMeasure:
+    """How much of a log there is.
+
+    Attributes:
+        count: How many messages.
+        at: The number of the message that was asked for by its position; None if there is none.
+        several: The numbers of the messages that may have the results of several tools, in order.
+    """
+
+    count: int
+    at: int | None
+    several: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class StorageHealth:
     """How a storage is doing.
 

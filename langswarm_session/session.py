@@ -44,12 +44,14 @@ from langswarm_session.models import (
 from langswarm_session.pipeline import Pipeline
 from langswarm_session.records import (
     Appended,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionRecord,
     SessionRef,
     StreamEvent,
 )
+from langswarm_session.replaced import CurrentLog
 from langswarm_session.streaming import stream
 from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn
@@ -350,6 +352,26 @@ class BaseSession(ISession):
         self._manager._check_open()
         return MessageList(await self._storage.get_messages(self._ref, limit=limit))
 
+    async def get_current_messages(self, limit: int | None = None) -> MessageList:
+        """Return the newest messages, or all, without those that a compaction replaced.
+
+        The record keeps what was replaced: `get_messages` returns it.
+
+        Args:
+            limit: How many of the newest; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+
+        async def read(limit: int, before: int | None) -> list[SessionMessage]:
+            return await self._storage.get_messages(self._ref, limit=limit, before=before)
+
+        return MessageList(await CurrentLog(read).newest(checked))
+
     async def get_window(self) -> list[SessionMessage]:
         """The window as of the last call, oldest first: what of the log is sent at the most.
 
@@ -368,6 +390,39 @@ class BaseSession(ISession):
             max_messages=context.max_messages,
             summary=context.summary,
         )
+
+    async def read_messages(
+        self, *, after: int = 0, before: int | None = None, limit: int | None = None
+    ) -> MessageList:
+        """Return the oldest messages behind a number, oldest first.
+
+        Args:
+            after: The sequence number to begin after.
+            before: The sequence number to end before; None for the log's end.
+            limit: How many at most; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+        return MessageList(
+            await self._storage.get_messages(self._ref, after=after, before=before, limit=checked)
+        )
+
+    async def measure(self, *, after: int = 0, skip: int | None = None) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        Args:
+            after: Only of messages with a larger sequence number.
+            skip: How many of these precede the one that is asked for.
+
+        Raises:
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        return await self._storage.measure_log(self._ref, after=after, skip=skip)
 
     async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.
@@ -615,6 +670,26 @@ class BaseSession(ISession):
         """
         await self.set_status(SessionStatus.ARCHIVED, expected_revision=expected_revision)
         await self._pipeline.archived(self)
+
+    async def delete(
+        self, *, at_providers: bool = True, expected_revision: int | None = None
+    ) -> None:
+        """Remove the session and all it holds for good, and what providers keep of it.
+
+        Args:
+            at_providers: Whether the providers' copies are removed as well.
+            expected_revision: Remove nothing unless the session is at this revision.
+
+        Raises:
+            RevisionConflictError: If the revision is another.
+            ProviderSessionError: If a provider could not; then nothing was removed here either.
+            SessionNotFoundError: If it was removed before, whatever has its id now.
+        """
+        from langswarm_session.erasing import delete
+
+        check_expected(expected_revision, self.session_id)
+        await self.refresh()
+        await delete(self, at_providers=at_providers, expected_revision=expected_revision)
 
     async def fork(
         self,

@@ -33,6 +33,7 @@ from langswarm_session.records import (
     SessionRef,
     TurnEnd,
 )
+from langswarm_session.replaced import renumbered
 from langswarm_session.storage import rules
 from langswarm_session.storage.calls import uninterrupted
 
@@ -127,10 +128,12 @@ def _turns(archive: SessionArchive) -> Iterator[tuple[TurnNote | None, list[Sess
     """Each turn's messages, with the note on it."""
     notes = archive.notes()
     note = next(notes, None)
+    numbers = [message.seq or 0 for message in archive.messages()]
     for turn, messages in groupby(archive.messages(), lambda message: message.turn_id or 0):
         while note is not None and note.turn < turn:
             note = next(notes, None)
-        yield (note if note is not None and note.turn == turn else None), list(messages)
+        written = [renumbered(message, numbers) for message in messages]
+        yield (note if note is not None and note.turn == turn else None), written
 
 
 async def _write(

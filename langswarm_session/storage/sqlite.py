@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 from pydantic_core import from_json
 
@@ -20,6 +21,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -110,6 +112,7 @@ class SQLiteSessionStorage(ISessionStorage):
         max_readers = check_count(max_readers, "max_readers", least=1)
         max_waiting = check_count(max_waiting, "max_waiting", least=1)
         self.db_path = path
+        self._address = f"sqlite:///{quote(str(Path(path).absolute()))}"
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
         self._engine = SQLiteEngine(
@@ -123,6 +126,11 @@ class SQLiteSessionStorage(ISessionStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(db_path={self.db_path!r})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        return self._address
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
@@ -434,6 +442,18 @@ class SQLiteSessionStorage(ISessionStorage):
 
         is_small = limit is not None and limit <= _FEW and not system_only
         return await self._engine.read(job, is_small=is_small)
+
+    @names_session
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+
+        def job(connection: sqlite3.Connection) -> LogMeasure:
+            with snapshot(connection):
+                return log.measure(connection, ref, after, skip)
+
+        return await self._engine.read(job)
 
     @names_session
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from langswarm_redis import flows
 from langswarm_redis.commands import (
@@ -114,6 +115,11 @@ class RedisSessionStorage(ISessionStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._server.name!r}, prefix={self._server.prefix!r})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        return f"{self._server.name}?{urlencode({'prefix': self._server.prefix})}"
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
