@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from langswarm_session.errors import BackgroundLoopError, ManagerClosedError
 from langswarm_session.shared_loop import SharedLoop, wind_up
-from langswarm_session.threads import others_go_on, start_thread
+from langswarm_session.threads import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -228,9 +228,7 @@ class _Running(Generic[T]):
     def result(self) -> T:
         """What comes of it; waits for that."""
         if self._task is None or not self._task.done():
-            outcome = self.follow()
-            with others_go_on():
-                return outcome.result()
+            return self.follow().result()
         if self._task.cancelled():
             raise CancelledError  # a thread's, as where it is waited for
         error = self._task.exception()
@@ -349,8 +347,7 @@ def _run_elsewhere(coroutine: Coroutine[Any, Any, T]) -> T:
 
     start_thread(work, "langswarm-blocking-nested")
     try:
-        with others_go_on():
-            return outcome.result()
+        return outcome.result()
     finally:
         _take_over(context)
 

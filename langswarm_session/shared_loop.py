@@ -22,7 +22,6 @@ from contextvars import Context
 from typing import Any, TypeVarTuple
 
 from langswarm_session.giving_way import Turns
-from langswarm_session.threads import are_greenlets, others_go_on
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,6 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc,unus
         super().__init__()
         self._lock = lock
         self._turns = Turns()
-        self._shares_thread = are_greenlets()
         self.is_due = False
         # The same epoll under a number of its own, since the selector does not give it out.
         self._epoll = select.epoll.fromfd(os.dup(self.fileno())) if _HAS_EPOLL else None
@@ -74,12 +72,6 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc,unus
                 )
 
     def select(self, timeout: float | None = None) -> Any:
-        if not self._shares_thread:
-            return self._select(timeout)
-        with others_go_on():
-            return self._select(timeout)
-
-    def _select(self, timeout: float | None) -> Any:
         self._lock.release()
         try:
             self._turns.give_way(_TURN)
