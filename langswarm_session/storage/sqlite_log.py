@@ -138,10 +138,14 @@ class Batch:
         """How many characters the rows have, roughly."""
         return sum(_ROW + len(row[1] or "") + len(row[4] or "") for row in self.rows)
 
-    def counted(self) -> tuple[int, ...]:
-        """The values of the columns that every write moves."""
+    def counted(self, least: int = 0) -> tuple[int, ...]:
+        """Return the values of the columns that every write moves.
+
+        Args:
+            least: How many numbers to take if there are fewer messages.
+        """
         size = len(self.messages)
-        return (now(), size, size, *rules.usage_sums(self.messages))
+        return (now(), max(size, least), size, *rules.usage_sums(self.messages))
 
     def merged(self, placed: list[SessionMessage]) -> list[SessionMessage]:
         """All messages as stored, in the order they were given."""
@@ -379,7 +383,7 @@ def known_turn(
             "SELECT turn FROM turns WHERE session = ? AND key = ?", (place, key.key)
         ).fetchone()
         turn = None if row is None else row[0]
-    if turn is None and batch.stored and not batch.messages:
+    if turn is None and batch.stored and not batch.messages and rules.leads_to_turn(key):
         turn = batch.stored[batch.order[-1]].turn_id
     if turn is None:
         return None
@@ -388,11 +392,11 @@ def known_turn(
     ).fetchone()
     last_turn = connection.execute(
         "SELECT turn FROM messages WHERE session = ? ORDER BY seq DESC LIMIT 1", (place,)
-    ).fetchone()[0]
+    ).fetchone()
     status, digest = row or (TurnStatus.COMPLETE.value, None)
     if record.turn_token is not None and record.turn_id == turn:
         status = TurnStatus.OPEN.value
-    return rules.KnownTurn(turn, last_turn == turn, TurnStatus(status), digest)
+    return rules.KnownTurn(turn, last_turn == (turn,), TurnStatus(status), digest)
 
 
 def drop_reply(connection: sqlite3.Connection, place: Place, turn: int, after: int) -> int:
@@ -598,8 +602,8 @@ def copy_log(
     connection.execute(
         "INSERT INTO turns (session, turn, status, answered, error, finished_at) "
         "SELECT ?, turn, status, answered, error, finished_at FROM turns "
-        "WHERE session = ? AND turn <= ?",
-        (target, source.creation, last),
+        "WHERE session = ? AND turn <= (SELECT max(seq) FROM messages WHERE session = ?)",
+        (target, source.creation, target),
     )
     connection.execute(
         "UPDATE sessions SET (last_seq, message_count, turn_count) = (SELECT ifnull(max(seq), 0), "
