@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from langswarm_session import blocking
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from langswarm_session.runtime import Runtime
     from langswarm_session.session import BaseSession
     from langswarm_session.turns import OpenTurn
+
+logger = logging.getLogger(__name__)
 
 CLOSED = Stop("its manager was closed")
 EXIT = Stop("the program ended")
@@ -69,7 +73,7 @@ async def stop_all(runtime: Runtime) -> None:
     deadline = time.monotonic() + _BEGIN_SECONDS
     while runtime.beginning and time.monotonic() < deadline:  # noqa: ASYNC110 - of any thread
         await asyncio.sleep(_BEGIN_PAUSE)
-    await asyncio.gather(*(turn.stop(CLOSED) for turn in runtime.keeper.turns()))
+    await _stop(runtime.keeper.turns(), CLOSED)
 
 
 async def finish_all(runtime: Runtime, seconds: float) -> None:
@@ -100,7 +104,16 @@ def stop_at_exit(turns: Mapping[str, OpenTurn]) -> None:
     if left:
 
         async def stop() -> None:
-            async with asyncio.timeout(_EXIT_SECONDS):
-                await asyncio.gather(*(turn.stop(EXIT) for turn in left))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EXIT_SECONDS):
+                    await _stop(left, EXIT)
 
         blocking.run(stop())
+
+
+async def _stop(turns: Iterable[OpenTurn], stop: Stop) -> None:
+    """End turns; one that cannot be ended keeps none of the others open."""
+    outcomes = await asyncio.gather(*(turn.stop(stop) for turn in turns), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            logger.warning("a turn could not be ended", exc_info=outcome)
