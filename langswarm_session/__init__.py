@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         ErasureReport as ErasureReport,
     )
     from langswarm_session.errors import (
+        BackgroundLoopError as BackgroundLoopError,
+    )
+    from langswarm_session.errors import (
         IdempotencyConflictError as IdempotencyConflictError,
     )
     from langswarm_session.errors import (
@@ -383,6 +386,7 @@ _HOMES = {
     ),
     "erasing": ("ErasureReport",),
     "errors": (
+        "BackgroundLoopError",
         "ImportFormatError",
         "IdempotencyConflictError",
         "InvalidInputError",

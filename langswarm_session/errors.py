@@ -18,6 +18,7 @@
     ├── MessageRefusedError              a middleware refused the message
     ├── MiddlewareError                  a middleware failed
     ├── ManagerClosedError               the manager was closed
+    ├── BackgroundLoopError              the event loop under sync calls ended before the call did
     ├── MissingDependencyError           an optional package is not installed (also an ImportError)
     ├── ProviderSessionError             the provider failed: carries ``provider`` and ``retriable``
     │   ├── UnknownProviderError         no provider goes by this name
@@ -30,7 +31,7 @@
     │   ├── ProviderTimeoutError         no answer in time
     │   ├── ProviderUnavailableError     the provider is down or cannot be reached
     │   └── ProviderStreamError          the stream broke off before the reply was complete
-    └── SessionStorageError              the storage failed
+    └── SessionStorageError              the storage failed: carries ``may_be_stored``
         ├── UnknownStorageError          no storage goes by this name
         ├── StorageClosedError           the storage was closed
         ├── StorageBusyError             another process held the database for too long
@@ -168,6 +169,13 @@ class ManagerClosedError(SessionError):
     """The manager was closed and cannot be used any more."""
 
 
+class BackgroundLoopError(SessionError):
+    """The event loop that sync calls share ended before the call did; what it wrote may be stored.
+
+    The next call starts another one.
+    """
+
+
 class MissingDependencyError(SessionError, ImportError):
     """An optional package is missing; the message says which extra to install."""
 
@@ -256,7 +264,19 @@ class ProviderStreamError(ProviderSessionError):
 
 
 class SessionStorageError(SessionError):
-    """The storage failed; what was acknowledged before is unharmed."""
+    """The storage failed; what was acknowledged before is unharmed.
+
+    Args:
+        may_be_stored: Whether the write was begun and no answer came, so that its outcome is
+            unknown: read the session again, or repeat the write with the same message ids, which
+            stores it once. False: nothing of it was kept.
+    """
+
+    def __init__(
+        self, message: str, *, session_id: str | None = None, may_be_stored: bool = False
+    ) -> None:
+        super().__init__(message, session_id=session_id)
+        self.may_be_stored = may_be_stored
 
 
 class UnknownStorageError(SessionStorageError):

@@ -25,6 +25,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     ProviderReply,
     ProviderRequest,
@@ -190,6 +191,14 @@ class ISessionStorage(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def address(self) -> str | None:
+        """Where the sessions are: the same text in each process, without user names and secrets.
+
+        None, as here, for a storage that other processes cannot reach, or do not know by a text.
+        """
+        return None
+
     @abstractmethod
     async def create_session(self, session: NewSession) -> SessionRecord:
         """Create a session.
@@ -301,6 +310,10 @@ class ISessionStorage(ABC):
         key's turn is begun anew otherwise. A reply is an assistant's message at the turn's end, or
         anywhere behind what it began with.
 
+        With a key that has ``only`` set, messages that are stored lead to no turn: the new one is
+        about them, has no row of its own before it is answered, and takes a number that no
+        message has.
+
         Raises:
             InvalidInputError: If there is no message.
             SessionError: As `append` does.
@@ -376,6 +389,21 @@ class ISessionStorage(ABC):
             answered_only: Leave out the turns that failed or were cancelled before any reply.
             system_only: Only system messages.
         """
+
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        As it is here this reads the log; a storage that can count without that should.
+
+        Args:
+            after: Only of messages with a larger number.
+            skip: How many of these precede the one that is asked for.
+        """
+        from langswarm_session.storage.measuring import measure_by_reading
+
+        return await measure_by_reading(self, ref, after=after, skip=skip)
 
     @abstractmethod
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:

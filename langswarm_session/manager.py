@@ -44,7 +44,6 @@ from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
 from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
-from langswarm_session.storage.rules import check_revision
 
 if TYPE_CHECKING:
     from langswarm_session.erasing import ErasureReport
@@ -370,7 +369,6 @@ class SessionManager(ISessionManager):
 
         check_expected(expected_revision, session_id)
         session = await self.get_session(session_id, user_id=user_id)
-        check_revision(session._record, expected_revision)
         await delete(session, at_providers=at_providers, expected_revision=expected_revision)
 
     async def erase_user(

@@ -12,6 +12,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.rules import CANCEL_MARK
 
 _PIDS = 2**31
@@ -22,7 +23,10 @@ _NEVER = "never"
 
 def this_process() -> str:
     """This process, as ``machine:pid:start``; the machine is empty where it cannot be told."""
-    return _process(os.getpid())
+    pid = os.getpid()
+    if pid not in _known:
+        _known[pid] = f"{_machine()}:{pid}:{_started(pid)}"
+    return _known[pid]
 
 
 def is_dead(owner: str | None) -> bool:
@@ -56,9 +60,18 @@ def _exists(pid: int) -> bool:
     return True
 
 
-@lru_cache(maxsize=1)
-def _process(pid: int) -> str:
-    return f"{_machine()}:{pid}:{_started(pid)}"
+async def current() -> str:
+    """This process, as `this_process` names it; an event loop does not wait for files."""
+    return await in_thread(this_process) if os.getpid() not in _known else this_process()
+
+
+async def has_ended(owner: str | None) -> bool:
+    """Whether `is_dead` says so; an event loop does not wait for files."""
+    return owner is not None and await in_thread(is_dead, owner)
+
+
+_known: dict[int, str] = {}
+"""What this process is called, by its number: a forked child has another."""
 
 
 @lru_cache(maxsize=1)

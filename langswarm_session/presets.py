@@ -144,6 +144,12 @@ def get_session_manager() -> SessionManager:
         return _Shared.manager
 
 
+def shared_manager() -> SessionManager | None:
+    """Return the manager that the whole program shares, if there is one by now."""
+    with _Shared.lock:
+        return _Shared.manager
+
+
 def set_session_manager(manager: SessionManager | None) -> None:
     """Share this manager with the whole program; None: forget the one that is shared."""
     with _Shared.lock:

@@ -216,10 +216,17 @@ class IdempotencyKey:
     """A caller's key for a turn, and a digest of what the turn was asked.
 
     A second turn with the same key is the same turn; with another digest it is a mistake.
+
+    Attributes:
+        key: The key.
+        digest: Of what the turn was asked.
+        only: Whether nothing but the key tells that a turn was begun before: the messages that it
+            begins with may be stored in another turn, which answers them as well.
     """
 
     key: str
     digest: str
+    only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +283,21 @@ class TurnEnd:
     status: TurnStatus
     error: str | None = None
     provider_state: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogMeasure:
+    """How much of a log there is.
+
+    Attributes:
+        count: How many messages.
+        at: The number of the message that was asked for by its position; None if there is none.
+        several: The numbers of the messages that may have the results of several tools, in order.
+    """
+
+    count: int
+    at: int | None
+    several: list[int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from langswarm_session import blocking, contexts, stopping, window
+from langswarm_session.answerers import Asked
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
 from langswarm_session.checks import (
@@ -44,12 +45,14 @@ from langswarm_session.models import (
 from langswarm_session.pipeline import Pipeline
 from langswarm_session.records import (
     Appended,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionRecord,
     SessionRef,
     StreamEvent,
 )
+from langswarm_session.replaced import CurrentLog
 from langswarm_session.streaming import stream
 from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn
@@ -269,6 +272,7 @@ class BaseSession(ISession):
         *,
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
+        answerer: str | None = None,
     ) -> OpenTurn:
         """Begin a turn that something other than a provider of ours answers.
 
@@ -276,6 +280,9 @@ class BaseSession(ISession):
             messages: What it begins with; it is stored, after the middleware, when this returns.
             idempotency_key: See `send_message`.
             wait: See `send_message`.
+            answerer: Who answers, where several are asked the same message. A repeat is one of the
+                same answerer; another one's turn is about the stored message, and may be open
+                beside the first. It is kept with the answer.
 
         Returns:
             The open turn, to be used as an async context manager or ended by its methods.
@@ -284,7 +291,7 @@ class BaseSession(ISession):
             As `send_message`, but for the provider's errors.
         """
         given = texts_or_messages(messages, self.session_id)
-        return await self._begin_with(given, idempotency_key, wait)
+        return await self._begin_with(given, idempotency_key, wait, answerer)
 
     async def record(
         self,
@@ -350,6 +357,26 @@ class BaseSession(ISession):
         self._manager._check_open()
         return MessageList(await self._storage.get_messages(self._ref, limit=limit))
 
+    async def get_current_messages(self, limit: int | None = None) -> MessageList:
+        """Return the newest messages, or all, without those that a compaction replaced.
+
+        The record keeps what was replaced: `get_messages` returns it.
+
+        Args:
+            limit: How many of the newest; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+
+        async def read(limit: int, before: int | None) -> list[SessionMessage]:
+            return await self._storage.get_messages(self._ref, limit=limit, before=before)
+
+        return MessageList(await CurrentLog(read).newest(checked))
+
     async def get_window(self) -> list[SessionMessage]:
         """The window as of the last call, oldest first: what of the log is sent at the most.
 
@@ -368,6 +395,39 @@ class BaseSession(ISession):
             max_messages=context.max_messages,
             summary=context.summary,
         )
+
+    async def read_messages(
+        self, *, after: int = 0, before: int | None = None, limit: int | None = None
+    ) -> MessageList:
+        """Return the oldest messages behind a number, oldest first.
+
+        Args:
+            after: The sequence number to begin after.
+            before: The sequence number to end before; None for the log's end.
+            limit: How many at most; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+        return MessageList(
+            await self._storage.get_messages(self._ref, after=after, before=before, limit=checked)
+        )
+
+    async def measure(self, *, after: int = 0, skip: int | None = None) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        Args:
+            after: Only of messages with a larger sequence number.
+            skip: How many of these precede the one that is asked for.
+
+        Raises:
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        return await self._storage.measure_log(self._ref, after=after, skip=skip)
 
     async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.
@@ -616,6 +676,26 @@ class BaseSession(ISession):
         await self.set_status(SessionStatus.ARCHIVED, expected_revision=expected_revision)
         await self._pipeline.archived(self)
 
+    async def delete(
+        self, *, at_providers: bool = True, expected_revision: int | None = None
+    ) -> None:
+        """Remove the session and all it holds for good, and what providers keep of it.
+
+        Args:
+            at_providers: Whether the providers' copies are removed as well.
+            expected_revision: Remove nothing unless the session is at this revision.
+
+        Raises:
+            RevisionConflictError: If the revision is another.
+            ProviderSessionError: If a provider could not; then nothing was removed here either.
+            SessionNotFoundError: If it was removed before, whatever has its id now.
+        """
+        from langswarm_session.erasing import delete
+
+        check_expected(expected_revision, self.session_id)
+        await self.refresh()
+        await delete(self, at_providers=at_providers, expected_revision=expected_revision)
+
     async def fork(
         self,
         at: int | SessionMessage | None = None,
@@ -676,12 +756,18 @@ class BaseSession(ISession):
         return turn
 
     async def _begin_with(
-        self, messages: list[SessionMessage], idempotency_key: str | None, wait: float | None
+        self,
+        messages: list[SessionMessage],
+        idempotency_key: str | None,
+        wait: float | None,
+        answerer: str | None = None,
     ) -> OpenTurn:
         self._manager._check_open()
         key = key_of(idempotency_key, messages)
         processed = await self._process(messages)
-        turn = await self._runtime.begin(self, processed, key, self._wait(wait))
+        turn = await self._runtime.begin(
+            self, processed, key, self._wait(wait), Asked.of(answerer, key, messages)
+        )
         if turn.is_open:
             try:
                 if turn._added:
@@ -699,7 +785,7 @@ class BaseSession(ISession):
 
         The others (of a turn that failed, or cut from the window) are sent with the new ones.
         """
-        if any(message.turn_id != turn.id for message in turn.messages):
+        if turn.asked_seq is None and any(each.turn_id != turn.id for each in turn.messages):
             known = {message.id for message in await turn.history()}
             turn.messages = [message for message in turn.messages if message.id not in known]
 

@@ -27,6 +27,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -38,6 +39,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.edits import check_edit
+from langswarm_session.storage.measuring import has_several_results
 from langswarm_session.storage.rows import dump_json, encode_message
 
 if TYPE_CHECKING:
@@ -60,12 +62,14 @@ class _TurnNote:
 class _Log:
     """A session: its row, its messages in order, and notes on its turns.
 
-    The system messages are also kept apart: each window has all of them, however old they are.
+    The system messages are also kept apart: each window has all of them, however old they are. So
+    are the numbers of those that have several tools' results.
     """
 
     record: SessionRecord
     messages: list[SessionMessage] = field(default_factory=list)
     system: list[SessionMessage] = field(default_factory=list)
+    several: list[int] = field(default_factory=list)
     by_id: dict[str, SessionMessage] = field(default_factory=dict)
     turns: dict[int, _TurnNote] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
@@ -95,11 +99,14 @@ class _Log:
             self.messages.append(placed)
             if placed.role is MessageRole.SYSTEM:
                 self.system.append(placed)
+            if has_several_results(placed):
+                self.several.append(seq)
             self.by_id[placed.id] = placed
 
-    def find_system(self) -> None:
-        """Look for the system messages anew, after others than new ones were touched."""
+    def find_apart(self) -> None:
+        """Find what is kept apart again, after others than new messages were touched."""
         self.system = [each for each in self.messages if each.role is MessageRole.SYSTEM]
+        self.several = [each.seq or 0 for each in self.messages if has_several_results(each)]
 
     def is_answered(self, message: SessionMessage) -> bool:
         """Whether the turn that the message is in belongs in a window."""
@@ -141,7 +148,7 @@ class _Log:
         note = self.turns.get(turn) or _TurnNote(TurnStatus.COMPLETE)
         is_open = self.record.turn_token is not None and self.record.turn_id == turn
         status = TurnStatus.OPEN if is_open else note.status
-        is_last = self.messages[-1].turn_id == turn
+        is_last = bool(self.messages) and self.messages[-1].turn_id == turn
         return rules.KnownTurn(turn, is_last, status, note.digest)
 
     def make_free(self, expected_revision: int | None) -> None:
@@ -160,7 +167,7 @@ class _Log:
     def take_out(self, removed: Mapping[int, SessionMessage]) -> None:
         """Remove messages, and what is noted of turns that is true no more."""
         self.messages = [message for message in self.messages if message.seq not in removed]
-        self.find_system()
+        self.find_apart()
         for message in removed.values():
             del self.by_id[message.id]
         for turn in {message.turn_id or 0 for message in removed.values()} & self.turns.keys():
@@ -178,7 +185,7 @@ class _Log:
         for message in changed:
             self.messages[_index(self.messages, message.seq or 0)] = message
             self.by_id[message.id] = message
-        self.find_system()
+        self.find_apart()
 
     def drop_reply(self, turn: int, after: int) -> None:
         """Remove what there was of an unfinished turn's reply, behind a message."""
@@ -188,7 +195,7 @@ class _Log:
         for message in rest:
             del self.by_id[message.id]
         del self.messages[len(self.messages) - len(rest) :]
-        self.find_system()
+        self.find_apart()
         self.record = self.record._replace(message_count=len(self.messages))
 
 
@@ -368,7 +375,8 @@ class InMemorySessionStorage(ISessionStorage):
             log = self._log(ref)
             fresh = rules.new_messages(ref.session_id, messages, _stored(log, messages))
             rules.check_begins(ref.session_id, messages)
-            known = log.known_turn(key, None if fresh else messages[-1])
+            leads = not fresh and rules.leads_to_turn(key)
+            known = log.known_turn(key, messages[-1] if leads else None)
             outcome, asked = None, 0
             if known is not None:
                 begun, stored = log.of_turn(known.turn), _stored(log, messages).values()
@@ -386,9 +394,13 @@ class InMemorySessionStorage(ISessionStorage):
                 log.drop_reply(known.turn, asked)
                 log.move(turn_id=known.turn, **held)
                 log.note(known.turn, TurnStatus.OPEN)
-                return TurnStart(log.record, log.of_turn(known.turn))
+                given = _as_stored(log, messages)
+                begun = rules.begun_with(key, given, log.of_turn(known.turn))
+                return TurnStart(log.record, begun)
             turn = log.record.last_seq + 1
             log.move(fresh, turn_id=turn, turn_count=log.record.turn_count + 1, **held)
+            if not fresh:  # no other turn may have its number
+                log.record = log.record._replace(last_seq=turn)
             if key is not None:
                 log.save_key(turn, TurnStatus.OPEN, key)
             log.put(fresh, turn)
@@ -473,6 +485,18 @@ class InMemorySessionStorage(ISessionStorage):
             found.reverse()
         return found
 
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+        with self._lock:
+            log = self._log(ref)
+            start = _index(log.messages, after + 1)
+            count = len(log.messages) - start
+            is_there = skip is not None and skip < count
+            at = log.messages[start + skip].seq if is_there and skip is not None else None
+            return LogMeasure(count, at, log.several[bisect_left(log.several, after + 1) :])
+
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
         with self._lock:
@@ -492,7 +516,8 @@ class InMemorySessionStorage(ISessionStorage):
         with self._lock:
             log = self._log(ref)
             log.make_free(expected_revision)
-            log.messages, log.system, log.by_id, log.turns, log.keys = [], [], {}, {}, {}
+            log.messages, log.system, log.several = [], [], []
+            log.by_id, log.turns, log.keys = {}, {}, {}
             log.record = log.record._replace(message_count=0, revision=log.record.revision + 1)
             return log.record
 
@@ -546,17 +571,18 @@ class InMemorySessionStorage(ISessionStorage):
                 last = min(last, source.record.turn_id - 1)
             target = self._create(session)
             target.messages = source.messages[: _index(source.messages, last + 1)]
-            target.find_system()
+            newest = (target.messages[-1].seq or 0) if target.messages else 0
+            target.find_apart()
             target.by_id = {message.id: message for message in target.messages}
             target.turns = {
                 turn: _TurnNote(
                     note.status, note.answered, None, None, note.error, note.finished_at
                 )
                 for turn, note in source.turns.items()
-                if turn <= last
+                if turn <= newest
             }
             target.record = target.record._replace(
-                last_seq=(target.messages[-1].seq or 0) if target.messages else 0,
+                last_seq=newest,
                 message_count=len(target.messages),
                 turn_count=len({message.turn_id for message in target.messages}),
             )
@@ -585,7 +611,7 @@ class InMemorySessionStorage(ISessionStorage):
             self._refuse_if_closed()
             log = self._add(record)
             log.messages = messages
-            log.find_system()
+            log.find_apart()
             log.by_id = {message.id: message for message in messages}
             log.turns = {
                 turn: _TurnNote(**note.model_dump(exclude={"turn"})) for turn, note in notes.items()

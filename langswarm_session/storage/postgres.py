@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from pydantic_core import from_json
 
@@ -31,6 +32,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -42,6 +44,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.postgres_address import parse_address
 from langswarm_session.storage.rows import (
@@ -85,6 +88,20 @@ _ANSWERED = (
 _LIMIT = " LIMIT (SELECT ${}::bigint)"
 """How many; NULL for all. As the planner cannot know it, it reads by the index, which has the
 order; it would sort a whole log for its end where it takes the log to be short."""
+
+_OF_LOG = "FROM {messages} WHERE session = one.key "
+_MEASURE = (
+    f"SELECT key, message_count, (SELECT seq {_OF_LOG} ORDER BY seq LIMIT 1), "
+    f"(SELECT seq {_OF_LOG} ORDER BY seq DESC LIMIT 1), "
+    # As the index of them says it.
+    f"ARRAY(SELECT seq {_OF_LOG} AND seq > $4 "
+    """AND extra LIKE '%"tool_result"%"tool_result"%' ORDER BY seq) """
+    f"FROM {{sessions}} AS one WHERE {log.OWN}"
+)
+_COUNT = (
+    "SELECT count(*), (SELECT seq FROM {messages} WHERE session = $1 AND seq > $2 "
+    "ORDER BY seq OFFSET $3 LIMIT 1) FROM {messages} WHERE session = $1 AND seq > $2"
+)
 
 _GIVEN = (
     "unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) "
@@ -222,6 +239,12 @@ class PostgresSessionStorage(ISessionStorage):
     def __repr__(self) -> str:
         where = f"schema={self._tables.schema!r}, table_prefix={self._tables.prefix!r}"
         return f"{type(self).__name__}({self._address!r}, {where})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        tables = {"schema": self._tables.schema, "table_prefix": self._tables.prefix}
+        return f"{self._address}?{urlencode(tables)}"
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
@@ -501,6 +524,27 @@ class PostgresSessionStorage(ISessionStorage):
             return decode_messages(rows)
         # So that no event loop waits for them.
         return await in_thread(decode_long, rows)
+
+    @names_session
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+
+        async def job(connection: Connection) -> LogMeasure:
+            query = self._tables.sql(_MEASURE)
+            rows = await connection.fetch(query, *log.own(ref), after)
+            if not rows:
+                raise rules.not_found(ref.session_id)
+            place, total, first, last, several = rows[0]
+            span = measure_span(first, last, total, after, skip)
+            if span is None:
+                query = self._tables.sql(_COUNT)
+                [span] = await connection.fetch(query, place, after, skip or 0)
+            count, at = span
+            return LogMeasure(count, None if skip is None else at, several)
+
+        return await self._engine.read(job)
 
     @names_session
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:

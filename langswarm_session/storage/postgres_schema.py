@@ -318,6 +318,13 @@ MIGRATIONS: list[list[str]] = [
     [
         "CREATE INDEX {sessions_of_active} ON {sessions} (active_minute) WHERE status = 'active'",
     ],
+    # 4: messages with several tools' results, which some doors show as several messages, are few.
+    [
+        """
+        CREATE INDEX {messages_of_many} ON {messages} (session, seq)
+        WHERE extra LIKE '%"tool_result"%"tool_result"%'
+        """,
+    ],
 ]
 """One list of statements per version, oldest first. Only ever appended to."""
 
@@ -341,6 +348,7 @@ class Tables:
         "messages",
         "messages_by_id",
         "messages_of_system",
+        "messages_of_many",
         "turns",
         "turns_by_key",
         "write",

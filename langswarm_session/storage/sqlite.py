@@ -9,17 +9,19 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 from pydantic_core import from_json
 
 from langswarm_session.checks import check_count, check_seconds
-from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.errors import InvalidInputError, SessionBusyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
 from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -110,6 +112,7 @@ class SQLiteSessionStorage(ISessionStorage):
         max_readers = check_count(max_readers, "max_readers", least=1)
         max_waiting = check_count(max_waiting, "max_waiting", least=1)
         self.db_path = path
+        self._address = f"sqlite:///{quote(str(Path(path).absolute()))}"
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
         self._engine = SQLiteEngine(
@@ -123,6 +126,11 @@ class SQLiteSessionStorage(ISessionStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(db_path={self.db_path!r})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        return self._address
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
@@ -300,7 +308,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 start = resumed(connection, batch, held)
                 if start is not None:
                     return start
-            values = (*batch.counted(), *held)
+            values = (*batch.counted(least=1), *held)
             record = log.update_free(connection, log.BEGIN, values, ref, expected_revision)
             turn = record.turn_id or 0
             if key is not None:
@@ -330,7 +338,8 @@ class SQLiteSessionStorage(ISessionStorage):
             values = (*counted, known.turn, *held)
             record = log.update_free(connection, log.RESUME, values, ref, None)
             log.save_status(connection, place, known.turn, TurnStatus.OPEN)
-            return TurnStart(record, log.select_turn(connection, place, known.turn))
+            turn = log.select_turn(connection, place, known.turn)
+            return TurnStart(record, rules.begun_with(key, stored, turn))
 
         return await self._store(ref, messages, job)
 
@@ -434,6 +443,18 @@ class SQLiteSessionStorage(ISessionStorage):
 
         is_small = limit is not None and limit <= _FEW and not system_only
         return await self._engine.read(job, is_small=is_small)
+
+    @names_session
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+
+        def job(connection: sqlite3.Connection) -> LogMeasure:
+            with snapshot(connection):
+                return log.measure(connection, ref, after, skip)
+
+        return await self._engine.read(job)
 
     @names_session
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
@@ -588,8 +609,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 size=size,
                 must=must,
             )
-        except sqlite3.IntegrityError:
-            pass
+        except (sqlite3.IntegrityError, SessionBusyError):
+            pass  # what is stored may be answered, also while another turn is open
 
         def careful(connection: sqlite3.Connection) -> T:
             record = log.load(connection, ref)

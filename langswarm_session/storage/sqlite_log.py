@@ -16,12 +16,14 @@ from langswarm_session.models import SessionMessage, Turn, TurnStatus, from_micr
 from langswarm_session.records import (
     Appended,
     IdempotencyKey,
+    LogMeasure,
     NewSession,
     SessionRecord,
     SessionRef,
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.edits import check_edit
+from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.rows import (
     ASSISTANT,
     MESSAGE_COLUMNS,
@@ -92,6 +94,17 @@ _SAVE_COMPLETE = (
     "WHERE session = ? AND turn = ?"
 )
 
+_ENDS = (
+    "SELECT (SELECT seq FROM messages WHERE session = :session ORDER BY seq LIMIT 1), "
+    "(SELECT seq FROM messages WHERE session = :session ORDER BY seq DESC LIMIT 1)"
+)
+_COUNT = "SELECT count(*) FROM messages WHERE session = ? AND seq > ?"
+_NTH = "SELECT seq FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT 1 OFFSET ?"
+# As the index of them says it.
+_SEVERAL = """SELECT seq FROM messages WHERE session = ? AND seq > ?
+AND instr(substr(extra, instr(extra, '"tool_result"') + 13), '"tool_result"') > 0 ORDER BY seq
+"""
+
 _ROW = 100
 """Characters that the other columns of a message are worth."""
 
@@ -125,10 +138,14 @@ class Batch:
         """How many characters the rows have, roughly."""
         return sum(_ROW + len(row[1] or "") + len(row[4] or "") for row in self.rows)
 
-    def counted(self) -> tuple[int, ...]:
-        """The values of the columns that every write moves."""
+    def counted(self, least: int = 0) -> tuple[int, ...]:
+        """Return the values of the columns that every write moves.
+
+        Args:
+            least: How many numbers to take if there are fewer messages.
+        """
         size = len(self.messages)
-        return (now(), size, size, *rules.usage_sums(self.messages))
+        return (now(), max(size, least), size, *rules.usage_sums(self.messages))
 
     def merged(self, placed: list[SessionMessage]) -> list[SessionMessage]:
         """All messages as stored, in the order they were given."""
@@ -319,6 +336,22 @@ def select(
     )
 
 
+def measure(
+    connection: sqlite3.Connection, ref: SessionRef, after: int, skip: int | None
+) -> LogMeasure:
+    """How much of a log there is; see `ISessionStorage.measure_log`."""
+    record = load(connection, ref)
+    place = record.creation
+    first, last = connection.execute(_ENDS, {"session": place}).fetchone()
+    several = [seq for (seq,) in connection.execute(_SEVERAL, (place, after)).fetchall()]
+    spans = measure_span(first, last, record.message_count, after, skip)
+    if spans is not None:
+        return LogMeasure(*spans, several)
+    [count] = connection.execute(_COUNT, (place, after)).fetchone()
+    row = None if skip is None else connection.execute(_NTH, (place, after, skip)).fetchone()
+    return LogMeasure(count, None if row is None else row[0], several)
+
+
 def select_turn(connection: sqlite3.Connection, place: Place, turn: int) -> list[SessionMessage]:
     """A turn's messages, oldest first."""
     # A turn's messages never have a smaller number than the turn, which spares the index a scan.
@@ -350,7 +383,7 @@ def known_turn(
             "SELECT turn FROM turns WHERE session = ? AND key = ?", (place, key.key)
         ).fetchone()
         turn = None if row is None else row[0]
-    if turn is None and batch.stored and not batch.messages:
+    if turn is None and batch.stored and not batch.messages and rules.leads_to_turn(key):
         turn = batch.stored[batch.order[-1]].turn_id
     if turn is None:
         return None
@@ -359,11 +392,11 @@ def known_turn(
     ).fetchone()
     last_turn = connection.execute(
         "SELECT turn FROM messages WHERE session = ? ORDER BY seq DESC LIMIT 1", (place,)
-    ).fetchone()[0]
+    ).fetchone()
     status, digest = row or (TurnStatus.COMPLETE.value, None)
     if record.turn_token is not None and record.turn_id == turn:
         status = TurnStatus.OPEN.value
-    return rules.KnownTurn(turn, last_turn == turn, TurnStatus(status), digest)
+    return rules.KnownTurn(turn, last_turn == (turn,), TurnStatus(status), digest)
 
 
 def drop_reply(connection: sqlite3.Connection, place: Place, turn: int, after: int) -> int:
@@ -569,8 +602,8 @@ def copy_log(
     connection.execute(
         "INSERT INTO turns (session, turn, status, answered, error, finished_at) "
         "SELECT ?, turn, status, answered, error, finished_at FROM turns "
-        "WHERE session = ? AND turn <= ?",
-        (target, source.creation, last),
+        "WHERE session = ? AND turn <= (SELECT max(seq) FROM messages WHERE session = ?)",
+        (target, source.creation, target),
     )
     connection.execute(
         "UPDATE sessions SET (last_seq, message_count, turn_count) = (SELECT ifnull(max(seq), 0), "

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from langswarm_redis import flows
 from langswarm_redis.commands import (
@@ -41,6 +42,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -114,6 +116,11 @@ class RedisSessionStorage(ISessionStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._server.name!r}, prefix={self._server.prefix!r})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        return f"{self._server.name}?{urlencode({'prefix': self._server.prefix})}"
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
@@ -316,6 +323,19 @@ class RedisSessionStorage(ISessionStorage):
         if len(rows) <= _AT_ONCE:
             return decode_all(rows)
         return await in_thread(decode_all, rows)
+
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+        place = self._place(ref)
+        words = (self._prefix, place.session_id, after, "" if skip is None else skip)
+        words = (*words, place.user, place.number)
+        reply = await self._reads.read("measure", place.key("s"), *words)
+        if reply is None:
+            raise rules.not_found(ref.session_id)
+        count, at, several = reply
+        return LogMeasure(count, int(at) if at else None, [int(seq) for seq in several])
 
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
