@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from langswarm_session import blocking
@@ -15,6 +15,7 @@ from langswarm_session.errors import SessionBusyError
 from langswarm_session.turn_watch import CANCELLED
 
 if TYPE_CHECKING:
+    from langswarm_session.leases import LeaseKeeper
     from langswarm_session.runtime import Runtime
     from langswarm_session.session import BaseSession
     from langswarm_session.turns import OpenTurn
@@ -41,9 +42,9 @@ _EXIT_SECONDS = 10.0
 async def cancel(session: BaseSession) -> bool:
     """End the turn of a session, wherever it runs; see `BaseSession.cancel`."""
     runtime, ref = session._runtime, session.ref
-    turn = runtime.keeper.turn_of(ref)
-    if turn is not None:
-        await turn.stop(CANCELLED)
+    turns = runtime.keeper.turns_of(ref)
+    if turns:
+        await _stop(turns, CANCELLED)
         return True
     record = await runtime.storage.get_session(ref)
     token = record.turn_token
@@ -94,13 +95,13 @@ async def finish_all(runtime: Runtime, seconds: float) -> None:
             await asyncio.sleep(_BEGIN_PAUSE)
 
 
-def stop_at_exit(turns: Mapping[str, OpenTurn]) -> None:
+def stop_at_exit(keeper: LeaseKeeper) -> None:
     """End turns that are open as the interpreter exits, while the storages are not closed yet.
 
     Args:
-        turns: A manager's open turns, by token.
+        keeper: Knows the open turns of a manager.
     """
-    left = [turn for turn in list(turns.values()) if turn.is_ours]
+    left = keeper.turns()
     if left:
 
         async def stop() -> None:
