@@ -45,6 +45,7 @@ from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
 from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
+from langswarm_session.users import DEFAULT_USER
 
 if TYPE_CHECKING:
     from langswarm_session.erasing import ErasureReport
@@ -192,7 +193,7 @@ class SessionManager(ISessionManager):
     async def get_or_create_session(
         self,
         session_id: str,
-        user_id: str = "default",
+        user_id: str = DEFAULT_USER,
         *,
         provider: str = "none",
         model: str = "none",
