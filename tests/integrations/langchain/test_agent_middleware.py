@@ -382,7 +382,7 @@ async def test_a_second_run_may_be_told_that_the_session_is_busy(
         await ask("ainvoke", agent, "sky", config)
     go.set()
     await first
-    history = SessionChatMessageHistory("chat", manager)
+    history = SessionChatMessageHistory("chat", manager, user_id="ann")
     assert [message.text for message in await history.aget_messages()] == [
         "sea", "", "saw sea", "I saw sea"
     ]  # fmt: skip
