@@ -813,9 +813,8 @@ class BaseSession(ISession):
         self._manager._check_open()
         key = key_of(idempotency_key, messages)
         processed = await self._process(messages)
-        turn = await self._runtime.begin(
-            self, processed, key, self._wait(wait), Asked.of(answerer, key, messages)
-        )
+        asked = None if answerer is None or not messages else Asked(answerer, messages, key)
+        turn = await self._runtime.begin(self, processed, key, self._wait(wait), asked)
         if turn.is_open:
             try:
                 if turn._added:
