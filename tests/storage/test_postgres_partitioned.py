@@ -11,6 +11,7 @@ import postgres_server
 import pytest
 
 from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.storage.postgres_log import OWN
 from langswarm_session.testing.making import new_session, ref, user
 from langswarm_session.testing.storage_turns import TurnTests
 
@@ -43,7 +44,10 @@ async def make_schema(schema: str) -> None:
     """Tables as they come, with a session in them."""
     storage = PostgresSessionStorage(postgres_server.dsn(), schema=schema)
     await storage.create_session(new_session("from before", "somebody from before"))
-    await storage.append(ref("from before"), [user("kept", id="m1"), user("as well", id="m2")])
+    await storage.append(
+        ref("from before", "somebody from before"),
+        [user("kept", id="m1"), user("as well", id="m2")],
+    )
     await storage.close()
 
 
@@ -67,7 +71,7 @@ async def test_what_was_there_is_kept_and_spread(postgres_schema: str) -> None:
     for number in range(40):
         await storage.create_session(new_session(f"s{number}"))
         await storage.append(ref(f"s{number}"), [user("hello")])
-    kept = await storage.get_messages(ref("from before"))
+    kept = await storage.get_messages(ref("from before", "somebody from before"))
     assert [message.text for message in kept] == ["kept", "as well"]
     await storage.close()
     rows: list[Any] = postgres_server.query(
@@ -88,10 +92,13 @@ def test_a_session_is_looked_for_in_one_partition(postgres_schema: str) -> None:
         await connection.execute(f'SET search_path TO "{postgres_schema}"')
         await connection.execute("SET plan_cache_mode = force_generic_plan")
         await connection.execute(
-            "PREPARE newest (text) AS SELECT * FROM langswarm_messages WHERE session = "
-            "(SELECT key FROM langswarm_sessions WHERE session_id = $1) ORDER BY seq DESC LIMIT 20"
+            "PREPARE newest (text, text, bigint) AS SELECT * FROM langswarm_messages "
+            f"WHERE session = (SELECT key FROM langswarm_sessions WHERE {OWN}) "
+            "ORDER BY seq DESC LIMIT 20"
         )
-        rows = await connection.fetch("EXPLAIN (ANALYZE) EXECUTE newest ('from before')")
+        rows = await connection.fetch(
+            "EXPLAIN (ANALYZE) EXECUTE newest ('from before', 'somebody from before', NULL)"
+        )
         await connection.close()
         return "\n".join(row[0] for row in rows)
 

@@ -70,7 +70,22 @@ def test_a_plain_message_takes_no_json() -> None:
 
 @given(names, names, names, st.none() | names)
 def test_any_session_comes_back(one: str, two: str, three: str, token: str | None) -> None:
-    row = (one, two, three, "m", "b", "active", "{}", None, *range(11), None, token, token, None)
+    row = (
+        one,
+        two,
+        three,
+        "m",
+        "b",
+        "active",
+        "{}",
+        None,
+        *range(11),
+        None,
+        token,
+        token,
+        None,
+        42,
+    )
     record = to_record(row)._replace(
         session_id=one, user_id=two, provider=three, turn_token=token, turn_owner=token
     )
