@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from langswarm_session.owner import is_dead
+from langswarm_session.storage.calls import in_thread
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
@@ -91,7 +92,7 @@ async def examine_by_contract(storage: ISessionStorage) -> list[Finding]:
         async for record in _records(storage)
         if record.turn_token is not None
     ]
-    return [*found, open_turns(leases, _now_micros())]
+    return [*found, await in_thread(open_turns, leases, _now_micros())]
 
 
 async def _records(storage: ISessionStorage) -> AsyncIterator[SessionRecord]:

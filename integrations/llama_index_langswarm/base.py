@@ -39,7 +39,7 @@ class SessionStore(BaseModel):
         *,
         user_id: str | LeftOut = LEFT_OUT,
         address: str | None = None,
-        **_: Any,
+        class_name: str = "",
     ) -> None:
         """A store.
 
@@ -48,6 +48,7 @@ class SessionStore(BaseModel):
             user_id: Whose they are, the user ``default``'s where it is left out: no other user's
                 session is read or written.
             address: In place of the manager, for a store that was written down.
+            class_name: What LlamaIndex writes down with a store.
 
         Raises:
             InvalidInputError: If this process has no manager at the address, or nothing shows that

@@ -658,7 +658,12 @@ class PostgresSessionStorage(ISessionStorage):
         """See `ISessionStorage.examine`. On a connection of its own, and makes no tables."""
         from langswarm_session.storage.postgres_examine import examine
 
-        return await examine(self._settings, self._tables, seconds=self._timeout, full=full)
+        def look() -> list[Finding]:
+            # On an event loop of its own, as the driver reads files where it connects.
+            seconds = self._timeout
+            return asyncio.run(examine(self._settings, self._tables, seconds=seconds, full=full))
+
+        return await in_thread(look)
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""

@@ -184,6 +184,12 @@ def test_another_users_session_does_not_exist(manager: SessionManager, chats: Ch
     assert (unnamed.user_id, unnamed.get_messages("chat")) == ("default", [])
 
 
+@pytest.mark.parametrize("kind", [SessionChatStore, AsyncSessionChatStore])
+def test_a_misspelt_argument_is_refused(manager: SessionManager, kind: Any) -> None:
+    with pytest.raises(TypeError, match="user"):
+        kind(manager, user="ann")
+
+
 def test_keys_come_from_all_pages(store: SessionChatStore) -> None:
     keys = [f"chat {n}" for n in range(230)]
     for key in keys:
