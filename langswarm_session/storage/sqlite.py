@@ -31,6 +31,7 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.file_mode import PRIVATE, check_mode
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.sqlite_engine import SQLiteEngine
@@ -68,6 +69,9 @@ class SQLiteSessionStorage(ISessionStorage):
         max_readers: How many reads may go on at once.
         max_waiting: How many calls may wait at once; further ones raise `StorageBusyError`.
         timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`.
+        mode: The permissions of the file if it has to be created, and so of the files that SQLite
+            puts beside it: ``0o600`` by default, for this user only; ``0o660`` lets the file's
+            group use it as well. A file that is there keeps its own.
 
     Raises:
         InvalidInputError: If an argument cannot be used.
@@ -84,6 +88,7 @@ class SQLiteSessionStorage(ISessionStorage):
         max_readers: int = 4,
         max_waiting: int = 10_000,
         timeout: float = 60.0,
+        mode: int | str = PRIVATE,
     ) -> None:
         path = os.fspath(db_path)
         if not path or "\0" in path or path == ":memory:":
@@ -100,7 +105,7 @@ class SQLiteSessionStorage(ISessionStorage):
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
         self._engine = SQLiteEngine(
-            DatabaseFile(str(Path(path).absolute()), synchronous, busy_timeout),
+            DatabaseFile(str(Path(path).absolute()), synchronous, busy_timeout, check_mode(mode)),
             max_readers=max_readers,
             max_waiting=max_waiting,
             timeout=timeout,
