@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic_core import from_json
-
 from langswarm_session.bulk import LONGEST_PAUSE, collector_paused
 from langswarm_session.checks import check_count, check_seconds
 from langswarm_session.errors import (
@@ -284,7 +282,7 @@ class PostgresSessionStorage(ISessionStorage):
             rules.check_revision(session.record, expected_revision)
             values = dict(columns)
             if context is not None:
-                values["context"] = dump_json({**from_json(session.record.context), **context})
+                values["context"] = dump_json({**session.record.context_values(), **context})
             session.change(**values)
             return await session.save()
 

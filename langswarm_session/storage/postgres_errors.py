@@ -19,6 +19,8 @@ from langswarm_session.errors import (
 _Kind = tuple[type[SessionError], str]
 
 _TOO_LARGE = "a number, or the sum of the session's tokens, is too large to be stored"
+_OUT_OF_RANGE = "a figure of the session is out of range: the database is damaged; restore a copy"
+"""What is given is in range, as the driver or `langswarm_session.checks` have seen to."""
 _TAKEN = "something else has these names; use another table_prefix"
 _LOST = (
     "the tables or their functions are gone: if all are, the next call makes them again; if not, "
@@ -44,10 +46,11 @@ _BY_STATE: dict[str, _Kind] = {
     "42723": (StorageCorruptError, _TAKEN),
     "42P13": (StorageCorruptError, _TAKEN),
     "42703": (StorageCorruptError, _CHANGED),
+    "42804": (StorageCorruptError, _CHANGED),
     "42P01": (StorageUnavailableError, _LOST),
     "42883": (StorageUnavailableError, _LOST),
     "3F000": (StorageUnavailableError, _LOST),
-    "22003": (InvalidInputError, _TOO_LARGE),
+    "22003": (StorageCorruptError, _OUT_OF_RANGE),
     "54000": (InvalidInputError, "an id is too long to be stored"),
     "XX001": (StorageCorruptError, "the database is damaged; restore a copy"),
     "XX002": (StorageCorruptError, "an index of the database is damaged; REINDEX it"),

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic_core import from_json
-
 from langswarm_session.checks import check_count, check_seconds
 from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.interfaces import ISessionStorage
@@ -34,6 +32,8 @@ from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.file_mode import PRIVATE, check_mode
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
+from langswarm_session.storage.session_rows import decode_numbers
+from langswarm_session.storage.sqlite_calls import Job
 from langswarm_session.storage.sqlite_engine import SQLiteEngine
 from langswarm_session.storage.sqlite_errors import typed_error
 from langswarm_session.storage.sqlite_file import DatabaseFile, Synchronous
@@ -119,7 +119,7 @@ class SQLiteSessionStorage(ISessionStorage):
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
         context = dump_json(dict(session.context))
-        return await self._engine.write(
+        return await self._write(
             lambda connection: log.create(connection, session, context)[0], is_small=True
         )
 
@@ -162,7 +162,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         def job(connection: sqlite3.Connection) -> SessionPage:
             rows = connection.execute(query, (*values, limit + 1)).fetchall()
-            records = [SessionRecord._make(row[:-1]) for row in rows[:limit]]
+            records = [log.split(row)[0] for row in rows[:limit]]
             if len(rows) <= limit:
                 return SessionPage(records, None)
             return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][-1]}")
@@ -194,7 +194,7 @@ class SQLiteSessionStorage(ISessionStorage):
             rules.check_revision(record, expected_revision)
             values = dict(columns)
             if context is not None:
-                values["context"] = dump_json({**from_json(record.context), **context})
+                values["context"] = dump_json({**record.context_values(), **context})
             sets = "".join(f", {name} = ?" for name in values)
             connection.execute(
                 f"UPDATE sessions SET revision = revision + 1{sets} WHERE key = ?",
@@ -202,7 +202,7 @@ class SQLiteSessionStorage(ISessionStorage):
             )
             return log.load(connection, session_id)[0]
 
-        return await self._engine.write(job)
+        return await self._write(job)
 
     @names_session
     async def delete_session(
@@ -217,7 +217,7 @@ class SQLiteSessionStorage(ISessionStorage):
             connection.execute("DELETE FROM turns WHERE session = ?", (place,))
             connection.execute("DELETE FROM sessions WHERE key = ?", (place,))
 
-        await self._engine.write(job)
+        await self._write(job)
 
     @names_session
     async def append(
@@ -365,7 +365,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 ).rowcount
             }
 
-        return await self._engine.write(job, must=True)
+        return await self._write(job, must=True)
 
     @names_session
     async def get_messages(
@@ -432,7 +432,7 @@ class SQLiteSessionStorage(ISessionStorage):
             )
             return log.load(connection, session_id)[0]
 
-        return await self._engine.write(job)
+        return await self._write(job)
 
     @names_session
     async def edit_messages(
@@ -447,7 +447,7 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.edit_messages`."""
         batch = log.Batch(add)
         changed = [(message, encode_message(message)) for message in change]
-        return await self._engine.write(
+        return await self._write(
             lambda connection: log.edit(
                 connection, session_id, expected_revision, remove, changed, batch
             )
@@ -466,7 +466,7 @@ class SQLiteSessionStorage(ISessionStorage):
             log.copy_log(connection, source, origin, target, at)
             return log.load(connection, session.session_id)[0]
 
-        return await self._engine.write(job)
+        return await self._write(job)
 
     @names_session
     async def get_turn_notes(
@@ -484,16 +484,13 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.restore_session`."""
         from langswarm_session.storage.sqlite_restore import restore
 
-        try:
-            return await self._engine.write(lambda connection: restore(connection, archive))
-        except sqlite3.IntegrityError as error:
-            raise typed_error(error, self.db_path) from error
+        return await self._write(lambda connection: restore(connection, archive))
 
     async def scrub(self) -> None:
         """See `ISessionStorage.scrub`. Takes as much free space as the file has."""
         from langswarm_session.storage.sqlite_scrub import scrub
 
-        await self._engine.write(lambda _: None)  # it is open, and nothing waits before us
+        await self._write(lambda _: None)  # it is open, and nothing waits before us
         try:
             await in_thread(scrub, self._engine.path, timeout=self._busy_timeout)
         except sqlite3.Error as error:
@@ -515,9 +512,10 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.health`."""
 
         def job(connection: sqlite3.Connection) -> tuple[int, int, int]:
-            sessions, messages = connection.execute(
+            counts = connection.execute(
                 "SELECT count(*), ifnull(sum(message_count), 0) FROM sessions"
             ).fetchone()
+            sessions, messages = decode_numbers(counts)
             # Every call looks its session up, by an index that was not read for that.
             connection.execute("SELECT 1 FROM sessions WHERE session_id = ''").fetchone()
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -571,7 +569,11 @@ class SQLiteSessionStorage(ISessionStorage):
             fresh = rules.new_messages(session_id, messages, stored)
             return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))
 
+        return await self._write(careful, must=must)
+
+    async def _write(self, job: Job[T], *, is_small: bool = False, must: bool = False) -> T:
+        """Run a job for which it is an error that rows do not fit together."""
         try:
-            return await self._engine.write(careful, must=must)
+            return await self._engine.write(job, is_small=is_small, must=must)
         except sqlite3.IntegrityError as error:
             raise typed_error(error, self.db_path) from error

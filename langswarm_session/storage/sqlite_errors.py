@@ -81,6 +81,11 @@ def typed_error(error: Exception, path: str) -> SessionError:
         return StorageCorruptError(
             f"{path}: the database is damaged; restore a copy (what is stored cannot be decoded)"
         )
+    if _primary(error) == sqlite3.SQLITE_CONSTRAINT and "messages.id" not in str(error):
+        # Ids come from outside; all else that is unique, or must be there, is given by the storage.
+        return StorageCorruptError(
+            f"{path}: the database is damaged; restore a copy (its rows do not fit together)"
+        )
     other = (SessionStorageError, "the database refused the operation")
     kind, hint = _ERRORS.get(_primary(error), other)
     return kind(f"{path}: {hint} ({error})")

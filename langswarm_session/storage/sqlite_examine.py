@@ -122,9 +122,19 @@ def _database(
                 connection.execute(query).fetchone()[0] for query in (_LOST_MESSAGES, _LOST_NOTES)
             ]
             yield figures(LogFigures(miscounted, *lost))
-            yield open_turns(connection.execute(_LEASES), time.time_ns() // 1000)
+            yield open_turns(_leases(connection), time.time_ns() // 1000)
             if full:
                 yield _readable(connection)
+
+
+def _leases(connection: sqlite3.Connection) -> Iterator[tuple[str, str | None, int | None]]:
+    """Session, owner and end of each lease; what is none of that is not there."""
+    for session_id, owner, expires in connection.execute(_LEASES):
+        yield (
+            str(session_id),
+            owner if isinstance(owner, str) else None,
+            expires if isinstance(expires, int) else None,
+        )
 
 
 def _schema(version: int) -> Finding:

@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from langswarm_session.archives import SessionArchive, TurnNote
-from langswarm_session.models import TurnStatus
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, encode_message
+from langswarm_session.storage.session_rows import NOTE_COLUMNS, decode_note
 
-_NOTE_COLUMNS = "turn, status, answered, key, digest, error, finished_at"
-_NOTES = f"SELECT {_NOTE_COLUMNS} FROM turns WHERE session = ? AND turn > ? ORDER BY turn LIMIT ?"
+_NOTES = f"SELECT {NOTE_COLUMNS} FROM turns WHERE session = ? AND turn > ? ORDER BY turn LIMIT ?"
 _CREATE = (
     f"INSERT INTO sessions ({log.FIELDS}) VALUES ({', '.join('?' * len(SessionRecord._fields))}) "
     f"ON CONFLICT (session_id) DO NOTHING RETURNING {log.FIELDS}, key"
 )
 _MESSAGE = f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_NOTE = f"INSERT INTO turns (session, {_NOTE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_NOTE = f"INSERT INTO turns (session, {NOTE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def turn_notes(
@@ -28,20 +27,8 @@ def turn_notes(
 ) -> list[TurnNote]:
     """What is known of turns; see `ISessionStorage.get_turn_notes`."""
     place = log.place_of(connection, session_id)
-    return [
-        TurnNote(
-            turn=turn,
-            status=TurnStatus(status),
-            answered=bool(answered),
-            key=key,
-            digest=digest,
-            error=error,
-            finished_at=finished,
-        )
-        for turn, status, answered, key, digest, error, finished in connection.execute(
-            _NOTES, (place, after, limit)
-        )
-    ]
+    rows = connection.execute(_NOTES, (place, after, limit))
+    return [TurnNote(**decode_note(row)._asdict()) for row in rows]
 
 
 def restore(connection: sqlite3.Connection, archive: SessionArchive) -> SessionRecord:
