@@ -301,7 +301,7 @@ class Answering:
     async def _save(self, provider: str, state: ProviderState) -> None:
         session = self._session
         changes = SessionChanges(provider_state=with_state(session.context, provider, state))
-        record = await session._storage.update_session(session.session_id, changes)
+        record = await session._storage.update_session(session.ref, changes)
         session._moved(record)
 
     def _answer(

@@ -30,12 +30,10 @@ async def clear(session: BaseSession, expected_revision: int | None) -> None:
         expected = expected_revision
         if session.context.summary is not None or states_of(session.context):
             expected = await _forget(session, session.revision)
-        record = await session._storage.clear_messages(
-            session.session_id, expected_revision=expected
-        )
+        record = await session._storage.clear_messages(session.ref, expected_revision=expected)
         session._moved(record)
 
-    await session._runtime.alone(session.session_id, clear, session._runtime.turn_wait)
+    await session._runtime.alone(session.ref, clear, session._runtime.turn_wait)
 
 
 async def edit(
@@ -57,7 +55,7 @@ async def edit(
     async def edit() -> Appended:
         expected = await _forget_touched(session, touched, expected_revision)
         appended = await session._storage.edit_messages(
-            session.session_id,
+            session.ref,
             expected_revision=expected,
             remove=removed,
             change=changed,
@@ -66,7 +64,7 @@ async def edit(
         session._moved(appended.record)
         return appended
 
-    appended = await session._runtime.alone(session.session_id, edit, session._runtime.turn_wait)
+    appended = await session._runtime.alone(session.ref, edit, session._runtime.turn_wait)
     new = [message for message in appended.messages if message.id not in moved]
     await session._pipeline.stored(session, new)
     return appended.messages
@@ -104,7 +102,7 @@ async def _forget(session: BaseSession, expected_revision: int) -> int:
     await forget_at_providers(session)
     changes = SessionChanges(context={"summary": None}, provider_state={})
     record = await session._storage.update_session(
-        session.session_id, changes, expected_revision=expected_revision
+        session.ref, changes, expected_revision=expected_revision
     )
     session._moved(record)
     return record.revision

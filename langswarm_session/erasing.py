@@ -68,7 +68,7 @@ async def erase_user(
         removed = len(report.sessions)
         async for session in manager.iter_sessions(user_id):
             if session.session_id not in failed:
-                await _erase(manager, session, report, failed, at_providers=at_providers)
+                await _erase(session, report, failed, at_providers=at_providers)
         if len(report.sessions) == removed:
             break
     report.not_erased = list(failed.values())
@@ -95,8 +95,23 @@ async def forget_at_providers(session: BaseSession) -> None:
                 raise in_session(error, session.session_id) from error.__cause__
 
 
+async def delete(
+    session: BaseSession, *, at_providers: bool, expected_revision: int | None = None
+) -> None:
+    """Remove a session, as it was read just now, and what providers keep of it.
+
+    Raises:
+        ProviderSessionError: If a provider could not; then nothing was removed here either.
+        SessionNotFoundError: If it was removed meanwhile, whoever may have its id now.
+        RevisionConflictError: If the revision is another.
+    """
+    if at_providers:
+        await forget_at_providers(session)
+    await session._storage.delete_session(session.ref, expected_revision=expected_revision)
+    await session.manager._pipeline.deleted(session)
+
+
 async def _erase(
-    manager: SessionManager,
     session: BaseSession,
     report: ErasureReport,
     failed: dict[str, NotErased],
@@ -106,7 +121,8 @@ async def _erase(
     states = states_of(session.context)
     kept = {name: state.session_id for name, state in states.items() if state.session_id}
     try:
-        await manager.delete_session(session.session_id, at_providers=at_providers)
+        await session.refresh()
+        await delete(session, at_providers=at_providers)
     except SessionNotFoundError:  # somebody else was quicker
         return
     except SessionError as error:

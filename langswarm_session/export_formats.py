@@ -146,7 +146,7 @@ class Exporter:
         yield "\n"
 
     async def _messages(self, session: BaseSession) -> AsyncIterator[SessionMessage]:
-        record = await session._storage.get_session(session.session_id)
+        record = await session._storage.get_session(session.ref)
         async for message in messages_of(session._storage, record):
             self.messages += 1
             yield message

@@ -130,9 +130,9 @@ async def export_session(session: BaseSession) -> AsyncIterator[dict[str, Any]]:
         RevisionConflictError: If messages were removed meanwhile, so that the lines do not fit
             together; export it again.
     """
-    storage, session_id = session._storage, session.session_id
+    storage, ref = session._storage, session.ref
     session.manager._check_open()
-    record = await storage.get_session(session_id)
+    record = await storage.get_session(ref)
     row = SessionRow.of_record(record).model_dump(mode="json", exclude_none=True)
     yield {"type": "session", "format": FORMAT, "version": VERSION, "session": row}
     notes = _notes(storage, record)
@@ -145,13 +145,13 @@ async def export_session(session: BaseSession) -> AsyncIterator[dict[str, Any]]:
         count += 1
         yield {"type": "message", **message.model_dump(mode="json", exclude_none=True)}
     if count != record.message_count:
-        now = await storage.get_session(session_id)
+        now = await storage.get_session(ref)
         if now.revision != record.revision:
             raise RevisionConflictError(
                 "messages were removed while it was exported; export it again",
-                session_id=session_id,
+                session_id=ref.session_id,
             )
-    yield {"type": "end", "session_id": session_id, "messages": count}
+    yield {"type": "end", "session_id": ref.session_id, "messages": count}
 
 
 async def messages_of(
@@ -160,7 +160,7 @@ async def messages_of(
     """A session's messages up to the last one of its row, oldest first."""
     after = 0
     while after < record.last_seq:
-        page = await storage.get_messages(record.session_id, after=after, limit=_PAGE)
+        page = await storage.get_messages(record.ref, after=after, limit=_PAGE)
         for message in page:
             after = message.seq or 0
             if after <= record.last_seq:
@@ -174,7 +174,7 @@ async def _notes(storage: ISessionStorage, record: SessionRecord) -> AsyncIterat
     is_open = record.turn_id if record.turn_token is not None else None
     after = 0
     while True:
-        page = await storage.get_turn_notes(record.session_id, after=after, limit=_PAGE)
+        page = await storage.get_turn_notes(record.ref, after=after, limit=_PAGE)
         for note in page:
             after = note.turn
             if is_open is not None and note.turn >= is_open:

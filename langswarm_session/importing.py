@@ -197,7 +197,7 @@ async def _keep(
 
 async def _exists(manager: SessionManager, session_id: str) -> bool:
     try:
-        await manager.storage.get_session(session_id)
+        await manager.storage.find_session(session_id)
     except SessionNotFoundError:
         return False
     return True

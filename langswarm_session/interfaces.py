@@ -31,6 +31,7 @@ from langswarm_session.records import (
     SessionChanges,
     SessionPage,
     SessionRecord,
+    SessionRef,
     StorageHealth,
     StreamEvent,
     Takeover,
@@ -159,9 +160,14 @@ class ISessionStorage(ABC):
     storage that is to be made from a URL takes it as the keyword ``url``; it never shows what a URL
     holds of secrets.
 
-    Every method raises `SessionStorageError` when the storage itself fails, and those that name a
-    session raise `SessionNotFoundError` when there is none. A write has happened for good when its
-    method returns. A method that raises has changed nothing.
+    Every method raises `SessionStorageError` when the storage itself fails. A write has happened
+    for good when its method returns. A method that raises has changed nothing.
+
+    Methods about an existing session take a `SessionRef`, and raise `SessionNotFoundError` unless
+    there is a session of that id, owner and creation: no error tells whether another user has one
+    of that id. The check is part of the statement that reads or writes, or of its transaction, so
+    that nothing can come in between. A storage gives each session that it creates a number that no
+    other ever had or will have (``SessionRecord.creation``).
 
     Turns: ``begin_turn`` takes a session's one lease and stores the turn's first messages in the
     same transaction; ``append`` with the lease's token adds to the turn; ``end_turn`` stores the
@@ -189,8 +195,17 @@ class ISessionStorage(ABC):
         """
 
     @abstractmethod
-    async def get_session(self, session_id: str) -> SessionRecord:
-        """The session as it is now."""
+    async def find_session(self, session_id: str, *, user_id: str | None = None) -> SessionRecord:
+        """Look a session up by its id.
+
+        Args:
+            session_id: The id.
+            user_id: Whose session it must be; None for any user's, which is for operators.
+        """
+
+    @abstractmethod
+    async def get_session(self, ref: SessionRef) -> SessionRecord:
+        """Return the session as it is now."""
 
     @abstractmethod
     async def list_sessions(
@@ -202,15 +217,15 @@ class ISessionStorage(ABC):
         limit: int = 100,
         cursor: str | None = None,
     ) -> SessionPage:
-        """Sessions, newest activity first; of those with the same, the one created last first.
+        """List sessions, newest activity first; of those with the same, the greatest id first.
 
         Args:
             user_id: Only this user's; None for all users.
             status: Only those with this status.
             inactive_since: Only those last written to before this time (microseconds since 1970).
             limit: How many at most.
-            cursor: Where the page before ended; `langswarm_session.storage.rules.parse_cursor`
-                reads one that is two numbers.
+            cursor: Where the page before ended, made of nothing but what that page showed; see
+                `langswarm_session.storage.rules.make_cursor`.
 
         Raises:
             InvalidInputError: If the cursor is not one of this storage.
@@ -218,7 +233,7 @@ class ISessionStorage(ABC):
 
     @abstractmethod
     async def update_session(
-        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """Change a session, whatever its status, and while a turn is open as well.
 
@@ -228,7 +243,7 @@ class ISessionStorage(ABC):
 
     @abstractmethod
     async def delete_session(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
         """Remove the session and all it holds for good, an open turn too.
 
@@ -239,13 +254,12 @@ class ISessionStorage(ABC):
     @abstractmethod
     async def append(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         *,
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
-        user_id: str | None = None,
     ) -> Appended:
         """Add messages to the log: to the turn whose token is given, or as a turn of their own.
 
@@ -254,11 +268,9 @@ class ISessionStorage(ABC):
 
         Args:
             key: For a turn of their own: if the key is known, its turn's messages are returned.
-            user_id: Whose session it must be; another user's is refused as if it did not exist,
-                before all else that is looked at. None: whoever's it is.
 
         Raises:
-            SessionNotFoundError: If there is no such session, or it is another user's.
+            SessionNotFoundError: If there is no such session, before all else that may be wrong.
             SessionBusyError: If another turn is open.
             SessionInactiveError: If the session takes no new turn.
             TurnLostError: If the token's lease is not held any more.
@@ -270,13 +282,12 @@ class ISessionStorage(ABC):
     @abstractmethod
     async def begin_turn(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         lease: Lease,
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
-        user_id: str | None = None,
     ) -> TurnStart:
         """Take the session's lease and store the messages that begin the turn.
 
@@ -286,9 +297,6 @@ class ISessionStorage(ABC):
         key's turn is begun anew otherwise. A reply is an assistant's message at the turn's end, or
         anywhere behind what it began with.
 
-        Args:
-            user_id: Whose session it must be, as for `append`.
-
         Raises:
             InvalidInputError: If there is no message.
             SessionError: As `append` does.
@@ -296,7 +304,7 @@ class ISessionStorage(ABC):
 
     @abstractmethod
     async def end_turn(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         """Store the rest of the turn and its status, and give the lease back.
 
@@ -308,11 +316,11 @@ class ISessionStorage(ABC):
         """
 
     @abstractmethod
-    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """Extend leases, to that long from now and no longer, expired ones too.
 
         Args:
-            tokens: Session ids by lease token.
+            tokens: Sessions by lease token.
             seconds: How long the leases hold from now.
 
         Returns:
@@ -322,7 +330,7 @@ class ISessionStorage(ABC):
     @abstractmethod
     async def get_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         limit: int | None = None,
         before: int | None = None,
@@ -340,7 +348,7 @@ class ISessionStorage(ABC):
         """
 
     @abstractmethod
-    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+    async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """The newest turns that have messages, oldest first.
 
         A turn of which nothing else is known is complete, and finished with its last message.
@@ -348,7 +356,7 @@ class ISessionStorage(ABC):
 
     @abstractmethod
     async def clear_messages(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """Remove all messages, turns and their keys; sequence numbers and figures go on.
 
@@ -362,7 +370,7 @@ class ISessionStorage(ABC):
     @abstractmethod
     async def edit_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         expected_revision: int,
         remove: Sequence[int] = (),
@@ -395,7 +403,7 @@ class ISessionStorage(ABC):
 
     @abstractmethod
     async def fork_session(
-        self, session_id: str, session: NewSession, *, at: int | None = None
+        self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
         """Create a session that begins with a copy of another's log.
 
@@ -404,7 +412,7 @@ class ISessionStorage(ABC):
         counted as they were copied, tokens and errors from zero.
 
         Args:
-            session_id: The one to copy from.
+            ref: The one to copy from.
             session: The one to create.
             at: The last sequence number to copy; None for all.
 
@@ -413,7 +421,7 @@ class ISessionStorage(ABC):
         """
 
     async def get_turn_notes(
-        self, session_id: str, *, after: int = 0, limit: int = 500
+        self, ref: SessionRef, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """What is known of turns beyond that they are complete, oldest first.
 
@@ -425,7 +433,7 @@ class ISessionStorage(ABC):
         """
         from langswarm_session.storage.replaying import turn_notes
 
-        return await turn_notes(self, session_id, after=after, limit=limit)
+        return await turn_notes(self, ref, after=after, limit=limit)
 
     async def restore_session(self, archive: SessionArchive) -> SessionRecord:
         """Create a session as it was elsewhere: whole, or not at all.

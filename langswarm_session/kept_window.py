@@ -10,6 +10,7 @@ from langswarm_session.models import SessionMessage, TurnStatus
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
     from langswarm_session.models import SessionContext
+    from langswarm_session.records import SessionRef
     from langswarm_session.turns import OpenTurn
 
 _NONE = -1
@@ -23,16 +24,16 @@ class KeptWindow:
 
     Args:
         storage: Where the session lives.
-        session_id: The session.
+        ref: The session.
 
     Attributes:
         messages: The window, oldest first.
     """
 
-    def __init__(self, storage: ISessionStorage, session_id: str) -> None:
+    def __init__(self, storage: ISessionStorage, ref: SessionRef) -> None:
         self.messages: list[SessionMessage] = []
         self._storage = storage
-        self._session_id = session_id
+        self._ref = ref
         self._revision = _NONE
         self._limit = 0
 
@@ -49,7 +50,7 @@ class KeptWindow:
         else:
             self.messages = await window.load(
                 self._storage,
-                self._session_id,
+                self._ref,
                 before=turn.id,
                 max_messages=room,
                 needed=needed,

@@ -95,7 +95,9 @@ class KeyedSessions:
             SessionNotFoundError: If it is another user's.
         """
         return await self.manager.get_or_create_session(
-            session_id, self.user_id, provider=self._provider
+            session_id,
+            "default" if self.user_id is None else self.user_id,
+            provider=self._provider,
         )
 
     async def edit(self, session_id: str, plan: Callable[[BaseSession], Awaitable[T]]) -> T | None:

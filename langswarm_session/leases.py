@@ -67,7 +67,7 @@ class LeaseKeeper:
             Whether there are any; if not, the next turn that is added begins anew.
         """
         with self._lock:
-            tokens = {token: turn.session_id for token, turn in self._turns.items()}
+            tokens = {token: turn.ref for token, turn in self._turns.items()}
             if not tokens:
                 self._task = None
                 return False

@@ -42,7 +42,7 @@ from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
 from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
-from langswarm_session.storage.rules import check_revision, not_found
+from langswarm_session.storage.rules import check_revision
 
 if TYPE_CHECKING:
     from langswarm_session.erasing import ErasureReport
@@ -179,7 +179,7 @@ class SessionManager(ISessionManager):
     async def get_or_create_session(
         self,
         session_id: str,
-        user_id: str | None = None,
+        user_id: str = "default",
         *,
         provider: str = "none",
         model: str = "none",
@@ -190,8 +190,7 @@ class SessionManager(ISessionManager):
 
         Args:
             session_id: Its id.
-            user_id: Whose it is. A session that exists must be this user's; with None any user's
-                is found, and a new one is the user ``default``'s.
+            user_id: Whose it is; another user's session is refused as if it did not exist.
             provider: For a new one: who generates replies. A door puts its own name here.
             model: For a new one: the model's name.
             backend: For a new one: where the conversation's state is sought.
@@ -200,12 +199,12 @@ class SessionManager(ISessionManager):
         Raises:
             SessionNotFoundError: If the session exists and is another user's.
         """
+        check_id(user_id, "user_id")
         try:
             return await self.get_session(session_id, user_id=user_id)
         except SessionNotFoundError:
-            owner = "default" if user_id is None else user_id
             try:
-                return await self._create(owner, provider, model, backend, session_id, context)
+                return await self._create(user_id, provider, model, backend, session_id, context)
             except SessionExistsError:  # another caller was quicker, or it is another user's
                 return await self.get_session(session_id, user_id=user_id)
 
@@ -214,7 +213,8 @@ class SessionManager(ISessionManager):
 
         Args:
             session_id: Its id.
-            user_id: Whose it must be; another user's is refused as if it did not exist.
+            user_id: Whose it must be; another user's is refused as if it did not exist. None finds
+                any user's, which is for operators.
 
         Raises:
             SessionNotFoundError: If there is none.
@@ -223,10 +223,7 @@ class SessionManager(ISessionManager):
         check_id(session_id, "session_id")
         if user_id is not None:
             check_id(user_id, "user_id")
-        record = await self._storage.get_session(session_id)
-        if user_id is not None and record.user_id != user_id:
-            raise not_found(session_id)
-        return BaseSession(self, record)
+        return BaseSession(self, await self._storage.find_session(session_id, user_id=user_id))
 
     async def list_user_sessions(
         self,
@@ -319,11 +316,9 @@ class SessionManager(ISessionManager):
             wanted = None if role is None else MessageRole(role)
         except ValueError as error:
             raise InvalidInputError(str(error)) from error
-        search = Search(
-            text, user_id=user_id, session_id=session_id, role=wanted, limit=checked, cursor=cursor
-        )
+        search = Search(text, user_id=user_id, role=wanted, limit=checked, cursor=cursor)
         if session_id is not None:
-            await self.get_session(session_id, user_id=user_id)
+            search.session = (await self.get_session(session_id, user_id=user_id)).ref
         if not checked:
             return MessageHits([], cursor)
         page = await self._storage.search_messages(search)
@@ -358,15 +353,12 @@ class SessionManager(ISessionManager):
             RevisionConflictError: If the revision is another.
             ProviderSessionError: If the provider could not; then nothing was removed here either.
         """
-        from langswarm_session.erasing import forget_at_providers
+        from langswarm_session.erasing import delete
 
         check_expected(expected_revision, session_id)
         session = await self.get_session(session_id, user_id=user_id)
         check_revision(session._record, expected_revision)
-        if at_providers:
-            await forget_at_providers(session)
-        await self._storage.delete_session(session_id, expected_revision=expected_revision)
-        await self._pipeline.deleted(session)
+        await delete(session, at_providers=at_providers, expected_revision=expected_revision)
 
     async def erase_user(
         self, user_id: str, *, at_providers: bool = True, scrub: bool = True

@@ -70,7 +70,7 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
         copy = await provider.get_messages(state.session_id)
     except SessionError as error:
         raise in_session(error, session.session_id) from error.__cause__
-    log = await session._storage.get_messages(session.session_id, answered_only=True)
+    log = await session._storage.get_messages(session.ref, answered_only=True)
     only_local, only_remote = compare(log, copy, provider.target(context, {}))
     pulled: list[SessionMessage] = []
     if pull and only_remote:
@@ -101,7 +101,7 @@ async def _in_step(
     changes = SessionChanges(
         provider_state=with_state(session.context, session.context.provider, after)
     )
-    session._moved(await session._storage.update_session(session.session_id, changes))
+    session._moved(await session._storage.update_session(session.ref, changes))
 
 
 def compare(

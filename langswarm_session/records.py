@@ -29,6 +29,25 @@ SaveState = Callable[[str | None, Mapping[str, Any] | None], Awaitable[None]]
 """Keeps a provider's state: its id of the conversation, and what else it needs."""
 
 
+class SessionRef(NamedTuple):
+    """Which session a call is about: its id, its owner and its creation.
+
+    A session that was deleted and created again under the same id, for the same user too, is
+    another one: a reference to the first never leads to the second.
+
+    Attributes:
+        session_id: The session's id.
+        user_id: Whose session it must be.
+        creation: What its storage knows this creation of the session by; it is never given to
+            another. None stands for whichever creation there is now: only for callers that know
+            nothing of a session but its name.
+    """
+
+    session_id: str
+    user_id: str
+    creation: int | None
+
+
 class SessionRecord(NamedTuple):
     """A session as its storage keeps it, with the lease of its open turn. Times in microseconds.
 
@@ -41,6 +60,8 @@ class SessionRecord(NamedTuple):
         turn_token: The token of the lease on it; None once it has ended.
         turn_owner: The process that holds the lease.
         turn_expires: When the lease ends unless it is renewed.
+        creation: What the storage knows this creation of the session by; see `SessionRef`. 0 for a
+            session that is in no storage yet.
     """
 
     session_id: str
@@ -66,6 +87,12 @@ class SessionRecord(NamedTuple):
     turn_token: str | None = None
     turn_owner: str | None = None
     turn_expires: int | None = None
+    creation: int = 0
+
+    @property
+    def ref(self) -> SessionRef:
+        """The reference that every call about this session takes."""
+        return SessionRef(self.session_id, self.user_id, self.creation)
 
     def to_context(self) -> SessionContext:
         """The session's context.

@@ -20,7 +20,7 @@ from langswarm_session.errors import (
 )
 from langswarm_session.leases import LeaseKeeper
 from langswarm_session.models import SessionMessage, TurnStatus, new_id
-from langswarm_session.records import IdempotencyKey, Lease, TurnEnd
+from langswarm_session.records import IdempotencyKey, Lease, SessionRef, TurnEnd
 from langswarm_session.storage.rules import LOST_OWNER
 from langswarm_session.turn_queue import TurnQueue
 from langswarm_session.turns import OpenTurn, open_turns
@@ -54,15 +54,15 @@ class Runtime:
         self.queue = TurnQueue()
         self.keeper = LeaseKeeper(storage, lease_seconds)
         self.turn_wait = turn_wait
-        self._overdue: dict[str, TurnEnd] = {}
+        self._overdue: dict[SessionRef, TurnEnd] = {}
 
-    def open_turn(self, session_id: str) -> OpenTurn | None:
+    def open_turn(self, ref: SessionRef) -> OpenTurn | None:
         """The turn of this session in which the caller runs, if it does."""
         for turn in open_turns():
             if (
                 turn.is_open
                 and not (turn.reader is not None and turn.reader.is_gone)
-                and turn.session_id == session_id
+                and turn.ref == ref
                 and turn._session._runtime.storage is self.storage
             ):
                 return turn
@@ -88,19 +88,17 @@ class Runtime:
             SessionBusyError: If it is not free in time.
             SessionError: Whatever else `ISessionStorage.begin_turn` raises.
         """
-        session_id = session.session_id
+        ref = session.ref
         turn = OpenTurn(session, new_id(), key is not None)
 
         async def attempt() -> None:
             lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
             try:
-                start = await self.storage.begin_turn(
-                    session_id, messages, lease, key=key, user_id=session.user_id
-                )
+                start = await self.storage.begin_turn(ref, messages, lease, key=key)
             except asyncio.CancelledError:
                 # It may or may not have happened.
                 end = TurnEnd(turn.token, TurnStatus.CANCELLED, error="cancelled as it began")
-                await asyncio.shield(self._end_by_token(session_id, end))
+                await asyncio.shield(self._end_by_token(ref, end))
                 raise
             session._moved(start.record)
             if start.replayed:
@@ -110,16 +108,16 @@ class Runtime:
                 turn._added, turn._given = start.added, len(messages)
 
         deadline = _deadline(wait)
-        await self._reserve(session_id, deadline)
+        await self._reserve(ref, deadline)
         try:
-            await self._when_free(session_id, attempt, deadline)
+            await self._when_free(ref, attempt, deadline)
         finally:
             if not turn.is_open:
-                self.queue.release(session_id)
+                self.queue.release(ref)
         return turn
 
     async def alone(
-        self, session_id: str, operation: Callable[[], Awaitable[T]], wait: float | None
+        self, ref: SessionRef, operation: Callable[[], Awaitable[T]], wait: float | None
     ) -> T:
         """Do something that needs the session to be free, when it is.
 
@@ -128,26 +126,26 @@ class Runtime:
             SessionBusyError: If it is not free in time.
         """
         deadline = _deadline(wait)
-        await self._reserve(session_id, deadline)
+        await self._reserve(ref, deadline)
         try:
-            return await self._when_free(session_id, operation, deadline)
+            return await self._when_free(ref, operation, deadline)
         finally:
-            self.queue.release(session_id)
+            self.queue.release(ref)
 
-    async def _reserve(self, session_id: str, deadline: float | None) -> None:
+    async def _reserve(self, ref: SessionRef, deadline: float | None) -> None:
         """Wait for the session within this process."""
-        if await self._is_inside(session_id):
+        if await self._is_inside(ref):
             raise NestedTurnError(
                 "this runs inside a turn of the same session, which would wait for itself; "
                 "use another session for the inner one, or add to the turn that is open",
-                session_id=session_id,
+                session_id=ref.session_id,
             )
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-        await self.queue.acquire(session_id, wait)
+        await self.queue.acquire(ref, wait)
 
-    async def _is_inside(self, session_id: str) -> bool:
+    async def _is_inside(self, ref: SessionRef) -> bool:
         """Whether the caller runs in a turn of this session that will not end by itself."""
-        turn = self.open_turn(session_id)
+        turn = self.open_turn(ref)
         if turn is not None and turn.reader is not None:
             # Its reader may have just stopped, through a generator in between: the event loop is
             # about to cancel it then.
@@ -158,7 +156,7 @@ class Runtime:
         return turn is not None
 
     async def _when_free(
-        self, session_id: str, attempt: Callable[[], Awaitable[T]], deadline: float | None
+        self, ref: SessionRef, attempt: Callable[[], Awaitable[T]], deadline: float | None
     ) -> T:
         """Try until no other process has the session; take it from one that is dead."""
         delay = FIRST_DELAY
@@ -166,49 +164,49 @@ class Runtime:
             try:
                 return await attempt()
             except SessionBusyError as busy:
-                end = self._overdue_end(session_id, busy)
+                end = self._overdue_end(ref, busy)
                 if end is not None:
-                    await self._end_by_token(session_id, end)
+                    await self._end_by_token(ref, end)
                     continue
                 if deadline is not None and time.monotonic() + delay > deadline:
                     raise
             except InvalidInputError as error:
-                raise in_session(error, session_id) from error.__cause__
+                raise in_session(error, ref.session_id) from error.__cause__
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, LAST_DELAY)
 
-    def end_later(self, session_id: str, end: TurnEnd) -> None:
+    def end_later(self, ref: SessionRef, end: TurnEnd) -> None:
         """The end of a turn of ours could not be stored: whoever comes next does it.
 
         Until then its lease holds, and other processes wait until that has run out.
         """
-        self._overdue[session_id] = end
+        self._overdue[ref] = end
 
-    def _overdue_end(self, session_id: str, busy: SessionBusyError) -> TurnEnd | None:
+    def _overdue_end(self, ref: SessionRef, busy: SessionBusyError) -> TurnEnd | None:
         """How to end the turn that holds a session, if it does not go on any more."""
-        ours = self._overdue.pop(session_id, None)
+        ours = self._overdue.pop(ref, None)
         if ours is not None and ours.token == busy.holder:
             return ours
         if busy.holder is not None and owner.is_dead(busy.owner):
             return TurnEnd(busy.holder, TurnStatus.FAILED, error=LOST_OWNER)
         return None
 
-    async def end_dropped(self, session_id: str, token: str) -> None:
+    async def end_dropped(self, ref: SessionRef, token: str) -> None:
         """End a turn that nobody holds any more, and let the next one in."""
         try:
             end = TurnEnd(token, TurnStatus.CANCELLED, error="dropped before its end")
-            await self._end_by_token(session_id, end)
+            await self._end_by_token(ref, end)
         finally:
-            self.queue.release(session_id)
+            self.queue.release(ref)
 
-    async def _end_by_token(self, session_id: str, end: TurnEnd) -> None:
+    async def _end_by_token(self, ref: SessionRef, end: TurnEnd) -> None:
         """End a turn that may have been ended, or may never have begun."""
         try:
-            await self.storage.end_turn(session_id, end, ())
+            await self.storage.end_turn(ref, end, ())
         except (TurnLostError, SessionNotFoundError):
-            logger.debug("session %r: there was no such turn to end", session_id)
+            logger.debug("session %r: there was no such turn to end", ref.session_id)
         except BaseException:
-            self.end_later(session_id, end)
+            self.end_later(ref, end)
             raise
 
 

@@ -29,7 +29,7 @@ from langswarm_session.models import MessageRole, SessionMessage, to_micros
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
-    from langswarm_session.records import SessionRecord
+    from langswarm_session.records import SessionRecord, SessionRef
 
 MAX_TEXT = 1000
 """How many characters may be searched for."""
@@ -191,7 +191,7 @@ class Search:
     Args:
         text: Any part of a message, as it is: there are no wildcards in it.
         user_id: Only in this user's sessions; None for all users.
-        session_id: Only in this session.
+        session: Only in this session, whose user the search is limited to as well.
         role: Only what this role said.
         limit: How many messages at most.
         cursor: Where the page before ended.
@@ -208,7 +208,7 @@ class Search:
         text: str,
         *,
         user_id: str | None = None,
-        session_id: str | None = None,
+        session: SessionRef | None = None,
         role: MessageRole | None = None,
         limit: int = 50,
         cursor: str | None = None,
@@ -223,7 +223,7 @@ class Search:
             )
         self.text = text
         self.user_id = user_id
-        self.session_id = session_id
+        self.session = session
         self.role = role
         self.limit = limit
         self.before = None if cursor is None else Place.of_cursor(cursor)
@@ -285,7 +285,7 @@ async def search_logs(storage: ISessionStorage, search: Search) -> SearchPage:
     newest: list[tuple[Place, int, MessageHit]] = []
     count = 0
     async for record in _sessions(storage, search):
-        async for message in _messages(storage, record.session_id):
+        async for message in _messages(storage, record.ref):
             if not search.matches(message):
                 continue
             hit = search.hit(record.session_id, record.user_id, message)
@@ -297,8 +297,8 @@ async def search_logs(storage: ISessionStorage, search: Search) -> SearchPage:
 
 
 async def _sessions(storage: ISessionStorage, search: Search) -> AsyncIterator[SessionRecord]:
-    if search.session_id is not None:
-        record = await storage.get_session(search.session_id)
+    if search.session is not None:
+        record = await storage.get_session(search.session)
         if search.user_id in (None, record.user_id):
             yield record
         return
@@ -312,11 +312,11 @@ async def _sessions(storage: ISessionStorage, search: Search) -> AsyncIterator[S
             return
 
 
-async def _messages(storage: ISessionStorage, session_id: str) -> AsyncIterator[SessionMessage]:
+async def _messages(storage: ISessionStorage, ref: SessionRef) -> AsyncIterator[SessionMessage]:
     after = 0
     while True:
         try:
-            page = await storage.get_messages(session_id, after=after, limit=_PAGE)
+            page = await storage.get_messages(ref, after=after, limit=_PAGE)
         except SessionNotFoundError:  # deleted meanwhile
             return
         for message in page:

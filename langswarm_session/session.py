@@ -45,6 +45,7 @@ from langswarm_session.records import (
     NewSession,
     SessionChanges,
     SessionRecord,
+    SessionRef,
     StreamEvent,
 )
 from langswarm_session.streaming import stream
@@ -76,7 +77,8 @@ class BaseSession(ISession):
         self._storage = manager._storage
         self._pipeline = Pipeline(manager._pipeline.middleware, manager._pipeline.hooks)
         self._record = record
-        self._window = KeptWindow(self._storage, record.session_id)
+        self._ref = record.ref
+        self._window = KeptWindow(self._storage, self._ref)
         self._context: tuple[SessionRecord, SessionContext] | None = None
 
     def __repr__(self) -> str:
@@ -91,7 +93,7 @@ class BaseSession(ISession):
 
         async def look() -> tuple[SessionRecord, MessageList]:
             messages = await self.get_messages(SHOWN)
-            return await self._storage.get_session(self.session_id), messages
+            return await self._storage.get_session(self._ref), messages
 
         try:
             return session_html(*blocking.run(look()))
@@ -112,6 +114,11 @@ class BaseSession(ISession):
     def user_id(self) -> str:
         """Whose session it is."""
         return self._record.user_id
+
+    @property
+    def ref(self) -> SessionRef:
+        """The session's id, owner and creation: what its storage's calls take."""
+        return self._ref
 
     @property
     def status(self) -> SessionStatus:
@@ -160,7 +167,7 @@ class BaseSession(ISession):
             SessionNotFoundError: If the session was deleted.
         """
         self._manager._check_open()
-        self._record = await self._storage.get_session(self.session_id)
+        self._record = await self._storage.get_session(self._ref)
 
     async def send_message(
         self,
@@ -289,7 +296,7 @@ class BaseSession(ISession):
         self._manager._check_open()
         if not given:
             return []
-        turn = self._runtime.open_turn(self.session_id)
+        turn = self._runtime.open_turn(self._ref)
         if turn is not None and idempotency_key is None and expected_revision is None:
             return await turn.add(given)
         key = key_of(idempotency_key, given)
@@ -297,16 +304,12 @@ class BaseSession(ISession):
 
         async def append() -> Appended:
             appended = await self._storage.append(
-                self.session_id,
-                processed,
-                expected_revision=expected_revision,
-                key=key,
-                user_id=self.user_id,
+                self._ref, processed, expected_revision=expected_revision, key=key
             )
             self._moved(appended.record)
             return appended
 
-        appended = await self._runtime.alone(self.session_id, append, self._wait(wait))
+        appended = await self._runtime.alone(self._ref, append, self._wait(wait))
         await self._pipeline.stored(self, appended.new_messages)
         return appended.messages
 
@@ -322,7 +325,7 @@ class BaseSession(ISession):
         """
         limit = check_limit(limit)
         self._manager._check_open()
-        return MessageList(await self._storage.get_messages(self.session_id, limit=limit))
+        return MessageList(await self._storage.get_messages(self._ref, limit=limit))
 
     async def get_window(self) -> list[SessionMessage]:
         """The window as of the last call, oldest first: what of the log is sent at the most.
@@ -337,7 +340,7 @@ class BaseSession(ISession):
         context = self.context
         return await window.load(
             self._storage,
-            self.session_id,
+            self._ref,
             before=self.last_seq + 1,
             max_messages=context.max_messages,
             summary=context.summary,
@@ -351,7 +354,7 @@ class BaseSession(ISession):
         """
         self._manager._check_open()
         while True:
-            page = await self._storage.get_messages(self.session_id, after=after, limit=_PAGE)
+            page = await self._storage.get_messages(self._ref, after=after, limit=_PAGE)
             for message in page:
                 yield message
             if len(page) < _PAGE:
@@ -366,7 +369,7 @@ class BaseSession(ISession):
         """
         checked = check_limit(limit, optional=False)
         self._manager._check_open()
-        return await self._storage.get_turns(self.session_id, limit=checked or 0)
+        return await self._storage.get_turns(self._ref, limit=checked or 0)
 
     async def add_system_message(self, content: str) -> SessionMessage:
         """Store a system message; from then on every request carries it.
@@ -456,7 +459,7 @@ class BaseSession(ISession):
             self._manager._providers.check(update.provider)
         try:
             self._record = await self._storage.update_session(
-                self.session_id, update, expected_revision=expected_revision
+                self._ref, update, expected_revision=expected_revision
             )
         except InvalidInputError as error:
             raise in_session(error, self.session_id) from error.__cause__
@@ -575,7 +578,7 @@ class BaseSession(ISession):
         self._manager._check_open()
         changes = SessionChanges(status=check_status(status, self.session_id))
         self._record = await self._storage.update_session(
-            self.session_id, changes, expected_revision=expected_revision
+            self._ref, changes, expected_revision=expected_revision
         )
 
     async def archive(self, *, expected_revision: int | None = None) -> None:
@@ -613,7 +616,7 @@ class BaseSession(ISession):
         """
         self._manager._check_open()
         seq = at.seq if isinstance(at, SessionMessage) else at
-        source = await self._storage.get_session(self.session_id)
+        source = await self._storage.get_session(self._ref)
         if at is not None and not (type(seq) is int and 0 <= seq <= source.last_seq):
             raise InvalidInputError(
                 f"at must be a message of the log or its sequence number, not {at!r}",
@@ -627,7 +630,7 @@ class BaseSession(ISession):
             backend=SessionBackend(source.backend),
             context=contexts.forked(source.context_values(), seq),
         )
-        record = await self._storage.fork_session(self.session_id, new, at=seq)
+        record = await self._storage.fork_session(self._ref, new, at=seq)
         return await self._manager._created(record)
 
     # What turns need

@@ -11,6 +11,7 @@ from functools import partial
 from threading import Lock
 
 from langswarm_session.errors import SessionBusyError
+from langswarm_session.records import SessionRef
 
 _queues: weakref.WeakSet[TurnQueue] = weakref.WeakSet()
 
@@ -73,22 +74,22 @@ class TurnQueue:
 
     def _forget(self) -> None:
         self._lock = Lock()
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[SessionRef, _Line] = {}
 
-    async def acquire(self, session_id: str, seconds: float | None) -> None:
+    async def acquire(self, ref: SessionRef, seconds: float | None) -> None:
         """Wait for the session.
 
         Args:
-            session_id: The session.
+            ref: The session.
             seconds: How long to wait; None for as long as it takes.
 
         Raises:
             SessionBusyError: If the time is over.
         """
         with self._lock:
-            line = self._lines.get(session_id)
+            line = self._lines.get(ref)
             if line is None or not line.is_taken:
-                self._lines.setdefault(session_id, _Line()).is_taken = True
+                self._lines.setdefault(ref, _Line()).is_taken = True
                 return
             loop = asyncio.get_running_loop()
             place = _Place(loop, loop.create_future())
@@ -101,37 +102,37 @@ class TurnQueue:
                 if not granted:
                     line.places.remove(place)
             if granted:
-                self.release(session_id)
+                self.release(ref)
             if isinstance(error, TimeoutError):
                 raise SessionBusyError(
                     f"another turn is still running after {seconds:g} s; wait longer (turn_wait) "
                     "or try again",
-                    session_id=session_id,
+                    session_id=ref.session_id,
                 ) from None
             raise
 
-    def release(self, session_id: str) -> None:
+    def release(self, ref: SessionRef) -> None:
         """Let the next one have the session. From any thread."""
         with self._lock:
-            line = self._lines.get(session_id)
+            line = self._lines.get(ref)
             if line is not None:  # it is the parent's, in a forked child that leaves its turn
-                self._pass_on(session_id, line)
+                self._pass_on(ref, line)
 
-    def _pass_on(self, session_id: str, line: _Line) -> None:
+    def _pass_on(self, ref: SessionRef, line: _Line) -> None:
         line.is_taken = line.grant_next()
         if line.is_taken:
             return
-        line.call_others(partial(self._look, session_id))
+        line.call_others(partial(self._look, ref))
         if not line.places:
-            del self._lines[session_id]
+            del self._lines[ref]
 
-    def _look(self, session_id: str, place: _Place) -> None:
+    def _look(self, ref: SessionRef, place: _Place) -> None:
         """Pass a free session on: a loop runs again."""
         with self._lock:
             place.is_called = False
-            line = self._lines.get(session_id)
+            line = self._lines.get(ref)
             if line is not None and place in line.places and not line.is_taken:
-                self._pass_on(session_id, line)
+                self._pass_on(ref, line)
 
 
 def _grant(place: asyncio.Future[None]) -> None:

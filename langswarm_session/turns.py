@@ -53,7 +53,8 @@ class OpenTurn:
     manager: by `cancel` when the block is cancelled and by `fail` when it raises.
 
     Attributes:
-        session_id: The session.
+        session_id: The session's id.
+        ref: The session: its id, owner and creation.
         token: The lease's token.
         id: The turn's id: the sequence number of its first message.
         messages: The turn's messages as stored so far, after the middleware.
@@ -64,6 +65,7 @@ class OpenTurn:
     """
 
     def __init__(self, session: BaseSession, token: str, keyed: bool) -> None:
+        self.ref = session.ref
         self.session_id = session.session_id
         self.token = token
         self.id = 0
@@ -129,7 +131,7 @@ class OpenTurn:
         messages = as_messages(messages, self.session_id)
         messages = await session._pipeline.process(session, messages)
         try:
-            appended = await session._storage.append(self.session_id, messages, token=self.token)
+            appended = await session._storage.append(self.ref, messages, token=self.token)
         except InvalidInputError as error:
             raise in_session(error, self.session_id) from error.__cause__
         self._moved(appended.record, appended.new_messages)
@@ -229,7 +231,7 @@ class OpenTurn:
         if self._is_ours and not sys.is_finalizing():
             logger.warning("session %r: a turn was dropped before its end", self.session_id)
             runtime = self._session._runtime
-            blocking.start(runtime.end_dropped(self.session_id, self.token))
+            blocking.start(runtime.end_dropped(self.ref, self.token))
 
     @property
     def _is_ours(self) -> bool:
@@ -319,7 +321,7 @@ class OpenTurn:
             logger.info("session %r: the turn had ended already", self.session_id)
         except SessionError:
             # The error that ended the turn is the one to be raised.
-            session._runtime.end_later(self.session_id, end)
+            session._runtime.end_later(self.ref, end)
             logger.warning(
                 "session %r: the turn's end was not stored", self.session_id, exc_info=True
             )
@@ -358,7 +360,7 @@ class OpenTurn:
         """End the turn in the storage, replies whose ids are taken under others."""
         while True:
             try:
-                return await self._session._storage.end_turn(self.session_id, end, messages)
+                return await self._session._storage.end_turn(self.ref, end, messages)
             except MessageConflictError as conflict:
                 taken = conflict.message_id
                 if self.rename is None or all(message.id != taken for message in messages):
@@ -372,5 +374,5 @@ class OpenTurn:
             self._open = False
             runtime = self._session._runtime
             runtime.keeper.remove(self.token)
-            runtime.queue.release(self.session_id)
+            runtime.queue.release(self.ref)
             _open_turns.set(tuple(turn for turn in _open_turns.get() if turn is not self))

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, Summary
+from langswarm_session.records import SessionRef
 
 _FURTHER = 100
 """How many more messages to look at for the calls that a turn's results answer."""
@@ -24,7 +25,7 @@ SUMMARY = "What was said before, in short: "
 
 async def load(
     storage: ISessionStorage,
-    session_id: str,
+    ref: SessionRef,
     *,
     before: int,
     max_messages: int,
@@ -34,6 +35,7 @@ async def load(
     """The window as it stood before a turn; reads no more than it holds.
 
     Args:
+        ref: The session.
         before: The first sequence number of the turn.
         max_messages: How many messages to take, system messages aside.
         needed: The ids of calls that must be in it: the turn has their results.
@@ -45,9 +47,7 @@ async def load(
     """
     limit = max_messages + (_FURTHER if needed else 0)
     while True:
-        newest = await storage.get_messages(
-            session_id, limit=limit, before=before, answered_only=True
-        )
+        newest = await storage.get_messages(ref, limit=limit, before=before, answered_only=True)
         if len(newest) < limit:
             return _summarised(newest, summary, max_messages, needed)
         others = sum(message.role is not MessageRole.SYSTEM for message in newest)
@@ -55,7 +55,7 @@ async def load(
             break
         limit += max_messages - others  # system messages take no room
     system = await storage.get_messages(
-        session_id,
+        ref,
         before=newest[0].seq if newest else before,
         answered_only=True,
         system_only=True,

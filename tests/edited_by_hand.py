@@ -23,7 +23,7 @@ from langswarm_session import (
 from langswarm_session.blocks import TextBlock
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
-from langswarm_session.records import IdempotencyKey
+from langswarm_session.records import IdempotencyKey, SessionRef
 from langswarm_session.testing.making import (
     OPERATIONS,
     completed,
@@ -44,22 +44,25 @@ TOLD = {
 }
 
 
+REF = SessionRef("s", "user", None)
+
+
 async def fill(storage: ISessionStorage) -> None:
     """A session with all that a row can hold, and one that nobody writes to."""
     await storage.create_session(new_session("s", context={"max_messages": 9}))
     await storage.create_session(new_session("other"))
     turn = lease()
     message = user("question", metadata={"a": [1]})
-    await storage.begin_turn("s", [message], turn, key=IdempotencyKey("key", "digest"))
+    await storage.begin_turn(REF, [message], turn, key=IdempotencyKey("key", "digest"))
     answer = reply("hello", usage=TokenUsage(input_tokens=3), finish_reason="stop")
-    await storage.end_turn("s", completed(turn, provider_state={"provider_context": {}}), [answer])
+    await storage.end_turn(REF, completed(turn, provider_state={"provider_context": {}}), [answer])
     turn = lease()
-    await storage.begin_turn("s", [user("again")], turn)
-    await storage.end_turn("s", failed(turn), [])
+    await storage.begin_turn(REF, [user("again")], turn)
+    await storage.end_turn(REF, failed(turn), [])
     await storage.append(
-        "s", [system(), SessionMessage(role=MessageRole.USER, content=[TextBlock(text="b")])]
+        REF, [system(), SessionMessage(role=MessageRole.USER, content=[TextBlock(text="b")])]
     )
-    await storage.begin_turn("s", [user("open", id="an id of a caller")], lease(0))
+    await storage.begin_turn(REF, [user("open", id="an id of a caller")], lease(0))
 
 
 READS: dict[str, Callable[[SessionManager], Awaitable[object]]] = {}
@@ -150,8 +153,8 @@ async def use(storage: ISessionStorage) -> list[str]:
     manager = SessionManager(storage, turn_wait=0.05)
     calls: list[tuple[str, Awaitable[object]]] = [
         *((name, call(manager)) for name, call in READS.items()),
-        *((name, call(storage, "s")) for name, call in OPERATIONS.items() if "delete" not in name),
-        ("delete_session", storage.delete_session("s")),
+        *((name, call(storage, REF)) for name, call in OPERATIONS.items() if "delete" not in name),
+        ("delete_session", storage.delete_session(REF)),
     ]
     for name, call in calls:
         try:

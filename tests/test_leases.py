@@ -16,7 +16,7 @@ import pytest
 
 from langswarm_session import InMemorySessionStorage, SessionManager, StorageBusyError
 from langswarm_session.leases import LeaseKeeper
-from langswarm_session.testing.making import lease, new_session, user
+from langswarm_session.testing.making import lease, new_session, ref, user
 
 SECONDS = 0.03
 """How long the leases here hold: they are renewed each 10 ms."""
@@ -174,7 +174,7 @@ async def test_the_lease_is_the_storages_own() -> None:
     storage = Real()
     await storage.create_session(new_session("s"))
     begun = lease(SECONDS)
-    first = (await storage.begin_turn("s", [user()], begun)).record.turn_expires
+    first = (await storage.begin_turn(ref("s"), [user()], begun)).record.turn_expires
     assert first is not None
     keeper = LeaseKeeper(storage, SECONDS)
     turn = Turn(begun.token)
@@ -182,7 +182,7 @@ async def test_the_lease_is_the_storages_own() -> None:
     for _ in range(2):
         assert await asyncio.to_thread(storage.renewals.get, timeout=30) == {begun.token}
     keeper.close()
-    assert ((await storage.get_session("s")).turn_expires or 0) > first
+    assert ((await storage.find_session("s")).turn_expires or 0) > first
 
 
 def test_a_forked_child_keeps_its_own_leases() -> None:

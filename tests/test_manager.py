@@ -449,7 +449,7 @@ class TestHealthAndClose:
             await manager.create_session("ann", "mock", "echo")
             storage = manager.storage
         with pytest.raises(StorageClosedError):
-            await storage.get_session("any")
+            await storage.find_session("any")
         assert not Path(f"{db_path}-wal").exists()
 
     @pytest.mark.parametrize("kind", [InMemorySessionStorage, SQLiteSessionStorage])
@@ -457,7 +457,7 @@ class TestHealthAndClose:
         storage = kind() if kind is InMemorySessionStorage else kind(db_path)
         async with SessionManager(storage) as manager:
             created = await manager.create_session("ann", "mock", "echo")
-        assert (await storage.get_session(created.session_id)).user_id == "ann"
+        assert (await storage.find_session(created.session_id)).user_id == "ann"
         await storage.close()
 
     async def test_a_storage_with_a_configuration_is_refused(self):

@@ -98,7 +98,7 @@ class TestCreateSimpleSession:
         storage = SQLiteSessionStorage(db_path)
         session = await create_simple_session("ann", storage=storage)
         await session.send_message("x")
-        assert (await storage.get_session(session.session_id)).message_count == 2
+        assert (await storage.find_session(session.session_id)).message_count == 2
         await storage.close()
 
     async def test_with_no_such_provider(self):

@@ -20,6 +20,7 @@ from langswarm_session import (
 )
 from langswarm_session.errors import SessionExistsError
 from langswarm_session.records import NewSession
+from langswarm_session.testing.making import ref
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -63,17 +64,17 @@ class StorageStore(Store):
             await self._storage.create_session(new)
 
     async def append_turn(self, session: str, turn: Turn) -> None:
-        await self._storage.append(session, as_messages((turn,)))
+        await self._storage.append(ref(session), as_messages((turn,)))
 
     async def preload(self, session: str, turns: Sequence[Turn]) -> None:
         for start in range(0, len(turns), CHUNK):
-            await self._storage.append(session, as_messages(turns[start : start + CHUNK]))
+            await self._storage.append(ref(session), as_messages(turns[start : start + CHUNK]))
 
     async def read_all(self, session: str) -> list[SessionMessage]:
-        return await self._storage.get_messages(session)
+        return await self._storage.get_messages(ref(session))
 
     async def newest(self, session: str, count: int) -> list[SessionMessage]:
-        return await self._storage.get_messages(session, limit=count)
+        return await self._storage.get_messages(ref(session), limit=count)
 
     @staticmethod
     def text(message: Any) -> str:

@@ -189,7 +189,8 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         current = watch.registered(run_id, self.name)
         if current is None:
             session_id, user_id = self._who(context)
-            session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
+            owner = "default" if user_id is None else user_id
+            session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
             known = await session.get_window()
             made = AgentRun(session, known, state, given=given, key=key, is_async=is_async)
             # Of several tools that resume together the first one's is for all.

@@ -216,7 +216,8 @@ class RunnableWithSession(Runnable[Any, Any]):
             self.input_messages_key, self.history_messages_key, self.output_messages_key
         )
         call = ChainTurn(shape, value, key)  # what cannot be stored creates no session
-        session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
+        owner = "default" if user_id is None else user_id
+        session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
         await call.begin(session)
         return call
 

@@ -83,7 +83,7 @@ class SummarizingMiddleware(ISessionMiddleware):
     async def _summarise(self, session: BaseSession, covered: int) -> None:
         limit = AT_ONCE + self._keep
         messages = await session.manager.storage.get_messages(
-            session.session_id, after=covered, limit=limit, answered_only=True
+            session.ref, after=covered, limit=limit, answered_only=True
         )
         old = messages[: _end(messages, len(messages) - self._keep)]
         if not old:

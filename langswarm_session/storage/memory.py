@@ -29,6 +29,7 @@ from langswarm_session.records import (
     SessionChanges,
     SessionPage,
     SessionRecord,
+    SessionRef,
     StorageHealth,
     TurnEnd,
     TurnStart,
@@ -61,7 +62,6 @@ class _Log:
     """
 
     record: SessionRecord
-    order: int
     messages: list[SessionMessage] = field(default_factory=list)
     system: list[SessionMessage] = field(default_factory=list)
     by_id: dict[str, SessionMessage] = field(default_factory=dict)
@@ -234,10 +234,19 @@ class InMemorySessionStorage(ISessionStorage):
         with self._lock:
             return self._create(session).record
 
-    async def get_session(self, session_id: str) -> SessionRecord:
+    async def find_session(self, session_id: str, *, user_id: str | None = None) -> SessionRecord:
+        """See `ISessionStorage.find_session`."""
+        with self._lock:
+            self._refuse_if_closed()
+            log = self._logs.get(session_id)
+            if log is None or user_id not in (None, log.record.user_id):
+                raise rules.not_found(session_id)
+            return log.record
+
+    async def get_session(self, ref: SessionRef) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
         with self._lock:
-            return self._log(session_id).record
+            return self._log(ref).record
 
     async def list_sessions(
         self,
@@ -255,7 +264,7 @@ class InMemorySessionStorage(ISessionStorage):
             logs = self._logs if user_id is None else self._by_user.get(user_id, {})
             found = sorted(
                 (
-                    (log.record.last_activity, log.order, log.record)
+                    (log.record.last_activity, log.record.session_id, log.record)
                     for log in logs.values()
                     if (status is None or log.record.status == status.value)
                     and (inactive_since is None or log.record.last_activity < inactive_since)
@@ -265,17 +274,16 @@ class InMemorySessionStorage(ISessionStorage):
             )
         if before is not None:
             found = [entry for entry in found if entry[:2] < before]
-        page = found[:limit]
-        more = len(found) > limit
-        next_cursor = f"{page[-1][0]}.{page[-1][1]}" if more else None
-        return SessionPage([record for _, _, record in page], next_cursor)
+        page = [record for _, _, record in found[:limit]]
+        more = bool(page) and len(found) > limit
+        return SessionPage(page, rules.make_cursor(page[-1]) if more else None)
 
     async def update_session(
-        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.update_session`."""
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             record = log.record
             rules.check_revision(record, expected_revision)
             values: dict[str, Any] = {"revision": record.revision + 1}
@@ -295,33 +303,31 @@ class InMemorySessionStorage(ISessionStorage):
             return log.record
 
     async def delete_session(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
         """See `ISessionStorage.delete_session`."""
         with self._lock:
-            record = self._log(session_id).record
+            record = self._log(ref).record
             rules.check_revision(record, expected_revision)
             user_id = record.user_id
-            del self._logs[session_id], self._by_user[user_id][session_id]
+            del self._logs[ref.session_id], self._by_user[user_id][ref.session_id]
             if not self._by_user[user_id]:
                 del self._by_user[user_id]
 
     async def append(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         *,
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
-        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
         _check(messages)
         with self._lock:
-            log = self._log(session_id)
-            rules.check_owner(log.record, user_id)
-            fresh = rules.new_messages(session_id, messages, _stored(log, messages))
+            log = self._log(ref)
+            fresh = rules.new_messages(ref.session_id, messages, _stored(log, messages))
             if not fresh:
                 if messages:
                     known = None if key is None else log.known_turn(key)
@@ -347,21 +353,19 @@ class InMemorySessionStorage(ISessionStorage):
 
     async def begin_turn(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         lease: Lease,
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
-        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
         _check(messages)
         with self._lock:
-            log = self._log(session_id)
-            rules.check_owner(log.record, user_id)
-            fresh = rules.new_messages(session_id, messages, _stored(log, messages))
-            rules.check_begins(session_id, messages)
+            log = self._log(ref)
+            fresh = rules.new_messages(ref.session_id, messages, _stored(log, messages))
+            rules.check_begins(ref.session_id, messages)
             known = log.known_turn(key, None if fresh else messages[-1])
             outcome, asked = None, 0
             if known is not None:
@@ -389,7 +393,7 @@ class InMemorySessionStorage(ISessionStorage):
             return TurnStart(log.record, _as_stored(log, messages), added=len(fresh))
 
     async def end_turn(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         """See `ISessionStorage.end_turn`."""
         _check(messages)
@@ -397,11 +401,11 @@ class InMemorySessionStorage(ISessionStorage):
         if end.provider_state is not None:
             changes["provider_state"] = dump_json(dict(end.provider_state))
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             turn = _held(log, end.token)
             stored = _stored(log, messages)
-            fresh = rules.new_messages(session_id, messages, stored)
-            rules.check_ends(session_id, stored.values(), turn)
+            fresh = rules.new_messages(ref.session_id, messages, stored)
+            rules.check_ends(ref.session_id, stored.values(), turn)
             failed = int(end.status is TurnStatus.FAILED)
             log.move(fresh, errors=log.record.errors + failed, **changes)
             log.put(fresh, turn)
@@ -409,14 +413,14 @@ class InMemorySessionStorage(ISessionStorage):
                 log.note(turn, end.status, end.error)
             return Appended(log.record, _as_stored(log, messages), len(fresh))
 
-    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
         expires = _now() + int(seconds * 1_000_000)
         held = set()
         with self._lock:
             self._refuse_if_closed()
-            for token, session_id in tokens.items():
-                log = self._logs.get(session_id)
+            for token, ref in tokens.items():
+                log = self._found(ref)
                 if log is not None and log.record.turn_token == token:
                     log.record = log.record._replace(turn_expires=expires)
                     held.add(token)
@@ -424,7 +428,7 @@ class InMemorySessionStorage(ISessionStorage):
 
     async def get_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         limit: int | None = None,
         before: int | None = None,
@@ -434,7 +438,7 @@ class InMemorySessionStorage(ISessionStorage):
     ) -> list[SessionMessage]:
         """See `ISessionStorage.get_messages`."""
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             source = log.system if system_only else log.messages
             start = 0 if after is None else _index(source, after + 1)
             stop = len(source) if before is None else _index(source, before)
@@ -452,10 +456,10 @@ class InMemorySessionStorage(ISessionStorage):
             found.reverse()
         return found
 
-    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+    async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             spans: dict[int, list[SessionMessage]] = {}
             for message in reversed(log.messages):
                 turn = message.turn_id or 0
@@ -465,11 +469,11 @@ class InMemorySessionStorage(ISessionStorage):
             return [_turn(log, turn, spans[turn]) for turn in sorted(spans)]
 
     async def clear_messages(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.clear_messages`."""
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             log.make_free(expected_revision)
             log.messages, log.system, log.by_id, log.turns, log.keys = [], [], {}, {}, {}
             log.record = log.record._replace(message_count=0, revision=log.record.revision + 1)
@@ -477,7 +481,7 @@ class InMemorySessionStorage(ISessionStorage):
 
     async def edit_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         expected_revision: int,
         remove: Sequence[int] = (),
@@ -487,7 +491,7 @@ class InMemorySessionStorage(ISessionStorage):
         """See `ISessionStorage.edit_messages`."""
         _check([*change, *add])
         with self._lock:
-            log = self._log(session_id)
+            log = self._log(ref)
             rules.check_append(log.record, None, expected_revision, _now())
             wanted = {*remove, *(message.seq for message in change)}
             found = {m.seq or 0: m for m in log.messages if m.seq in wanted}
@@ -515,11 +519,11 @@ class InMemorySessionStorage(ISessionStorage):
             return Appended(log.record, _as_stored(log, add), len(add))
 
     async def fork_session(
-        self, session_id: str, session: NewSession, *, at: int | None = None
+        self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.fork_session`."""
         with self._lock:
-            source = self._log(session_id)
+            source = self._log(ref)
             last = source.record.last_seq if at is None else at
             if source.record.turn_token is not None and source.record.turn_id is not None:
                 last = min(last, source.record.turn_id - 1)
@@ -542,13 +546,13 @@ class InMemorySessionStorage(ISessionStorage):
             return target.record
 
     async def get_turn_notes(
-        self, session_id: str, *, after: int = 0, limit: int = 500
+        self, ref: SessionRef, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
         from langswarm_session.archives import TurnNote
 
         with self._lock:
-            notes = self._log(session_id).turns
+            notes = self._log(ref).turns
             found = sorted(turn for turn in notes if turn > after)[:limit]
             return [TurnNote(turn=turn, **asdict(notes[turn])) for turn in found]
 
@@ -570,7 +574,7 @@ class InMemorySessionStorage(ISessionStorage):
                 turn: _TurnNote(**note.model_dump(exclude={"turn"})) for turn, note in notes.items()
             }
             log.keys = {note.key: turn for turn, note in notes.items() if note.key is not None}
-            return record
+            return log.record
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
@@ -603,16 +607,23 @@ class InMemorySessionStorage(ISessionStorage):
 
     def _add(self, record: SessionRecord) -> _Log:
         self._created += 1
-        log = self._logs[record.session_id] = _Log(record, self._created)
+        record = record._replace(creation=self._created)
+        log = self._logs[record.session_id] = _Log(record)
         self._by_user.setdefault(record.user_id, {})[record.session_id] = log
         return log
 
-    def _log(self, session_id: str) -> _Log:
+    def _found(self, ref: SessionRef) -> _Log | None:
+        log = self._logs.get(ref.session_id)
+        if log is None or log.record.user_id != ref.user_id:
+            return None
+        return log if ref.creation in (None, log.record.creation) else None
+
+    def _log(self, ref: SessionRef) -> _Log:
         self._refuse_if_closed()
-        try:
-            return self._logs[session_id]
-        except KeyError:
-            raise rules.not_found(session_id) from None
+        log = self._found(ref)
+        if log is None:
+            raise rules.not_found(ref.session_id)
+        return log
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

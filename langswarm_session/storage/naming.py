@@ -8,20 +8,22 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from langswarm_session.errors import SessionError, in_session
+from langswarm_session.records import SessionRef
 
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 
 def names_session(method: Method) -> Method:
-    """Have the errors of a method name the session whose id is the method's first argument."""
+    """Have the errors of a method name the session that its first argument refers to."""
 
     @wraps(method)
-    async def named(self: Any, session_id: str, *args: Any, **options: Any) -> Any:
+    async def named(self: Any, ref: SessionRef | str, *args: Any, **options: Any) -> Any:
         try:
-            return await method(self, session_id, *args, **options)
+            return await method(self, ref, *args, **options)
         except SessionError as error:
             if error.session_id is not None:
                 raise
+            session_id = ref if isinstance(ref, str) else ref.session_id
             # A copy: what many calls wait for fails for all of them with the same error.
             copied = in_session(copy(error), session_id).with_traceback(error.__traceback__)
             raise copied from error.__cause__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -33,6 +33,7 @@ from langswarm_session.records import (
     SessionChanges,
     SessionPage,
     SessionRecord,
+    SessionRef,
     StorageHealth,
     TurnEnd,
     TurnStart,
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
 
 _MESSAGES = (
     f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} AS message "
-    "WHERE session = (SELECT key FROM {sessions} WHERE session_id = $1) "
+    f"WHERE session = (SELECT key FROM {{sessions}} WHERE {log.OWN}) "
 )
 _ANSWERED = (
     "AND NOT EXISTS (SELECT 1 FROM {turns} AS turn WHERE turn.session = message.session "
@@ -85,13 +86,14 @@ order; it would sort a whole log for its end where it takes the log to be short.
 
 _RENEW = (
     "WITH held AS (SELECT key, turn_token FROM {sessions} "
-    "JOIN unnest($1::text[], $2::text[]) AS given (session_id, turn_token) "
-    "USING (session_id, turn_token)), "
+    "JOIN unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) "
+    "AS given (session_id, user_id, creation, turn_token) "
+    "USING (session_id, user_id, turn_token) WHERE key = coalesce(creation, key)), "
     # A session that another transaction is at is renewed the next time: the others must not wait.
     "free AS (SELECT s.key FROM {sessions} AS s JOIN held USING (key, turn_token) "
     "FOR UPDATE OF s SKIP LOCKED), "
     "renewed AS (UPDATE {sessions} AS s SET turn_expires = "
-    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $3 "
+    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $1 "
     "FROM free WHERE s.key = free.key) "
     "SELECT turn_token FROM held"
 )
@@ -213,11 +215,18 @@ class PostgresSessionStorage(ISessionStorage):
         return await self._engine.transact(job)
 
     @names_session
-    async def get_session(self, session_id: str) -> SessionRecord:
+    async def find_session(self, session_id: str, *, user_id: str | None = None) -> SessionRecord:
+        """See `ISessionStorage.find_session`."""
+        return await self._engine.read(
+            lambda connection: log.find(connection, self._tables, session_id, user_id)
+        )
+
+    @names_session
+    async def get_session(self, ref: SessionRef) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
 
         async def job(connection: Connection) -> SessionRecord:
-            return (await log.load(connection, self._tables, session_id, lock=False)).record
+            return (await log.load(connection, self._tables, ref, lock=False)).record
 
         return await self._engine.read(job)
 
@@ -247,22 +256,23 @@ class PostgresSessionStorage(ISessionStorage):
             where.append(f"last_activity < {given(inactive_since)}")
             where.append(f"active_minute <= {given(inactive_since // rules.MINUTE)}")
         if cursor is not None:
-            activity, key = rules.parse_cursor(cursor)
-            where.append(f"(last_activity, key) < ({given(activity)}, {given(key)})")
+            activity, last_id = rules.parse_cursor(cursor)
+            place = f"{given(activity)}, {given(to_text(last_id))}"
+            where.append(f"(last_activity, session_id) < ({place})")
             where.append(f"active_minute <= {given(activity // rules.MINUTE)}")
         query = self._tables.sql(
-            f"SELECT key, {FIELDS} FROM {{sessions}} WHERE {' AND '.join(where)} "
-            f"ORDER BY active_minute DESC, last_activity DESC, key DESC LIMIT {given(limit + 1)}"
+            f"SELECT {FIELDS} FROM {{sessions}} WHERE {' AND '.join(where)} "
+            "ORDER BY active_minute DESC, last_activity DESC, session_id DESC "
+            f"LIMIT {given(limit + 1)}"
         )
         rows = await self._engine.read(lambda connection: connection.fetch(query, *values))
-        records = [to_record(row[1:]) for row in rows[:limit]]
-        if len(rows) <= limit:
-            return SessionPage(records, None)
-        return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][0]}")
+        records = [to_record(row) for row in rows[:limit]]
+        more = bool(records) and len(rows) > limit
+        return SessionPage(records, rules.make_cursor(records[-1]) if more else None)
 
     @names_session
     async def update_session(
-        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.update_session`."""
         state = changes.provider_state
@@ -278,7 +288,7 @@ class PostgresSessionStorage(ISessionStorage):
         dump_json(context)
 
         async def job(connection: Connection) -> SessionRecord:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             rules.check_revision(session.record, expected_revision)
             values = dict(columns)
             if context is not None:
@@ -290,12 +300,12 @@ class PostgresSessionStorage(ISessionStorage):
 
     @names_session
     async def delete_session(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
         """See `ISessionStorage.delete_session`."""
 
         async def job(connection: Connection) -> None:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             rules.check_revision(session.record, expected_revision)
             await session.remove()
 
@@ -304,19 +314,17 @@ class PostgresSessionStorage(ISessionStorage):
     @names_session
     async def append(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         *,
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
-        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
 
         async def job(connection: Connection, unclear: bool) -> Appended:
-            session = await self._load(connection, session_id)
-            rules.check_owner(session.record, user_id)
+            session = await self._load(connection, ref)
             return await log.append(
                 session, messages, token, expected_revision, key, unclear=unclear
             )
@@ -326,7 +334,7 @@ class PostgresSessionStorage(ISessionStorage):
             return await self._engine.transact(lambda connection: job(connection, unclear=False))
         own_key = key if token is None else None
         write = Write(
-            session_id,
+            ref,
             batch,
             job,
             token=token,
@@ -334,7 +342,6 @@ class PostgresSessionStorage(ISessionStorage):
             revision=expected_revision,
             status=None if own_key is None else TurnStatus.COMPLETE.value,
             key=own_key,
-            user_id=user_id,
         )
         done = await self._engine.write(write)
         if isinstance(done, Appended):
@@ -345,34 +352,31 @@ class PostgresSessionStorage(ISessionStorage):
     @names_session
     async def begin_turn(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         lease: Lease,
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
-        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
-        rules.check_begins(session_id, messages)
+        rules.check_begins(ref.session_id, messages)
 
         async def job(connection: Connection, unclear: bool) -> TurnStart:
-            session = await self._load(connection, session_id)
-            rules.check_owner(session.record, user_id)
+            session = await self._load(connection, ref)
             return await log.begin_turn(
                 session, messages, lease, key, expected_revision, unclear=unclear
             )
 
         batch = Batch(messages)
         write = Write(
-            session_id,
+            ref,
             batch,
             job,
             lease=lease,
             revision=expected_revision,
             status=None if key is None else TurnStatus.OPEN.value,
             key=key,
-            user_id=user_id,
         )
         done = await self._engine.write(write)
         if isinstance(done, TurnStart):
@@ -381,18 +385,18 @@ class PostgresSessionStorage(ISessionStorage):
 
     @names_session
     async def end_turn(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         """See `ISessionStorage.end_turn`."""
         state = None if end.provider_state is None else dump_json(dict(end.provider_state))
 
         async def job(connection: Connection, unclear: bool) -> Appended:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             return await log.end_turn(session, end, messages, state, unclear=unclear)
 
         batch = Batch(messages)
         write = Write(
-            session_id,
+            ref,
             batch,
             job,
             token=end.token,
@@ -406,11 +410,11 @@ class PostgresSessionStorage(ISessionStorage):
             return done
         return Appended(done, batch.placed(done.last_seq, done.turn_id), len(messages))
 
-    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
         held = {to_text(token): token for token in tokens}
-        sessions = [to_text(session_id) for session_id in tokens.values()]
-        values = (sessions, list(held), int(seconds * 1_000_000))
+        sessions = zip(*map(log.own, tokens.values()), strict=True) if tokens else ((), (), ())
+        values = (int(seconds * 1_000_000), *map(list, sessions), list(held))
         rows = await self._engine.read(
             lambda connection: connection.fetch(self._tables.sql(_RENEW), *values), is_urgent=True
         )
@@ -419,7 +423,7 @@ class PostgresSessionStorage(ISessionStorage):
     @names_session
     async def get_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         limit: int | None = None,
         before: int | None = None,
@@ -429,7 +433,7 @@ class PostgresSessionStorage(ISessionStorage):
     ) -> list[SessionMessage]:
         """See `ISessionStorage.get_messages`."""
         query = _MESSAGES + (_ANSWERED if answered_only else "")
-        values: list[Any] = [to_text(session_id)]
+        values: list[Any] = [*log.own(ref)]
         if system_only:
             query += f"AND role = {SYSTEM} "
         if before is not None:
@@ -448,7 +452,7 @@ class PostgresSessionStorage(ISessionStorage):
         async def job(connection: Connection) -> list[Any]:
             rows = await fetch(connection, query, *values)
             if not rows:
-                await log.load(connection, self._tables, session_id, lock=False)
+                await log.load(connection, self._tables, ref, lock=False)
             return rows
 
         rows = await self._engine.read(job)
@@ -460,23 +464,23 @@ class PostgresSessionStorage(ISessionStorage):
         return await in_thread(decode_long, rows)
 
     @names_session
-    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+    async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
 
         async def job(connection: Connection) -> list[Turn]:
-            session = await log.load(connection, self._tables, session_id, lock=False)
+            session = await log.load(connection, self._tables, ref, lock=False)
             return await session.select_turns(limit)
 
         return await self._engine.transact(job, "REPEATABLE READ")
 
     @names_session
     async def clear_messages(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.clear_messages`."""
 
         async def job(connection: Connection) -> SessionRecord:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             await session.make_free(expected_revision)
             await session.clear()
             session.change(message_count=0)
@@ -487,7 +491,7 @@ class PostgresSessionStorage(ISessionStorage):
     @names_session
     async def edit_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         expected_revision: int,
         remove: Sequence[int] = (),
@@ -499,20 +503,20 @@ class PostgresSessionStorage(ISessionStorage):
         Batch(change)
 
         async def job(connection: Connection) -> Appended:
-            session = await self._load(connection, session_id)
+            session = await self._load(connection, ref)
             return await log.edit(session, expected_revision, remove, change, batch)
 
         return await self._engine.transact(job)
 
     @names_session
     async def fork_session(
-        self, session_id: str, session: NewSession, *, at: int | None = None
+        self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.fork_session`."""
         context = dump_json(dict(session.context))
 
         async def job(connection: Connection) -> SessionRecord:
-            source = await log.load(connection, self._tables, session_id, lock=False)
+            source = await log.load(connection, self._tables, ref, lock=False)
             target = await log.create(connection, self._tables, session, context)
             await source.copy_to(target, at)
             return await target.save()
@@ -522,14 +526,14 @@ class PostgresSessionStorage(ISessionStorage):
 
     @names_session
     async def get_turn_notes(
-        self, session_id: str, *, after: int = 0, limit: int = 500
+        self, ref: SessionRef, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
         # What a first turn does not need is loaded when it is used, here and below.
         from langswarm_session.storage.postgres_restore import turn_notes
 
         return await self._engine.read(
-            lambda connection: turn_notes(connection, self._tables, session_id, after, limit)
+            lambda connection: turn_notes(connection, self._tables, ref, after, limit)
         )
 
     async def restore_session(self, archive: SessionArchive) -> SessionRecord:
@@ -605,8 +609,8 @@ class PostgresSessionStorage(ISessionStorage):
         """See `ISessionStorage.close`."""
         await in_thread(self._engine.close)
 
-    async def _load(self, connection: Connection, session_id: str) -> log.Log:
-        return await log.load(connection, self._tables, session_id)
+    async def _load(self, connection: Connection, ref: SessionRef) -> log.Log:
+        return await log.load(connection, self._tables, ref)
 
 
 async def _fetch_many(connection: Connection, query: str, *values: Any) -> list[Any]:

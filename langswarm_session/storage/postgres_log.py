@@ -17,6 +17,7 @@ from langswarm_session.records import (
     Lease,
     NewSession,
     SessionRecord,
+    SessionRef,
     TurnEnd,
     TurnStart,
 )
@@ -44,14 +45,21 @@ from langswarm_session.storage.session_rows import (
 )
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-_LOAD = f"SELECT {_NOW}, key, {FIELDS} FROM {{sessions}} WHERE session_id = $1"
+OWN = "session_id = $1 AND user_id = $2 AND key = coalesce($3::bigint, key)"
+"""Finds the row of a `SessionRef`, whose values come in this order; see `own`."""
+
+_LOAD = f"SELECT {_NOW}, {FIELDS} FROM {{sessions}} WHERE {OWN}"
+_FIND = (
+    f"SELECT {FIELDS} FROM {{sessions}} "
+    "WHERE session_id = $1 AND user_id = coalesce($2::text, user_id)"
+)
 _CREATE = (
     "INSERT INTO {sessions} (session_id, user_id, provider, model, backend, status, context, "
     f"created_at, last_activity) SELECT $1, $2, $3, $4, $5, 'active', $6, now, now "
     f"FROM (SELECT {_NOW} AS now) AS clock "
-    f"ON CONFLICT (session_id) DO NOTHING RETURNING created_at, key, {FIELDS}"
+    f"ON CONFLICT (session_id) DO NOTHING RETURNING created_at, {FIELDS}"
 )
-_SAVED = SessionRecord._fields[1:]
+_SAVED = SessionRecord._fields[1:-1]
 _SAVE = (
     f"UPDATE {{sessions}} SET {', '.join(f'{name} = ${n}' for n, name in enumerate(_SAVED, 2))} "
     "WHERE key = $1"
@@ -95,7 +103,7 @@ class Log:
     Args:
         connection: The transaction's.
         tables: Where the tables are.
-        row: The server's time, the session's key and its fields.
+        row: The server's time and the session's fields.
 
     Attributes:
         record: The session, with the changes that `save` will write.
@@ -105,13 +113,14 @@ class Log:
     def __init__(self, connection: Connection, tables: Tables, row: Sequence[Any]) -> None:
         self._connection = connection
         self._tables = tables
-        self.now, self._place = decode_numbers(row[:2])
-        self.record = to_record(row[2:])
+        (self.now,) = decode_numbers(row[:1])
+        self.record = to_record(row[1:])
+        self._place = self.record.creation
 
     async def save(self) -> SessionRecord:
         """Write the session's row."""
         row = to_row(self.record)
-        await self._run(_SAVE, *row[1:])
+        await self._run(_SAVE, *row[1:-1])
         return self.record
 
     def change(self, **fields: Any) -> None:
@@ -342,8 +351,30 @@ class Log:
         return await self._connection.fetch(self._tables.sql(template), self._place, *values)
 
 
+def own(ref: SessionRef) -> tuple[str, str, int | None]:
+    """Return the values of `OWN`."""
+    return to_text(ref.session_id), to_text(ref.user_id), ref.creation
+
+
+async def find(
+    connection: Connection, tables: Tables, session_id: str, user_id: str | None
+) -> SessionRecord:
+    """Return the session of that name.
+
+    Args:
+        user_id: Whose session it must be; None for any user's.
+
+    Raises:
+        SessionNotFoundError: If there is none.
+    """
+    rows = await connection.fetch(tables.sql(_FIND), to_text(session_id), maybe_text(user_id))
+    if not rows:
+        raise rules.not_found(session_id)
+    return to_record(rows[0])
+
+
 async def load(
-    connection: Connection, tables: Tables, session_id: str, *, lock: bool = True
+    connection: Connection, tables: Tables, ref: SessionRef, *, lock: bool = True
 ) -> Log:
     """The session, which nobody else can write to for the rest of the transaction.
 
@@ -354,9 +385,9 @@ async def load(
         SessionNotFoundError: If there is none.
     """
     query = tables.sql(_LOAD + " FOR UPDATE" if lock else _LOAD)
-    rows = await connection.fetch(query, to_text(session_id))
+    rows = await connection.fetch(query, *own(ref))
     if not rows:
-        raise rules.not_found(session_id)
+        raise rules.not_found(ref.session_id)
     return Log(connection, tables, rows[0])
 
 

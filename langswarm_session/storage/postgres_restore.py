@@ -8,22 +8,22 @@ from typing import Any
 
 from langswarm_session.archives import SessionArchive, TurnNote
 from langswarm_session.models import SessionMessage
-from langswarm_session.records import SessionRecord
+from langswarm_session.records import SessionRecord, SessionRef
 from langswarm_session.storage import rules
-from langswarm_session.storage.postgres_log import load
+from langswarm_session.storage.postgres_log import OWN, load, own
 from langswarm_session.storage.postgres_pool import Connection
-from langswarm_session.storage.postgres_rows import encode, maybe_text, to_note, to_row, to_text
+from langswarm_session.storage.postgres_rows import encode, maybe_text, to_note, to_row
 from langswarm_session.storage.postgres_schema import Tables
-from langswarm_session.storage.postgres_shapes import FIELDS
+from langswarm_session.storage.postgres_shapes import COLUMNS
 from langswarm_session.storage.session_rows import NOTE_COLUMNS
 
 _NOTES = (
     f"SELECT {NOTE_COLUMNS} FROM {{turns}} WHERE session = "
-    "(SELECT key FROM {sessions} WHERE session_id = $1) AND turn > $2 ORDER BY turn LIMIT $3"
+    f"(SELECT key FROM {{sessions}} WHERE {OWN}) AND turn > $4 ORDER BY turn LIMIT $5"
 )
-_VALUES = ", ".join(f"${n}" for n in range(1, len(SessionRecord._fields) + 1))
+_VALUES = ", ".join(f"${n}" for n in range(1, len(SessionRecord._fields)))
 _CREATE = (
-    f"INSERT INTO {{sessions}} ({FIELDS}) VALUES ({_VALUES}) "
+    f"INSERT INTO {{sessions}} ({COLUMNS}) VALUES ({_VALUES}) "
     "ON CONFLICT (session_id) DO NOTHING RETURNING key"
 )
 _MESSAGES = (
@@ -44,12 +44,12 @@ _HEAVY = 1_000_000
 
 
 async def turn_notes(
-    connection: Connection, tables: Tables, session_id: str, after: int, limit: int
+    connection: Connection, tables: Tables, ref: SessionRef, after: int, limit: int
 ) -> list[TurnNote]:
     """What is known of turns; see `ISessionStorage.get_turn_notes`."""
-    rows = await connection.fetch(tables.sql(_NOTES), to_text(session_id), after, limit)
+    rows = await connection.fetch(tables.sql(_NOTES), *own(ref), after, limit)
     if not rows:
-        await load(connection, tables, session_id, lock=False)
+        await load(connection, tables, ref, lock=False)
     return [TurnNote(**to_note(row)._asdict()) for row in rows]
 
 
@@ -59,7 +59,7 @@ async def restore(connection: Connection, tables: Tables, archive: SessionArchiv
     Raises:
         SessionExistsError: If the id is taken.
     """
-    created = await connection.fetch(tables.sql(_CREATE), *to_row(archive.record))
+    created = await connection.fetch(tables.sql(_CREATE), *to_row(archive.record)[:-1])
     if not created:
         raise rules.exists(archive.record.session_id)
     place = created[0][0]
@@ -68,7 +68,7 @@ async def restore(connection: Connection, tables: Tables, archive: SessionArchiv
     notes = archive.notes()
     while rows := [_note_row(note) for note in islice(notes, _AT_ONCE)]:
         await _insert(connection, tables.sql(_NOTE), place, rows)
-    return archive.record
+    return archive.record._replace(creation=place)
 
 
 def _batches(messages: Iterable[SessionMessage]) -> Iterator[list[tuple[Any, ...]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from langswarm_session.searching import ESCAPE, MessageHit, Place, Search, SearchPage
-from langswarm_session.storage.postgres_log import load
+from langswarm_session.storage.postgres_log import load, own
 from langswarm_session.storage.postgres_pool import Connection
 from langswarm_session.storage.postgres_rows import from_text, to_text
 from langswarm_session.storage.postgres_schema import Tables
@@ -36,8 +36,8 @@ async def search_messages(connection: Connection, tables: Tables, search: Search
     Raises:
         SessionNotFoundError: If the search is for one session, and there is none.
     """
-    if search.session_id is not None:
-        await load(connection, tables, search.session_id, lock=False)
+    if search.session is not None:
+        await load(connection, tables, search.session, lock=False)
     hits: list[MessageHit] = []
     before = search.before
     while True:
@@ -76,8 +76,12 @@ def _query(search: Search, before: Place | None) -> tuple[str, list[Any]]:
         values.append(value)
         return f"${len(values)}"
 
-    if search.session_id is not None:
-        query += f"AND s.session_id = {given(to_text(search.session_id))} "
+    if search.session is not None:
+        session_id, user_id, creation = map(given, own(search.session))
+        query += (
+            f"AND s.session_id = {session_id} AND s.user_id = {user_id} "
+            f"AND s.key = coalesce({creation}::bigint, s.key) "
+        )
     if search.user_id is not None:
         query += f"AND s.user_id = {given(to_text(search.user_id))} "
     if search.role is not None:

@@ -15,7 +15,10 @@ from langswarm_session.models import TurnStatus
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage.postgres_rows import MessageRow
 
-FIELDS = ", ".join(SessionRecord._fields)
+COLUMNS = ", ".join(SessionRecord._fields[:-1])
+FIELDS = f"{COLUMNS}, key"
+"""The columns of a `SessionRecord`, which ends with the session's key: its creation."""
+
 _MOST = 4
 """Writes of more messages are left to the function, so that there are not too many statements."""
 
@@ -27,7 +30,7 @@ _TYPES = ("smallint", "text", "bigint", "bytea", "text")
 # The places of a write's values; those after the state are for the function only.
 _SESSION, _TOKEN, _NEXT_TOKEN, _OWNER, _SECONDS, _REVISION, _SIZE = range(7)
 _FIRST_SUM, _STATE, _STATUS, _ANSWERED, _ERROR, _KEY, _DIGEST = 7, 11, 12, 13, 14, 15, 16
-_USER = 17
+_USER, _CREATION = 17, 18
 
 
 class Shape(NamedTuple):
@@ -65,7 +68,7 @@ def shape_of(values: Sequence[Any]) -> Shape | None:
         keeps=values[_NEXT_TOKEN] is not None,
         leases=values[_SECONDS] is not None,
         checks=values[_REVISION] is not None,
-        owned=values[_USER] is not None,
+        named=values[_CREATION] is None,
         counts=values[_FIRST_SUM:_STATE] != (None,) * len(_SUMS),
         states=values[_STATE] is not None,
     )
@@ -80,7 +83,7 @@ def _make(
     keeps: bool,
     leases: bool,
     checks: bool,
-    owned: bool,
+    named: bool,
     counts: bool,
     states: bool,
 ) -> Shape:
@@ -90,7 +93,7 @@ def _make(
         places.append(place)
         return f"${len(places)}"
 
-    where = [f"s.session_id = {given(_SESSION)}"]
+    where = [f"s.session_id = {given(_SESSION)} AND s.user_id = {given(_USER)}"]
     changes = [
         "revision = s.revision + 1",
         f"last_activity = greatest(s.last_activity, {_NOW})",
@@ -102,7 +105,7 @@ def _make(
     else:
         where.append("s.turn_token IS NULL AND s.status IN ('active', 'error')")
         changes.append("turn_count = s.turn_count + 1")
-    equal = (("revision", _REVISION, checks), ("user_id", _USER, owned))
+    equal = (("revision", _REVISION, checks), ("key", _CREATION, not named))
     where += [f"s.{name} = {given(place)}" for name, place, is_given in equal if is_given]
     if counts:
         sums = enumerate(_SUMS, _FIRST_SUM)
@@ -130,7 +133,7 @@ def _make(
             f"error = NULL, finished_at = {_NOW} "
             "FROM moved WHERE t.session = moved.key AND t.turn = moved.turn_id)"
         )
-    return Shape(f"{query} SELECT key, {FIELDS} FROM moved", tuple(places))
+    return Shape(f"{query} SELECT {FIELDS} FROM moved", tuple(places))
 
 
 def _put(size: int, turn: str, places: Sequence[int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from langswarm_session.records import IdempotencyKey, Lease
+from langswarm_session.records import IdempotencyKey, Lease, SessionRef
 from langswarm_session.storage.postgres_calls import TimedCall
 from langswarm_session.storage.postgres_pool import DURABLE, Connection
 from langswarm_session.storage.postgres_rows import Batch, maybe_text, to_record, to_text
@@ -14,11 +14,13 @@ from langswarm_session.storage.postgres_shapes import FIELDS, shape_of
 
 _ARGUMENTS = ", ".join(f"${n}" for n in range(1, 26))
 _WRITE = (
-    f"SELECT key, {FIELDS} FROM {{write_together}}({_ARGUMENTS}) WITH ORDINALITY "
-    # The function knows of no user whose session it must be. One that is another's makes this
-    # divide by zero: then nothing of it is kept, and each write is done by its own job, which says
-    # why. It takes a session that was deleted, and created again for another, to come to that.
-    "WHERE 1 / coalesce(user_id = ($26::text[])[ordinality], true)::int = 1"
+    f"SELECT {FIELDS} FROM {{write_together}}({_ARGUMENTS}) WITH ORDINALITY "
+    # The function does not know whose session it must be, nor which creation of it. Another one
+    # makes this divide by zero: then nothing of it is kept, and each write is done by its own job,
+    # which says why. It takes a session that was deleted and created again to come to that. A
+    # session that was not written to has no user here.
+    "WHERE 1 / CASE WHEN user_id IS NULL THEN 1 ELSE (user_id = ($26::text[])[ordinality] "
+    "AND key = coalesce(($27::bigint[])[ordinality], key))::int END = 1"
 )
 _WRITE_POOLED = f"{_WRITE} AND {DURABLE}"
 
@@ -27,7 +29,7 @@ class Write(TimedCall):
     """A turn, its beginning, a part of it, or its end.
 
     Args:
-        session_id: The session.
+        ref: The session.
         batch: The messages to add; all of them must be new.
         token: The token of the lease that the write is under; None: it begins a turn.
         lease: The lease to take.
@@ -38,7 +40,6 @@ class Write(TimedCall):
         answered: Whether there is a reply among the messages.
         error: Why it was cancelled or failed.
         key: The turn's key.
-        user_id: Whose the session must be.
         job: What to do in a transaction if any of that does not hold; the argument says whether
             the write may have been made already, and only the answer was lost.
 
@@ -59,7 +60,7 @@ class Write(TimedCall):
 
     def __init__(
         self,
-        session_id: str,
+        ref: SessionRef,
         batch: Batch,
         job: Callable[[Connection, bool], Awaitable[Any]],
         *,
@@ -72,15 +73,14 @@ class Write(TimedCall):
         answered: bool = False,
         error: str | None = None,
         key: IdempotencyKey | None = None,
-        user_id: str | None = None,
     ) -> None:
         super().__init__(batch.size)
-        self.session_id = session_id
+        self.session_id = ref.session_id
         self.batch = batch
         self.is_odd = False
         self._job = job
         self.values = (
-            to_text(session_id),
+            to_text(ref.session_id),
             maybe_text(token),
             maybe_text(token if keeps else lease.token if lease else None),
             maybe_text(lease.owner if lease else None),
@@ -94,7 +94,8 @@ class Write(TimedCall):
             maybe_text(error),
             maybe_text(key.key if key else None),
             maybe_text(key.digest if key else None),
-            maybe_text(user_id),
+            to_text(ref.user_id),
+            ref.creation,
         )
         self.shape = shape_of(self.values)
 
@@ -120,14 +121,16 @@ async def send(
         values = shape.pick(group[0].values, group[0].batch.rows)
         found = await connection.fetch(tables.sql(shape.query), *values) or [(None,)]
     else:
-        *columns, users = map(_column, zip(*(write.values for write in group), strict=True))
-        given = (may_wait, *columns, *_messages(group), users)
+        *columns, users, creations = map(
+            _column, zip(*(write.values for write in group), strict=True)
+        )
+        given = (may_wait, *columns, *_messages(group), users, creations)
         query = _WRITE_POOLED if connection.is_pooled else _WRITE
         found = await connection.fetch(tables.sql(query), *given)
     for write, row in zip(group, found, strict=True):
-        if row[0]:
-            write.result = to_record(row[1:])
-        elif row[0] is None:
+        if row[-1]:
+            write.result = to_record(row)
+        elif row[-1] is None:
             write.is_odd = True
 
 

@@ -142,7 +142,7 @@ class Writer:
         if error is None:
             write.unclear = False
             if rows:
-                write.result = to_record(rows[0][1:])
+                write.result = to_record(rows[0])
             write.is_odd = not rows
         else:
             self._failed(write, error)

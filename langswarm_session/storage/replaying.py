@@ -27,6 +27,7 @@ from langswarm_session.records import (
     NewSession,
     SessionChanges,
     SessionRecord,
+    SessionRef,
     TurnEnd,
 )
 from langswarm_session.storage import rules
@@ -40,22 +41,20 @@ _UNKNOWN = "unknown"
 
 
 async def turn_notes(
-    storage: ISessionStorage, session_id: str, *, after: int, limit: int
+    storage: ISessionStorage, ref: SessionRef, *, after: int, limit: int
 ) -> list[TurnNote]:
     """What a storage's turns say beyond that they are complete."""
-    turns = await storage.get_turns(session_id, limit=MAX_LIMIT)
+    turns = await storage.get_turns(ref, limit=MAX_LIMIT)
     wanted = [turn for turn in turns if turn.id > after and _says_more(turn)]
-    return [await _note_of(storage, turn) for turn in wanted[:limit]]
+    return [await _note_of(storage, ref, turn) for turn in wanted[:limit]]
 
 
 def _says_more(turn: Turn) -> bool:
     return turn.status is not TurnStatus.COMPLETE or turn.idempotency_key is not None
 
 
-async def _note_of(storage: ISessionStorage, turn: Turn) -> TurnNote:
-    messages = await storage.get_messages(
-        turn.session_id, after=turn.first_seq - 1, before=turn.last_seq + 1
-    )
+async def _note_of(storage: ISessionStorage, ref: SessionRef, turn: Turn) -> TurnNote:
+    messages = await storage.get_messages(ref, after=turn.first_seq - 1, before=turn.last_seq + 1)
     ended = None if turn.finished_at is None else to_micros(turn.finished_at)
     return TurnNote(
         turn=turn.id,
@@ -73,14 +72,13 @@ async def replay(storage: ISessionStorage, archive: SessionArchive) -> SessionRe
     Raises:
         SessionExistsError: If the id is taken.
     """
-    record = archive.record
-    await storage.create_session(_new(archive))
+    ref = (await storage.create_session(_new(archive))).ref
     try:
         for turn, messages in _turns(archive):
-            await _write(storage, record.session_id, turn, messages)
-        return await storage.update_session(record.session_id, _changes(archive))
+            await _write(storage, ref, turn, messages)
+        return await storage.update_session(ref, _changes(archive))
     except BaseException:
-        await storage.delete_session(record.session_id)
+        await storage.delete_session(ref)
         raise
 
 
@@ -122,15 +120,15 @@ def _turns(archive: SessionArchive) -> Iterator[tuple[TurnNote | None, list[Sess
 
 async def _write(
     storage: ISessionStorage,
-    session_id: str,
+    ref: SessionRef,
     note: TurnNote | None,
     messages: list[SessionMessage],
 ) -> None:
     if note is None:
-        await storage.append(session_id, messages)
+        await storage.append(ref, messages)
         return
     key = None if note.key is None else IdempotencyKey(note.key, note.digest or _UNKNOWN)
     lease = Lease(new_id(), "", _LEASE_SECONDS)
-    await storage.begin_turn(session_id, messages[:1], lease, key=key)
+    await storage.begin_turn(ref, messages[:1], lease, key=key)
     end = TurnEnd(lease.token, note.status, note.error)
-    await storage.end_turn(session_id, end, messages[1:])
+    await storage.end_turn(ref, end, messages[1:])

@@ -19,7 +19,7 @@ from langswarm_session.errors import (
     TurnLostError,
 )
 from langswarm_session.models import MessageRole, SessionMessage, SessionStatus, TurnStatus
-from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord
+from langswarm_session.records import IdempotencyKey, NewSession, SessionRecord, SessionRef
 
 WRITABLE = (SessionStatus.ACTIVE.value, SessionStatus.ERROR.value)
 """The statuses in which a session takes new turns."""
@@ -81,10 +81,10 @@ def not_found(session_id: str) -> SessionNotFoundError:
     )
 
 
-def check_owner(record: SessionRecord, user_id: str | None) -> None:
-    """Raises SessionNotFoundError unless the session is the user's, if one is named."""
-    if user_id is not None and record.user_id != user_id:
-        raise not_found(record.session_id)
+def check_ref(record: SessionRecord, ref: SessionRef) -> None:
+    """Raise SessionNotFoundError unless the session is the one that the reference is to."""
+    if record.user_id != ref.user_id or ref.creation not in (None, record.creation):
+        raise not_found(ref.session_id)
 
 
 def exists(session_id: str) -> SessionExistsError:
@@ -338,16 +338,30 @@ def usage_sums(messages: Iterable[SessionMessage]) -> tuple[int, int, int, int]:
     return (sums[0], sums[1], sums[2], sums[3])
 
 
-def parse_cursor(cursor: str) -> tuple[int, int]:
-    """The two numbers of a listing's cursor.
+def make_cursor(last: SessionRecord) -> str:
+    """Make the cursor of a listing's page, of nothing but what the page showed.
+
+    Args:
+        last: The last session on the page.
+    """
+    return f"{last.last_activity}:{last.session_id}"
+
+
+def parse_cursor(cursor: str) -> tuple[int, str]:
+    """Return the last activity and the session id that a listing's cursor holds.
 
     Raises:
         InvalidInputError: If it is not a cursor.
     """
-    # Two whole numbers of at most 64 bits.
-    match = re.fullmatch(r"(-?\d{1,18})\.(\d{1,18})", cursor) if isinstance(cursor, str) else None
+    # The time is a whole number of at most 64 bits.
+    match = re.fullmatch(r"(-?[0-9]{1,18}):(.+)", cursor, re.DOTALL) if _is_text(cursor) else None
     if match is None:
         raise InvalidInputError(
             f"{cursor!r} is not a cursor; pass the next_cursor of the page before"
         )
-    return int(match[1]), int(match[2])
+    return int(match[1]), match[2]
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a string that a database can hold."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

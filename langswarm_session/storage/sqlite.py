@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -22,6 +22,7 @@ from langswarm_session.records import (
     SessionChanges,
     SessionPage,
     SessionRecord,
+    SessionRef,
     StorageHealth,
     TurnEnd,
     TurnStart,
@@ -32,7 +33,7 @@ from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.file_mode import PRIVATE, check_mode
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
-from langswarm_session.storage.session_rows import decode_numbers
+from langswarm_session.storage.session_rows import decode_numbers, decode_record
 from langswarm_session.storage.sqlite_calls import Job
 from langswarm_session.storage.sqlite_engine import SQLiteEngine
 from langswarm_session.storage.sqlite_errors import typed_error
@@ -120,15 +121,20 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.create_session`."""
         context = dump_json(dict(session.context))
         return await self._write(
-            lambda connection: log.create(connection, session, context)[0], is_small=True
+            lambda connection: log.create(connection, session, context), is_small=True
         )
 
     @names_session
-    async def get_session(self, session_id: str) -> SessionRecord:
-        """See `ISessionStorage.get_session`."""
+    async def find_session(self, session_id: str, *, user_id: str | None = None) -> SessionRecord:
+        """See `ISessionStorage.find_session`."""
         return await self._engine.read(
-            lambda connection: log.load(connection, session_id)[0], is_small=True
+            lambda connection: log.find(connection, session_id, user_id), is_small=True
         )
+
+    @names_session
+    async def get_session(self, ref: SessionRef) -> SessionRecord:
+        """See `ISessionStorage.get_session`."""
+        return await self._engine.read(lambda connection: log.load(connection, ref), is_small=True)
 
     async def list_sessions(
         self,
@@ -152,20 +158,19 @@ class SQLiteSessionStorage(ISessionStorage):
             where.append("last_activity < ? AND active_minute <= ?")
             values += [inactive_since, inactive_since // rules.MINUTE]
         if cursor is not None:
-            activity, key = rules.parse_cursor(cursor)
-            where.append("(last_activity, key) < (?, ?) AND active_minute <= ?")
-            values += [activity, key, activity // rules.MINUTE]
+            activity, last_id = rules.parse_cursor(cursor)
+            where.append("(last_activity, session_id) < (?, ?) AND active_minute <= ?")
+            values += [activity, last_id, activity // rules.MINUTE]
         query = (
-            f"SELECT {log.FIELDS}, key FROM sessions WHERE {' AND '.join(where)} "
-            "ORDER BY active_minute DESC, last_activity DESC, key DESC LIMIT ?"
+            f"SELECT {log.FIELDS} FROM sessions WHERE {' AND '.join(where)} "
+            "ORDER BY active_minute DESC, last_activity DESC, session_id DESC LIMIT ?"
         )
 
         def job(connection: sqlite3.Connection) -> SessionPage:
             rows = connection.execute(query, (*values, limit + 1)).fetchall()
-            records = [log.split(row)[0] for row in rows[:limit]]
-            if len(rows) <= limit:
-                return SessionPage(records, None)
-            return SessionPage(records, f"{records[-1].last_activity}.{rows[limit - 1][-1]}")
+            records = [decode_record(row) for row in rows[:limit]]
+            more = bool(records) and len(rows) > limit
+            return SessionPage(records, rules.make_cursor(records[-1]) if more else None)
 
         # Where a status is asked for, it may look at many that have another.
         is_small = status is None and limit <= _FEW
@@ -173,7 +178,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
     @names_session
     async def update_session(
-        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.update_session`."""
         columns: dict[str, Any] = {
@@ -190,7 +195,7 @@ class SQLiteSessionStorage(ISessionStorage):
         dump_json(context)
 
         def job(connection: sqlite3.Connection) -> SessionRecord:
-            record, place = log.load(connection, session_id)
+            record = log.load(connection, ref)
             rules.check_revision(record, expected_revision)
             values = dict(columns)
             if context is not None:
@@ -198,93 +203,89 @@ class SQLiteSessionStorage(ISessionStorage):
             sets = "".join(f", {name} = ?" for name in values)
             connection.execute(
                 f"UPDATE sessions SET revision = revision + 1{sets} WHERE key = ?",
-                (*values.values(), place),
+                (*values.values(), record.creation),
             )
-            return log.load(connection, session_id)[0]
+            return log.load(connection, ref)
 
         return await self._write(job)
 
     @names_session
     async def delete_session(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
         """See `ISessionStorage.delete_session`."""
 
         def job(connection: sqlite3.Connection) -> None:
-            record, place = log.load(connection, session_id)
+            record = log.load(connection, ref)
             rules.check_revision(record, expected_revision)
-            connection.execute("DELETE FROM messages WHERE session = ?", (place,))
-            connection.execute("DELETE FROM turns WHERE session = ?", (place,))
-            connection.execute("DELETE FROM sessions WHERE key = ?", (place,))
+            place = (record.creation,)
+            connection.execute("DELETE FROM messages WHERE session = ?", place)
+            connection.execute("DELETE FROM turns WHERE session = ?", place)
+            connection.execute("DELETE FROM sessions WHERE key = ?", place)
 
         await self._write(job)
 
     @names_session
     async def append(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         *,
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
-        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
             if not batch.messages:
-                record, place = log.load(connection, session_id, user_id)
+                record = log.load(connection, ref)
                 if batch.stored:
                     if key is not None:
-                        known = log.known_turn(connection, record, place, batch, key)
+                        known = log.known_turn(connection, record, batch, key)
                         if rules.is_replay(known, key, token, record):
-                            return Appended(record, log.select_turn(connection, place, known.turn))
+                            return Appended(
+                                record, log.select_turn(connection, record.creation, known.turn)
+                            )
                     rules.check_append(record, token, expected_revision, log.now())
                 return Appended(record, batch.merged([]))
             if token is not None:
-                record, place = log.update_held(
-                    connection,
-                    log.ADD,
-                    batch.counted(),
-                    session_id,
-                    token,
-                    expected_revision,
-                    user_id,
+                record = log.update_held(
+                    connection, log.ADD, batch.counted(), ref, token, expected_revision
                 )
-                turn = record.turn_id or 0
-                stored = log.insert(connection, place, record.last_seq, turn, batch)
+                stored = log.insert(connection, record, record.turn_id or 0, batch)
                 return Appended(record, stored, len(batch.messages))
             if key is not None:
-                record, place = log.load(connection, session_id, user_id)
-                known = log.known_turn(connection, record, place, batch, key)
+                record = log.load(connection, ref)
+                known = log.known_turn(connection, record, batch, key)
                 if known is not None and rules.check_known(known, key, record) == "replay":
-                    return Appended(record, log.select_turn(connection, place, known.turn))
-            record, place = log.update_free(
-                connection, log.APPEND, batch.counted(), session_id, expected_revision, user_id
+                    return Appended(
+                        record, log.select_turn(connection, record.creation, known.turn)
+                    )
+            record = log.update_free(
+                connection, log.APPEND, batch.counted(), ref, expected_revision
             )
             turn = record.last_seq - len(batch.messages) + 1
             if key is not None:
-                log.save_key(connection, place, turn, TurnStatus.COMPLETE, key)
-            stored = log.insert(connection, place, record.last_seq, turn, batch)
+                log.save_key(connection, record.creation, turn, TurnStatus.COMPLETE, key)
+            stored = log.insert(connection, record, turn, batch)
             return Appended(record, stored, len(batch.messages))
 
         # What goes on with a turn that is open is not refused, however many calls wait.
-        return await self._store(session_id, messages, job, must=token is not None, user_id=user_id)
+        return await self._store(ref, messages, job, must=token is not None)
 
     @names_session
     async def begin_turn(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         lease: Lease,
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
-        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
-        rules.check_begins(session_id, messages)
+        rules.check_begins(ref.session_id, messages)
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> TurnStart:
             held = (lease.token, lease.owner, log.now() + int(lease.seconds * 1_000_000))
@@ -293,20 +294,19 @@ class SQLiteSessionStorage(ISessionStorage):
                 if start is not None:
                     return start
             values = (*batch.counted(), *held)
-            record, place = log.update_free(
-                connection, log.BEGIN, values, session_id, expected_revision, user_id
-            )
+            record = log.update_free(connection, log.BEGIN, values, ref, expected_revision)
             turn = record.turn_id or 0
             if key is not None:
-                log.save_key(connection, place, turn, TurnStatus.OPEN, key)
-            stored = log.insert(connection, place, record.last_seq, turn, batch)
+                log.save_key(connection, record.creation, turn, TurnStatus.OPEN, key)
+            stored = log.insert(connection, record, turn, batch)
             return TurnStart(record, stored, added=len(batch.messages))
 
         def resumed(
             connection: sqlite3.Connection, batch: log.Batch, held: tuple[Any, ...]
         ) -> TurnStart | None:
-            record, place = log.load(connection, session_id, user_id)
-            known = log.known_turn(connection, record, place, batch, key)
+            record = log.load(connection, ref)
+            place = record.creation
+            known = log.known_turn(connection, record, batch, key)
             if known is None:
                 return None
             begun = log.select_turn(connection, place, known.turn)
@@ -317,19 +317,19 @@ class SQLiteSessionStorage(ISessionStorage):
                 return TurnStart(record, begun, replayed=True)
             if outcome == "anew":
                 return None
-            log.make_free(connection, record, place, expected_revision)
+            log.make_free(connection, record, expected_revision)
             dropped = log.drop_reply(connection, place, known.turn, asked)
             counted = (log.now(), 0, -dropped, 0, 0, 0, 0)
             values = (*counted, known.turn, *held)
-            record, place = log.update_free(connection, log.RESUME, values, session_id, None)
+            record = log.update_free(connection, log.RESUME, values, ref, None)
             log.save_status(connection, place, known.turn, TurnStatus.OPEN)
             return TurnStart(record, log.select_turn(connection, place, known.turn))
 
-        return await self._store(session_id, messages, job, user_id=user_id)
+        return await self._store(ref, messages, job)
 
     @names_session
     async def end_turn(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         """See `ISessionStorage.end_turn`."""
         state = None if end.provider_state is None else dump_json(dict(end.provider_state))
@@ -337,31 +337,31 @@ class SQLiteSessionStorage(ISessionStorage):
 
         def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
             if batch.stored:
-                turn = log.held_turn(connection, session_id, end.token)
-                rules.check_ends(session_id, batch.stored.values(), turn)
+                turn = log.held_turn(connection, ref, end.token)
+                rules.check_ends(ref.session_id, batch.stored.values(), turn)
             values = (*batch.counted(), errors, state)
-            record, place = log.update_held(connection, log.END, values, session_id, end.token)
+            record = log.update_held(connection, log.END, values, ref, end.token)
             turn = record.turn_id or 0
-            stored = log.insert(connection, place, record.last_seq, turn, batch)
+            stored = log.insert(connection, record, turn, batch)
             if end.status is TurnStatus.COMPLETE:
-                log.save_complete(connection, place, turn)
+                log.save_complete(connection, record.creation, turn)
             else:
-                log.save_status(connection, place, turn, end.status, end.error)
+                log.save_status(connection, record.creation, turn, end.status, end.error)
             return Appended(record, stored, len(batch.messages))
 
-        return await self._store(session_id, messages, job, must=True)
+        return await self._store(ref, messages, job, must=True)
 
-    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
 
         def job(connection: sqlite3.Connection) -> set[str]:
             expires = log.now() + int(seconds * 1_000_000)
             return {
                 token
-                for token, session_id in tokens.items()
+                for token, ref in tokens.items()
                 if connection.execute(
-                    "UPDATE sessions SET turn_expires = ? WHERE session_id = ? AND turn_token = ?",
-                    (expires, session_id, token),
+                    f"UPDATE sessions SET turn_expires = ? WHERE {log.OWN} AND turn_token = ?",
+                    (expires, *ref, token),
                 ).rowcount
             }
 
@@ -370,7 +370,7 @@ class SQLiteSessionStorage(ISessionStorage):
     @names_session
     async def get_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         limit: int | None = None,
         before: int | None = None,
@@ -396,8 +396,7 @@ class SQLiteSessionStorage(ISessionStorage):
             values.append(limit)
 
         def job(connection: sqlite3.Connection) -> list[SessionMessage]:
-            place = log.place_of(connection, session_id)
-            messages = log.select(connection, place, condition, tuple(values))
+            messages = log.select_own(connection, ref, condition, tuple(values))
             if newest:
                 messages.reverse()
             return messages
@@ -406,38 +405,39 @@ class SQLiteSessionStorage(ISessionStorage):
         return await self._engine.read(job, is_small=is_small)
 
     @names_session
-    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+    async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
 
         def job(connection: sqlite3.Connection) -> list[Turn]:
             with snapshot(connection):
-                return log.select_turns(connection, *log.load(connection, session_id), limit)
+                return log.select_turns(connection, log.load(connection, ref), limit)
 
         return await self._engine.read(job)
 
     @names_session
     async def clear_messages(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.clear_messages`."""
 
         def job(connection: sqlite3.Connection) -> SessionRecord:
-            record, place = log.load(connection, session_id)
-            log.make_free(connection, record, place, expected_revision)
-            connection.execute("DELETE FROM messages WHERE session = ?", (place,))
-            connection.execute("DELETE FROM turns WHERE session = ?", (place,))
+            record = log.load(connection, ref)
+            log.make_free(connection, record, expected_revision)
+            place = (record.creation,)
+            connection.execute("DELETE FROM messages WHERE session = ?", place)
+            connection.execute("DELETE FROM turns WHERE session = ?", place)
             connection.execute(
                 "UPDATE sessions SET message_count = 0, revision = revision + 1 WHERE key = ?",
-                (place,),
+                place,
             )
-            return log.load(connection, session_id)[0]
+            return log.load(connection, ref)
 
         return await self._write(job)
 
     @names_session
     async def edit_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         expected_revision: int,
         remove: Sequence[int] = (),
@@ -448,37 +448,33 @@ class SQLiteSessionStorage(ISessionStorage):
         batch = log.Batch(add)
         changed = [(message, encode_message(message)) for message in change]
         return await self._write(
-            lambda connection: log.edit(
-                connection, session_id, expected_revision, remove, changed, batch
-            )
+            lambda connection: log.edit(connection, ref, expected_revision, remove, changed, batch)
         )
 
     @names_session
     async def fork_session(
-        self, session_id: str, session: NewSession, *, at: int | None = None
+        self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.fork_session`."""
         context = dump_json(dict(session.context))
 
         def job(connection: sqlite3.Connection) -> SessionRecord:
-            source, origin = log.load(connection, session_id)
-            _, target = log.create(connection, session, context)
-            log.copy_log(connection, source, origin, target, at)
-            return log.load(connection, session.session_id)[0]
+            source = log.load(connection, ref)
+            target = log.create(connection, session, context)
+            log.copy_log(connection, source, target.creation, at)
+            return log.load(connection, target.ref)
 
         return await self._write(job)
 
     @names_session
     async def get_turn_notes(
-        self, session_id: str, *, after: int = 0, limit: int = 500
+        self, ref: SessionRef, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
         # What a first turn does not need is loaded when it is used, here and below.
         from langswarm_session.storage.sqlite_restore import turn_notes
 
-        return await self._engine.read(
-            lambda connection: turn_notes(connection, session_id, after, limit)
-        )
+        return await self._engine.read(lambda connection: turn_notes(connection, ref, after, limit))
 
     async def restore_session(self, archive: SessionArchive) -> SessionRecord:
         """See `ISessionStorage.restore_session`."""
@@ -543,12 +539,11 @@ class SQLiteSessionStorage(ISessionStorage):
 
     async def _store(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         job: Callable[[sqlite3.Connection, log.Batch], T],
         *,
         must: bool = False,
-        user_id: str | None = None,
     ) -> T:
         """Run a job that stores messages; if an id is known, again without that message."""
         batch = log.Batch(messages)
@@ -564,9 +559,9 @@ class SQLiteSessionStorage(ISessionStorage):
             pass
 
         def careful(connection: sqlite3.Connection) -> T:
-            _, place = log.load(connection, session_id, user_id)
-            stored = log.select_stored(connection, place, messages)
-            fresh = rules.new_messages(session_id, messages, stored)
+            record = log.load(connection, ref)
+            stored = log.select_stored(connection, record.creation, messages)
+            fresh = rules.new_messages(ref.session_id, messages, stored)
             return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))
 
         return await self._write(careful, must=must)

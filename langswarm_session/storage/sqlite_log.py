@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langswarm_session.models import SessionMessage, Turn, TurnStatus
-from langswarm_session.records import Appended, IdempotencyKey, NewSession, SessionRecord
+from langswarm_session.records import (
+    Appended,
+    IdempotencyKey,
+    NewSession,
+    SessionRecord,
+    SessionRef,
+)
 from langswarm_session.storage import rules
 from langswarm_session.storage.edits import check_edit
 from langswarm_session.storage.rows import (
@@ -35,7 +41,13 @@ from langswarm_session.storage.session_rows import (
     to_turn,
 )
 
-FIELDS = ", ".join(SessionRecord._fields)
+COLUMNS = ", ".join(SessionRecord._fields[:-1])
+FIELDS = f"{COLUMNS}, key"
+"""The columns of a `SessionRecord`, which ends with the session's key: its creation."""
+
+OWN = "session_id = ? AND user_id = ? AND key = ifnull(?, key)"
+"""Finds the row of a `SessionRef`, whose values come in this order."""
+
 _COUNTED = (
     "revision = revision + 1, last_activity = max(last_activity, ?), last_seq = last_seq + ?, "
     "message_count = message_count + ?, input_tokens = input_tokens + ?, "
@@ -44,14 +56,10 @@ _COUNTED = (
 )
 _LEASED = "turn_token = ?, turn_owner = ?, turn_expires = ?"
 _FREE = (
-    f"WHERE session_id = ? AND status IN {rules.WRITABLE!r} AND turn_token IS NULL "
-    "AND revision = ifnull(?, revision) AND user_id = ifnull(?, user_id) "
-    f"RETURNING {FIELDS}, key"
+    f"WHERE {OWN} AND status IN {rules.WRITABLE!r} AND turn_token IS NULL "
+    f"AND revision = ifnull(?, revision) RETURNING {FIELDS}"
 )
-_HELD = (
-    "WHERE session_id = ? AND turn_token = ? AND revision = ifnull(?, revision) "
-    f"AND user_id = ifnull(?, user_id) RETURNING {FIELDS}, key"
-)
+_HELD = f"WHERE {OWN} AND turn_token = ? AND revision = ifnull(?, revision) RETURNING {FIELDS}"
 
 APPEND = f"UPDATE sessions SET {_COUNTED}, turn_count = turn_count + 1 {_FREE}"
 BEGIN = (
@@ -66,6 +74,10 @@ END = (
 )
 EDIT = f"UPDATE sessions SET {_COUNTED}, turn_count = turn_count + ? {_FREE}"
 _INSERT = f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_OWN_MESSAGES = (
+    f"SELECT {MESSAGE_COLUMNS} FROM messages "
+    f"WHERE session = (SELECT key FROM sessions WHERE {OWN}) "
+)
 _CHANGE = (
     "UPDATE messages SET role = ?, content = ?, timestamp = ?, extra = ? "
     "WHERE session = ? AND seq = ?"
@@ -73,7 +85,7 @@ _CHANGE = (
 _CREATE = (
     "INSERT INTO sessions (session_id, user_id, provider, model, backend, status, context, "
     "created_at, last_activity) VALUES (?, ?, ?, ?, ?, 'active', ?, ?, ?) "
-    f"ON CONFLICT (session_id) DO NOTHING RETURNING {FIELDS}, key"
+    f"ON CONFLICT (session_id) DO NOTHING RETURNING {FIELDS}"
 )
 _SAVE_KEY = (
     "INSERT INTO turns (session, turn, status, answered, key, digest) VALUES (?, ?, ?, 1, ?, ?)"
@@ -140,49 +152,37 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-def load(
-    connection: sqlite3.Connection, session_id: str, user_id: str | None = None
-) -> tuple[SessionRecord, Place]:
-    """The session's row.
-
-    Args:
-        user_id: Whose it must be; None: whoever's it is.
-
-    Raises:
-        SessionNotFoundError: If there is none, or it is another user's.
-    """
-    row = connection.execute(
-        f"SELECT {FIELDS}, key FROM sessions WHERE session_id = ?", (session_id,)
-    ).fetchone()
-    if row is None:
-        raise rules.not_found(session_id)
-    record, place = split(row)
-    rules.check_owner(record, user_id)
-    return record, place
-
-
-def place_of(connection: sqlite3.Connection, session_id: str) -> Place:
-    """The session's key.
+def load(connection: sqlite3.Connection, ref: SessionRef) -> SessionRecord:
+    """Return the session's row.
 
     Raises:
         SessionNotFoundError: If there is no such session.
     """
+    row = connection.execute(f"SELECT {FIELDS} FROM sessions WHERE {OWN}", ref).fetchone()
+    if row is None:
+        raise rules.not_found(ref.session_id)
+    return decode_record(row)
+
+
+def find(connection: sqlite3.Connection, session_id: str, user_id: str | None) -> SessionRecord:
+    """Return the row of the session of that name.
+
+    Args:
+        user_id: Whose session it must be; None for any user's.
+
+    Raises:
+        SessionNotFoundError: If there is none.
+    """
     row = connection.execute(
-        "SELECT key FROM sessions WHERE session_id = ?", (session_id,)
+        f"SELECT {FIELDS} FROM sessions WHERE session_id = ? AND user_id = ifnull(?, user_id)",
+        (session_id, user_id),
     ).fetchone()
     if row is None:
         raise rules.not_found(session_id)
-    return decode_numbers(row)[0]
+    return decode_record(row)
 
 
-def split(row: tuple[Any, ...]) -> tuple[SessionRecord, Place]:
-    """A row of the session's fields and its key, taken apart."""
-    return decode_record(row[:-1]), decode_numbers(row[-1:])[0]
-
-
-def create(
-    connection: sqlite3.Connection, session: NewSession, context: str
-) -> tuple[SessionRecord, Place]:
+def create(connection: sqlite3.Connection, session: NewSession, context: str) -> SessionRecord:
     """Insert a session.
 
     Raises:
@@ -202,35 +202,30 @@ def create(
     row = connection.execute(_CREATE, values).fetchone()
     if row is None:
         raise rules.exists(session.session_id)
-    return split(row)
+    return decode_record(row)
 
 
 def update_free(
     connection: sqlite3.Connection,
     statement: str,
     values: tuple[Any, ...],
-    session_id: str,
+    ref: SessionRef,
     expected_revision: int | None,
-    user_id: str | None = None,
-) -> tuple[SessionRecord, Place]:
+) -> SessionRecord:
     """Move the row of a session that no turn holds; a turn whose lease ran out is ended.
 
     Raises:
         SessionNotFoundError, SessionInactiveError, RevisionConflictError, SessionBusyError
     """
-    given = (*values, session_id, expected_revision, user_id)
-    row = connection.execute(statement, given).fetchone()
+    row = connection.execute(statement, (*values, *ref, expected_revision)).fetchone()
     if row is None:
-        make_free(connection, *load(connection, session_id, user_id), expected_revision)
-        row = connection.execute(statement, (*values, session_id, None, user_id)).fetchone()
-    return split(row)
+        make_free(connection, load(connection, ref), expected_revision)
+        row = connection.execute(statement, (*values, *ref, None)).fetchone()
+    return decode_record(row)
 
 
 def make_free(
-    connection: sqlite3.Connection,
-    record: SessionRecord,
-    place: Place,
-    expected_revision: int | None,
+    connection: sqlite3.Connection, record: SessionRecord, expected_revision: int | None
 ) -> None:
     """Say why a session cannot be written to, or end the turn whose lease ran out.
 
@@ -242,11 +237,11 @@ def make_free(
     if rules.check_free(record, now()):
         turn = record.turn_id
         assert turn is not None, "a session with a lease has a turn"
-        save_status(connection, place, turn, TurnStatus.FAILED, rules.LOST_OWNER)
+        save_status(connection, record.creation, turn, TurnStatus.FAILED, rules.LOST_OWNER)
         connection.execute(
             "UPDATE sessions SET turn_token = NULL, turn_owner = NULL, turn_expires = NULL, "
             "errors = errors + 1, revision = revision + 1 WHERE key = ?",
-            (place,),
+            (record.creation,),
         )
 
 
@@ -254,47 +249,47 @@ def update_held(
     connection: sqlite3.Connection,
     statement: str,
     values: tuple[Any, ...],
-    session_id: str,
+    ref: SessionRef,
     token: str,
     expected_revision: int | None = None,
-    user_id: str | None = None,
-) -> tuple[SessionRecord, Place]:
+) -> SessionRecord:
     """Move the row of a session whose lease is held.
 
     Raises:
         SessionNotFoundError, TurnLostError, RevisionConflictError
     """
-    values = (*values, session_id, token, expected_revision, user_id)
+    values = (*values, *ref, token, expected_revision)
     row = connection.execute(statement, values).fetchone()
     if row is None:
-        record, _ = load(connection, session_id, user_id)
+        record = load(connection, ref)
         if record.turn_token == token:
             rules.check_revision(record, expected_revision)
-        raise rules.lost(session_id)
-    return split(row)
+        raise rules.lost(ref.session_id)
+    return decode_record(row)
 
 
-def held_turn(connection: sqlite3.Connection, session_id: str, token: str) -> int:
+def held_turn(connection: sqlite3.Connection, ref: SessionRef, token: str) -> int:
     """The turn whose lease is held.
 
     Raises:
         SessionNotFoundError, TurnLostError
     """
-    record, _ = load(connection, session_id)
+    record = load(connection, ref)
     if record.turn_token != token:
-        raise rules.lost(session_id)
+        raise rules.lost(ref.session_id)
     return record.turn_id or 0
 
 
 def insert(
-    connection: sqlite3.Connection, place: Place, last_seq: int, turn: int, batch: Batch
+    connection: sqlite3.Connection, record: SessionRecord, turn: int, batch: Batch
 ) -> list[SessionMessage]:
-    """Insert messages, the last with the number ``last_seq``; returns them all as stored.
+    """Insert messages, which the row has counted already, and return them all as stored.
 
     Raises:
         sqlite3.IntegrityError: If an id is stored already.
     """
-    first = last_seq - len(batch.messages) + 1
+    place = record.creation
+    first = record.last_seq - len(batch.messages) + 1
     connection.executemany(
         _INSERT,
         [
@@ -305,6 +300,20 @@ def insert(
     return batch.merged(
         [message._placed(seq, turn) for seq, message in enumerate(batch.messages, first)]
     )
+
+
+def select_own(
+    connection: sqlite3.Connection, ref: SessionRef, condition: str, values: tuple[Any, ...]
+) -> list[SessionMessage]:
+    """Return messages of the session that is referred to, in the order the condition asks for.
+
+    Raises:
+        SessionNotFoundError: If there is no such session.
+    """
+    messages = decode_messages(connection.execute(_OWN_MESSAGES + condition, (*ref, *values)))
+    if not messages:
+        load(connection, ref)
+    return messages
 
 
 def select(
@@ -339,11 +348,11 @@ def select_stored(
 def known_turn(
     connection: sqlite3.Connection,
     record: SessionRecord,
-    place: Place,
     batch: Batch,
     key: IdempotencyKey | None,
 ) -> rules.KnownTurn | None:
     """The turn the key was used in before, or the one of the last message, if all are stored."""
+    place = record.creation
     note = None if key is None else _select_note(connection, place, "key = ?", key.key)
     turn = None if note is None else note.turn
     if turn is None and batch.stored and not batch.messages:
@@ -421,14 +430,15 @@ def save_complete(connection: sqlite3.Connection, place: Place, turn: int) -> No
 
 def edit(
     connection: sqlite3.Connection,
-    session_id: str,
+    ref: SessionRef,
     expected_revision: int,
     remove: Sequence[int],
     change: Sequence[tuple[SessionMessage, MessageRow]],
     batch: Batch,
 ) -> Appended:
     """Remove, change and add messages; see `ISessionStorage.edit_messages`."""
-    record, place = load(connection, session_id)
+    record = load(connection, ref)
+    place = record.creation
     rules.check_append(record, None, expected_revision, now())
     changed = [message for message, _ in change]
     found = select_places(connection, place, {*remove, *(each.seq or 0 for each in changed)})
@@ -443,12 +453,12 @@ def edit(
     size, removed = len(batch.messages), {*remove}
     if not (size or removed or change):
         return Appended(record, [])
-    make_free(connection, record, place, expected_revision)
+    make_free(connection, record, expected_revision)
     values = (now(), size, size - len(removed), *rules.usage_sums(new), min(size, 1))
-    record, place = update_free(connection, EDIT, values, session_id, None)
+    record = update_free(connection, EDIT, values, ref, None)
     delete(connection, place, removed)
     put(connection, place, change)
-    stored = insert(connection, place, record.last_seq, record.last_seq - size + 1, batch)
+    stored = insert(connection, record, record.last_seq - size + 1, batch)
     for turn in {found[seq][1] for seq in removed}:
         settle_turn(connection, place, turn)
     return Appended(record, stored, size)
@@ -510,10 +520,9 @@ def settle_turn(connection: sqlite3.Connection, place: Place, turn: int) -> None
     )
 
 
-def select_turns(
-    connection: sqlite3.Connection, record: SessionRecord, place: Place, limit: int
-) -> list[Turn]:
+def select_turns(connection: sqlite3.Connection, record: SessionRecord, limit: int) -> list[Turn]:
     """The newest turns, oldest first; reads no more messages than they have."""
+    place = record.creation
     spans: dict[int, list[tuple[int, int]]] = {}
     rows = connection.execute(
         "SELECT turn, seq, timestamp FROM messages WHERE session = ? ORDER BY seq DESC", (place,)
@@ -531,11 +540,7 @@ def select_turns(
 
 
 def copy_log(
-    connection: sqlite3.Connection,
-    source: SessionRecord,
-    origin: Place,
-    target: Place,
-    at: int | None,
+    connection: sqlite3.Connection, source: SessionRecord, target: Place, at: int | None
 ) -> None:
     """Copy a log up to a sequence number, without a turn that is still open."""
     last = source.last_seq if at is None else at
@@ -544,13 +549,13 @@ def copy_log(
     connection.execute(
         f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) SELECT ?, {MESSAGE_COLUMNS} "
         "FROM messages WHERE session = ? AND seq <= ?",
-        (target, origin, last),
+        (target, source.creation, last),
     )
     connection.execute(
         "INSERT INTO turns (session, turn, status, answered, error, finished_at) "
         "SELECT ?, turn, status, answered, error, finished_at FROM turns "
         "WHERE session = ? AND turn <= ?",
-        (target, origin, last),
+        (target, source.creation, last),
     )
     connection.execute(
         "UPDATE sessions SET (last_seq, message_count, turn_count) = (SELECT ifnull(max(seq), 0), "

@@ -7,27 +7,32 @@ from collections.abc import Iterator
 from typing import Any
 
 from langswarm_session.archives import SessionArchive, TurnNote
-from langswarm_session.records import SessionRecord
+from langswarm_session.records import SessionRecord, SessionRef
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, encode_message
-from langswarm_session.storage.session_rows import NOTE_COLUMNS, decode_note
+from langswarm_session.storage.session_rows import NOTE_COLUMNS, decode_note, decode_record
 
-_NOTES = f"SELECT {NOTE_COLUMNS} FROM turns WHERE session = ? AND turn > ? ORDER BY turn LIMIT ?"
+_NOTES = (
+    f"SELECT {NOTE_COLUMNS} FROM turns WHERE session = (SELECT key FROM sessions "
+    f"WHERE {log.OWN}) AND turn > ? ORDER BY turn LIMIT ?"
+)
 _CREATE = (
-    f"INSERT INTO sessions ({log.FIELDS}) VALUES ({', '.join('?' * len(SessionRecord._fields))}) "
-    f"ON CONFLICT (session_id) DO NOTHING RETURNING {log.FIELDS}, key"
+    f"INSERT INTO sessions ({log.COLUMNS}) VALUES "
+    f"({', '.join('?' * (len(SessionRecord._fields) - 1))}) "
+    f"ON CONFLICT (session_id) DO NOTHING RETURNING {log.FIELDS}"
 )
 _MESSAGE = f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _NOTE = f"INSERT INTO turns (session, {NOTE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def turn_notes(
-    connection: sqlite3.Connection, session_id: str, after: int, limit: int
+    connection: sqlite3.Connection, ref: SessionRef, after: int, limit: int
 ) -> list[TurnNote]:
-    """What is known of turns; see `ISessionStorage.get_turn_notes`."""
-    place = log.place_of(connection, session_id)
-    rows = connection.execute(_NOTES, (place, after, limit))
+    """Return what is known of turns; see `ISessionStorage.get_turn_notes`."""
+    rows = connection.execute(_NOTES, (*ref, after, limit)).fetchall()
+    if not rows:
+        log.load(connection, ref)
     return [TurnNote(**decode_note(row)._asdict()) for row in rows]
 
 
@@ -38,10 +43,11 @@ def restore(connection: sqlite3.Connection, archive: SessionArchive) -> SessionR
         SessionExistsError: If the id is taken.
         sqlite3.IntegrityError: If a message's id or a key comes twice.
     """
-    row = connection.execute(_CREATE, archive.record).fetchone()
+    row = connection.execute(_CREATE, archive.record[:-1]).fetchone()
     if row is None:
         raise rules.exists(archive.record.session_id)
-    record, place = log.split(row)
+    record = decode_record(row)
+    place = record.creation
     connection.executemany(_MESSAGE, _rows(place, archive))
     connection.executemany(
         _NOTE,

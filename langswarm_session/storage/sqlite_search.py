@@ -45,9 +45,9 @@ def search_messages(connection: sqlite3.Connection, search: Search) -> SearchPag
 def _query(connection: sqlite3.Connection, search: Search) -> tuple[str, list[Any]]:
     query = _CANDIDATES
     values: list[Any] = [search.content_pattern, search.json_pattern]
-    if search.session_id is not None:
+    if search.session is not None:
         query += "AND m.session = ? "
-        values.append(log.place_of(connection, search.session_id))
+        values.append(log.load(connection, search.session).creation)
     if search.user_id is not None:
         query += "AND s.user_id = ? "
         values.append(search.user_id)

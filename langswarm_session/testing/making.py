@@ -14,11 +14,11 @@ from langswarm_session.models import (
     TurnStatus,
     new_id,
 )
-from langswarm_session.records import Lease, NewSession, SessionChanges, SessionRecord, TurnEnd
+from langswarm_session.records import Lease, NewSession, SessionChanges, SessionRef, TurnEnd
 from langswarm_session.searching import Search
 
-Operation = Callable[[ISessionStorage, str], Awaitable[object]]
-"""Something done to a session of a storage, by the session's id."""
+Operation = Callable[[ISessionStorage, SessionRef], Awaitable[object]]
+"""Something done to a session of a storage."""
 
 TOO_LONG = 10**4300
 """The first whole number that has too many digits for those who read JSON, Python among them."""
@@ -29,6 +29,11 @@ def new_session(
 ) -> NewSession:
     """A session to create."""
     return NewSession(session_id, user_id, "mock", "model-1", SessionBackend.HYBRID, context or {})
+
+
+def ref(session_id: str, user_id: str = "user") -> SessionRef:
+    """Refer to a session by its name and owner, whichever creation of it there is."""
+    return SessionRef(session_id, user_id, None)
 
 
 def user(text: str = "hello", **fields: Any) -> SessionMessage:
@@ -93,8 +98,8 @@ def scribble(value: object) -> None:
 
 async def everything(storage: ISessionStorage, session_id: str) -> tuple[object, ...]:
     """All that a storage says of a session, to be compared."""
-    record: SessionRecord = await storage.get_session(session_id)
-    return record, await storage.get_messages(session_id), await storage.get_turns(session_id)
+    record = await storage.find_session(session_id)
+    return record, await storage.get_messages(record.ref), await storage.get_turns(record.ref)
 
 
 IN_SESSION: dict[str, Operation] = {
@@ -116,7 +121,10 @@ IN_SESSION: dict[str, Operation] = {
 
 OPERATIONS: dict[str, Operation] = {
     **IN_SESSION,
-    "create_session": lambda storage, session: storage.create_session(new_session(session)),
+    "find_session": lambda storage, session: storage.find_session(session.session_id),
+    "create_session": lambda storage, session: storage.create_session(
+        new_session(session.session_id)
+    ),
     "list_sessions": lambda storage, _: storage.list_sessions(),
     "renew_turns": lambda storage, session: storage.renew_turns({"t": session}, 60),
     "search_messages": lambda storage, _: storage.search_messages(Search("hello")),

@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from langswarm_session.errors import (
     TurnLostError,
 )
 from langswarm_session.models import MessageRole, SessionMessage, SessionStatus, TurnStatus
-from langswarm_session.records import IdempotencyKey, Lease, TurnEnd
+from langswarm_session.records import IdempotencyKey, Lease, SessionRef, TurnEnd
 
 Reason = type[SessionError]
 
@@ -65,9 +65,14 @@ class Note:
 
 @dataclass
 class Session:
-    """One session: its log, its turns, its figures, and the lease of its open turn."""
+    """One session: its log, its turns, its figures, and the lease of its open turn.
+
+    Attributes:
+        creation: What the storage said that it knows this creation by.
+    """
 
     user: str
+    creation: int | None = None
     status: SessionStatus = SessionStatus.ACTIVE
     context: dict[str, Any] = field(default_factory=dict)
     revision: int = 0
@@ -91,6 +96,10 @@ class Session:
     def of_turn(self, turn: int) -> list[SessionMessage]:
         """The messages of a turn."""
         return [each for each in self.log if each.turn_id == turn]
+
+    def is_meant_by(self, ref: SessionRef) -> bool:
+        """Whether a reference with this session's name is to this session."""
+        return ref.user_id == self.user and ref.creation in (None, self.creation)
 
     def refusals(self, token: str | None, revision: int | None) -> set[Reason]:
         """Why it cannot be written to, by whoever has the token or none."""
@@ -232,10 +241,10 @@ class Record:
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
 
-    def find(self, session: str, user: str | None = None) -> Session:
-        """The session, or a refusal; another user's is none."""
-        found = self.sessions.get(session)
-        if found is None or user not in (None, found.user):
+    def find(self, ref: SessionRef) -> Session:
+        """Return the session, or refuse; another user's is none, nor is another creation."""
+        found = self.sessions.get(ref.session_id)
+        if found is None or not found.is_meant_by(ref):
             raise Refusal(SessionNotFoundError)
         return found
 
@@ -245,37 +254,37 @@ class Record:
             raise Refusal(SessionExistsError)
         self.sessions[session] = Session(user)
 
-    def delete(self, session: str, revision: int | None) -> None:
+    def delete(self, ref: SessionRef, revision: int | None) -> None:
         """As `ISessionStorage.delete_session`."""
-        if revision not in (None, self.find(session).revision):
+        if revision not in (None, self.find(ref).revision):
             raise Refusal(RevisionConflictError)
-        del self.sessions[session]
+        del self.sessions[ref.session_id]
 
     def update(
         self,
-        session: str,
+        ref: SessionRef,
         status: SessionStatus | None,
         context: dict[str, Any],
         revision: int | None,
     ) -> None:
         """As `ISessionStorage.update_session`."""
-        found = self.find(session)
+        found = self.find(ref)
         if revision not in (None, found.revision):
             raise Refusal(RevisionConflictError)
         found.status = status or found.status
         found.context = {**found.context, **context}
         found.revision += 1
 
-    def clear(self, session: str, revision: int | None) -> None:
+    def clear(self, ref: SessionRef, revision: int | None) -> None:
         """As `ISessionStorage.clear_messages`."""
-        found = self.find(session)
+        found = self.find(ref)
         found.make_free(revision)
         found.log, found.notes = [], {}
         found.revision += 1
 
-    def fork(self, session: str, copy: str, user: str, at: int | None) -> None:
+    def fork(self, ref: SessionRef, copy: str, user: str, at: int | None) -> None:
         """As `ISessionStorage.fork_session`."""
-        found = self.find(session)
+        found = self.find(ref)
         if copy in self.sessions:
             raise Refusal(SessionExistsError)
         last = found.last_seq if at is None else at
@@ -293,15 +302,14 @@ class Record:
 
     def append(
         self,
-        session: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         token: str | None = None,
         key: IdempotencyKey | None = None,
         revision: int | None = None,
-        user: str | None = None,
     ) -> Result:
         """As `ISessionStorage.append`."""
-        found = self.find(session, user)
+        found = self.find(ref)
         refusals = found.refusals(token, revision)
         if not messages:
             return Result([])
@@ -326,17 +334,16 @@ class Record:
 
     def begin_turn(
         self,
-        session: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         lease: Lease,
         key: IdempotencyKey | None = None,
         revision: int | None = None,
-        user: str | None = None,
     ) -> Result:
         """As `ISessionStorage.begin_turn`."""
         if not messages:
             raise Refusal(InvalidInputError, SessionNotFoundError)
-        found = self.find(session, user)
+        found = self.find(ref)
         refusals = found.refusals(None, revision)
         turn = found.with_key(key)
         if turn is not None and found.known(turn, key, messages) == "replay":
@@ -363,9 +370,9 @@ class Record:
         found.token, found.turn, found.lapsed = lease.token, turn, lease.seconds == 0
         return Result(started)
 
-    def end_turn(self, session: str, end: TurnEnd, messages: Sequence[SessionMessage]) -> Result:
+    def end_turn(self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]) -> Result:
         """As `ISessionStorage.end_turn`."""
-        found = self.find(session)
+        found = self.find(ref)
         refusals = found.refusals(end.token, None)
         new = self._fresh(found, messages, refusals)
         ids = {message.id for message in messages}
@@ -378,27 +385,26 @@ class Record:
         found.token = None
         return Result(found.stored(messages))
 
-    def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """As `ISessionStorage.renew_turns`."""
-        held = {
-            token
-            for token, session in tokens.items()
-            if session in self.sessions and self.sessions[session].token == token
-        }
-        for token in held:
-            self.sessions[tokens[token]].lapsed = seconds == 0
+        held = set()
+        for token, ref in tokens.items():
+            found = self.sessions.get(ref.session_id)
+            if found is not None and found.is_meant_by(ref) and found.token == token:
+                found.lapsed = seconds == 0
+                held.add(token)
         return held
 
     def edit(
         self,
-        session: str,
+        ref: SessionRef,
         revision: int,
         remove: Sequence[int],
         change: Sequence[SessionMessage],
         add: Sequence[SessionMessage],
     ) -> Result:
         """As `ISessionStorage.edit_messages`."""
-        found = self.find(session)
+        found = self.find(ref)
         reasons = found.refusals(None, revision)
         places = {each.seq: each.id for each in found.log}
         used = [*{*remove}, *(each.seq for each in change)]

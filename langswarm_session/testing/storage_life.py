@@ -20,6 +20,7 @@ from langswarm_session.testing.making import (
     failed,
     lease,
     new_session,
+    ref,
     reply,
     texts,
     user,
@@ -40,12 +41,12 @@ class LifeTests(StorageTests):
         assert (empty.sessions, empty.messages) == (0, 0)
         for each in ("a", "b"):
             await storage.create_session(new_session(each))
-            await storage.append(each, [user(), reply()])
+            await storage.append(ref(each), [user(), reply()])
         health = await storage.health()
         assert (health.ok, health.sessions, health.messages) == (True, 2, 4)
         assert health.latency_seconds >= 0
-        await storage.clear_messages("a")
-        await storage.delete_session("b")
+        await storage.clear_messages(ref("a"))
+        await storage.delete_session(ref("b"))
         health = await storage.health()
         assert (health.sessions, health.messages) == (1, 0)
 
@@ -69,14 +70,14 @@ class LifeTests(StorageTests):
         await storage.create_session(new_session("s"))
         await storage.close()
         with pytest.raises(StorageClosedError):
-            await OPERATIONS[name](storage, "s")
+            await OPERATIONS[name](storage, ref("s"))
 
     async def test_close_finishes_what_was_accepted(
         self, storage: ISessionStorage, tmp_path: Path
     ) -> None:
         """A call that began before the close ends well, or says that it stored nothing."""
         await storage.create_session(new_session("s"))
-        calls = [asyncio.ensure_future(storage.append("s", [user(str(n))])) for n in range(20)]
+        calls = [asyncio.ensure_future(storage.append(ref("s"), [user(str(n))])) for n in range(20)]
         await asyncio.sleep(0)
         await storage.close()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -85,7 +86,7 @@ class LifeTests(StorageTests):
         assert errors <= {StorageClosedError}
         if self.durable:
             again = self.reopen(tmp_path)
-            assert sorted(texts(await again.get_messages("s"))) == sorted(stored)
+            assert sorted(texts(await again.get_messages(ref("s")))) == sorted(stored)
             await again.close()
 
     async def test_all_is_there_after_reopening(
@@ -96,23 +97,27 @@ class LifeTests(StorageTests):
             pytest.skip("it keeps nothing")
         key = IdempotencyKey("key", "digest")
         await storage.create_session(new_session("s", context={"a": {"b": "\0"}}))
-        await storage.append("s", [user("a", metadata={"k": [1]}), reply("b")], key=key)
+        await storage.append(ref("s"), [user("a", metadata={"k": [1]}), reply("b")], key=key)
         for end in (completed, cancelled, failed):
             begun = lease()
-            await storage.begin_turn("s", [user()], begun)
-            await storage.end_turn("s", end(begun), [])
+            await storage.begin_turn(ref("s"), [user()], begun)
+            await storage.end_turn(ref("s"), end(begun), [])
         begun = lease()
-        await storage.begin_turn("s", [user("open")], begun)
-        await storage.update_session("s", SessionChanges(provider_state={"provider_context": {}}))
+        await storage.begin_turn(ref("s"), [user("open")], begun)
+        await storage.update_session(
+            ref("s"), SessionChanges(provider_state={"provider_context": {}})
+        )
         before = await everything(storage, "s")
         await storage.close()
         again = self.reopen(tmp_path)
         try:
             assert await everything(again, "s") == before
             with pytest.raises(SessionBusyError):
-                await again.append("s", [user()])
-            await again.end_turn("s", completed(begun), [reply("ended")])
-            assert texts((await again.append("s", [user("a"), reply("b")], key=key)).messages) == [
+                await again.append(ref("s"), [user()])
+            await again.end_turn(ref("s"), completed(begun), [reply("ended")])
+            assert texts(
+                (await again.append(ref("s"), [user("a"), reply("b")], key=key)).messages
+            ) == [
                 "a",
                 "b",
             ]
@@ -126,10 +131,10 @@ class LifeTests(StorageTests):
         await storage.create_session(new_session("s"))
         for n in range(10):
             one, other = (storage, second) if n % 2 else (second, storage)
-            await one.append("s", [user(str(n))])
-            assert texts(await other.get_messages("s", limit=1)) == [str(n)]
-            assert (await other.get_session("s")).message_count == n + 1
-        await second.delete_session("s")
+            await one.append(ref("s"), [user(str(n))])
+            assert texts(await other.get_messages(ref("s"), limit=1)) == [str(n)]
+            assert (await other.find_session("s")).message_count == n + 1
+        await second.delete_session(ref("s"))
         assert (await storage.list_sessions()).records == []
 
     async def test_any_thread_and_any_event_loop(self, storage: ISessionStorage) -> None:
@@ -140,8 +145,8 @@ class LifeTests(StorageTests):
         async def write(name: str, begin: Callable[[], object]) -> None:
             begin()
             for n in range(20):
-                await storage.append("s", [user(f"{name} {n}")])
-                assert texts(await storage.get_messages("s", limit=100))
+                await storage.append(ref("s"), [user(f"{name} {n}")])
+                assert texts(await storage.get_messages(ref("s"), limit=100))
 
         await asyncio.gather(
             asyncio.to_thread(lambda: asyncio.run(write("a", together.wait))),
@@ -149,7 +154,7 @@ class LifeTests(StorageTests):
             write("c", lambda: None),
         )
         await asyncio.to_thread(lambda: asyncio.run(write("d", lambda: None)))
-        read = await storage.get_messages("s")
+        read = await storage.get_messages(ref("s"))
         assert [message.seq for message in read] == list(range(1, 81))
         for name in "abcd":
             mine = [text for text in texts(read) if text.startswith(name)]
@@ -161,7 +166,7 @@ class LifeTests(StorageTests):
 
         def abandon() -> None:
             loop = asyncio.new_event_loop()
-            task = loop.create_task(storage.append("s", [user("abandoned")]))
+            task = loop.create_task(storage.append(ref("s"), [user("abandoned")]))
             loop.run_until_complete(asyncio.sleep(0))
             task.cancel()
             loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
@@ -169,8 +174,8 @@ class LifeTests(StorageTests):
 
         for n in range(10):
             await asyncio.to_thread(abandon)
-            await storage.append("s", [user(str(n))])
-        kept = [text for text in texts(await storage.get_messages("s")) if text != "abandoned"]
+            await storage.append(ref("s"), [user(str(n))])
+        kept = [text for text in texts(await storage.get_messages(ref("s"))) if text != "abandoned"]
         assert kept == [str(n) for n in range(10)]
 
     async def test_a_cancelled_append_did_all_or_nothing(self, storage: ISessionStorage) -> None:
@@ -178,33 +183,33 @@ class LifeTests(StorageTests):
         await storage.create_session(new_session("s"))
         for steps in _STEPS:
             turn = [user(f"asked {steps}"), reply(f"answered {steps}")]
-            await _cancelled_after(steps, storage.append("s", turn))
-            kept = texts(await storage.get_messages("s"))[2 * steps :]
+            await _cancelled_after(steps, storage.append(ref("s"), turn))
+            kept = texts(await storage.get_messages(ref("s")))[2 * steps :]
             assert kept in ([], texts(turn))
-            await storage.append("s", turn)
+            await storage.append(ref("s"), turn)
         expected = [f"{what} {steps}" for steps in _STEPS for what in ("asked", "answered")]
-        assert texts(await storage.get_messages("s")) == expected
+        assert texts(await storage.get_messages(ref("s"))) == expected
 
     async def test_a_cancelled_beginning_can_be_ended(self, storage: ISessionStorage) -> None:
         """Whether the turn was begun or not: after its end the session is free."""
         await storage.create_session(new_session("s"))
         for steps in _STEPS:
             begun = lease()
-            await _cancelled_after(steps, storage.begin_turn("s", [user()], begun))
+            await _cancelled_after(steps, storage.begin_turn(ref("s"), [user()], begun))
             try:
-                await storage.end_turn("s", cancelled(begun), ())
+                await storage.end_turn(ref("s"), cancelled(begun), ())
             except TurnLostError:
-                assert (await storage.get_session("s")).turn_token is None
-            await storage.append("s", [user()])
+                assert (await storage.find_session("s")).turn_token is None
+            await storage.append(ref("s"), [user()])
 
     async def test_a_cancelled_read_disturbs_nothing(self, storage: ISessionStorage) -> None:
         """The next one reads as if nothing had been."""
         await storage.create_session(new_session("s"))
-        await storage.append("s", [user(str(n)) for n in range(50)])
+        await storage.append(ref("s"), [user(str(n)) for n in range(50)])
         for steps in _STEPS:
-            await _cancelled_after(steps, storage.get_messages("s"))
+            await _cancelled_after(steps, storage.get_messages(ref("s")))
             await _cancelled_after(steps, storage.list_sessions())
-        assert len(await storage.get_messages("s")) == 50
+        assert len(await storage.get_messages(ref("s"))) == 50
 
 
 async def _cancelled_after(steps: int, call: object) -> None:

@@ -33,7 +33,7 @@ ENDS = [TurnStatus.COMPLETE, TurnStatus.CANCELLED, TurnStatus.FAILED]
 
 sessions = st.sampled_from(SESSIONS)
 users = st.sampled_from(["ann", "bob"])
-owners = st.sampled_from([None, None, "ann", "bob"])
+kinds = st.sampled_from(["own", "own", "name", "old", "other"])
 keys = st.none() | st.builds(IdempotencyKey, st.sampled_from("kl"), st.sampled_from("de"))
 indexes = st.integers(0, 50)
 roles = st.sampled_from([MessageRole.USER, MessageRole.ASSISTANT, MessageRole.SYSTEM])
@@ -106,49 +106,51 @@ class StorageMachine(SideBySide):
             self.close_and_open()
             if self.state() == before:
                 self.same(expect, call)
+                self.learn()
                 return
         # It happened: as the model says, which what follows every step compares.
         expect()
+        self.learn()
 
     def cancellable(
         self, what: str, session: str, new: list[SessionMessage], key: IdempotencyKey | None
     ) -> tuple[Callable[[], Any], Call]:
         """What the model does and the call that does the same."""
-        begun = lease()
+        begun, own = lease(), self.ref(session)
         record = self.record
         if what == "begin":
-            self.leases.append((begun.token, session))
+            self.leases.append((begun.token, own))
             return (
-                lambda: record.begin_turn(session, new, begun, key),
-                lambda storage: storage.begin_turn(session, new, begun, key=key),
+                lambda: record.begin_turn(own, new, begun, key),
+                lambda storage: storage.begin_turn(own, new, begun, key=key),
             )
         if what == "end" and self.leases:
-            token, session = self.leases[-1]
+            token, held = self.leases[-1]
             end = TurnEnd(token, TurnStatus.COMPLETE)
             return (
-                lambda: record.end_turn(session, end, new),
-                lambda storage: storage.end_turn(session, end, new),
+                lambda: record.end_turn(held, end, new),
+                lambda storage: storage.end_turn(held, end, new),
             )
         if what == "clear":
             return (
-                lambda: record.clear(session, None),
-                lambda storage: storage.clear_messages(session),
+                lambda: record.clear(own, None),
+                lambda storage: storage.clear_messages(own),
             )
         if what == "update":
             changes = SessionChanges(context={"by": begun.token})
             return (
-                lambda: record.update(session, None, {"by": begun.token}, None),
-                lambda storage: storage.update_session(session, changes),
+                lambda: record.update(own, None, {"by": begun.token}, None),
+                lambda storage: storage.update_session(own, changes),
             )
         if what == "fork":
             copy = SESSIONS[(SESSIONS.index(session) + 1) % len(SESSIONS)]
             return (
-                lambda: record.fork(session, copy, "ann", None),
-                lambda storage: storage.fork_session(session, new_session(copy, "ann")),
+                lambda: record.fork(own, copy, "ann", None),
+                lambda storage: storage.fork_session(own, new_session(copy, "ann")),
             )
         return (
-            lambda: record.append(session, new, key=key),
-            lambda storage: storage.append(session, new, key=key),
+            lambda: record.append(own, new, key=key),
+            lambda storage: storage.append(own, new, key=key),
         )
 
     async def cancelled(self, call: Call, moment: int) -> bool:
@@ -174,41 +176,67 @@ class StorageMachine(SideBySide):
             lambda: self.record.create(session, user),
             lambda storage: storage.create_session(new_session(session, user)),
         )
+        self.learn()
 
-    @rule(session=sessions, kind=revisions)
-    def delete(self, session: str, kind: str | None) -> None:
+    @rule(session=sessions, whose=kinds, kind=revisions)
+    def delete(self, session: str, whose: str, kind: str | None) -> None:
         """Delete a session."""
-        revision = self.revision(session, kind)
+        revision, ref = self.revision(session, kind), self.ref(session, whose)
         self.same(
-            lambda: self.record.delete(session, revision),
-            lambda storage: storage.delete_session(session, expected_revision=revision),
+            lambda: self.record.delete(ref, revision),
+            lambda storage: storage.delete_session(ref, expected_revision=revision),
         )
 
-    @rule(session=sessions, user=users, at=st.none() | st.integers(0, 12), copy=sessions)
-    def fork(self, session: str, copy: str, user: str, at: int | None) -> None:
+    @rule(session=sessions, first=users, user=users)
+    def replace(self, session: str, first: str, user: str) -> None:
+        """Delete a session, if there is one, and create it again: old references lead nowhere."""
+        if session in self.record.sessions:
+            self.delete(session, "own", None)
+        else:
+            self.create(session, first)
+            self.delete(session, "own", None)
+        self.create(session, user)
+
+    @rule(
+        session=sessions,
+        whose=kinds,
+        user=users,
+        at=st.none() | st.integers(0, 12),
+        copy=sessions,
+    )
+    def fork(self, session: str, whose: str, copy: str, user: str, at: int | None) -> None:
         """Fork a session."""
+        ref = self.ref(session, whose)
         self.same(
-            lambda: self.record.fork(session, copy, user, at),
-            lambda storage: storage.fork_session(session, new_session(copy, user), at=at),
+            lambda: self.record.fork(ref, copy, user, at),
+            lambda storage: storage.fork_session(ref, new_session(copy, user), at=at),
         )
+        self.learn()
 
-    @rule(session=sessions, status=st.none() | st.sampled_from(SessionStatus), kind=revisions)
-    def update(self, session: str, status: SessionStatus | None, kind: str | None) -> None:
+    @rule(
+        session=sessions,
+        whose=kinds,
+        status=st.none() | st.sampled_from(SessionStatus),
+        kind=revisions,
+    )
+    def update(
+        self, session: str, whose: str, status: SessionStatus | None, kind: str | None
+    ) -> None:
         """Change a session."""
-        revision = self.revision(session, kind)
+        revision, ref = self.revision(session, kind), self.ref(session, whose)
         changes = SessionChanges(status=status, context={"status": status})
         self.same(
-            lambda: self.record.update(session, status, {"status": status}, revision),
-            lambda storage: storage.update_session(session, changes, expected_revision=revision),
+            lambda: self.record.update(ref, status, {"status": status}, revision),
+            lambda storage: storage.update_session(ref, changes, expected_revision=revision),
         )
 
-    @rule(session=sessions, kind=revisions)
-    def clear(self, session: str, kind: str | None) -> None:
+    @rule(session=sessions, whose=kinds, kind=revisions)
+    def clear(self, session: str, whose: str, kind: str | None) -> None:
         """Remove the messages of a session."""
-        revision = self.revision(session, kind)
+        revision, ref = self.revision(session, kind), self.ref(session, whose)
         self.same(
-            lambda: self.record.clear(session, revision),
-            lambda storage: storage.clear_messages(session, expected_revision=revision),
+            lambda: self.record.clear(ref, revision),
+            lambda storage: storage.clear_messages(ref, expected_revision=revision),
         )
 
     # Messages
@@ -219,7 +247,7 @@ class StorageMachine(SideBySide):
         old=st.lists(indexes, max_size=2),
         key=keys,
         kind=revisions,
-        owner=owners,
+        whose=kinds,
     )
     def append(
         self,
@@ -228,15 +256,14 @@ class StorageMachine(SideBySide):
         old: list[int],
         key: IdempotencyKey | None,
         kind: str | None,
-        owner: str | None,
+        whose: str,
     ) -> None:
         """Append messages as a turn."""
         revision, batch = self.revision(session, kind), self.messages(new, old)
+        ref = self.ref(session, whose)
         self.same(
-            lambda: self.record.append(session, batch, key=key, revision=revision, user=owner),
-            lambda storage: storage.append(
-                session, batch, key=key, expected_revision=revision, user_id=owner
-            ),
+            lambda: self.record.append(ref, batch, key=key, revision=revision),
+            lambda storage: storage.append(ref, batch, key=key, expected_revision=revision),
         )
 
     @precondition(lambda self: self.sent)
@@ -244,9 +271,10 @@ class StorageMachine(SideBySide):
     def append_changed(self, session: str, index: int, new: list[SessionMessage]) -> None:
         """Append a message whose id is known, with other content."""
         batch = [*new, self.sent[index % len(self.sent)].replaced(content="changed")]
+        ref = self.ref(session)
         self.same(
-            lambda: self.record.append(session, batch),
-            lambda storage: storage.append(session, batch),
+            lambda: self.record.append(ref, batch),
+            lambda storage: storage.append(ref, batch),
         )
 
     @rule(
@@ -256,10 +284,12 @@ class StorageMachine(SideBySide):
         add=new_messages,
         old=st.lists(indexes, max_size=1),
         stale=st.booleans(),
+        whose=kinds,
     )
     def edit(
         self,
         session: str,
+        whose: str,
         remove: list[int],
         change: list[int],
         add: list[SessionMessage],
@@ -271,11 +301,11 @@ class StorageMachine(SideBySide):
         seqs = [log[index % len(log)].seq or 0 for index in remove if log]
         changed = [log[index % len(log)].replaced(content="edited") for index in change if log]
         revision = (self.revision(session, "current") or 0) + stale
-        batch = self.messages(add, old)
+        batch, ref = self.messages(add, old), self.ref(session, whose)
         self.same(
-            lambda: self.record.edit(session, revision, seqs, changed, batch),
+            lambda: self.record.edit(ref, revision, seqs, changed, batch),
             lambda storage: storage.edit_messages(
-                session, expected_revision=revision, remove=seqs, change=changed, add=batch
+                ref, expected_revision=revision, remove=seqs, change=changed, add=batch
             ),
         )
 
@@ -288,7 +318,7 @@ class StorageMachine(SideBySide):
         key=keys,
         seconds=expiries,
         kind=revisions,
-        owner=owners,
+        whose=kinds,
     )
     def begin(
         self,
@@ -298,16 +328,16 @@ class StorageMachine(SideBySide):
         key: IdempotencyKey | None,
         seconds: int,
         kind: str | None,
-        owner: str | None,
+        whose: str,
     ) -> None:
         """Begin a turn."""
         revision, batch = self.revision(session, kind), self.messages(new, old)
-        begun = lease(seconds)
-        self.leases.append((begun.token, session))
+        begun, ref = lease(seconds), self.ref(session, whose)
+        self.leases.append((begun.token, ref))
         self.same(
-            lambda: self.record.begin_turn(session, batch, begun, key, revision, owner),
+            lambda: self.record.begin_turn(ref, batch, begun, key, revision),
             lambda storage: storage.begin_turn(
-                session, batch, begun, key=key, expected_revision=revision, user_id=owner
+                ref, batch, begun, key=key, expected_revision=revision
             ),
         )
 
@@ -315,11 +345,11 @@ class StorageMachine(SideBySide):
     @rule(index=indexes, new=new_messages, old=st.lists(indexes, max_size=1), kind=revisions)
     def add(self, index: int, new: list[SessionMessage], old: list[int], kind: str | None) -> None:
         """Add messages to a turn."""
-        token, session = self.leases[-1 - index % len(self.leases)]
-        revision, batch = self.revision(session, kind), self.messages(new, old)
+        token, ref = self.leases[-1 - index % len(self.leases)]
+        revision, batch = self.revision(ref.session_id, kind), self.messages(new, old)
         self.same(
-            lambda: self.record.append(session, batch, token=token, revision=revision),
-            lambda storage: storage.append(session, batch, token=token, expected_revision=revision),
+            lambda: self.record.append(ref, batch, token=token, revision=revision),
+            lambda storage: storage.append(ref, batch, token=token, expected_revision=revision),
         )
 
     @precondition(lambda self: self.leases)
@@ -333,13 +363,13 @@ class StorageMachine(SideBySide):
         self, index: int, status: TurnStatus, new: list[SessionMessage], old: list[int]
     ) -> None:
         """End a turn."""
-        token, session = self.leases[-1 - index % len(self.leases)]
+        token, ref = self.leases[-1 - index % len(self.leases)]
         error = None if status is TurnStatus.COMPLETE else "why"
         end = TurnEnd(token, status, error, {"provider_session_id": token})
         batch = self.messages(new, old)
         self.same(
-            lambda: self.record.end_turn(session, end, batch),
-            lambda storage: storage.end_turn(session, end, batch),
+            lambda: self.record.end_turn(ref, end, batch),
+            lambda storage: storage.end_turn(ref, end, batch),
         )
 
     @rule(seconds=expiries)
@@ -360,12 +390,16 @@ class StorageMachine(SideBySide):
         after=st.none() | st.integers(0, 12),
         answered_only=st.booleans(),
         system_only=st.booleans(),
+        whose=kinds,
     )
-    def read(self, session: str, limit: int | None, after: int | None, **options: Any) -> None:
+    def read(
+        self, session: str, whose: str, limit: int | None, after: int | None, **options: Any
+    ) -> None:
         """Read messages."""
+        ref = self.ref(session, whose)
 
         def expect() -> list[SessionMessage]:
-            found = self.record.find(session)
+            found = self.record.find(ref)
             expected = [
                 each
                 for each in found.log
@@ -380,8 +414,20 @@ class StorageMachine(SideBySide):
 
         self.same(
             expect,
-            lambda storage: storage.get_messages(session, limit=limit, after=after, **options),
+            lambda storage: storage.get_messages(ref, limit=limit, after=after, **options),
         )
+
+    @rule(session=sessions, whose=kinds)
+    def look_at_turns(self, session: str, whose: str) -> None:
+        """Read a session, its turns and what is noted of them, or be refused everywhere."""
+        ref = self.ref(session, whose)
+
+        def expect() -> None:
+            self.record.find(ref)
+
+        self.same(expect, lambda storage: storage.get_session(ref))
+        self.same(expect, lambda storage: storage.get_turns(ref))
+        self.same(expect, lambda storage: storage.get_turn_notes(ref))
 
     @rule(
         user_id=st.none() | users,
@@ -403,7 +449,8 @@ class StorageMachine(SideBySide):
             if cursor is None:
                 break
             assert len(page.records) == limit
-        assert all(one.last_activity >= other.last_activity for one, other in pairwise(records))
+        places = [(record.last_activity, record.session_id) for record in records]
+        assert all(one > other for one, other in pairwise(places))
         assert sorted(record.session_id for record in records) == sorted(
             name
             for name, session in self.record.sessions.items()

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 from langswarm_session.errors import SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage
-from langswarm_session.records import Appended, TurnStart
+from langswarm_session.records import Appended, SessionRef, TurnStart
 from langswarm_session.testing.making import everything
 from langswarm_session.testing.record_model import Record, Refusal, Result
 
@@ -32,7 +32,8 @@ class SideBySide(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.storage = self.make_storage(Path(self.folder.name))
         self.record = Record()
-        self.leases: list[tuple[str, str]] = []
+        self.leases: list[tuple[str, SessionRef]] = []
+        self.refs: dict[str, list[SessionRef]] = {}
         self.sent: list[SessionMessage] = []
 
     def make_storage(self, folder: Path) -> ISessionStorage:
@@ -89,6 +90,34 @@ class SideBySide(RuleBasedStateMachine):
         page = self.wait(self.storage.list_sessions())
         names = sorted(record.session_id for record in page.records)
         return [self.wait(everything(self.storage, name)) for name in names]
+
+    def learn(self) -> None:
+        """Learn what the storage knows a session by that was created just now."""
+        known = {ref.creation for refs in self.refs.values() for ref in refs}
+        for name, session in self.record.sessions.items():
+            if session.creation is None:
+                ref = self.wait(self.storage.find_session(name, user_id=session.user)).ref
+                assert ref.creation not in known, f"{ref} was given before"
+                session.creation = ref.creation
+                self.refs.setdefault(name, []).append(ref)
+
+    def ref(self, session: str, kind: str = "own") -> SessionRef:
+        """Return a reference to a session.
+
+        Args:
+            session: Its name.
+            kind: ``own``: the session that there is now; ``name``: by name and owner only;
+                ``old``: the creation before, if there was one; ``other``: with another owner.
+        """
+        refs = self.refs.get(session, [])
+        if not refs:
+            return SessionRef(session, "ann", None)
+        current = refs[-1]
+        if kind == "name":
+            return current._replace(creation=None)
+        if kind == "other":
+            return current._replace(user_id="bob" if current.user_id == "ann" else "ann")
+        return refs[-2] if kind == "old" and len(refs) > 1 else current
 
     def revision(self, session: str, kind: str | None) -> int | None:
         """The revision of a session to expect: the ``current`` one, a ``stale`` one, or none."""

@@ -1,93 +1,196 @@
-"""Conformance of a storage: writes that say whose session it must be."""
+"""Conformance of a storage: every call is about the session that it refers to, and no other."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
-from langswarm_session.errors import SessionNotFoundError
+from langswarm_session.errors import SessionNotFoundError, TurnLostError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus
-from langswarm_session.records import Appended, IdempotencyKey, SessionChanges, TurnStart
+from langswarm_session.records import IdempotencyKey, SessionChanges, SessionRef
+from langswarm_session.searching import Search
 from langswarm_session.testing.making import (
+    IN_SESSION,
+    Operation,
     completed,
     everything,
     lease,
     new_session,
+    ref,
     reply,
     texts,
     user,
 )
 from langswarm_session.testing.storage_base import StorageTests
 
-Write = Callable[..., Awaitable[Appended | TurnStart]]
+BY_REF: dict[str, Operation] = {
+    **IN_SESSION,
+    "append many": lambda storage, session: storage.append(session, [user() for _ in range(20)]),
+    "append nothing": lambda storage, session: storage.append(session, []),
+    "begin_turn with many": lambda storage, session: storage.begin_turn(
+        session, [user() for _ in range(20)], lease()
+    ),
+    "search_messages": lambda storage, session: storage.search_messages(
+        Search("secret", session=session)
+    ),
+}
+"""Every call that a reference is given to; what follows the method's name tells its calls apart."""
+
+_calls = pytest.mark.parametrize("name", BY_REF)
+_OWNER = "it's \0 ann"
 
 
-def _append(
-    storage: ISessionStorage, messages: Sequence[SessionMessage], **options: object
-) -> Awaitable[Appended | TurnStart]:
-    return storage.append("s", messages, **options)  # type: ignore[arg-type]
+def methods_by_ref() -> set[str]:
+    """Return the names of a storage's methods that are given a reference."""
+    return {
+        name
+        for name, method in inspect.getmembers(ISessionStorage, inspect.isfunction)
+        for parameter in inspect.signature(method).parameters.values()
+        if "SessionRef" in str(parameter.annotation)
+    }
 
 
-def _begin(
-    storage: ISessionStorage, messages: Sequence[SessionMessage], **options: object
-) -> Awaitable[Appended | TurnStart]:
-    return storage.begin_turn("s", messages, lease(), **options)  # type: ignore[arg-type]
+async def _refused(storage: ISessionStorage, name: str, stale: SessionRef) -> SessionNotFoundError:
+    """Make a call that must be refused, and change nothing."""
+    before = await _all(storage)
+    with pytest.raises(SessionNotFoundError) as refused:
+        await BY_REF[name](storage, stale)
+    assert refused.value.session_id == stale.session_id
+    assert await _all(storage) == before
+    return refused.value
 
 
-_writes = pytest.mark.parametrize("write", [_append, _begin], ids=["append", "begin_turn"])
-_sizes = pytest.mark.parametrize("size", [1, 2, 20])
+async def _all(storage: ISessionStorage) -> list[tuple[object, ...]]:
+    """Return all that a storage holds."""
+    page = await storage.list_sessions()
+    return [await everything(storage, record.session_id) for record in page.records]
 
 
 class OwnerTests(StorageTests):
-    """Writes that say whose session it must be."""
+    """Every call about a session names its owner and its creation."""
 
-    @_writes
-    @_sizes
-    async def test_the_users_own_session_is_written_to(
-        self, storage: ISessionStorage, write: Write, size: int
+    async def test_no_call_is_forgotten(self) -> None:
+        """Each method of the interface that is given a reference is among those tested here."""
+        named = {name.split(" ")[0] for name in BY_REF}
+        assert methods_by_ref() - {"renew_turns"} == named - {"search_messages"}
+
+    @_calls
+    @pytest.mark.parametrize("by_name", [False, True])
+    async def test_the_users_own_session(
+        self, storage: ISessionStorage, name: str, by_name: bool
     ) -> None:
-        """With the user named it is the write that it is without."""
-        await storage.create_session(new_session("s", "it's \0 ann"))
-        batch = [user(f"{n}") for n in range(size)]
-        done = await write(storage, batch, user_id="it's \0 ann")
-        assert texts(done.messages) == texts(batch)
-        assert done.record.user_id == "it's \0 ann"
-        assert await storage.get_messages("s") == done.messages
+        """It is found by its reference, and by its name and owner."""
+        own = (await storage.create_session(new_session("s", _OWNER))).ref
+        with suppress(TurnLostError):  # there is no such turn, and that is looked at later
+            await BY_REF[name](storage, own._replace(creation=None) if by_name else own)
 
-    @_writes
-    @_sizes
+    @_calls
+    @pytest.mark.parametrize("by_name", [False, True])
     async def test_another_users_session_does_not_exist(
-        self, storage: ISessionStorage, write: Write, size: int
+        self, storage: ISessionStorage, name: str, by_name: bool
     ) -> None:
-        """The error is the one for no session, and nothing is written."""
-        await storage.create_session(new_session("s", "bob"))
-        await storage.append("s", [user("bob's")])
-        before = await everything(storage, "s")
-        with pytest.raises(SessionNotFoundError) as refused:
-            await write(storage, [user(f"{n}") for n in range(size)], user_id="ann")
-        assert await everything(storage, "s") == before
-        await storage.delete_session("s")
-        with pytest.raises(SessionNotFoundError) as missing:
-            await write(storage, [user("x")], user_id="ann")
-        assert str(refused.value) == str(missing.value)
+        """The error is the one for no session at all."""
+        record = await storage.create_session(new_session("s", "bob"))
+        await storage.append(record.ref, [user("secret")])
+        others = SessionRef("s", _OWNER, None if by_name else record.creation)
+        refused = await _refused(storage, name, others)
+        await storage.delete_session(record.ref)
+        assert str(await _refused(storage, name, others)) == str(refused)
 
-    @_writes
+    @_calls
+    @pytest.mark.parametrize("owner", ["bob", _OWNER])
+    async def test_a_session_that_was_deleted_and_created_again(
+        self, storage: ISessionStorage, second: ISessionStorage, name: str, owner: str
+    ) -> None:
+        """For another user or for the same one: it is not the session that was."""
+        old = (await storage.create_session(new_session("s", _OWNER))).ref
+        await storage.append(old, [user("mine")])
+        await second.delete_session(old)
+        await _refused(storage, name, old)
+        new = (await second.create_session(new_session("s", owner))).ref
+        await second.append(new, [user("secret")])
+        assert new.creation != old.creation
+        await _refused(storage, name, old)
+        await _refused(second, name, old)
+
+    @_calls
+    async def test_a_session_that_never_was(self, storage: ISessionStorage, name: str) -> None:
+        """A creation that the storage did not give leads nowhere."""
+        record = await storage.create_session(new_session("s"))
+        for made_up in (record.creation + 1, 0, -1):
+            await _refused(storage, name, record.ref._replace(creation=made_up))
+
+    async def test_every_way_to_create_a_session(self, storage: ISessionStorage) -> None:
+        """Created or forked: each has a creation of its own, which every call shows."""
+        first = await storage.create_session(new_session("s"))
+        await storage.append(first.ref, [user()])
+        fork = await storage.fork_session(first.ref, new_session("fork", "bob"))
+        assert fork.creation != first.creation
+        await storage.delete_session(fork.ref)
+        again = await storage.fork_session(first.ref, new_session("fork", "bob"))
+        assert again.creation not in (fork.creation, first.creation)
+        for record in (first, again):
+            found = await storage.find_session(record.session_id)
+            assert found.ref == record.ref == (await storage.get_session(record.ref)).ref
+        page = await storage.list_sessions()
+        assert {record.ref for record in page.records} == {first.ref, again.ref}
+
+    async def test_every_write_returns_the_reference(self, storage: ISessionStorage) -> None:
+        """What comes back of a write refers to the session that was written to."""
+        own, held = (await storage.create_session(new_session("s"))).ref, lease()
+        begun = await storage.begin_turn(own, [user()], held)
+        added = await storage.append(own, [reply()], token=held.token)
+        ended = await storage.end_turn(own, completed(held), [reply()])
+        appended = await storage.append(own, [user(f"{n}") for n in range(20)])
+        changed = await storage.update_session(own, SessionChanges(context={"x": 1}))
+        edited = await storage.edit_messages(own, expected_revision=changed.revision, remove=[1])
+        records = [each.record for each in (begun, added, ended, appended, edited)]
+        records += [changed, await storage.clear_messages(own)]
+        assert [record.ref for record in records] == [own] * len(records)
+
+    async def test_a_session_is_found_by_its_name(self, storage: ISessionStorage) -> None:
+        """Of the user who is named, or of any."""
+        record = await storage.create_session(new_session("s", _OWNER))
+        assert await storage.find_session("s") == record
+        assert await storage.find_session("s", user_id=_OWNER) == record
+        with pytest.raises(SessionNotFoundError) as others:
+            await storage.find_session("s", user_id="bob")
+        await storage.delete_session(record.ref)
+        with pytest.raises(SessionNotFoundError) as missing:
+            await storage.find_session("s", user_id="bob")
+        assert str(others.value) == str(missing.value)
+
+    @pytest.mark.parametrize("begins", [False, True])
     async def test_nothing_is_told_of_another_users_session(
-        self, storage: ISessionStorage, write: Write
+        self, storage: ISessionStorage, begins: bool
     ) -> None:
         """Whatever else stands in the way, or was stored before, is not what the error says."""
+        bobs, anns = ref("s", "bob"), ref("s", "ann")
         await storage.create_session(new_session("s", "bob"))
         key, message = IdempotencyKey("key", "digest"), user("bob's")
-        await storage.append("s", [message], key=key)
+        await storage.append(bobs, [message], key=key)
         changed = message.replaced(content="changed")
 
-        async def refused(*messages: SessionMessage, **options: object) -> None:
+        async def refused(
+            *messages: SessionMessage,
+            key: IdempotencyKey | None = None,
+            expected_revision: int | None = None,
+        ) -> None:
             before = await everything(storage, "s")
             with pytest.raises(SessionNotFoundError):
-                await write(storage, messages, user_id="ann", **options)
+                if begins:
+                    await storage.begin_turn(
+                        anns, messages, lease(), key=key, expected_revision=expected_revision
+                    )
+                else:
+                    await storage.append(
+                        anns, messages, key=key, expected_revision=expected_revision
+                    )
             assert await everything(storage, "s") == before
 
         await refused(message)
@@ -97,60 +200,88 @@ class OwnerTests(StorageTests):
         await refused(user("x"), key=IdempotencyKey("key", "other"))
         await refused(user("x"), key=IdempotencyKey("new", "digest"))
         await refused(user("x"), expected_revision=99)
-        await storage.begin_turn("s", [user("open")], lease(0))
+        await storage.begin_turn(bobs, [user("open")], lease(0))
         await refused(user("x"))
-        await storage.update_session("s", SessionChanges(status=SessionStatus.ARCHIVED))
+        await storage.update_session(bobs, SessionChanges(status=SessionStatus.ARCHIVED))
         await refused(user("x"))
 
-    async def test_nothing_to_add_is_refused_as_well(self, storage: ISessionStorage) -> None:
-        """An append without a message looks for the session, and so for its user's."""
-        await storage.create_session(new_session("s", "bob"))
-        with pytest.raises(SessionNotFoundError):
-            await storage.append("s", [], user_id="ann")
-        assert (await storage.append("s", [], user_id="bob")).messages == []
-
-    async def test_a_turns_parts_may_name_the_user(self, storage: ISessionStorage) -> None:
-        """Under a lease it is looked at too."""
-        await storage.create_session(new_session("s", "ann"))
-        begun = lease()
-        await storage.begin_turn("s", [user("a")], begun, user_id="ann")
-        await storage.append("s", [reply("b")], token=begun.token, user_id="ann")
+    @pytest.mark.parametrize("size", [1, 20])
+    async def test_a_turn_is_its_owners(self, storage: ISessionStorage, size: int) -> None:
+        """The lease's token alone adds nothing, ends nothing and renews nothing."""
+        own = (await storage.create_session(new_session("s", "ann"))).ref
+        held, others = lease(), own._replace(user_id="bob")
+        await storage.begin_turn(own, [user("a")], held)
         before = await everything(storage, "s")
-        for messages in ([reply("c")], [reply(f"{n}") for n in range(20)]):
-            with pytest.raises(SessionNotFoundError):
-                await storage.append("s", messages, token=begun.token, user_id="bob")
+        batch = [reply(f"{n}") for n in range(size)]
+        calls: list[Callable[[SessionRef], Awaitable[object]]] = [
+            lambda whose: storage.append(whose, batch, token=held.token),
+            lambda whose: storage.end_turn(whose, completed(held), batch),
+        ]
+        for call in calls:
+            for stale in (others, own._replace(creation=(own.creation or 0) + 1)):
+                with pytest.raises(SessionNotFoundError):
+                    await call(stale)
+                assert await storage.renew_turns({held.token: stale}, 60) == set()
         assert await everything(storage, "s") == before
-        await storage.end_turn("s", completed(begun), [reply("d")])
-        assert texts(await storage.get_messages("s")) == ["a", "b", "d"]
+        assert await storage.renew_turns({held.token: own}, 60) == {held.token}
+        for call in calls:
+            await call(own)
+        assert texts(await storage.get_messages(own)) == ["a", *texts(batch)]
 
-    @_writes
-    async def test_a_session_that_changed_hands(
-        self, storage: ISessionStorage, second: ISessionStorage, write: Write
-    ) -> None:
-        """Deleted between two writes and created again for another user, it is not written to."""
-        await storage.create_session(new_session("s", "ann"))
-        await storage.append("s", [user("ann's")], user_id="ann")
-        await second.delete_session("s")
-        await second.create_session(new_session("s", "bob"))
-        with pytest.raises(SessionNotFoundError):
-            await write(storage, [user("secret")], user_id="ann")
-        await write(storage, [user("bob's")], user_id="bob")
-        assert texts(await second.get_messages("s")) == ["bob's"]
+    async def test_a_search_is_of_its_owners(self, storage: ISessionStorage) -> None:
+        """A search in one session finds nothing of another creation, nor beyond the user named."""
+        own = (await storage.create_session(new_session("s", "ann"))).ref
+        await storage.append(own, [user("secret")])
+        page = await storage.search_messages(Search("secret", session=own))
+        assert texts(hit.message for hit in page.hits) == ["secret"]
+        page = await storage.search_messages(Search("secret", session=own, user_id="bob"))
+        assert page.hits == []
 
     async def test_many_at_once(self, storage: ISessionStorage) -> None:
         """Writes that are made together are each refused or made by themselves."""
-        for number in range(8):
-            await storage.create_session(new_session(f"s{number}", f"user{number % 2}"))
+        refs: list[SessionRef] = []
+        for number in range(9):
+            old = (await storage.create_session(new_session(f"s{number}", "ann"))).ref
+            if number % 3 == 1:
+                await storage.delete_session(old)
+                await storage.create_session(new_session(f"s{number}", "ann"))
+            refs.append(old._replace(user_id="bob") if number % 3 == 2 else old)
         outcomes = await asyncio.gather(
-            *(
-                storage.append(f"s{number}", [user(f"{turn}")], user_id="user0")
-                for turn in range(5)
-                for number in range(8)
-            ),
+            *(storage.append(own, [user(f"{turn}")]) for turn in range(5) for own in refs),
             return_exceptions=True,
         )
         refused = [isinstance(outcome, SessionNotFoundError) for outcome in outcomes]
-        assert refused == [number % 2 == 1 for _ in range(5) for number in range(8)]
-        for number in range(8):
-            found = sorted(texts(await storage.get_messages(f"s{number}")))
-            assert found == ([] if number % 2 else [f"{turn}" for turn in range(5)])
+        assert refused == [number % 3 != 0 for _ in range(5) for number in range(9)]
+        for number in range(9):
+            found = sorted(texts(await storage.get_messages(ref(f"s{number}", "ann"))))
+            assert found == ([] if number % 3 else [f"{turn}" for turn in range(5)])
+
+    async def test_the_owner_may_change_between_two_calls(
+        self, storage: ISessionStorage, second: ISessionStorage
+    ) -> None:
+        """While one deletes the session and creates it for others, nothing reaches those."""
+        own = (await storage.create_session(new_session("s", "ann"))).ref
+        stop = False
+
+        async def writes() -> None:
+            while not stop:
+                try:
+                    await storage.append(own, [user("ann's")])
+                    assert set(texts(await storage.get_messages(own))) == {"ann's"}
+                except SessionNotFoundError:
+                    await asyncio.sleep(0)
+
+        async def replaces() -> None:
+            whose = own
+            for number in range(10):
+                await second.delete_session(whose)
+                whose = (await second.create_session(new_session("s", f"user{number}"))).ref
+                await second.append(whose, [user("theirs")])
+                assert texts(await second.get_messages(whose)) == ["theirs"]
+
+        writing = [asyncio.ensure_future(writes()) for _ in range(3)]
+        try:
+            await replaces()
+        finally:
+            stop = True
+            await asyncio.gather(*writing)

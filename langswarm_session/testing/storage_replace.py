@@ -27,6 +27,7 @@ from langswarm_session.testing.making import (
     lease,
     new_session,
     placed,
+    ref,
     reply,
     texts,
     user,
@@ -39,17 +40,17 @@ async def _log(storage: ISessionStorage, session: str = "s") -> list[SessionMess
     """Three turns of two messages: a b, c d, e f."""
     await storage.create_session(new_session(session))
     for first, second in ("ab", "cd", "ef"):
-        await storage.append(session, [user(first), reply(second)])
-    return await storage.get_messages(session)
+        await storage.append(ref(session), [user(first), reply(second)])
+    return await storage.get_messages(ref(session))
 
 
 async def _edit(storage: ISessionStorage, session: str = "s", **edit: Any) -> Any:
-    revision = (await storage.get_session(session)).revision
-    return await storage.edit_messages(session, expected_revision=revision, **edit)
+    revision = (await storage.find_session(session)).revision
+    return await storage.edit_messages(ref(session), expected_revision=revision, **edit)
 
 
 async def _said(storage: ISessionStorage, session: str = "s") -> list[tuple[int | None, str]]:
-    return [(message.seq, message.text) for message in await storage.get_messages(session)]
+    return [(message.seq, message.text) for message in await storage.get_messages(ref(session))]
 
 
 class EditTests(StorageTests):
@@ -60,10 +61,10 @@ class EditTests(StorageTests):
         log = await _log(storage)
         new = [user("g"), reply("h")]
         edited = await _edit(storage, remove=[2, 5, 6], add=new)
-        assert edited.record == await storage.get_session("s")
+        assert edited.record == await storage.find_session("s")
         assert edited.messages == edited.new_messages == placed(new, 7)
-        assert await storage.get_messages("s") == [log[0], log[2], log[3], *placed(new, 7)]
-        assert [turn.id for turn in await storage.get_turns("s")] == [1, 3, 7]
+        assert await storage.get_messages(ref("s")) == [log[0], log[2], log[3], *placed(new, 7)]
+        assert [turn.id for turn in await storage.get_turns(ref("s"))] == [1, 3, 7]
 
     async def test_a_message_is_changed_in_its_place(self, storage: ISessionStorage) -> None:
         """With its number and turn, whatever else of it is another."""
@@ -73,9 +74,9 @@ class EditTests(StorageTests):
         )
         edited = await _edit(storage, change=[changed])
         assert edited.messages == []
-        assert await storage.get_messages("s") == [*log[:2], changed, *log[3:]]
+        assert await storage.get_messages(ref("s")) == [*log[:2], changed, *log[3:]]
         with pytest.raises(MessageConflictError):
-            await storage.append("s", [log[2].replaced(seq=None, turn_id=None)])
+            await storage.append(ref("s"), [log[2].replaced(seq=None, turn_id=None)])
 
     async def test_a_message_is_moved(self, storage: ISessionStorage) -> None:
         """One that is removed and added again has its id, and a number and turn of its own."""
@@ -95,20 +96,20 @@ class EditTests(StorageTests):
         """A log may become another one; what follows is appended to that."""
         await _log(storage)
         await _edit(storage, remove=range(1, 7), add=[user("x")])
-        await storage.append("s", [reply("y")])
+        await storage.append(ref("s"), [reply("y")])
         assert await _said(storage) == [(7, "x"), (8, "y")]
         await _edit(storage, remove=[7, 8])
         assert await _said(storage) == []
-        assert await storage.get_turns("s") == []
-        await storage.append("s", [reply("z")])
+        assert await storage.get_turns(ref("s")) == []
+        await storage.append(ref("s"), [reply("z")])
         assert await _said(storage) == [(9, "z")]
 
     async def test_the_figures_follow(self, storage: ISessionStorage) -> None:
         """Messages are counted as they are; tokens that were spent are spent, and only once."""
         await storage.create_session(new_session("s"))
         usage = TokenUsage(input_tokens=5, output_tokens=3, cached_tokens=2, reasoning_tokens=1)
-        await storage.append("s", [user("a"), reply("b", usage=usage)])
-        before, log = await storage.get_session("s"), await storage.get_messages("s")
+        await storage.append(ref("s"), [user("a"), reply("b", usage=usage)])
+        before, log = await storage.find_session("s"), await storage.get_messages(ref("s"))
         edited = await _edit(storage, remove=[1, 2], add=[log[1], reply("c", usage=usage)])
         record = edited.record
         assert (record.message_count, record.last_seq, record.turn_count) == (2, 4, 2)
@@ -150,7 +151,7 @@ class EditTests(StorageTests):
         """An unknown number, another id, a taken one, what cannot be stored: all or nothing."""
         await _log(storage)
         if "taken" in str(edit):
-            await storage.append("s", [user("taken", id="taken")])
+            await storage.append(ref("s"), [user("taken", id="taken")])
         before = await everything(storage, "s")
         with pytest.raises((InvalidInputError, MessageConflictError)):
             await _edit(storage, **edit)
@@ -168,17 +169,17 @@ class EditTests(StorageTests):
     async def test_another_revision_changes_nothing(self, storage: ISessionStorage) -> None:
         """Positions that were read before somebody else wrote are not to be trusted."""
         await _log(storage)
-        stale = (await storage.get_session("s")).revision
-        await storage.append("s", [user("g")])
+        stale = (await storage.find_session("s")).revision
+        await storage.append(ref("s"), [user("g")])
         before = await everything(storage, "s")
         with pytest.raises(RevisionConflictError):
-            await storage.edit_messages("s", expected_revision=stale, remove=[6])
+            await storage.edit_messages(ref("s"), expected_revision=stale, remove=[6])
         assert await everything(storage, "s") == before
 
     async def test_an_open_turn_is_left_alone(self, storage: ISessionStorage) -> None:
         """While a turn is open nothing is edited."""
         await _log(storage)
-        await storage.begin_turn("s", [user()], lease())
+        await storage.begin_turn(ref("s"), [user()], lease())
         before = await everything(storage, "s")
         with pytest.raises(SessionBusyError):
             await _edit(storage, remove=[1])
@@ -187,10 +188,10 @@ class EditTests(StorageTests):
     async def test_a_turn_whose_lease_ran_out_is_ended(self, storage: ISessionStorage) -> None:
         """As for any other write."""
         await _log(storage)
-        await storage.begin_turn("s", [user("g")], lease(0))
+        await storage.begin_turn(ref("s"), [user("g")], lease(0))
         edited = await _edit(storage, remove=[1], add=[user("h")])
         assert edited.record.turn_token is None
-        statuses = [turn.status for turn in await storage.get_turns("s")]
+        statuses = [turn.status for turn in await storage.get_turns(ref("s"))]
         assert statuses.count(TurnStatus.FAILED) == 1
 
     async def test_a_session_that_takes_no_turn_is_not_edited(
@@ -198,7 +199,7 @@ class EditTests(StorageTests):
     ) -> None:
         """An archived log stays what it is."""
         await _log(storage)
-        await storage.update_session("s", SessionChanges(status=SessionStatus.ARCHIVED))
+        await storage.update_session(ref("s"), SessionChanges(status=SessionStatus.ARCHIVED))
         before = await everything(storage, "s")
         with pytest.raises(SessionInactiveError):
             await _edit(storage, remove=[1])
@@ -207,7 +208,7 @@ class EditTests(StorageTests):
     async def test_a_session_that_is_not_there(self, storage: ISessionStorage) -> None:
         """It is named as such."""
         with pytest.raises(SessionNotFoundError):
-            await storage.edit_messages("none", expected_revision=0, remove=[1])
+            await storage.edit_messages(ref("none"), expected_revision=0, remove=[1])
 
     async def test_other_sessions_stay_as_they_are(self, storage: ISessionStorage) -> None:
         """A number is one of the session."""
@@ -224,12 +225,12 @@ class EditTests(StorageTests):
         """A call with the key begins anew in place of giving half an answer."""
         await storage.create_session(new_session("s"))
         key, other = IdempotencyKey("key", "digest"), IdempotencyKey("other", "digest")
-        await storage.append("s", [user("a"), reply("b")], key=key)
-        await storage.append("s", [user("c"), reply("d")], key=other)
+        await storage.append(ref("s"), [user("a"), reply("b")], key=key)
+        await storage.append(ref("s"), [user("c"), reply("d")], key=other)
         await _edit(storage, remove=remove)
-        start = await storage.begin_turn("s", [user("a")], lease(0), key=key)
+        start = await storage.begin_turn(ref("s"), [user("a")], lease(0), key=key)
         assert not start.replayed
-        again = await storage.append("s", [user("x")], key=other)
+        again = await storage.append(ref("s"), [user("x")], key=other)
         assert texts(again.messages) == ["c", "d"]
 
     async def test_an_early_end_without_its_reply_is_unanswered(
@@ -238,13 +239,13 @@ class EditTests(StorageTests):
         """A cancelled turn belongs in the window for its reply; without it, no more."""
         await storage.create_session(new_session("s"))
         begun = lease()
-        await storage.begin_turn("s", [user("a")], begun)
-        await storage.end_turn("s", cancelled(begun), [reply("b")])
-        await storage.append("s", [user("c")])
-        assert texts(await storage.get_messages("s", answered_only=True)) == ["a", "b", "c"]
+        await storage.begin_turn(ref("s"), [user("a")], begun)
+        await storage.end_turn(ref("s"), cancelled(begun), [reply("b")])
+        await storage.append(ref("s"), [user("c")])
+        assert texts(await storage.get_messages(ref("s"), answered_only=True)) == ["a", "b", "c"]
         await _edit(storage, remove=[2])
-        assert texts(await storage.get_messages("s", answered_only=True)) == ["c"]
-        assert [turn.status for turn in await storage.get_turns("s")] == [
+        assert texts(await storage.get_messages(ref("s"), answered_only=True)) == ["c"]
+        assert [turn.status for turn in await storage.get_turns(ref("s"))] == [
             TurnStatus.CANCELLED,
             TurnStatus.COMPLETE,
         ]
@@ -269,7 +270,7 @@ class EditTests(StorageTests):
         session, model, last = uuid4().hex, dict[int, str](), 0
         await storage.create_session(new_session(session))
         for step in range(data.draw(st.integers(1, 5))):
-            known = {m.seq or 0: m for m in await storage.get_messages(session)}
+            known = {m.seq or 0: m for m in await storage.get_messages(ref(session))}
             remove = data.draw(st.sets(st.sampled_from(sorted(known)))) if known else set()
             rest = sorted(known.keys() - remove)
             change = data.draw(st.sets(st.sampled_from(rest))) if rest else set()
@@ -283,5 +284,5 @@ class EditTests(StorageTests):
             model.update({last + n: message.text for n, message in enumerate(add, 1)})
             last += len(add)
             assert await _said(storage, session) == sorted(model.items())
-            assert edited.record == await storage.get_session(session)
+            assert edited.record == await storage.find_session(session)
             assert (edited.record.message_count, edited.record.last_seq) == (len(model), last)

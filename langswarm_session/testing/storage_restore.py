@@ -21,7 +21,7 @@ from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.storage import rules
 from langswarm_session.testing import strategies
-from langswarm_session.testing.making import everything, new_session, reply, texts, user
+from langswarm_session.testing.making import everything, new_session, ref, reply, texts, user
 from langswarm_session.testing.storage_base import StorageTests
 from langswarm_session.testing.storage_log import property_based
 
@@ -48,7 +48,7 @@ def archived(
     last = log[-1].seq or 0 if log else 0
     values = {
         "session_id": "s",
-        "user_id": "ann",
+        "user_id": "user",
         "provider": "mock",
         "model": "m",
         "backend": "hybrid",
@@ -98,7 +98,7 @@ class RestoreTests(StorageTests):
         assert messages == log
         assert isinstance(record, SessionRecord)
         assert isinstance(turns, list)
-        assert (record.user_id, record.status, record.message_count) == ("ann", "archived", 5)
+        assert (record.user_id, record.status, record.message_count) == ("user", "archived", 5)
         assert (record.context, record.turn_token) == ('{"topic":"trains"}', None)
         assert [(turn.id, turn.status.value, turn.error) for turn in turns] == [
             (1, "complete", None),
@@ -106,10 +106,10 @@ class RestoreTests(StorageTests):
             (5, "complete", None),
         ]
         assert turns[0].idempotency_key == "k"
-        answered = await storage.get_messages("s", answered_only=True)
+        answered = await storage.get_messages(ref("s"), answered_only=True)
         assert texts(answered) == ["a", "b", "e"]
         with pytest.raises(SessionInactiveError):
-            await storage.append("s", [user("more")])
+            await storage.append(ref("s"), [user("more")])
 
     async def test_it_goes_on_where_it_was(self, storage: ISessionStorage) -> None:
         """Numbers go on, keys are known, and a message is not stored twice."""
@@ -117,12 +117,12 @@ class RestoreTests(StorageTests):
         note = TurnNote(turn=1, status=TurnStatus.COMPLETE, key="k", digest="d")
         with ArchiveWriter() as writer:
             await storage.restore_session(archived(writer, log, (note,)))
-        again = await storage.append("s", [user("a")], key=IdempotencyKey("k", "d"))
+        again = await storage.append(ref("s"), [user("a")], key=IdempotencyKey("k", "d"))
         assert again.messages == log
         with pytest.raises(IdempotencyConflictError):
-            await storage.append("s", [user("a")], key=IdempotencyKey("k", "other"))
-        assert (await storage.append("s", log)).added == 0
-        appended = await storage.append("s", [user("c")])
+            await storage.append(ref("s"), [user("a")], key=IdempotencyKey("k", "other"))
+        assert (await storage.append(ref("s"), log)).added == 0
+        appended = await storage.append(ref("s"), [user("c")])
         assert [message.seq for message in appended.messages] == [3]
 
     async def test_everything_of_the_row_is_kept(self, storage: ISessionStorage) -> None:
@@ -133,16 +133,17 @@ class RestoreTests(StorageTests):
         notes = (TurnNote(turn=7, status=TurnStatus.CANCELLED, error="stop", finished_at=7),)
         with ArchiveWriter() as writer:
             archive = archived(writer, log, notes)
-            assert await storage.restore_session(archive) == archive.record
-            assert (await everything(storage, "s"))[:2] == (archive.record, log)
-        assert await storage.get_turn_notes("s") == list(notes)
-        assert (await storage.list_sessions()).records[0] == archive.record
-        assert (await storage.append("s", [user("e")])).messages[0].seq == 11
+            restored = await storage.restore_session(archive)
+        assert restored == archive.record._replace(creation=restored.creation)
+        assert (await everything(storage, "s"))[:2] == (restored, log)
+        assert await storage.get_turn_notes(ref("s")) == list(notes)
+        assert (await storage.list_sessions()).records[0] == restored
+        assert (await storage.append(ref("s"), [user("e")])).messages[0].seq == 11
 
     async def test_a_session_that_is_there_stays(self, storage: ISessionStorage) -> None:
         """Its id is taken, and nothing is written."""
         await storage.create_session(new_session("s"))
-        await storage.append("s", [user("mine")])
+        await storage.append(ref("s"), [user("mine")])
         before = await everything(storage, "s")
         with ArchiveWriter() as writer, pytest.raises(SessionExistsError):
             await storage.restore_session(archived(writer, numbered([user("theirs")])))
@@ -152,9 +153,9 @@ class RestoreTests(StorageTests):
         """A session need not have any."""
         with ArchiveWriter() as writer:
             await storage.restore_session(archived(writer, []))
-        assert await storage.get_messages("s") == []
-        assert await storage.get_turn_notes("s") == []
-        assert (await storage.append("s", [user()])).messages[0].seq == 1
+        assert await storage.get_messages(ref("s")) == []
+        assert await storage.get_turn_notes(ref("s")) == []
+        assert (await storage.append(ref("s"), [user()])).messages[0].seq == 1
 
     async def test_a_turn_that_was_open_has_failed(self, storage: ISessionStorage) -> None:
         """Nobody is left to end it; what there was of its reply is kept."""
@@ -165,21 +166,21 @@ class RestoreTests(StorageTests):
         )
         with ArchiveWriter() as writer:
             await storage.restore_session(archived(writer, log, notes, errors=0))
-        assert (await storage.get_session("s")).errors == 2
-        turns = await storage.get_turns("s")
+        assert (await storage.find_session("s")).errors == 2
+        turns = await storage.get_turns(ref("s"))
         assert [(turn.status, turn.error) for turn in turns] == [
             (TurnStatus.FAILED, rules.LOST_OWNER)
         ] * 2
-        assert texts(await storage.get_messages("s", answered_only=True)) == ["a", "b"]
+        assert texts(await storage.get_messages(ref("s"), answered_only=True)) == ["a", "b"]
 
     async def test_notes_page_by_page(self, storage: ISessionStorage) -> None:
         """Of all turns that say more than that they are complete, oldest first."""
         await storage.create_session(new_session("s"))
         for n in range(7):
             key = IdempotencyKey(f"k{n}", "d") if n % 2 else None
-            await storage.append("s", [user(str(n)), reply()], key=key)
-        first = await storage.get_turn_notes("s", limit=2)
-        rest = await storage.get_turn_notes("s", after=first[-1].turn, limit=2)
+            await storage.append(ref("s"), [user(str(n)), reply()], key=key)
+        first = await storage.get_turn_notes(ref("s"), limit=2)
+        rest = await storage.get_turn_notes(ref("s"), after=first[-1].turn, limit=2)
         assert [(note.turn, note.key) for note in (*first, *rest)] == [
             (3, "k1"),
             (7, "k3"),
@@ -194,7 +195,7 @@ class RestoreTests(StorageTests):
         )
         with ArchiveWriter() as writer:
             await storage.restore_session(archived(writer, log))
-        assert await storage.get_messages("s") == log
+        assert await storage.get_messages(ref("s")) == log
 
     @property_based
     @given(log=strategies.logs(), data=st.data())
@@ -222,8 +223,8 @@ class RestoreTests(StorageTests):
         ]
         with ArchiveWriter() as writer:
             await storage.restore_session(archived(writer, log, tuple(notes), session_id=session))
-        read = await storage.get_messages(session)
+        read = await storage.get_messages(ref(session))
         assert read == log
         assert [each.model_dump_json() for each in read] == [each.model_dump_json() for each in log]
         if self.restores_exactly:
-            assert await storage.get_turn_notes(session) == notes
+            assert await storage.get_turn_notes(ref(session)) == notes

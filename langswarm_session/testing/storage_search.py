@@ -23,7 +23,7 @@ from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.searching import Search, SearchPage, pieces
 from langswarm_session.testing import strategies
-from langswarm_session.testing.making import new_session, reply, user
+from langswarm_session.testing.making import new_session, ref, reply, user
 from langswarm_session.testing.storage_base import StorageTests
 from langswarm_session.testing.storage_log import property_based
 
@@ -48,8 +48,8 @@ class SearchTests(StorageTests):
         await storage.create_session(new_session("a", "ann"))
         await storage.create_session(new_session("b", "bob"))
         mine = [at(1, "A train to Uppsala."), at(4, "trains"), at(2, "a plane")]
-        await storage.append("a", mine)
-        await storage.append("b", [at(3, "By TRAIN.")])
+        await storage.append(ref("a", "ann"), mine)
+        await storage.append(ref("b", "bob"), [at(3, "By TRAIN.")])
         page = await storage.search_messages(Search("train"))
         assert page.next_cursor is None
         assert [(hit.session_id, hit.user_id, hit.message.text) for hit in page.hits] == [
@@ -57,7 +57,7 @@ class SearchTests(StorageTests):
             ("b", "bob", "By TRAIN."),
             ("a", "ann", "A train to Uppsala."),
         ]
-        stored = await storage.get_messages("a")
+        stored = await storage.get_messages(ref("a", "ann"))
         assert [hit.message for hit in page.hits if hit.session_id == "a"] == [stored[1], stored[0]]
         assert await _found(storage, "boat") == []
 
@@ -65,13 +65,15 @@ class SearchTests(StorageTests):
         """One user's, one session's, one role's."""
         for session, owner in (("a", "ann"), ("b", "bob"), ("c", "ann")):
             await storage.create_session(new_session(session, owner))
-            await storage.append(session, [at(1, "hello"), reply("Hello!")])
+            await storage.append(ref(session, owner), [at(1, "hello"), reply("Hello!")])
         assert sorted(await _found(storage, "hello", user_id="ann")) == ["a1", "a2", "c1", "c2"]
-        assert await _found(storage, "hello", session_id="b") == ["b2", "b1"]
-        assert await _found(storage, "hello", session_id="b", user_id="ann") == []
-        assert await _found(storage, "hello", session_id="b", role=MessageRole.USER) == ["b1"]
+        assert await _found(storage, "hello", session=ref("b", "bob")) == ["b2", "b1"]
+        assert await _found(storage, "hello", session=ref("b", "bob"), user_id="ann") == []
+        assert await _found(storage, "hello", session=ref("b", "bob"), role=MessageRole.USER) == [
+            "b1"
+        ]
         with pytest.raises(SessionNotFoundError):
-            await storage.search_messages(Search("hello", session_id="nowhere"))
+            await storage.search_messages(Search("hello", session=ref("nowhere")))
 
     @pytest.mark.parametrize(
         ("text", "there"),
@@ -105,7 +107,9 @@ class SearchTests(StorageTests):
             "\u0130stanbul \u212aelvin after\0nul"
         )
         await storage.create_session(new_session("s"))
-        await storage.append("s", [at(1, said), user("").replaced(content=[TextBlock(text=said)])])
+        await storage.append(
+            ref("s"), [at(1, said), user("").replaced(content=[TextBlock(text=said)])]
+        )
         assert await _found(storage, text) == (["s2", "s1"] if there else [])
 
     async def test_blocks_are_found_by_what_can_be_read(self, storage: ISessionStorage) -> None:
@@ -124,7 +128,7 @@ class SearchTests(StorageTests):
         odd = {"metadata": {"needle-meta": "needle-meta"}, "native": {"x": "needle-native"}}
         await storage.create_session(new_session("s"))
         await storage.append(
-            "s", [reply("", **odd).replaced(content=blocks), user("nothing", **odd)]
+            ref("s"), [reply("", **odd).replaced(content=blocks), user("nothing", **odd)]
         )
         found = ("text", "refusal", "thought", "value", "result", "file.pdf")
         for word in (*(f"needle-{each}" for each in found), "needle_tool", "4711"):
@@ -137,7 +141,7 @@ class SearchTests(StorageTests):
         """Each is found once, also where times are the same and others are written meanwhile."""
         for session in ("b", "a"):
             await storage.create_session(new_session(session))
-            await storage.append(session, [at(n // 3, f"word {n}") for n in range(10)])
+            await storage.append(ref(session), [at(n // 3, f"word {n}") for n in range(10)])
         everything = await _found(storage, "word", limit=100)
         assert len(everything) == len(set(everything)) == 20
         pages: list[str] = []
@@ -146,7 +150,7 @@ class SearchTests(StorageTests):
             page: SearchPage = await storage.search_messages(Search("word", limit=3, cursor=cursor))
             pages += [f"{hit.session_id}{hit.message.seq}" for hit in page.hits]
             cursor = page.next_cursor
-            await storage.append("a", [at(99, "a later word")])
+            await storage.append(ref("a"), [at(99, "a later word")])
         assert (pages, cursor) == (everything, None)
 
     @property_based
@@ -157,7 +161,7 @@ class SearchTests(StorageTests):
         """Any part of any piece, in any case of its letters."""
         session = uuid4().hex  # hypothesis would repeat new_id()'s random part
         await storage.create_session(new_session(session))
-        await storage.append(session, log)
+        await storage.append(ref(session), log)
         said = [piece for message in log for piece in pieces(message) if piece.strip()]
         if not said:
             return
@@ -167,9 +171,9 @@ class SearchTests(StorageTests):
         part = part.swapcase() if part.isascii() else part
         if not part.strip():
             return
-        search = Search(part, session_id=session, limit=10)
+        search = Search(part, session=ref(session), limit=10)
         page = await storage.search_messages(search)
-        stored = await storage.get_messages(session)
+        stored = await storage.get_messages(ref(session))
         wanted = [message for message in stored if search.matches(message)]
         assert wanted
         found = [hit.message for hit in page.hits]

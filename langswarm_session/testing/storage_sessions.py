@@ -24,6 +24,7 @@ from langswarm_session.testing.making import (
     everything,
     lease,
     new_session,
+    ref,
     reply,
     texts,
     user,
@@ -49,7 +50,7 @@ class SessionTests(StorageTests):
         context = {"max_messages": 50, "own": {"key": [1, None, "\0"]}}
         new = NewSession("s", "ann", "openai", "gpt", SessionBackend.LOCAL_SQLITE, context)
         record = await storage.create_session(new)
-        assert await storage.get_session("s") == record
+        assert await storage.find_session("s") == record
         seen = record.to_context()
         assert seen.model_dump(mode="json", include=set(context)) == context
         assert (seen.user_id, seen.provider, seen.model) == ("ann", "openai", "gpt")
@@ -58,8 +59,8 @@ class SessionTests(StorageTests):
         assert record.created_at == record.last_activity
         assert (record.last_seq, record.message_count, record.turn_count) == (0, 0, 0)
         assert record.turn_token is None
-        assert await storage.get_messages("s") == []
-        assert await storage.get_turns("s") == []
+        assert await storage.get_messages(record.ref) == []
+        assert await storage.get_turns(record.ref) == []
 
     @pytest.mark.parametrize("session_id", _AWKWARD_IDS)
     async def test_ids_are_kept_exactly(self, storage: ISessionStorage, session_id: str) -> None:
@@ -76,7 +77,7 @@ class SessionTests(StorageTests):
         ids = ["a", "A", "e\u0301", "\u00e9", "a "]
         for each in ids:
             await storage.create_session(new_session(each))
-        assert [(await storage.get_session(each)).session_id for each in ids] == ids
+        assert [(await storage.find_session(each)).session_id for each in ids] == ids
 
     async def test_a_taken_id_is_refused(self, storage: ISessionStorage) -> None:
         """Creating a session again raises and leaves the first as it was."""
@@ -84,7 +85,7 @@ class SessionTests(StorageTests):
         with pytest.raises(SessionExistsError) as caught:
             await storage.create_session(new_session("s", "bob"))
         assert caught.value.session_id == "s"
-        assert await storage.get_session("s") == before
+        assert await storage.find_session("s") == before
 
     async def test_one_of_many_creates_a_session(
         self, storage: ISessionStorage, second: ISessionStorage
@@ -100,7 +101,7 @@ class SessionTests(StorageTests):
         errors = [each for each in outcomes if isinstance(each, BaseException)]
         assert [type(error) for error in errors] == [SessionExistsError] * 7
         created = [each for each in outcomes if not isinstance(each, BaseException)]
-        assert created == [await storage.get_session("s")]
+        assert created == [await storage.find_session("s")]
 
     @pytest.mark.parametrize("name", IN_SESSION)
     async def test_an_unknown_session_is_not_found(
@@ -108,7 +109,7 @@ class SessionTests(StorageTests):
     ) -> None:
         """Every method that names a session says so, and names it."""
         with pytest.raises(SessionNotFoundError) as caught:
-            await IN_SESSION[name](storage, "nowhere")
+            await IN_SESSION[name](storage, ref("nowhere"))
         assert caught.value.session_id == "nowhere"
         assert (await storage.list_sessions()).records == []
 
@@ -117,10 +118,10 @@ class SessionTests(StorageTests):
         for each in ("a", "b", "c"):
             await storage.create_session(new_session(each))
         assert await _listed(storage) == ["c", "b", "a"]
-        await storage.append("a", [user()])
+        await storage.append(ref("a"), [user()])
         assert await _listed(storage) == ["a", "c", "b"]
         begun = lease()
-        await storage.begin_turn("b", [user()], begun)
+        await storage.begin_turn(ref("b"), [user()], begun)
         assert await _listed(storage) == ["b", "a", "c"]
 
     async def test_a_listing_is_of_one_user(self, storage: ISessionStorage) -> None:
@@ -136,8 +137,8 @@ class SessionTests(StorageTests):
         for each, owner in (("a", "ann"), ("b", "bob"), ("c", "ann")):
             await storage.create_session(new_session(each, owner))
         archive = SessionChanges(status=SessionStatus.ARCHIVED)
-        for each in ("a", "b"):
-            await storage.update_session(each, archive)
+        for each, owner in (("a", "ann"), ("b", "bob")):
+            await storage.update_session(ref(each, owner), archive)
         assert await _listed(storage, status=SessionStatus.ARCHIVED) == ["b", "a"]
         assert await _listed(storage, status=SessionStatus.ARCHIVED, user_id="ann") == ["a"]
         assert await _listed(storage, status=SessionStatus.ACTIVE) == ["c"]
@@ -147,10 +148,10 @@ class SessionTests(StorageTests):
         """Only sessions last written to before the time are in it."""
         for each in ("a", "b", "c"):
             await storage.create_session(new_session(each))
-        moment = (await storage.append("b", [user()])).record.last_activity
+        moment = (await storage.append(ref("b"), [user()])).record.last_activity
         assert await _listed(storage, inactive_since=moment) == ["c", "a"]
         assert await _listed(storage, inactive_since=moment + 1) == ["b", "c", "a"]
-        first = (await storage.get_session("a")).last_activity
+        first = (await storage.find_session("a")).last_activity
         assert await _listed(storage, inactive_since=first) == []
 
     @pytest.mark.parametrize("limit", [1, 2, 7, 12, 13, 100])
@@ -177,7 +178,7 @@ class SessionTests(StorageTests):
             for record in page.records:
                 seen.append(record.session_id)
                 await storage.update_session(
-                    record.session_id, SessionChanges(status=SessionStatus.ARCHIVED)
+                    ref(record.session_id), SessionChanges(status=SessionStatus.ARCHIVED)
                 )
             if page.next_cursor is None:
                 break
@@ -202,17 +203,17 @@ class SessionTests(StorageTests):
             (SessionChanges(), {}),
         ]
         for changes, expected in steps:
-            after = await storage.update_session("s", changes)
+            after = await storage.update_session(ref("s"), changes)
             assert after == record._replace(revision=after.revision, **expected)
             assert after.revision > record.revision
-            assert await storage.get_session("s") == after
+            assert await storage.find_session("s") == after
             record = after
 
     async def test_the_context_is_merged(self, storage: ISessionStorage) -> None:
         """Keys are set one by one; a value that is an object is replaced as a whole."""
         await storage.create_session(new_session("s", context={"a": 1, "b": {"c": 2, "d": 3}}))
         changes = SessionChanges(context={"b": {"c": 4}, "new": None, "max_messages": 7})
-        context = (await storage.update_session("s", changes)).to_context()
+        context = (await storage.update_session(ref("s"), changes)).to_context()
         assert context.max_messages == 7
         assert context.model_extra == {"a": 1, "b": {"c": 4}, "new": None}
 
@@ -223,14 +224,14 @@ class SessionTests(StorageTests):
         await storage.create_session(new_session("s"))
         state = {"provider_session_id": "conv_1", "provider_context": {"a": [1]}}
         context = (
-            await storage.update_session("s", SessionChanges(provider_state=state))
+            await storage.update_session(ref("s"), SessionChanges(provider_state=state))
         ).to_context()
         assert (context.provider_session_id, context.provider_context) == ("conv_1", {"a": [1]})
         changes = SessionChanges(provider_state={"provider_session_id": "conv_2"})
-        context = (await storage.update_session("s", changes)).to_context()
+        context = (await storage.update_session(ref("s"), changes)).to_context()
         assert (context.provider_session_id, context.provider_context) == ("conv_2", {})
         context = (
-            await storage.update_session("s", SessionChanges(provider_state={}))
+            await storage.update_session(ref("s"), SessionChanges(provider_state={}))
         ).to_context()
         assert context.provider_session_id is None
 
@@ -240,30 +241,30 @@ class SessionTests(StorageTests):
         """A number that is too long, in a context or a provider's state, is not stored."""
         await storage.create_session(new_session("s", context={"a": 1}))
         begun, data = lease(), {"provider_context": {"k": [TOO_LONG]}}
-        await storage.begin_turn("s", [user()], begun)
+        await storage.begin_turn(ref("s"), [user()], begun)
         before = await everything(storage, "s")
         for call in (
             storage.create_session(new_session("new", context=data)),
-            storage.fork_session("s", new_session("new", context=data)),
-            storage.update_session("s", SessionChanges(context=data)),
-            storage.update_session("s", SessionChanges(provider_state=data)),
-            storage.end_turn("s", completed(begun, provider_state=data), []),
+            storage.fork_session(ref("s"), new_session("new", context=data)),
+            storage.update_session(ref("s"), SessionChanges(context=data)),
+            storage.update_session(ref("s"), SessionChanges(provider_state=data)),
+            storage.end_turn(ref("s"), completed(begun, provider_state=data), []),
         ):
             with pytest.raises(InvalidInputError):
                 await call
         assert await everything(storage, "s") == before
         with pytest.raises(SessionNotFoundError):
-            await storage.get_session("new")
+            await storage.find_session("new")
 
     async def test_an_update_may_name_the_revision(self, storage: ISessionStorage) -> None:
         """At another revision it raises and changes nothing."""
         record = await storage.create_session(new_session("s"))
         changes = SessionChanges(model="model-2")
-        moved = await storage.update_session("s", changes, expected_revision=record.revision)
+        moved = await storage.update_session(ref("s"), changes, expected_revision=record.revision)
         with pytest.raises(RevisionConflictError) as caught:
-            await storage.update_session("s", changes, expected_revision=record.revision)
+            await storage.update_session(ref("s"), changes, expected_revision=record.revision)
         assert caught.value.session_id == "s"
-        assert await storage.get_session("s") == moved
+        assert await storage.find_session("s") == moved
 
     async def test_updates_at_once_lose_nothing(
         self, storage: ISessionStorage, second: ISessionStorage
@@ -272,11 +273,11 @@ class SessionTests(StorageTests):
         await storage.create_session(new_session("s"))
         await asyncio.gather(
             *(
-                each.update_session("s", SessionChanges(context={f"k{n}": n}))
+                each.update_session(ref("s"), SessionChanges(context={f"k{n}": n}))
                 for n, each in enumerate((storage, second) * 10)
             )
         )
-        record = await storage.get_session("s")
+        record = await storage.find_session("s")
         assert record.to_context().model_extra == {f"k{n}": n for n in range(20)}
 
     @pytest.mark.parametrize("status", _INACTIVE)
@@ -285,24 +286,24 @@ class SessionTests(StorageTests):
     ) -> None:
         """It can be read, takes no new turn, and takes them again once it is active."""
         await storage.create_session(new_session("s"))
-        await storage.append("s", [user("before")])
-        await storage.update_session("s", SessionChanges(status=status))
+        await storage.append(ref("s"), [user("before")])
+        await storage.update_session(ref("s"), SessionChanges(status=status))
         before = await everything(storage, "s")
         with pytest.raises(SessionInactiveError):
-            await storage.append("s", [user("refused")])
+            await storage.append(ref("s"), [user("refused")])
         with pytest.raises(SessionInactiveError):
-            await storage.begin_turn("s", [user("refused")], lease())
+            await storage.begin_turn(ref("s"), [user("refused")], lease())
         assert await everything(storage, "s") == before
-        await storage.update_session("s", SessionChanges(status=SessionStatus.ACTIVE))
-        await storage.append("s", [user("after")])
-        assert texts(await storage.get_messages("s")) == ["before", "after"]
+        await storage.update_session(ref("s"), SessionChanges(status=SessionStatus.ACTIVE))
+        await storage.append(ref("s"), [user("after")])
+        assert texts(await storage.get_messages(ref("s"))) == ["before", "after"]
 
     async def test_a_session_in_error_takes_turns(self, storage: ISessionStorage) -> None:
         """An error is no end: the session may be tried again."""
         await storage.create_session(new_session("s"))
-        await storage.update_session("s", SessionChanges(status=SessionStatus.ERROR))
-        await storage.append("s", [user("again")])
-        assert texts(await storage.get_messages("s")) == ["again"]
+        await storage.update_session(ref("s"), SessionChanges(status=SessionStatus.ERROR))
+        await storage.append(ref("s"), [user("again")])
+        assert texts(await storage.get_messages(ref("s"))) == ["again"]
 
     async def test_a_turn_ends_in_a_session_archived_meanwhile(
         self, storage: ISessionStorage
@@ -310,46 +311,46 @@ class SessionTests(StorageTests):
         """The reply to what was sent before is stored all the same."""
         await storage.create_session(new_session("s"))
         begun = lease()
-        await storage.begin_turn("s", [user("asked")], begun)
-        await storage.update_session("s", SessionChanges(status=SessionStatus.ARCHIVED))
-        await storage.end_turn("s", completed(begun), [reply("answered")])
-        assert texts(await storage.get_messages("s")) == ["asked", "answered"]
-        assert (await storage.get_session("s")).status == "archived"
+        await storage.begin_turn(ref("s"), [user("asked")], begun)
+        await storage.update_session(ref("s"), SessionChanges(status=SessionStatus.ARCHIVED))
+        await storage.end_turn(ref("s"), completed(begun), [reply("answered")])
+        assert texts(await storage.get_messages(ref("s"))) == ["asked", "answered"]
+        assert (await storage.find_session("s")).status == "archived"
 
     async def test_deleting_removes_everything(self, storage: ISessionStorage) -> None:
         """Nothing of it is found; another session with the same messages is unharmed."""
         message, key = user("secret"), IdempotencyKey("key", "digest")
         for each in ("s", "other"):
             await storage.create_session(new_session(each))
-            await storage.append(each, [message], key=key)
+            await storage.append(ref(each), [message], key=key)
         before = await everything(storage, "other")
-        await storage.delete_session("s")
+        await storage.delete_session(ref("s"))
         assert await _listed(storage) == ["other"]
         with pytest.raises(SessionNotFoundError):
-            await storage.get_messages("s")
+            await storage.get_messages(ref("s"))
         assert await everything(storage, "other") == before
 
     async def test_deleting_may_name_the_revision(self, storage: ISessionStorage) -> None:
         """What was written to since it was looked at stays as it is."""
         listed = await storage.create_session(new_session("s"))
-        written = (await storage.append("s", [user("I am back")])).record
+        written = (await storage.append(ref("s"), [user("I am back")])).record
         before = await everything(storage, "s")
         with pytest.raises(RevisionConflictError) as caught:
-            await storage.delete_session("s", expected_revision=listed.revision)
+            await storage.delete_session(ref("s"), expected_revision=listed.revision)
         assert caught.value.session_id == "s"
         assert await everything(storage, "s") == before
-        await storage.delete_session("s", expected_revision=written.revision)
+        await storage.delete_session(ref("s"), expected_revision=written.revision)
         assert await _listed(storage) == []
 
     async def test_a_deleted_id_may_be_used_again(self, storage: ISessionStorage) -> None:
         """The new session knows nothing of the old one's messages, keys and turns."""
         message, key = user("old"), IdempotencyKey("key", "digest")
-        await storage.create_session(new_session("s", "ann"))
-        await storage.begin_turn("s", [message], lease(), key=key)
-        await storage.delete_session("s")
+        old = await storage.create_session(new_session("s", "ann"))
+        await storage.begin_turn(old.ref, [message], lease(), key=key)
+        await storage.delete_session(old.ref)
         created = await storage.create_session(new_session("s", "bob"))
         assert await everything(storage, "s") == (created, [], [])
-        start = await storage.begin_turn("s", [message], lease(), key=key)
+        start = await storage.begin_turn(created.ref, [message], lease(), key=key)
         assert not start.replayed
         assert [(each.seq, each.turn_id) for each in start.messages] == [(1, 1)]
 
@@ -357,11 +358,11 @@ class SessionTests(StorageTests):
         """What ran while the session was deleted stores nothing, even if the id is used again."""
         await storage.create_session(new_session("s"))
         begun = lease()
-        await storage.begin_turn("s", [user()], begun)
-        await storage.delete_session("s")
-        assert await storage.renew_turns({begun.token: "s"}, 60) == set()
+        await storage.begin_turn(ref("s"), [user()], begun)
+        await storage.delete_session(ref("s"))
+        assert await storage.renew_turns({begun.token: ref("s")}, 60) == set()
         with pytest.raises(SessionNotFoundError):
-            await storage.end_turn("s", completed(begun), [reply()])
+            await storage.end_turn(ref("s"), completed(begun), [reply()])
 
 
 async def _listed(storage: ISessionStorage, **filters: Any) -> list[str]:

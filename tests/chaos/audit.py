@@ -22,6 +22,7 @@ from langswarm_session import (
 )
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage.rules import usage_sums
+from langswarm_session.testing.making import ref
 
 HEIR = "heir"
 """Who writes a turn to each session afterwards."""
@@ -80,9 +81,9 @@ async def audit(place: Place, ledger: Ledger, sessions: Iterable[str] | None = N
         await _inherit(storage, ledger, names, outcome)
         for session in names:
             _Session(session, ledger, outcome).check(
-                await storage.get_session(session),
-                await storage.get_messages(session),
-                await storage.get_turns(session, limit=1_000_000),
+                await storage.find_session(session),
+                await storage.get_messages(ref(session)),
+                await storage.get_turns(ref(session), limit=1_000_000),
             )
     finally:
         await storage.close()
@@ -104,7 +105,7 @@ def _check_file(path: str, outcome: Audit) -> None:
 async def _is_there(storage: ISessionStorage, ledger: Ledger, session: str, outcome: Audit) -> bool:
     """Whether the session is there; with it, all that was acknowledged would be lost."""
     try:
-        await storage.get_session(session)
+        await storage.find_session(session)
     except SessionNotFoundError:
         outcome.acknowledged += len(ledger.kept[session])
         for each in ledger.kept[session]:
@@ -122,7 +123,7 @@ async def _inherit(
     async with SessionManager(storage, {"mock": heir}, turn_wait=20) as manager:
         for name in sessions:
             number = len([1 for writer, _ in ledger.kept[name] if writer == HEIR])
-            held = (await storage.get_session(name)).turn_token is not None
+            held = (await storage.find_session(name)).turn_token is not None
             session = await manager.get_session(name)
             await session.send_message(said(HEIR, number, 0))
             outcome.leases += held

@@ -9,7 +9,7 @@ import pytest
 
 from chaos.places import Place
 from langswarm_session import SessionStorageError
-from langswarm_session.testing.making import new_session, user
+from langswarm_session.testing.making import new_session, ref, user
 
 ALSO = {"SessionBusyError": "another turn is running; wait for it"}
 """What may be seen as well, until the lease of a turn that failed half-way has run out."""
@@ -31,8 +31,8 @@ async def refused(
     try:
         for call in (
             lambda: storage.create_session(new_session("probe")),
-            lambda: storage.append("probe", [user()]),
-            lambda: storage.get_messages("probe"),
+            lambda: storage.append(ref("probe"), [user()]),
+            lambda: storage.get_messages(ref("probe")),
         ):
             with pytest.raises((error, *others), match=says) as raised:
                 await call()

@@ -10,7 +10,7 @@ from chaos.audit import audit
 from chaos.ledger import Ledger, parse, said
 from chaos.places import Place
 from langswarm_session import ISessionStorage, TokenUsage
-from langswarm_session.testing.making import completed, failed, lease, new_session, reply, user
+from langswarm_session.testing.making import completed, failed, lease, new_session, ref, reply, user
 
 SESSION = "w.append"
 Write = Callable[[ISessionStorage], object]
@@ -21,7 +21,9 @@ async def append(storage: ISessionStorage, *numbers: int, parts: int = 4) -> Non
     for number in numbers:
         made = [user, reply, user, reply][:parts]
         texts = [said("w.append", number, part) for part in range(4)]
-        await storage.append(SESSION, [make(text) for make, text in zip(made, texts, strict=False)])
+        await storage.append(
+            ref(SESSION), [make(text) for make, text in zip(made, texts, strict=False)]
+        )
 
 
 def told(*kept: int, asked: tuple[int, ...] = ()) -> Ledger:
@@ -65,7 +67,7 @@ async def test_a_turn_that_is_lost(sqlite_place: Place, storage: ISessionStorage
 
 
 async def test_a_session_that_is_lost(sqlite_place: Place, storage: ISessionStorage) -> None:
-    await storage.delete_session(SESSION)
+    await storage.delete_session(ref(SESSION))
     assert await findings(sqlite_place, storage, told(0, 1)) == {"lost": 2, "torn": 1}
 
 
@@ -89,7 +91,7 @@ async def test_a_text_that_is_torn(sqlite_place: Place, storage: ISessionStorage
     texts = [said("w.append", 3, part) for part in range(4)]
     texts[2] = texts[2][:-1]
     batch = [make(text) for make, text in zip([user, reply, user, reply], texts, strict=True)]
-    await storage.append(SESSION, batch)
+    await storage.append(ref(SESSION), batch)
     assert await findings(sqlite_place, storage, told(3)) == {"torn": 1}
 
 
@@ -97,15 +99,15 @@ async def test_an_acknowledged_turn_that_failed(
     sqlite_place: Place, storage: ISessionStorage
 ) -> None:
     begun = lease()
-    await storage.begin_turn(SESSION, [user(said("w.append", 0, 0))], begun)
-    await storage.end_turn(SESSION, failed(begun), [])
+    await storage.begin_turn(ref(SESSION), [user(said("w.append", 0, 0))], begun)
+    await storage.end_turn(ref(SESSION), failed(begun), [])
     ledger = told(0)
     ledger.note(["session", SESSION, "w.append", "send"])
     assert await findings(sqlite_place, storage, ledger) == {"torn": 1}
 
 
 async def test_a_turn_whose_writer_died(sqlite_place: Place, storage: ISessionStorage) -> None:
-    await storage.begin_turn(SESSION, [user(said("w.append", 0, 0))], lease(0.0))
+    await storage.begin_turn(ref(SESSION), [user(said("w.append", 0, 0))], lease(0.0))
     ledger = told(asked=(0,))
     ledger.note(["session", SESSION, "w.append", "send"])
     assert await findings(sqlite_place, storage, ledger) == {"leases": 1}
@@ -114,11 +116,11 @@ async def test_a_turn_whose_writer_died(sqlite_place: Place, storage: ISessionSt
 async def test_figures_that_are_wrong(sqlite_place: Place, storage: ISessionStorage) -> None:
     # Tokens of a removed message stay counted, which the audit cannot know of.
     used = reply(said("w.append", 0, 1), usage=TokenUsage(input_tokens=3, output_tokens=1))
-    done = await storage.append(SESSION, [user(said("w.append", 0, 0)), used])
+    done = await storage.append(ref(SESSION), [user(said("w.append", 0, 0)), used])
     await append(storage, 1)
-    revision = (await storage.get_session(SESSION)).revision
+    revision = (await storage.find_session(SESSION)).revision
     await storage.edit_messages(
-        SESSION, expected_revision=revision, remove=[each.seq or 0 for each in done.messages]
+        ref(SESSION), expected_revision=revision, remove=[each.seq or 0 for each in done.messages]
     )
     assert await findings(sqlite_place, storage, told(1)) == {"miscounted": 2}
 
@@ -127,8 +129,8 @@ async def test_a_step_of_a_turn_is_whole_once_it_is_complete(
     sqlite_place: Place, storage: ISessionStorage
 ) -> None:
     begun = lease()
-    await storage.begin_turn(SESSION, [user(said("w.append", 0, 0))], begun)
-    await storage.end_turn(SESSION, completed(begun), [])
+    await storage.begin_turn(ref(SESSION), [user(said("w.append", 0, 0))], begun)
+    await storage.end_turn(ref(SESSION), completed(begun), [])
     ledger = told(0)
     ledger.note(["session", SESSION, "w.append", "steps"])
     assert await findings(sqlite_place, storage, ledger) == {"torn": 1}

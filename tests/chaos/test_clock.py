@@ -17,6 +17,7 @@ from chaos.scale import scaled
 from chaos.server import Server
 from langswarm_session import SessionStatus
 from langswarm_session.records import SessionRecord
+from langswarm_session.testing.making import ref
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -122,7 +123,7 @@ async def pages(place: Place) -> list[SessionRecord]:
 async def jumped(place: Place, sessions: list[str]) -> bool:
     """Whether the clock did jump: ids begin with the time."""
     storage = place.open()
-    logs = [[each.id for each in await storage.get_messages(name)] for name in sessions]
+    logs = [[each.id for each in await storage.get_messages(ref(name))] for name in sessions]
     await storage.close()
     every = [each for ids in logs for each in ids]
     assert len(set(every)) == len(every)

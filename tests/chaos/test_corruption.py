@@ -16,7 +16,7 @@ from chaos.places import Place
 from chaos.scale import scaled
 from chaos.server import Server
 from langswarm_session import SessionError, StorageCorruptError
-from langswarm_session.testing.making import everything, new_session, reply, user
+from langswarm_session.testing.making import everything, new_session, ref, reply, user
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -41,7 +41,7 @@ async def fill(place: Place) -> Seen:
         await storage.create_session(new_session(name))
         for number in range(TURNS):
             text = f"{name} {number} " + "x" * (number % 5 * 200)
-            await storage.append(name, [user(text), reply(text)])
+            await storage.append(ref(name), [user(text), reply(text)])
     seen = {name: await everything(storage, name) for name in names}
     await storage.close()
     return seen
@@ -59,7 +59,7 @@ async def looked_at(place: Place, seen: Seen) -> Counter[str]:
             outcomes[_told(error)] += 1
     for name in seen:
         try:
-            await storage.append(name, [user("more")])
+            await storage.append(ref(name), [user("more")])
         except SessionError as error:
             outcomes[_told(error)] += 1
     health = await storage.health()
@@ -163,7 +163,7 @@ async def test_health_says_that_a_file_is_of_no_use(damage: Damage, tmp_path: Pa
     assert outcomes == {"StorageCorruptError": 2 * SESSIONS}
     storage = place.open()
     with pytest.raises(StorageCorruptError):
-        await storage.get_session("s0")
+        await storage.find_session("s0")
     health = await storage.health()
     await storage.close()
     assert not health.ok

@@ -17,7 +17,7 @@ from chaos.processes import Writer
 from chaos.scale import scaled
 from chaos.server import Server
 from langswarm_session import StorageFullError
-from langswarm_session.testing.making import new_session, user
+from langswarm_session.testing.making import new_session, ref, user
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,7 +77,7 @@ async def test_a_full_disk(
         found += await audit(place, writer.ledger)
         storage = place.open()
         for name in writer.ledger.sessions:
-            await storage.delete_session(name)
+            await storage.delete_session(ref(name))
         await storage.close()
     note("disk full", place.backend, TIMES, found, errors)
 
@@ -91,11 +91,11 @@ async def test_health_tells_of_a_full_disk(sqlite_disk: tuple[Path, Place]) -> N
     ballast = fill(folder)
     with pytest.raises(StorageFullError):
         for _ in range(1_000):
-            await storage.append("s", [user("x" * 1000)])
+            await storage.append(ref("s"), [user("x" * 1000)])
     for _ in range(2):
         health = await storage.health()
         assert (health.ok, "full" in (health.detail or "")) == (False, True)
     ballast.unlink()
     assert (await storage.health()).ok
-    await storage.append("s", [user("after")])
+    await storage.append(ref("s"), [user("after")])
     await storage.close()

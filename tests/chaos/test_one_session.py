@@ -14,6 +14,7 @@ from chaos.processes import Writer, all_said
 from chaos.scale import scaled
 from langswarm_session import TurnStatus
 from langswarm_session.storage.rules import LOST_OWNER
+from langswarm_session.testing.making import ref
 
 PROCESSES, VICTIMS, APPENDING = 16, 4, 4
 TURNS = scaled(3, 40)
@@ -83,7 +84,7 @@ async def test_processes_append_to_one_session_at_once(
 async def taken_over(place: Place) -> int:
     """How many turns were ended for a process that had died."""
     storage = place.open()
-    turns = await storage.get_turns("shared", limit=1_000_000)
+    turns = await storage.get_turns(ref("shared"), limit=1_000_000)
     await storage.close()
     ended = [turn for turn in turns if turn.status is not TurnStatus.COMPLETE]
     assert all(turn.error == LOST_OWNER for turn in ended)

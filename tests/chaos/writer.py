@@ -36,6 +36,7 @@ from langswarm_session import (
 )
 from langswarm_session.models import new_id
 from langswarm_session.records import IdempotencyKey, Lease, NewSession, TurnEnd
+from langswarm_session.testing.making import ref
 
 
 @dataclass
@@ -162,17 +163,17 @@ class Writer:
         """A whole turn in one call of the storage."""
         texts = [said(name, number, part) for part in range(4)]
         batch = [user(texts[0]), reply(texts[1]), user(texts[2]), reply(texts[3])]
-        await self.storage.append(session, batch)
+        await self.storage.append(ref(session), batch)
 
     async def steps(self, session: str, name: str, number: int) -> None:
         """A turn in three calls of the storage."""
         own = Lease(new_id(), owner.this_process(), self.options.lease_seconds)
-        await self.storage.begin_turn(session, [user(said(name, number, 0))], own)
+        await self.storage.begin_turn(ref(session), [user(said(name, number, 0))], own)
         say("asked", session, name, number)
         step = [reply(said(name, number, 1))]
-        await self.storage.append(session, step, token=own.token)
+        await self.storage.append(ref(session), step, token=own.token)
         end = TurnEnd(own.token, TurnStatus.COMPLETE)
-        await self.storage.end_turn(session, end, [reply(said(name, number, 2))])
+        await self.storage.end_turn(ref(session), end, [reply(said(name, number, 2))])
 
     async def send(self, session: str, name: str, number: int, **options: Any) -> None:
         """A turn through the manager."""
@@ -193,7 +194,7 @@ class Writer:
             await self.send(session, name, number, idempotency_key=key)
         else:
             batch = [user(said(name, number, 0)), reply(said(name, number, 1))]
-            await self.storage.append(session, batch, key=IdempotencyKey(key, "digest"))
+            await self.storage.append(ref(session), batch, key=IdempotencyKey(key, "digest"))
 
 
 def jump(seconds: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 from langswarm_session import ISessionLifecycleHook, SessionManager, SessionMessage
 from langswarm_session.cli.cleanup import Wish, cleanup
 from langswarm_session.records import Lease
+from langswarm_session.testing.making import ref
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -27,7 +28,7 @@ def some_sessions(fill):
         await manager.create_session("ada", "mock", "echo", session_id="running")
         message = SessionMessage(role="user", content="hello")
         lease = Lease("token", "elsewhere:1:1", 3600.0)
-        await manager.storage.begin_turn("running", [message], lease)
+        await manager.storage.begin_turn(ref("running"), [message], lease)
 
     fill(write)
 
@@ -74,12 +75,12 @@ def test_what_a_provider_cannot_delete_is_told(cli, fill):
     async def write(manager: SessionManager) -> None:
         session = await manager.create_session("ada", "mock", "echo", session_id="odd")
         await session.update_context(provider_session_id="conv_1")
-        record = await manager.storage.get_session("odd")
+        record = await manager.storage.find_session("odd")
         from langswarm_session.models import SessionStatus
         from langswarm_session.records import SessionChanges
 
         changes = SessionChanges(provider="nobody", status=SessionStatus.ARCHIVED)
-        await manager.storage.update_session("odd", changes, expected_revision=record.revision)
+        await manager.storage.update_session(ref("odd"), changes, expected_revision=record.revision)
 
     fill(write)
     result = cli("cleanup", "--inactive-hours", "0", "--delete", "--yes")

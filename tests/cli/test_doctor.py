@@ -12,6 +12,7 @@ import pytest
 from langswarm_session import SessionManager, SessionMessage
 from langswarm_session.models import SessionBackend
 from langswarm_session.records import Lease, NewSession
+from langswarm_session.testing.making import ref
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -80,7 +81,7 @@ def test_a_turn_that_was_left_behind_is_a_warning(cli, fill):
             await manager.storage.create_session(new)
             lease = Lease(name, "elsewhere:1:1", seconds)
             message = SessionMessage(role="user", content="hello")
-            await manager.storage.begin_turn(name, [message], lease)
+            await manager.storage.begin_turn(ref(name), [message], lease)
 
     fill(write)
     result = cli("doctor", "--json")

@@ -8,7 +8,7 @@ from langswarm_redis import RedisSessionStorage
 
 from langswarm_session import SessionExistsError, TurnStatus
 from langswarm_session.records import TurnEnd
-from langswarm_session.testing.making import lease, new_session, reply, user
+from langswarm_session.testing.making import lease, new_session, ref, reply, user
 
 
 def say(*words: object) -> None:
@@ -26,7 +26,7 @@ async def share(storage: RedisSessionStorage, name: str, turns: str) -> None:
             pass
     for n in range(int(turns)):
         for session in (name, "shared"):
-            await storage.append(session, [user(f"{name} {n}"), reply(f"{name} {n}")])
+            await storage.append(ref(session), [user(f"{name} {n}"), reply(f"{name} {n}")])
     await storage.close()
     say("done")
 
@@ -43,7 +43,7 @@ async def write_whole(storage: RedisSessionStorage, session: str) -> None:
     say("session", session)
     for n in itertools.count():
         text = f"{n} " + "x" * (n % 7) * 1000
-        await storage.append(session, [user(text), reply(text), user(text), reply(text)])
+        await storage.append(ref(session), [user(text), reply(text), user(text), reply(text)])
         say("turn", session, n)
 
 
@@ -52,10 +52,10 @@ async def write_in_steps(storage: RedisSessionStorage, session: str) -> None:
     say("session", session)
     for n in itertools.count():
         begun = lease()
-        await storage.begin_turn(session, [user(f"{n}")], begun)
+        await storage.begin_turn(ref(session), [user(f"{n}")], begun)
         say("asked", session, n)
         replies = [reply(f"{n}"), user(f"{n}"), reply(f"{n}")]
-        await storage.end_turn(session, TurnEnd(begun.token, TurnStatus.COMPLETE), replies)
+        await storage.end_turn(ref(session), TurnEnd(begun.token, TurnStatus.COMPLETE), replies)
         say("turn", session, n)
 
 

@@ -37,6 +37,7 @@ from langswarm_session.testing.making import (  # noqa: E402
     completed,
     lease,
     new_session,
+    ref,
     reply,
     texts,
     user,
@@ -69,7 +70,7 @@ async def storage(between: Proxy, prefix: str) -> AsyncIterator[RedisSessionStor
         parts._replace(netloc=netloc).geturl(), prefix=prefix, durability="accept", timeout=20
     )
     await storage.create_session(new_session("s"))
-    await storage.get_messages("s")
+    await storage.get_messages(ref("s"))
     yield storage
     between.before = between.after = None
     between.refuses = between.stalls = False
@@ -84,14 +85,14 @@ class TestBrokenConnections(BrokenConnectionTests):
         self, storage: RedisSessionStorage, between: Proxy, answer: bool
     ) -> None:
         """The way that takes several steps, of which the last one writes."""
-        await storage.begin_turn("s", [user("old")], lease(0))
+        await storage.begin_turn(ref("s"), [user("old")], lease(0))
         breaks(between, answer, b"ZADD", b"the new one")
         begun = lease()
-        start = await storage.begin_turn("s", [user("the new one")], begun)
+        start = await storage.begin_turn(ref("s"), [user("the new one")], begun)
         assert (start.added, start.record.turn_token) == (1, begun.token)
         assert (start.record.errors, start.record.turn_count) == (1, 2)
         with pytest.raises(SessionBusyError):
-            await storage.append("s", [user("no")])
+            await storage.append(ref("s"), [user("no")])
         assert between.broken == 1
 
     @LOST
@@ -100,28 +101,30 @@ class TestBrokenConnections(BrokenConnectionTests):
     ) -> None:
         breaks(between, answer, b"recent", b"made-once")
         created = await storage.create_session(new_session("made-once"))
-        assert created == await storage.get_session("made-once")
+        assert created == await storage.find_session("made-once")
         breaks(between, answer, b'{"a":1}')
         changed = await storage.update_session(
             "s", SessionChanges(context={"a": 1}), expected_revision=0
         )
-        assert (changed.revision, changed) == (1, await storage.get_session("s"))
-        await storage.append("s", [user("a"), user("b")])
+        assert (changed.revision, changed) == (1, await storage.find_session("s"))
+        await storage.append(ref("s"), [user("a"), user("b")])
         breaks(between, answer, b"recent", b"forked-once")
-        forked = await storage.fork_session("s", new_session("forked-once"))
-        assert forked == await storage.get_session("forked-once")
+        forked = await storage.fork_session(ref("s"), new_session("forked-once"))
+        assert forked == await storage.find_session("forked-once")
         assert forked.message_count == 2
         breaks(between, answer, b"ZREMRANGEBYSCORE")
-        edited = await storage.edit_messages("s", expected_revision=2, remove=[1], add=[user("c")])
+        edited = await storage.edit_messages(
+            ref("s"), expected_revision=2, remove=[1], add=[user("c")]
+        )
         assert (texts(edited.messages), edited.record.revision) == (["c"], 3)
         breaks(between, answer, b"UNLINK")
-        assert (await storage.clear_messages("s", expected_revision=3)).revision == 4
+        assert (await storage.clear_messages(ref("s"), expected_revision=3)).revision == 4
         breaks(between, answer, b"UNLINK")
-        await storage.delete_session("made-once")
+        await storage.delete_session(ref("made-once"))
         with pytest.raises(SessionNotFoundError):
-            await storage.get_session("made-once")
+            await storage.find_session("made-once")
         with pytest.raises(SessionNotFoundError):
-            await storage.delete_session("made-once")
+            await storage.delete_session(ref("made-once"))
         with pytest.raises(SessionExistsError):
             await storage.create_session(new_session("forked-once"))
         assert between.broken == 6
@@ -136,7 +139,7 @@ class TestBrokenConnections(BrokenConnectionTests):
 
         async def write(name: str) -> None:
             for n in range(10):
-                await storage.append(name, [user(f"{n}"), reply(f"{n}")])
+                await storage.append(ref(name), [user(f"{n}"), reply(f"{n}")])
 
         working = asyncio.gather(*(write(name) for name in names))
         while not working.done():
@@ -144,9 +147,9 @@ class TestBrokenConnections(BrokenConnectionTests):
             between.cut()
         await working
         for name in names:
-            read = await storage.get_messages(name)
+            read = await storage.get_messages(ref(name))
             assert texts(read) == [f"{n}" for n in range(10) for _ in "12"]
-            assert (await storage.get_session(name)).revision == 10
+            assert (await storage.find_session(name)).revision == 10
 
     async def test_a_server_that_is_away_for_too_long(self, between: Proxy, prefix: str) -> None:
         """The error says what is known of the write, and the same write again is stored once."""
@@ -156,7 +159,7 @@ class TestBrokenConnections(BrokenConnectionTests):
         between.refuses = True
         between.cut()
         with pytest.raises(StorageUnavailableError, match="cannot be reached") as caught:
-            await storage.get_session("s")
+            await storage.find_session("s")
         assert "may be stored" not in str(caught.value)
         between.refuses = False
         begun = user("sent, and no answer")
@@ -168,11 +171,11 @@ class TestBrokenConnections(BrokenConnectionTests):
 
         between.before = hang_up
         with pytest.raises(StorageUnavailableError, match="may be stored"):
-            await storage.append("s", [begun])
+            await storage.append(ref("s"), [begun])
         between.before = between.after = None
         between.refuses = False
-        assert len((await storage.append("s", [begun])).messages) == 1
-        assert texts(await storage.get_messages("s")) == ["sent, and no answer"]
+        assert len((await storage.append(ref("s"), [begun])).messages) == 1
+        assert texts(await storage.get_messages(ref("s"))) == ["sent, and no answer"]
         await storage.close()
 
     async def test_a_server_that_falls_silent(self, between: Proxy, prefix: str) -> None:
@@ -181,12 +184,12 @@ class TestBrokenConnections(BrokenConnectionTests):
         await storage.create_session(new_session("s"))
         between.stalls = True
         with pytest.raises(StorageUnavailableError):
-            await storage.get_session("s")
+            await storage.find_session("s")
         with pytest.raises(StorageUnavailableError):
-            await storage.append("s", [user("a")])
+            await storage.append(ref("s"), [user("a")])
         between.stalls = False
         between.cut()
-        await storage.append("s", [user("b")])
+        await storage.append(ref("s"), [user("b")])
         await storage.close()
 
 
@@ -219,7 +222,7 @@ async def check(
     by themselves may lack its answer.
     """
     for session, turns in acknowledged.items():
-        log = await storage.get_messages(session)
+        log = await storage.get_messages(ref(session))
         found = [int(message.text.split()[0]) for message in log]
         whole = len(found) // 4 * 4
         assert found[:whole] == [n for n in range(whole // 4) for _ in range(4)]
@@ -227,9 +230,9 @@ async def check(
         assert len(found) - whole <= 1
         assert turns <= set(found[:whole])
         assert asked[session] <= set(found)
-        record = await storage.get_session(session)
+        record = await storage.find_session(session)
         assert (record.message_count, record.last_seq) == (len(log), len(log))
-        last = (await storage.get_turns(session, limit=1))[0] if log else None
+        last = (await storage.get_turns(ref(session), limit=1))[0] if log else None
         assert last is None or (last.status is TurnStatus.OPEN) == (len(found) > whole)
 
 
@@ -290,8 +293,8 @@ storage = RedisSessionStorage(sys.argv[1], prefix=sys.argv[2], durability="accep
         storage = RedisSessionStorage(url, prefix=prefix, durability="accept")
         for name in names:
             mine = [f"{name} {n}" for n in range(TURNS) for _ in "12"]
-            assert texts(await storage.get_messages(name)) == mine
-        shared = await storage.get_messages("shared")
+            assert texts(await storage.get_messages(ref(name))) == mine
+        shared = await storage.get_messages(ref("shared"))
         assert [message.seq for message in shared] == list(range(1, 2 * PROCESSES * TURNS + 1))
         assert texts(shared[0::2]) == texts(shared[1::2])
         for name in names:
@@ -344,14 +347,14 @@ async def test_storages_at_once_change_one_session_in_turn(prefix: str) -> None:
     await storages[0].create_session(new_session("s"))
     changes = [SessionChanges(context={f"k{n}": n}) for n in range(40)]
     await asyncio.gather(
-        *(storages[n % 4].update_session("s", change) for n, change in enumerate(changes))
+        *(storages[n % 4].update_session(ref("s"), change) for n, change in enumerate(changes))
     )
-    record = await storages[0].get_session("s")
+    record = await storages[0].find_session("s")
     assert record.revision == 40
     assert record.to_context().model_extra == {f"k{n}": n for n in range(40)}
     outcomes = await asyncio.gather(
         *(
-            storage.edit_messages("s", expected_revision=40, add=[user(str(n))])
+            storage.edit_messages(ref("s"), expected_revision=40, add=[user(str(n))])
             for n, storage in enumerate(storages)
         ),
         return_exceptions=True,
@@ -369,7 +372,7 @@ async def test_a_lease_that_is_renewed_in_the_last_moment_is_not_taken_over(
     storage = RedisSessionStorage(redis_server.url(), prefix=prefix, durability="accept")
     await storage.create_session(new_session("s"))
     late = lease(0)
-    await storage.begin_turn("s", [user("a")], late)
+    await storage.begin_turn(ref("s"), [user("a")], late)
     write = storage._writes.write
 
     async def renew_before(name: str, *words: object) -> object:
@@ -379,7 +382,7 @@ async def test_a_lease_that_is_renewed_in_the_last_moment_is_not_taken_over(
 
     monkeypatch.setattr(storage._writes, "write", renew_before)
     with pytest.raises(SessionBusyError):
-        await storage.append("s", [user("b")])
-    ended = await storage.end_turn("s", completed(late), [reply("c")])
+        await storage.append(ref("s"), [user("b")])
+    ended = await storage.end_turn(ref("s"), completed(late), [reply("c")])
     assert texts(ended.new_messages) == ["c"]
     await storage.close()

@@ -49,6 +49,7 @@ from langswarm_session.testing.making import (  # noqa: E402
     failed,
     lease,
     new_session,
+    ref,
     reply,
     texts,
     user,
@@ -190,11 +191,11 @@ class TestSecrets:
                 await storage.close()
             wrong = RedisSessionStorage(address.replace("never", "wrong-never"), timeout=5)
             with pytest.raises(StorageUnavailableError, match="refused the login") as caught:
-                await wrong.get_session("s")
+                await wrong.find_session("s")
             await wrong.close()
         nowhere = RedisSessionStorage(address, timeout=0.2)
         with pytest.raises(StorageUnavailableError, match="cannot be reached") as gone:
-            await nowhere.get_session("s")
+            await nowhere.find_session("s")
         health = await nowhere.health()
         assert not health.ok
         assert health.detail
@@ -256,11 +257,11 @@ class TestDurability:
 EDITS: dict[str, list[Any]] = {
     "a field of the session": [
         ("HSET", "s", field, value)
-        for field in (*SessionRecord._fields, "number", "version", "edits")
+        for field in (*SessionRecord._fields[:-1], "number", "version", "edits")
         for value in (b"\xff", b"x", b"-1")
     ],
     "a field that is gone": [
-        ("HDEL", "s", field) for field in (*SessionRecord._fields, "number", "version", "edits")
+        ("HDEL", "s", field) for field in (*SessionRecord._fields[:-1], "number", "version", "edits")
     ],
     "a message": [
         ("ZADD", "m", 2, row)
@@ -308,18 +309,18 @@ class TestRefusals:
             storage = RedisSessionStorage(server.url)
             await storage.create_session(new_session("s"))
             begun = lease()
-            await storage.begin_turn("s", [user("asked")], begun)
+            await storage.begin_turn(ref("s"), [user("asked")], begun)
             before = await everything(storage, "s")
             with redis_server.client(server.url) as admin:
                 admin.config_set("maxmemory", 1)
                 for call in (
-                    storage.append("s", [reply("x")], token=begun.token),
-                    storage.end_turn("s", completed(begun), [reply("x")]),
-                    storage.end_turn("s", failed(begun), [user("x"), user("y")]),
-                    storage.update_session("s", SessionChanges(context={"a": 1})),
+                    storage.append(ref("s"), [reply("x")], token=begun.token),
+                    storage.end_turn(ref("s"), completed(begun), [reply("x")]),
+                    storage.end_turn(ref("s"), failed(begun), [user("x"), user("y")]),
+                    storage.update_session(ref("s"), SessionChanges(context={"a": 1})),
                     storage.create_session(new_session("t")),
-                    storage.fork_session("s", new_session("t")),
-                    storage.renew_turns({begun.token: "s"}, 60),
+                    storage.fork_session(ref("s"), new_session("t")),
+                    storage.renew_turns({begun.token: ref("s")}, 60),
                 ):
                     with pytest.raises(StorageFullError):
                         await call
@@ -327,18 +328,18 @@ class TestRefusals:
                 admin.config_set("maxmemory", 0)
             health = await storage.health()
             assert (health.sessions, health.messages) == (1, 1)
-            await storage.end_turn("s", completed(begun), [reply("answered")])
-            await storage.delete_session("s")
+            await storage.end_turn(ref("s"), completed(begun), [reply("answered")])
+            await storage.delete_session(ref("s"))
             await storage.close()
 
     async def test_a_full_memory_still_lets_go(self, tmp_path: Path) -> None:
         with redis_server.OwnServer(tmp_path) as server:
             storage = RedisSessionStorage(server.url)
             await storage.create_session(new_session("s"))
-            await storage.append("s", [user("x")])
+            await storage.append(ref("s"), [user("x")])
             with redis_server.client(server.url) as admin:
                 admin.config_set("maxmemory", 1)
-                await storage.delete_session("s")
+                await storage.delete_session(ref("s"))
                 assert admin.keys("langswarm:[simtkuy]:*") == []
             await storage.close()
 
@@ -347,7 +348,7 @@ class TestRefusals:
         with redis_server.OwnServer(tmp_path, **options) as server:
             storage = RedisSessionStorage(server.url)
             with pytest.raises(StorageUnavailableError, match="cluster cannot be used"):
-                await storage.get_session("s")
+                await storage.find_session("s")
             await storage.close()
 
     async def test_a_replica_is_refused(self, tmp_path: Path) -> None:
@@ -357,10 +358,10 @@ class TestRefusals:
             with redis_server.client(server.url) as admin:
                 admin.replicaof("127.0.0.1", 1)
                 with pytest.raises(StorageUnavailableError, match="replica"):
-                    await storage.append("s", [user()])
-                assert (await storage.get_session("s")).message_count == 0
+                    await storage.append(ref("s"), [user()])
+                assert (await storage.find_session("s")).message_count == 0
                 admin.replicaof("NO", "ONE")
-            await storage.append("s", [user()])
+            await storage.append(ref("s"), [user()])
             await storage.close()
 
     async def test_a_user_without_permission_is_told(self, tmp_path: Path) -> None:
@@ -369,11 +370,11 @@ class TestRefusals:
             address = f"redis://ann:{SECRET}@127.0.0.1:{server.port}/0"
             storage = RedisSessionStorage(address)
             with pytest.raises(StorageUnavailableError, match="may not use"):
-                await storage.get_session("s")
+                await storage.find_session("s")
             await storage.close()
             other = RedisSessionStorage(address, prefix="other:")
             with pytest.raises(StorageUnavailableError, match="may not use"):
-                await other.get_session("s")
+                await other.find_session("s")
             await other.close()
 
     async def test_a_user_of_these_keys_alone_is_enough(self, tmp_path: Path) -> None:
@@ -381,31 +382,31 @@ class TestRefusals:
         with redis_server.OwnServer(tmp_path, **options) as server:
             storage = RedisSessionStorage(f"redis://ann:{SECRET}@127.0.0.1:{server.port}/0")
             await storage.create_session(new_session("s"))
-            await storage.append("s", [user("x")])
-            await storage.fork_session("s", new_session("t"))
+            await storage.append(ref("s"), [user("x")])
+            await storage.fork_session(ref("s"), new_session("t"))
             assert len((await storage.list_sessions(user_id="user")).records) == 2
-            await storage.delete_session("s")
+            await storage.delete_session(ref("s"))
             await storage.close()
 
     async def test_newer_data_is_refused(self, storage: RedisSessionStorage, prefix: str) -> None:
         with redis_server.client() as admin:
-            admin.set(f"{prefix}schema", 2)
+            admin.set(f"{prefix}schema", 3)
         other = RedisSessionStorage(redis_server.url(), prefix=prefix, durability="accept")
-        with pytest.raises(StorageVersionError, match="schema 2"):
-            await other.get_session("s")
+        with pytest.raises(StorageVersionError, match="schema 3"):
+            await other.find_session("s")
         await other.close()
 
     async def test_keys_of_others_are_told(self, storage: RedisSessionStorage, prefix: str) -> None:
         with redis_server.client() as admin:
             admin.set(f"{prefix}s:taken", "of somebody else")
         with pytest.raises(StorageCorruptError, match="another prefix"):
-            await storage.get_session("taken")
+            await storage.find_session("taken")
 
     async def test_more_tokens_than_can_be_counted(self, storage: RedisSessionStorage) -> None:
         before = await everything(storage, "s")
         most = TokenUsage(input_tokens=2**40)
         with pytest.raises(InvalidInputError, match="tokens"):
-            await storage.append("s", [reply(usage=most) for _ in range(2**13)])
+            await storage.append(ref("s"), [reply(usage=most) for _ in range(2**13)])
         assert await everything(storage, "s") == before
 
     async def test_no_call_waits_for_ever(
@@ -416,7 +417,7 @@ class TestRefusals:
         monkeypatch.setattr(lane, "MAX_WAITING", 5)
         storage = RedisSessionStorage("redis://127.0.0.1:1/0", timeout=0.3)
         calls = await asyncio.gather(
-            *(storage.get_session("s") for _ in range(20)), return_exceptions=True
+            *(storage.find_session("s") for _ in range(20)), return_exceptions=True
         )
         assert {type(each).__name__ for each in calls} == {
             "StorageUnavailableError",
@@ -438,18 +439,21 @@ class TestSize:
                 for n in range(0, turns, 50):
                     size = min(50, turns - n)
                     await asyncio.gather(
-                        *(storage.append(session, [user("u"), reply("r")]) for _ in range(size))
+                        *(
+                            storage.append(ref(session), [user("u"), reply("r")])
+                            for _ in range(size)
+                        )
                     )
 
             async def cost(session: str) -> list[tuple[int, int]]:
                 costs = []
                 for call in (
-                    lambda: storage.append(session, [user("u"), reply("r")]),
-                    lambda: storage.get_messages(session, limit=4),
-                    lambda: storage.get_messages(session, limit=4, answered_only=True),
-                    lambda: storage.get_messages(session, system_only=True),
-                    lambda: storage.get_turns(session, limit=3),
-                    lambda: storage.get_session(session),
+                    lambda: storage.append(ref(session), [user("u"), reply("r")]),
+                    lambda: storage.get_messages(ref(session), limit=4),
+                    lambda: storage.get_messages(ref(session), limit=4, answered_only=True),
+                    lambda: storage.get_messages(ref(session), system_only=True),
+                    lambda: storage.get_turns(ref(session), limit=3),
+                    lambda: storage.find_session(session),
                 ):
                     admin.config_resetstat()
                     await call()
@@ -464,7 +468,7 @@ class TestSize:
                     costs.append((calls, sent["total_net_output_bytes"]))
                 return costs
 
-            await storage.get_messages("short", limit=4)  # connects
+            await storage.get_messages(ref("short"), limit=4)  # connects
             short, long = await cost("short"), await cost("long")
             assert [calls for calls, _ in long] == [calls for calls, _ in short]
             # Larger numbers take some digits more, in the statistics as well.
@@ -475,23 +479,29 @@ class TestSize:
 
     async def test_a_long_log_is_read_in_pieces(self, storage: RedisSessionStorage) -> None:
         log = [user(str(n)) for n in range(3500)]
-        await storage.append("s", log)
+        await storage.append(ref("s"), log)
         begun = lease()
-        await storage.begin_turn("s", [user("unanswered")], begun)
-        await storage.end_turn("s", failed(begun), [])
+        await storage.begin_turn(ref("s"), [user("unanswered")], begun)
+        await storage.end_turn(ref("s"), failed(begun), [])
         said = [str(n) for n in range(3500)]
-        assert texts(await storage.get_messages("s")) == [*said, "unanswered"]
-        assert texts(await storage.get_messages("s", after=10)) == [*said[10:], "unanswered"]
-        assert texts(await storage.get_messages("s", limit=2500)) == [*said[1001:], "unanswered"]
-        assert texts(await storage.get_messages("s", answered_only=True)) == said
-        assert texts(await storage.get_messages("s", answered_only=True, limit=3000)) == said[500:]
-        assert await storage.get_messages("s", system_only=True) == []
+        assert texts(await storage.get_messages(ref("s"))) == [*said, "unanswered"]
+        assert texts(await storage.get_messages(ref("s"), after=10)) == [*said[10:], "unanswered"]
+        assert texts(await storage.get_messages(ref("s"), limit=2500)) == [
+            *said[1001:],
+            "unanswered",
+        ]
+        assert texts(await storage.get_messages(ref("s"), answered_only=True)) == said
+        assert (
+            texts(await storage.get_messages(ref("s"), answered_only=True, limit=3000))
+            == said[500:]
+        )
+        assert await storage.get_messages(ref("s"), system_only=True) == []
 
     async def test_a_log_that_is_edited_meanwhile_is_read_whole(
         self, storage: RedisSessionStorage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What is read is what there was at one moment, though it is read in pieces."""
-        await storage.append("s", [user(str(n)) for n in range(2500)])
+        await storage.append(ref("s"), [user(str(n)) for n in range(2500)])
         read, reads = storage._reads.read, 0
 
         async def edit_between(name: str, key: bytes, *words: Any) -> Any:
@@ -499,15 +509,15 @@ class TestSize:
             reply = await read(name, key, *words)
             reads += name == "messages"
             if name == "messages" and reads == 1:
-                revision = (await storage.get_session("s")).revision
+                revision = (await storage.find_session("s")).revision
                 await storage.edit_messages(
-                    "s", expected_revision=revision, remove=[1, 2500], add=[user("new")]
+                    ref("s"), expected_revision=revision, remove=[1, 2500], add=[user("new")]
                 )
             return reply
 
         monkeypatch.setattr(storage._reads, "read", edit_between)
         expected = [*(str(n) for n in range(1, 2499)), "new"]
-        assert texts(await storage.get_messages("s")) == expected
+        assert texts(await storage.get_messages(ref("s"))) == expected
         assert reads > 3
 
     async def test_a_listing_passes_over_many_that_do_not_fit(
@@ -519,8 +529,8 @@ class TestSize:
                 *(storage.create_session(new_session(name)) for name in names[start : start + 100])
             )
         pause = SessionChanges(status=SessionStatus.PAUSED)
-        await storage.update_session("s0000", pause)
-        await storage.update_session("s1499", pause)
+        await storage.update_session(ref("s0000"), pause)
+        await storage.update_session(ref("s1499"), pause)
         found = []
         cursor = None
         while True:
@@ -536,13 +546,13 @@ async def test_nothing_is_left_of_what_was_deleted(
     storage: RedisSessionStorage, prefix: str
 ) -> None:
     """But for the counters and the version."""
-    await storage.append("s", [user(), reply()])
-    await storage.fork_session("s", new_session("t"))
+    await storage.append(ref("s"), [user(), reply()])
+    await storage.fork_session(ref("s"), new_session("t"))
     for session in ("s", "t"):
         begun = lease()
-        await storage.begin_turn(session, [user()], begun)
-        await storage.end_turn(session, failed(begun), [])
-        await storage.delete_session(session)
+        await storage.begin_turn(ref(session), [user()], begun)
+        await storage.end_turn(ref(session), failed(begun), [])
+        await storage.delete_session(ref(session))
     with redis_server.client() as admin:
         left = {key.decode().removeprefix(prefix) for key in admin.scan_iter(f"{prefix}*")}
         assert left == {"schema", "sessions", "messages"}
@@ -553,10 +563,10 @@ async def test_scripts_that_were_flushed_are_loaded_again(storage: RedisSessionS
     with redis_server.client() as admin:
         for n in range(3):
             admin.script_flush()
-            calls = (storage.append("s", [user(f"{n} {m}")]) for m in range(10))
+            calls = (storage.append(ref("s"), [user(f"{n} {m}")]) for m in range(10))
             assert len(await asyncio.gather(*calls)) == 10
     said = [f"{n} {m}" for n in range(3) for m in range(10)]
-    assert sorted(texts(await storage.get_messages("s"))) == sorted(said)
+    assert sorted(texts(await storage.get_messages(ref("s")))) == sorted(said)
 
 
 async def test_an_answer_that_is_no_storages(storage: RedisSessionStorage) -> None:
@@ -571,10 +581,10 @@ async def test_an_append_with_a_known_key_is_answered_at_any_time(
 ) -> None:
     """With the same messages as with others, while a turn is open and once it is archived."""
     key, log = IdempotencyKey("key", "digest"), [user("a"), reply("b")]
-    await storage.append("s", log, key=key)
-    await storage.begin_turn("s", [user("open")], lease())
-    await storage.update_session("s", SessionChanges(status=SessionStatus.ARCHIVED))
+    await storage.append(ref("s"), log, key=key)
+    await storage.begin_turn(ref("s"), [user("open")], lease())
+    await storage.update_session(ref("s"), SessionChanges(status=SessionStatus.ARCHIVED))
     before = await everything(storage, "s")
     for again in (log, [user("a"), reply("b")]):
-        assert texts((await storage.append("s", again, key=key)).messages) == ["a", "b"]
+        assert texts((await storage.append(ref("s"), again, key=key)).messages) == ["a", "b"]
     assert await everything(storage, "s") == before

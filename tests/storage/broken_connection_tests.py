@@ -11,7 +11,7 @@ from postgres_proxy import Hook, Proxy
 
 from langswarm_session import ISessionStorage, TurnStatus
 from langswarm_session.records import IdempotencyKey
-from langswarm_session.testing.making import cancelled, completed, lease, reply, texts, user
+from langswarm_session.testing.making import cancelled, completed, lease, ref, reply, texts, user
 
 
 def once(*words: bytes) -> Hook:
@@ -58,16 +58,16 @@ class BrokenConnectionTests:
     ) -> None:
         for n in range(3):
             breaks(between, answer, f"asked {n}".encode())
-            revision = (await storage.get_session("s")).revision
+            revision = (await storage.find_session("s")).revision
             done = await storage.append(
-                "s", [user(f"asked {n}"), reply("r")], expected_revision=revision
+                ref("s"), [user(f"asked {n}"), reply("r")], expected_revision=revision
             )
             assert [message.seq for message in done.new_messages] == [2 * n + 1, 2 * n + 2]
             assert (done.added, done.record.message_count) == (2, 2 * n + 2)
         assert between.broken == 3
         said = [text for n in range(3) for text in (f"asked {n}", "r")]
-        assert texts(await storage.get_messages("s")) == said
-        assert len(await storage.get_turns("s")) == 3
+        assert texts(await storage.get_messages(ref("s"))) == said
+        assert len(await storage.get_turns(ref("s"))) == 3
 
     @LOST
     @pytest.mark.parametrize("keyed", [False, True])
@@ -76,21 +76,21 @@ class BrokenConnectionTests:
     ) -> None:
         begun, key = lease(), IdempotencyKey("key", "digest") if keyed else None
         breaks(between, answer, b"the question")
-        start = await storage.begin_turn("s", [user("the question")], begun, key=key)
+        start = await storage.begin_turn(ref("s"), [user("the question")], begun, key=key)
         assert (start.replayed, start.added) == (False, 1)
         assert texts(start.messages) == ["the question"]
         assert start.record.turn_token == begun.token
         breaks(between, answer, b"the step")
-        step = await storage.append("s", [reply("the step")], token=begun.token)
+        step = await storage.append(ref("s"), [reply("the step")], token=begun.token)
         assert (step.added, step.record.turn_token) == (1, begun.token)
         breaks(between, answer, b"the answer")
-        end = await storage.end_turn("s", completed(begun), [reply("the answer")])
+        end = await storage.end_turn(ref("s"), completed(begun), [reply("the answer")])
         assert (end.added, end.record.turn_token) == (1, None)
         assert texts(end.new_messages) == ["the answer"]
-        read = await storage.get_messages("s")
+        read = await storage.get_messages(ref("s"))
         assert texts(read) == ["the question", "the step", "the answer"]
-        assert [turn.status for turn in await storage.get_turns("s")] == [TurnStatus.COMPLETE]
-        assert (await storage.get_session("s")).turn_count == 1
+        assert [turn.status for turn in await storage.get_turns(ref("s"))] == [TurnStatus.COMPLETE]
+        assert (await storage.find_session("s")).turn_count == 1
         assert between.broken == 3
 
     @LOST
@@ -103,11 +103,11 @@ class BrokenConnectionTests:
         end: Callable[..., object],
     ) -> None:
         begun = lease()
-        await storage.begin_turn("s", [user("a")], begun)
+        await storage.begin_turn(ref("s"), [user("a")], begun)
         breaks(between, answer, begun.token.encode())
-        done = await storage.end_turn("s", end(begun), [])
+        done = await storage.end_turn(ref("s"), end(begun), [])
         assert done.record.turn_token is None
-        assert len(await storage.get_turns("s")) == 1
+        assert len(await storage.get_turns(ref("s"))) == 1
         assert between.broken == 1
 
     async def test_any_place_may_break(self, storage: ISessionStorage, between: Proxy) -> None:
@@ -119,12 +119,12 @@ class BrokenConnectionTests:
                 between.before = hook
             else:
                 between.after = hook
-            await storage.append("s", [user(f"{n}")])
-            session = await storage.get_session("s")
+            await storage.append(ref("s"), [user(f"{n}")])
+            session = await storage.find_session("s")
             await storage.edit_messages(
-                "s", expected_revision=session.revision, add=[user(f"{n} added")]
+                ref("s"), expected_revision=session.revision, add=[user(f"{n} added")]
             )
             between.before = between.after = None
         said = [text for n in range(40) for text in (f"{n}", f"{n} added")]
         assert between.broken > 20
-        assert texts(await storage.get_messages("s")) == said
+        assert texts(await storage.get_messages(ref("s"))) == said

@@ -8,7 +8,7 @@ import postgres_server
 
 from langswarm_session.records import IdempotencyKey
 from langswarm_session.storage.postgres import PostgresSessionStorage
-from langswarm_session.testing.making import new_session, user
+from langswarm_session.testing.making import new_session, ref, user
 
 
 async def commits_of(storage: PostgresSessionStorage, schema: str) -> set[str]:
@@ -17,10 +17,10 @@ async def commits_of(storage: PostgresSessionStorage, schema: str) -> set[str]:
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
     await asyncio.to_thread(_watch, schema)
     for n in range(3):
-        await storage.append("s0", [user(f"{n}")])
-    await asyncio.gather(*(storage.append(name, [user("a")]) for name in names * 4))
-    log = await storage.append("s0", [user("b")], key=IdempotencyKey("k", "d"))
-    await storage.edit_messages("s0", expected_revision=log.record.revision, add=[user("c")])
+        await storage.append(ref("s0"), [user(f"{n}")])
+    await asyncio.gather(*(storage.append(ref(name), [user("a")]) for name in names * 4))
+    log = await storage.append(ref("s0"), [user("b")], key=IdempotencyKey("k", "d"))
+    await storage.edit_messages(ref("s0"), expected_revision=log.record.revision, add=[user("c")])
     query = f'SELECT setting FROM "{schema}".commits'
     rows = await asyncio.to_thread(postgres_server.query, query)
     assert len(rows) == 3 + 4 * len(names) + 2

@@ -14,18 +14,18 @@ from typing import ClassVar
 import pytest
 
 from langswarm_session import ISessionStorage, SessionMessage
-from langswarm_session.testing.making import texts
+from langswarm_session.testing.making import ref, texts
 
 HEADER = """
 import asyncio, os, sys, threading, warnings
 warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # of fork() beside threads
 from langswarm_session import blocking
-from langswarm_session.testing.making import new_session, texts, user
+from langswarm_session.testing.making import new_session, ref, texts, user
 {making}
 def append(text):
-    asyncio.run(storage.append("s", [user(text)]))
+    asyncio.run(storage.append(ref("s"), [user(text)]))
 def read():
-    return texts(asyncio.run(storage.get_messages("s")))
+    return texts(asyncio.run(storage.get_messages(ref("s"))))
 asyncio.run(storage.create_session(new_session("s")))
 """
 
@@ -99,7 +99,7 @@ class ProcessTests:
     async def stored(self) -> list[SessionMessage]:
         storage = self.make_storage()
         try:
-            return await storage.get_messages("s")
+            return await storage.get_messages(ref("s"))
         finally:
             await storage.close()
 
@@ -108,8 +108,8 @@ class ProcessTests:
             """
             async def main():
                 for n in range(30):
-                    await storage.append("s", [user(str(n))])
-                print(len(await storage.get_messages("s")))
+                    await storage.append(ref("s"), [user(str(n))])
+                print(len(await storage.get_messages(ref("s"))))
             asyncio.run(main())
             """
         )
@@ -122,13 +122,13 @@ class ProcessTests:
             """
             import atexit
             async def end():
-                await storage.append("s", [user("at the end")])
-                print(len(await storage.get_messages("s")))
+                await storage.append(ref("s"), [user("at the end")])
+                print(len(await storage.get_messages(ref("s"))))
                 await storage.close()
                 print("closed")
             async def main():
                 for n in range(600):  # as many as are decoded on another thread
-                    await storage.append("s", [user(str(n))])
+                    await storage.append(ref("s"), [user(str(n))])
             asyncio.run(main())
             atexit.register(lambda: asyncio.run(end()))
             """
@@ -141,7 +141,7 @@ class ProcessTests:
         out = self.run(
             f"""
             async def main():
-                calls = [asyncio.ensure_future(storage.append("s", [user(str(n))]))
+                calls = [asyncio.ensure_future(storage.append(ref("s"), [user(str(n))]))
                          for n in range(50)]
                 for n, call in enumerate(calls[:25]):
                     await call
@@ -198,7 +198,7 @@ class ProcessTests:
                 child = os.fork()
                 if child == 0:
                     for m in range(20):
-                        blocking.run(storage.append("s", [user(f"child {n} {m}")]))
+                        blocking.run(storage.append(ref("s"), [user(f"child {n} {m}")]))
                     os._exit(0)
                 children.append(child)
             for m in range(20):

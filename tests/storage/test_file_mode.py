@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from langswarm_session import InvalidInputError, SQLiteSessionStorage
+from langswarm_session.records import SessionRef
 from langswarm_session.storage.file_mode import create_file, writers_only
 from langswarm_session.storage.sqlite_copy import copy_database
 from langswarm_session.storage.sqlite_schema import migrate
 from langswarm_session.testing.making import new_session, user
+
+S = SessionRef("s", "user", None)
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids="umask {:03o}".format)
@@ -29,7 +32,7 @@ def modes(folder: Path) -> dict[str, int]:
 async def use(storage: SQLiteSessionStorage, folder: Path) -> dict[str, int]:
     """The permissions of all there is while the storage is in use."""
     await storage.create_session(new_session("s"))
-    await storage.append("s", [user("a")])
+    await storage.append(S, [user("a")])
     found = modes(folder)
     await storage.scrub()
     assert modes(folder) == found
@@ -62,7 +65,7 @@ async def test_a_database_that_is_there_keeps_its_permissions(tmp_path: Path) ->
 
 async def use_again(path: Path) -> int:
     storage = SQLiteSessionStorage(path, mode=0o600)
-    await storage.append("s", [user("b")])
+    await storage.append(S, [user("b")])
     await storage.close()
     return stat.S_IMODE(path.stat().st_mode)
 

@@ -15,7 +15,7 @@ from langswarm_session import (
     SQLiteSessionStorage,
 )
 from langswarm_session.records import IdempotencyKey, SessionChanges
-from langswarm_session.testing.making import lease, new_session, texts, user
+from langswarm_session.testing.making import lease, new_session, ref, texts, user
 
 KEY = IdempotencyKey("key", "digest")
 
@@ -39,11 +39,11 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 
 async def begin(storage: ISessionStorage) -> object:
-    return await storage.begin_turn("s", [user("another")], lease())
+    return await storage.begin_turn(ref("s"), [user("another")], lease())
 
 
 async def archive(storage: ISessionStorage) -> object:
-    return await storage.update_session("s", SessionChanges(status=SessionStatus.ARCHIVED))
+    return await storage.update_session(ref("s"), SessionChanges(status=SessionStatus.ARCHIVED))
 
 
 @pytest.mark.parametrize("meanwhile", [begin, archive])
@@ -52,8 +52,8 @@ async def test_an_append_that_is_made_again(
 ) -> None:
     """As a retry does whose first answer got lost; with new message ids it is found everywhere."""
     message = user("once")
-    await storage.append("s", [message], key=KEY)
+    await storage.append(ref("s"), [message], key=KEY)
     await meanwhile(storage)
     for again in (user("once"), message):
-        found: list[SessionMessage] = (await storage.append("s", [again], key=KEY)).messages
+        found: list[SessionMessage] = (await storage.append(ref("s"), [again], key=KEY)).messages
         assert texts(found) == ["once"]

@@ -13,6 +13,7 @@ from langswarm_session.models import TurnStatus
 from langswarm_session.records import Lease, NewSession, TurnEnd
 from langswarm_session.storage import memory
 from langswarm_session.testing import StorageConformance
+from langswarm_session.testing.making import ref
 from langswarm_session.testing.storage_restore import RestoreTests
 from langswarm_session.testing.storage_search import SearchTests
 
@@ -37,10 +38,10 @@ async def storage() -> InMemorySessionStorage:
     """One session: a system message, many others, and at the end a turn that failed."""
     storage = InMemorySessionStorage()
     await storage.create_session(new_session("s"))
-    await storage.append("s", said(1, MessageRole.SYSTEM))
-    await storage.append("s", said(1_000))
-    await storage.begin_turn("s", said(1), Lease("token", "owner", 30))
-    await storage.end_turn("s", TurnEnd("token", TurnStatus.FAILED, error="no"), ())
+    await storage.append(ref("s"), said(1, MessageRole.SYSTEM))
+    await storage.append(ref("s"), said(1_000))
+    await storage.begin_turn(ref("s"), said(1), Lease("token", "owner", 30))
+    await storage.end_turn(ref("s"), TurnEnd("token", TurnStatus.FAILED, error="no"), ())
     return storage
 
 
@@ -61,7 +62,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[SessionMessage]:
 async def test_a_window_is_read_from_its_end(
     storage: InMemorySessionStorage, looked_at: list[SessionMessage]
 ) -> None:
-    window = await storage.get_messages("s", limit=20, before=1_003, answered_only=True)
+    window = await storage.get_messages(ref("s"), limit=20, before=1_003, answered_only=True)
     assert [message.seq for message in window] == list(range(982, 1_002))
     assert len(looked_at) == 21  # the failed turn's message is passed over
 
@@ -69,7 +70,7 @@ async def test_a_window_is_read_from_its_end(
 async def test_system_messages_are_found_without_the_others(
     storage: InMemorySessionStorage, looked_at: list[SessionMessage]
 ) -> None:
-    found = await storage.get_messages("s", answered_only=True, system_only=True)
+    found = await storage.get_messages(ref("s"), answered_only=True, system_only=True)
     assert [message.seq for message in found] == [1]
     assert len(looked_at) == 1
 
@@ -78,10 +79,10 @@ async def test_a_users_listing_ends_with_the_last_session() -> None:
     storage = InMemorySessionStorage()
     for name, user in (("a", "one"), ("b", "two"), ("c", "one")):
         await storage.create_session(new_session(name, user))
-    await storage.delete_session("a")
+    await storage.delete_session(ref("a", "one"))
     page = await storage.list_sessions(user_id="one")
     assert [record.session_id for record in page.records] == ["c"]
-    await storage.delete_session("c")
+    await storage.delete_session(ref("c", "one"))
     assert (await storage.list_sessions(user_id="one")).records == []
     await storage.create_session(new_session("a", "one"))
     page = await storage.list_sessions(user_id="one")

@@ -77,8 +77,8 @@ def test_postgres_is_as_the_model_says(
 
 def test_what_a_storage_loses_is_found() -> None:
     class Forgetful(InMemorySessionStorage):
-        async def clear_messages(self, session_id, *, expected_revision=None):
-            return await self.get_session(session_id)
+        async def clear_messages(self, ref, *, expected_revision=None):
+            return await self.get_session(ref)
 
     class ForgetfulMachine(StorageMachine):
         def make_storage(self, folder: Path) -> ISessionStorage:

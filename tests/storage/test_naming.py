@@ -15,7 +15,7 @@ from langswarm_session import (
 from langswarm_session.records import SessionChanges
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.sqlite import SQLiteSessionStorage
-from langswarm_session.testing.making import completed, lease, new_session, user
+from langswarm_session.testing.making import completed, lease, new_session, ref, user
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -34,20 +34,20 @@ async def errors_of(storage: ISessionStorage, name: str) -> list[SessionError]:
     """What the methods that are about one session raise."""
     held = lease()
     calls = [
-        storage.get_session(name),
-        storage.update_session(name, SessionChanges()),
-        storage.delete_session(name),
-        storage.append(name, [user()]),
-        storage.append(name, [user()], token="t"),
-        storage.begin_turn(name, [user()], held),
-        storage.end_turn(name, completed(held), []),
-        storage.get_messages(name),
-        storage.get_messages(name, limit=1),
-        storage.get_turns(name),
-        storage.get_turn_notes(name),
-        storage.clear_messages(name),
-        storage.edit_messages(name, expected_revision=0),
-        storage.fork_session(name, new_session("fork")),
+        storage.find_session(name),
+        storage.update_session(ref(name), SessionChanges()),
+        storage.delete_session(ref(name)),
+        storage.append(ref(name), [user()]),
+        storage.append(ref(name), [user()], token="t"),
+        storage.begin_turn(ref(name), [user()], held),
+        storage.end_turn(ref(name), completed(held), []),
+        storage.get_messages(ref(name)),
+        storage.get_messages(ref(name), limit=1),
+        storage.get_turns(ref(name)),
+        storage.get_turn_notes(ref(name)),
+        storage.clear_messages(ref(name)),
+        storage.edit_messages(ref(name), expected_revision=0),
+        storage.fork_session(ref(name), new_session("fork")),
     ]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     errors = [each for each in outcomes if isinstance(each, SessionError)]

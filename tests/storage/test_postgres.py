@@ -31,7 +31,7 @@ from langswarm_session.records import IdempotencyKey, SessionChanges
 from langswarm_session.storage import postgres
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing import StorageConformance
-from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
+from langswarm_session.testing.making import completed, lease, new_session, ref, reply, texts, user
 
 NOWHERE = "postgresql://ann:secret@127.0.0.1:1/none"
 
@@ -89,7 +89,7 @@ async def test_by_name_and_by_url(postgres_schema: str) -> None:
     by_url = StorageFactory.create_storage(dsn, **options)
     other_url = StorageFactory.create_storage(f"postgres://{dsn.partition('://')[2]}", **options)
     await by_name.create_session(new_session("s"))
-    assert await by_url.get_session("s") == await other_url.get_session("s")
+    assert await by_url.find_session("s") == await other_url.get_session("s")
     for storage in (by_name, by_url, other_url):
         assert isinstance(storage, PostgresSessionStorage)
         await storage.close()
@@ -158,7 +158,7 @@ async def test_the_address_may_say_where_the_tables_are(postgres_schema: str) ->
     ]
     await storages[0].create_session(new_session("s"))
     for storage in storages:
-        assert (await storage.get_session("s")).session_id == "s"
+        assert (await storage.find_session("s")).session_id == "s"
         assert isinstance(storage, PostgresSessionStorage)
         await storage.close()
     assert storages[0]._settings.connect_timeout == 5
@@ -170,7 +170,7 @@ async def test_a_parameter_that_the_server_does_not_take_is_named(query: str) ->
     postgres_server.need()
     storage = PostgresSessionStorage(f"{postgres_server.dsn()}?{query}")
     with pytest.raises(InvalidInputError, match=query.partition("=")[0]) as caught:
-        await storage.get_session("s")
+        await storage.find_session("s")
     assert "secret" not in str(caught.value)
     await storage.close()
 
@@ -187,7 +187,7 @@ async def test_a_parameter_that_the_server_does_not_take_is_named(query: str) ->
 async def test_no_password_is_ever_shown(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = PostgresSessionStorage(dsn, password=lambda: "secret", connect_timeout=0.05)
     with pytest.raises(StorageUnavailableError) as caught:
-        await storage.get_session("s")
+        await storage.find_session("s")
     error: BaseException | None = caught.value
     while error is not None:
         assert "ecret" not in repr(error) + str(error)
@@ -200,7 +200,7 @@ async def test_no_password_is_ever_shown(dsn: str, monkeypatch: pytest.MonkeyPat
 async def test_an_address_the_driver_refuses_is_not_shown(dsn: str) -> None:
     storage = PostgresSessionStorage(dsn, connect_timeout=0.05)
     with pytest.raises(SessionError) as caught:
-        await storage.get_session("s")
+        await storage.find_session("s")
     assert "secret" not in str(caught.value)
     await storage.close()
 
@@ -209,7 +209,7 @@ async def test_a_database_that_is_not_there_is_named(postgres_schema: str) -> No
     dsn = postgres_server.dsn().rpartition("/")[0] + "/not_there"
     storage = PostgresSessionStorage(dsn)
     with pytest.raises(StorageUnavailableError, match="not_there"):
-        await storage.get_session("s")
+        await storage.find_session("s")
     await storage.close()
 
 
@@ -233,11 +233,11 @@ async def test_any_schema_and_prefix(postgres_schema: str, schema: str, prefix: 
     )
     try:
         await asyncio.gather(*(each.create_session(new_session("s")) for each in (storage, beside)))
-        await storage.append("s", [user("a"), reply("b")])
-        assert texts(await storage.get_messages("s")) == ["a", "b"]
+        await storage.append(ref("s"), [user("a"), reply("b")])
+        assert texts(await storage.get_messages(ref("s"))) == ["a", "b"]
         health = await storage.health()
         assert (health.sessions, health.messages) == (1, 2)
-        assert (await beside.get_session("s")).message_count == 0
+        assert (await beside.find_session("s")).message_count == 0
     finally:
         await storage.close()
         await beside.close()
@@ -253,25 +253,27 @@ async def test_names_with_nul_are_kept(storage: PostgresSessionStorage) -> None:
     begun = lease(token=f"token{NULS}")
     created = await storage.create_session(new_session(NULS, user_id=f"user{NULS}"))
     assert (created.session_id, created.user_id) == (NULS, f"user{NULS}")
-    start = await storage.begin_turn(NULS, [user(NULS, id=NULS)], begun, key=key)
+    start = await storage.begin_turn(ref(NULS), [user(NULS, id=NULS)], begun, key=key)
     assert start.record.turn_token == begun.token
     assert await storage.renew_turns({begun.token: NULS}, 60) == {begun.token}
-    await storage.end_turn(NULS, completed(begun), [reply(id=f"{NULS}2", metadata={NULS: NULS})])
+    await storage.end_turn(
+        ref(NULS), completed(begun), [reply(id=f"{NULS}2", metadata={NULS: NULS})]
+    )
     assert (
-        await storage.begin_turn(NULS, [user("x")], lease(), key=IdempotencyKey("k", "d"))
+        await storage.begin_turn(ref(NULS), [user("x")], lease(), key=IdempotencyKey("k", "d"))
     ).added
-    stored = await storage.get_messages(NULS, limit=2, before=3)
+    stored = await storage.get_messages(ref(NULS), limit=2, before=3)
     assert [(m.id, m.text) for m in stored] == [(NULS, NULS), (f"{NULS}2", "hi")]
-    assert (await storage.get_turns(NULS))[0].idempotency_key == key.key
+    assert (await storage.get_turns(ref(NULS)))[0].idempotency_key == key.key
     page = await storage.list_sessions(user_id=f"user{NULS}")
     assert [record.session_id for record in page.records] == [NULS]
 
 
 async def test_a_huge_message_comes_back(storage: PostgresSessionStorage) -> None:
     huge = "\u00e9x" * 10_000_000
-    calls = [storage.append("s", [user(huge)]), storage.append("s", [user("b")])]
+    calls = [storage.append(ref("s"), [user(huge)]), storage.append("s", [user("b")])]
     await asyncio.gather(*calls)
-    read = await storage.get_messages("s")
+    read = await storage.get_messages(ref("s"))
     assert sorted(map(len, texts(read))) == [1, len(huge)]
     assert huge in texts(read)
 
@@ -294,7 +296,7 @@ async def test_a_whole_log_is_read_in_its_order_and_not_sorted(
     """Also where the planner knows nothing of the tables yet."""
     from langswarm_session.storage.postgres_pool import Connection
 
-    await storage.append("s", [user(f"{n}") for n in range(3000)])
+    await storage.append(ref("s"), [user(f"{n}") for n in range(3000)])
     fetch, plans = Connection.fetch, []
 
     async def explain(self: Connection, query: str, *values: Any) -> list[Any]:
@@ -304,7 +306,7 @@ async def test_a_whole_log_is_read_in_its_order_and_not_sorted(
 
     monkeypatch.setattr(Connection, "fetch", explain)
     for options in ({}, {"answered_only": True}, {"after": 5}, {"limit": 20}):
-        assert await storage.get_messages("s", **options)
+        assert await storage.get_messages(ref("s"), **options)
     assert len(plans) == 4
     assert not [line for plan in plans for line in plan if "Sort" in line]
 
@@ -314,7 +316,7 @@ async def test_the_collector_waits_for_a_long_log_but_not_for_a_silent_server(
 ) -> None:
     from langswarm_session.storage.postgres_pool import Connection
 
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     fetch, seen = Connection.fetch, []
 
     async def stall(self: Connection, query: str, *values: Any) -> list[Any]:
@@ -326,7 +328,7 @@ async def test_the_collector_waits_for_a_long_log_but_not_for_a_silent_server(
     monkeypatch.setattr(postgres, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(Connection, "fetch", stall)
     async with asyncio.timeout(10):
-        assert texts(await storage.get_messages("s")) == ["a"]
+        assert texts(await storage.get_messages(ref("s"))) == ["a"]
     assert seen == [False]
     assert gc.isenabled()
 
@@ -400,7 +402,7 @@ async def test_a_user_who_may_not_free_what_was_deleted_is_told_so(
     guest: str, postgres_schema: str
 ) -> None:
     storage = PostgresSessionStorage(guest, schema=postgres_schema)
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     manager = SessionManager(storage)
     report = await manager.erase_user("user")
     assert report.sessions == ["s"]
@@ -416,32 +418,32 @@ async def test_a_user_who_may_not_free_what_was_deleted_is_told_so(
 async def test_what_does_not_fit_fails_no_other(storage: PostgresSessionStorage) -> None:
     names = [f"s{n}" for n in range(30)]
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
-    await storage.append("s0", [user("a", id="taken")])
-    await storage.update_session("s1", SessionChanges(status=SessionStatus.ARCHIVED))
-    await storage.begin_turn("s2", [user()], lease())
+    await storage.append(ref("s0"), [user("a", id="taken")])
+    await storage.update_session(ref("s1"), SessionChanges(status=SessionStatus.ARCHIVED))
+    await storage.begin_turn(ref("s2"), [user()], lease())
     for _ in range(3):
         outcomes = await asyncio.gather(
-            *(storage.append(name, [user("b", id="taken")]) for name in names),
-            storage.append("none", [user()]),
+            *(storage.append(ref(name), [user("b", id="taken")]) for name in names),
+            storage.append(ref("none"), [user()]),
             return_exceptions=True,
         )
         kinds = [type(each).__name__ for each in outcomes]
         assert kinds[:3] == ["MessageConflictError", "SessionInactiveError", "SessionBusyError"]
         assert kinds[3:] == ["Appended"] * 27 + ["SessionNotFoundError"]
     for name in names[3:]:
-        assert texts(await storage.get_messages(name)) == ["b"]
+        assert texts(await storage.get_messages(ref(name))) == ["b"]
 
 
 async def test_one_sessions_writes_are_made_as_they_came(storage: PostgresSessionStorage) -> None:
     await storage.create_session(new_session("t"))
     calls = [
-        storage.append(name, [user(f"{n}", id=f"{n % 25}{name if n < 25 else n}")])
+        storage.append(ref(name), [user(f"{n}", id=f"{n % 25}{name if n < 25 else n}")])
         for n in range(50)
         for name in "st"
     ]
     await asyncio.gather(*calls)
     for name in "st":
-        assert texts(await storage.get_messages(name)) == [f"{n}" for n in range(50)]
+        assert texts(await storage.get_messages(ref(name))) == [f"{n}" for n in range(50)]
 
 
 async def test_a_session_that_others_hold_keeps_none_waiting(
@@ -450,13 +452,13 @@ async def test_a_session_that_others_hold_keeps_none_waiting(
     names = [f"s{n}" for n in range(12)]
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
     async with locked(storage, "s"):
-        held = [asyncio.ensure_future(storage.append("s", [user(f"{n}")])) for n in range(5)]
-        await asyncio.gather(*(storage.append(name, [user()]) for name in names * 5))
-        held += [asyncio.ensure_future(storage.append("s", [user("5")]))]
-        await asyncio.gather(*(storage.append(name, [user()]) for name in names))
+        held = [asyncio.ensure_future(storage.append(ref("s"), [user(f"{n}")])) for n in range(5)]
+        await asyncio.gather(*(storage.append(ref(name), [user()]) for name in names * 5))
+        held += [asyncio.ensure_future(storage.append(ref("s"), [user("5")]))]
+        await asyncio.gather(*(storage.append(ref(name), [user()]) for name in names))
         assert not any(call.done() for call in held)
     await asyncio.gather(*held)
-    assert texts(await storage.get_messages("s")) == [f"{n}" for n in range(6)]
+    assert texts(await storage.get_messages(ref("s"))) == [f"{n}" for n in range(6)]
 
 
 async def test_a_lock_that_is_held_too_long_is_told_of(postgres_schema: str) -> None:
@@ -464,37 +466,37 @@ async def test_a_lock_that_is_held_too_long_is_told_of(postgres_schema: str) -> 
     await storage.create_session(new_session("s"))
     async with locked(storage, "s"):
         calls = [
-            storage.append("s", [user("a")]),
-            storage.update_session("s", SessionChanges()),
-            storage.delete_session("s"),
+            storage.append(ref("s"), [user("a")]),
+            storage.update_session(ref("s"), SessionChanges()),
+            storage.delete_session(ref("s")),
         ]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(each) for each in outcomes] == [StorageBusyError] * 3
-    await storage.append("s", [user("b")])
-    assert texts(await storage.get_messages("s")) == ["b"]
+    await storage.append(ref("s"), [user("b")])
+    assert texts(await storage.get_messages(ref("s"))) == ["b"]
     await storage.close()
 
 
 async def test_a_cancelled_wait_for_a_lock_ends(storage: PostgresSessionStorage) -> None:
     async with locked(storage, "s"):
-        call = asyncio.ensure_future(storage.append("s", [user("a")]))
+        call = asyncio.ensure_future(storage.append(ref("s"), [user("a")]))
         await storage.list_sessions()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-    await storage.append("s", [user("b")])
-    assert texts(await storage.get_messages("s"))[-1] == "b"
+    await storage.append(ref("s"), [user("b")])
+    assert texts(await storage.get_messages(ref("s")))[-1] == "b"
 
 
 async def test_a_clock_that_is_wrong_takes_no_lease(
     storage: PostgresSessionStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time_ns()
-    await storage.begin_turn("s", [user()], lease(60))
+    await storage.begin_turn(ref("s"), [user()], lease(60))
     for shift in (10**15, -(10**15)):
         monkeypatch.setattr(time, "time_ns", lambda shift=shift: now + shift)
         with pytest.raises(SessionBusyError):
-            await storage.append("s", [user()])
+            await storage.append(ref("s"), [user()])
         created = await storage.create_session(new_session(f"{shift}"))
         assert abs(created.created_at - now // 1000) < 60_000_000
 
@@ -507,23 +509,23 @@ async def test_two_storages_race_on_one_session(
     def write(name: str) -> None:
         for n in range(25):
             one = (storage, other)[n % 2]
-            blocking.run(one.append("s", [user(f"{name} {n}"), reply(f"{name} {n}")]))
+            blocking.run(one.append(ref("s"), [user(f"{name} {n}"), reply(f"{name} {n}")]))
 
     async def turns(name: str, one: PostgresSessionStorage) -> int:
         made = 0
         for _ in range(25):
             begun = lease()
             try:
-                await one.begin_turn("s", [user(name)], begun)
+                await one.begin_turn(ref("s"), [user(name)], begun)
             except SessionBusyError:
                 continue
-            await one.end_turn("s", completed(begun), [reply(name)])
+            await one.end_turn(ref("s"), completed(begun), [reply(name)])
             made += 1
         return made
 
     made = await asyncio.gather(turns("x", storage), turns("y", other))
     await asyncio.gather(*(asyncio.to_thread(write, name) for name in "ab"))
-    log = await storage.get_messages("s")
+    log = await storage.get_messages(ref("s"))
     assert len(log) == 2 * (sum(made) + 50)
     assert [message.seq for message in log] == list(range(1, len(log) + 1))
     assert texts(log[0::2]) == texts(log[1::2])
@@ -541,7 +543,9 @@ async def test_connections_are_no_more_than_allowed(postgres_schema: str) -> Non
     names = [f"s{n}" for n in range(20)]
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
     work = [
-        call for name in names for call in (storage.append(name, [user()]), storage.get_turns(name))
+        call
+        for name in names
+        for call in (storage.append(ref(name), [user()]), storage.get_turns(ref(name)))
     ]
     await asyncio.gather(*work, storage.list_sessions())
     pool = storage._engine._jobs.pool
@@ -549,7 +553,7 @@ async def test_connections_are_no_more_than_allowed(postgres_schema: str) -> Non
     assert 1 <= len(pool._idle) <= 3
     while pool._idle:  # noqa: ASYNC110 - until they have been idle for too long
         await asyncio.sleep(0.02)
-    await storage.get_session("s1")
+    await storage.find_session("s1")
     await storage.close()
 
 
@@ -558,16 +562,16 @@ async def test_tables_that_are_gone_are_made_again(
 ) -> None:
     await asyncio.to_thread(postgres_server.query, f'DROP SCHEMA "{postgres_schema}" CASCADE')
     with pytest.raises(StorageUnavailableError, match="tables"):
-        await storage.append("s", [user()])
+        await storage.append(ref("s"), [user()])
     await storage.create_session(new_session("s"))
-    await storage.append("s", [user()])
+    await storage.append(ref("s"), [user()])
 
 
 async def test_a_conflict_names_the_session(storage: PostgresSessionStorage) -> None:
-    await storage.append("s", [user("a", id="x")])
+    await storage.append(ref("s"), [user("a", id="x")])
     with pytest.raises(MessageConflictError) as caught:
-        await storage.append("s", [user("b", id="x")])
+        await storage.append(ref("s"), [user("b", id="x")])
     assert caught.value.session_id == "s"
-    await storage.update_session("s", SessionChanges(status=SessionStatus.PAUSED))
+    await storage.update_session(ref("s"), SessionChanges(status=SessionStatus.PAUSED))
     with pytest.raises(SessionInactiveError):
-        await storage.append("s", [user("b")])
+        await storage.append(ref("s"), [user("b")])

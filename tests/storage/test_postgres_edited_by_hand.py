@@ -17,7 +17,7 @@ from langswarm_session.storage.session_rows import NOTE_COLUMNS
 OURS = ": (SessionStorageError|StorageUnavailableError|InvalidInputError)"
 
 COLUMNS = {
-    "sessions": SessionRecord._fields,
+    "sessions": SessionRecord._fields[:-1],
     "messages": ("session", *MESSAGE_COLUMNS.split(", ")),
     "turns": ("session", *NOTE_COLUMNS.split(", ")),
 }

@@ -15,7 +15,7 @@ from langswarm_session import blocking
 from langswarm_session.shared_loop import SharedLoop
 from langswarm_session.storage.at_once import Pace
 from langswarm_session.storage.postgres import PostgresSessionStorage
-from langswarm_session.testing.making import new_session, texts, user
+from langswarm_session.testing.making import new_session, ref, texts, user
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def storage(
     for n in range(10):
         await storage.create_session(new_session(f"s{n}"))
     for n in range(80):
-        await storage.append("s0", [user(f"{n}")])
+        await storage.append(ref("s0"), [user(f"{n}")])
     yield storage
     await storage.close()
 
@@ -49,7 +49,7 @@ def attended(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 async def append(storage: PostgresSessionStorage, count: int) -> None:
     for n in range(count):
-        await storage.append("s1", [user(f"{n}")])
+        await storage.append(ref("s1"), [user(f"{n}")])
 
 
 async def test_a_lone_caller_waits_on_the_spot(
@@ -59,8 +59,8 @@ async def test_a_lone_caller_waits_on_the_spot(
     while len(attended) < 20:
         await append(storage, 10)
     assert all(attended)
-    written = (await storage.get_session("s1")).message_count
-    assert texts(await storage.get_messages("s1"))[-10:] == [f"{n}" for n in range(10)]
+    written = (await storage.find_session("s1")).message_count
+    assert texts(await storage.get_messages(ref("s1")))[-10:] == [f"{n}" for n in range(10)]
     assert written % 10 == 0
 
 
@@ -69,12 +69,12 @@ async def test_several_callers_wait_for_each_other(
 ) -> None:
     async def write(name: str) -> None:
         for n in range(30):
-            await storage.append(name, [user(f"{n}")])
+            await storage.append(ref(name), [user(f"{n}")])
 
     await asyncio.gather(*(write(f"s{n}") for n in range(1, 10)))
     assert len(attended) < 30  # of 270: until they were seen
     for n in range(1, 10):
-        assert texts(await storage.get_messages(f"s{n}")) == [f"{n}" for n in range(30)]
+        assert texts(await storage.get_messages(ref(f"s{n}"))) == [f"{n}" for n in range(30)]
 
 
 async def test_nobody_waits_on_the_spot_for_what_takes_long(
@@ -86,13 +86,13 @@ async def test_nobody_waits_on_the_spot_for_what_takes_long(
         query = "SELECT 1 FROM {sessions} WHERE session_id = 's1' FOR UPDATE"
         await other.fetch(storage._tables.sql(query))
         for _ in range(3):  # one of them is waited for at least
-            await storage.append("s2", [user()])
-        waiting = asyncio.ensure_future(storage.append("s1", [user("kept")]))
+            await storage.append(ref("s2"), [user()])
+        waiting = asyncio.ensure_future(storage.append(ref("s1"), [user("kept")]))
         await asyncio.sleep(0.05)
         assert not waiting.done()
     await waiting
     await other.close()
-    assert texts(await storage.get_messages("s1")) == ["kept"]
+    assert texts(await storage.get_messages(ref("s1"))) == ["kept"]
 
 
 async def test_a_server_that_goes_meanwhile_is_noticed(
@@ -128,9 +128,9 @@ async def test_a_server_that_goes_meanwhile_is_noticed(
     monkeypatch.setattr(SharedLoop, "attend", end_first)
     written = 0
     while ended == 0:
-        await storage.append("s1", [user(f"{written}")])
+        await storage.append(ref("s1"), [user(f"{written}")])
         written += 1
-    assert texts(await storage.get_messages("s1")) == [f"{n}" for n in range(written)]
+    assert texts(await storage.get_messages(ref("s1"))) == [f"{n}" for n in range(written)]
 
 
 async def test_an_interrupt_leaves_the_write_to_the_thread(
@@ -147,22 +147,25 @@ async def test_an_interrupt_leaves_the_write_to_the_thread(
     with pytest.raises(Interrupt):
         while True:
             written += 1
-            await storage.append("s1", [user(f"{written}")])
+            await storage.append(ref("s1"), [user(f"{written}")])
     monkeypatch.undo()
-    await storage.append("s1", [user("after")])
-    assert texts(await storage.get_messages("s1")) == [*map(str, range(1, written + 1)), "after"]
+    await storage.append(ref("s1"), [user("after")])
+    assert texts(await storage.get_messages(ref("s1"))) == [
+        *map(str, range(1, written + 1)),
+        "after",
+    ]
 
 
 async def test_a_write_that_is_refused_on_the_spot_is_refused_as_any(
     storage: PostgresSessionStorage, attended: list[bool]
 ) -> None:
     first = user("first")
-    await storage.append("s1", [first])
+    await storage.append(ref("s1"), [first])
     while not attended:
-        again = await storage.append("s1", [first])  # its id is stored: it is not stored again
+        again = await storage.append(ref("s1"), [first])  # its id is stored: it is not stored again
         assert again.added == 0
-        await storage.append("s2", [user()])
-    assert texts(await storage.get_messages("s1")) == ["first"]
+        await storage.append(ref("s2"), [user()])
+    assert texts(await storage.get_messages(ref("s1"))) == ["first"]
 
 
 def test_a_sync_caller_waits_on_the_spot_as_well(
@@ -173,7 +176,7 @@ def test_a_sync_caller_waits_on_the_spot_as_well(
     blocking.run(storage.create_session(new_session("s")))
     written = 0
     while not any(attended):
-        blocking.run(storage.append("s", [user(f"{written}")]))
+        blocking.run(storage.append(ref("s"), [user(f"{written}")]))
         written += 1
-    assert texts(blocking.run(storage.get_messages("s"))) == [f"{n}" for n in range(written)]
+    assert texts(blocking.run(storage.get_messages(ref("s")))) == [f"{n}" for n in range(written)]
     blocking.run(storage.close())

@@ -14,7 +14,7 @@ from langswarm_session import SessionError
 from langswarm_session.diagnosis import Finding, Level
 from langswarm_session.storage import postgres_examine
 from langswarm_session.storage.postgres import PostgresSessionStorage
-from langswarm_session.testing.making import new_session, reply, user
+from langswarm_session.testing.making import new_session, ref, reply, user
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def schema(postgres_schema: str) -> str:
     """A schema with a session of two messages."""
     storage = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
     await storage.create_session(new_session("s"))
-    await storage.append("s", [user("a"), reply("b")])
+    await storage.append(ref("s"), [user("a"), reply("b")])
     await storage.close()
     return postgres_schema
 

@@ -21,6 +21,7 @@ from langswarm_session.records import SessionChanges
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing.making import (
     new_session,
+    ref,
     reply,
     texts,
     user,
@@ -60,19 +61,19 @@ async def test_a_commit_that_got_lost_is_looked_up(
 ) -> None:
     breaks(between, answer, COMMIT)
     created = await storage.create_session(new_session("t"))
-    assert created == await storage.get_session("t")
+    assert created == await storage.find_session("t")
     breaks(between, answer, COMMIT)
     changed = await storage.update_session(
-        "s", SessionChanges(context={"a": 1}), expected_revision=0
+        ref("s"), SessionChanges(context={"a": 1}), expected_revision=0
     )
-    assert (changed.revision, changed) == (1, await storage.get_session("s"))
+    assert (changed.revision, changed) == (1, await storage.find_session("s"))
     breaks(between, answer, COMMIT)
-    forked = await storage.fork_session("s", new_session("u"))
-    assert forked == await storage.get_session("u")
+    forked = await storage.fork_session(ref("s"), new_session("u"))
+    assert forked == await storage.find_session("u")
     breaks(between, answer, COMMIT)
-    await storage.delete_session("t")
+    await storage.delete_session(ref("t"))
     with pytest.raises(SessionNotFoundError):
-        await storage.get_session("t")
+        await storage.find_session("t")
     with pytest.raises(SessionExistsError):
         await storage.create_session(new_session("u"))
     assert between.broken == 4
@@ -101,20 +102,20 @@ async def test_many_sessions_whose_connection_broke_are_there_once(
 
     async def write(name: str) -> None:
         for n in range(10):
-            await storage.append(name, [user(f"{n}"), reply(f"{n}")])
+            await storage.append(ref(name), [user(f"{n}"), reply(f"{n}")])
 
     async def disturb() -> None:
         for _ in range(6):
-            await storage.append("s", [user()])
+            await storage.append(ref("s"), [user()])
             await asyncio.to_thread(between.cut)
 
     await asyncio.gather(disturb(), *map(write, names))
     for name in names:
-        log = await storage.get_messages(name)
+        log = await storage.get_messages(ref(name))
         assert texts(log) == [f"{n}" for n in range(10) for _ in "ab"]
         assert [message.seq for message in log] == list(range(1, 21))
-        assert (await storage.get_session(name)).revision == 10
-    assert len(await storage.get_messages("s")) == 6
+        assert (await storage.find_session(name)).revision == 10
+    assert len(await storage.get_messages(ref("s"))) == 6
 
 
 async def test_what_is_stored_already_costs_no_connection(
@@ -124,38 +125,38 @@ async def test_what_is_stored_already_costs_no_connection(
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
     stored = {name: [user("a"), reply("b")] for name in names}
     for _ in range(3):
-        await asyncio.gather(*(storage.append(name, stored[name]) for name in names))
+        await asyncio.gather(*(storage.append(ref(name), stored[name]) for name in names))
     for _ in range(5):
-        await storage.append("s0", stored["s0"])
-        await asyncio.gather(*(storage.append(name, stored[name]) for name in names))
+        await storage.append(ref("s0"), stored["s0"])
+        await asyncio.gather(*(storage.append(ref(name), stored[name]) for name in names))
     assert between.connections <= 10  # as many as may be open at once
     for name in names:
-        assert texts(await storage.get_messages(name)) == ["a", "b"]
+        assert texts(await storage.get_messages(ref(name))) == ["a", "b"]
 
 
 async def test_idle_connections_that_were_closed_do_no_harm(
     storage: PostgresSessionStorage, between: Proxy
 ) -> None:
-    await asyncio.gather(*(storage.get_session("s") for _ in range(8)))
+    await asyncio.gather(*(storage.find_session("s") for _ in range(8)))
     between.cut()
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     between.cut()
-    reads = await asyncio.gather(*(storage.get_messages("s") for _ in range(8)))
+    reads = await asyncio.gather(*(storage.get_messages(ref("s")) for _ in range(8)))
     assert all(texts(read) == ["a"] for read in reads)
 
 
 async def test_the_server_hangs_up_on_idle_connections(
     storage: PostgresSessionStorage, postgres_schema: str
 ) -> None:
-    await asyncio.gather(*(storage.get_session("s") for _ in range(4)))
+    await asyncio.gather(*(storage.find_session("s") for _ in range(4)))
     await asyncio.to_thread(
         postgres_server.query,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
         "AND query LIKE '%' || $1 || '%'",
         postgres_schema,
     )
-    await storage.append("s", [user("a")])
-    assert texts(await storage.get_messages("s")) == ["a"]
+    await storage.append(ref("s"), [user("a")])
+    assert texts(await storage.get_messages(ref("s"))) == ["a"]
 
 
 async def test_a_server_that_comes_back_is_waited_for(
@@ -164,13 +165,13 @@ async def test_a_server_that_comes_back_is_waited_for(
     between.refuses = True
     between.cut()
     seen = between.connections
-    calls = [asyncio.ensure_future(storage.append("s", [user(f"{n}")])) for n in range(5)]
-    reading = asyncio.ensure_future(storage.get_session("s"))
+    calls = [asyncio.ensure_future(storage.append(ref("s"), [user(f"{n}")])) for n in range(5)]
+    reading = asyncio.ensure_future(storage.find_session("s"))
     await asyncio.to_thread(between.wait_for, seen + 3)
     assert not any(call.done() for call in calls)
     between.refuses = False
     await asyncio.gather(*calls, reading)
-    assert texts(await storage.get_messages("s")) == [f"{n}" for n in range(5)]
+    assert texts(await storage.get_messages(ref("s"))) == [f"{n}" for n in range(5)]
 
 
 async def test_a_server_that_stays_away_is_told_of(between: Proxy, postgres_schema: str) -> None:
@@ -180,14 +181,14 @@ async def test_a_server_that_stays_away_is_told_of(between: Proxy, postgres_sche
     between.refuses = True
     between.cut()
     with pytest.raises(StorageUnavailableError):
-        await storage.append("s", [user("lost")])
+        await storage.append(ref("s"), [user("lost")])
     with pytest.raises(StorageUnavailableError):
-        await storage.get_session("s")
+        await storage.find_session("s")
     health = await storage.health()
     assert (health.ok, "reached" in str(health.detail)) == (False, True)
     between.refuses = False
-    await storage.append("s", [user("kept")])
-    assert texts(await storage.get_messages("s")) == ["kept"]
+    await storage.append(ref("s"), [user("kept")])
+    assert texts(await storage.get_messages(ref("s"))) == ["kept"]
     await storage.close()
 
 
@@ -196,13 +197,17 @@ async def test_a_network_without_a_word_ends_the_call(between: Proxy, postgres_s
     storage = PostgresSessionStorage(dsn, schema=postgres_schema, connect_timeout=0.3, timeout=0.6)
     await storage.create_session(new_session("s"))
     between.stalls = True
-    calls = [storage.append("s", [user("a")]), storage.get_session("s"), storage.list_sessions()]
+    calls = [
+        storage.append(ref("s"), [user("a")]),
+        storage.find_session("s"),
+        storage.list_sessions(),
+    ]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(each) for each in outcomes} <= {StorageBusyError, StorageUnavailableError}
     between.stalls = False
     between.cut()
-    await storage.append("s", [user("b")])
-    assert texts(await storage.get_messages("s"))[-1] == "b"
+    await storage.append(ref("s"), [user("b")])
+    assert texts(await storage.get_messages(ref("s")))[-1] == "b"
     await storage.close()
 
 
@@ -217,10 +222,10 @@ async def test_a_commit_without_an_answer_is_told_of(between: Proxy, postgres_sc
 
     between.after = stall
     with pytest.raises(StorageUnavailableError, match="may be stored"):
-        await storage.update_session("s", SessionChanges(model="m"))
+        await storage.update_session(ref("s"), SessionChanges(model="m"))
     between.after, between.stalls = None, False
     between.cut()
-    assert (await storage.get_session("s")).model in ("m", "model-1")
+    assert (await storage.find_session("s")).model in ("m", "model-1")
     await storage.close()
 
 
@@ -230,11 +235,11 @@ async def test_close_finishes_what_waits_for_the_server(
     between.refuses = True
     between.cut()
     seen = between.connections
-    calls = [asyncio.ensure_future(storage.append("s", [user(f"{n}")])) for n in range(5)]
+    calls = [asyncio.ensure_future(storage.append(ref("s"), [user(f"{n}")])) for n in range(5)]
     await asyncio.to_thread(between.wait_for, seen + 1)
     closing = asyncio.ensure_future(storage.close())
     between.refuses = False
     await asyncio.gather(*calls, closing)
     again = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
-    assert texts(await again.get_messages("s")) == [f"{n}" for n in range(5)]
+    assert texts(await again.get_messages(ref("s"))) == [f"{n}" for n in range(5)]
     await again.close()

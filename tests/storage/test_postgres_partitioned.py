@@ -11,7 +11,7 @@ import postgres_server
 import pytest
 
 from langswarm_session.storage.postgres import PostgresSessionStorage
-from langswarm_session.testing.making import new_session, user
+from langswarm_session.testing.making import new_session, ref, user
 from langswarm_session.testing.storage_turns import TurnTests
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "scaling.md"
@@ -43,7 +43,7 @@ async def make_schema(schema: str) -> None:
     """Tables as they come, with a session in them."""
     storage = PostgresSessionStorage(postgres_server.dsn(), schema=schema)
     await storage.create_session(new_session("from before", "somebody from before"))
-    await storage.append("from before", [user("kept", id="m1"), user("as well", id="m2")])
+    await storage.append(ref("from before"), [user("kept", id="m1"), user("as well", id="m2")])
     await storage.close()
 
 
@@ -66,8 +66,8 @@ async def test_what_was_there_is_kept_and_spread(postgres_schema: str) -> None:
     storage = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
     for number in range(40):
         await storage.create_session(new_session(f"s{number}"))
-        await storage.append(f"s{number}", [user("hello")])
-    kept = await storage.get_messages("from before")
+        await storage.append(ref(f"s{number}"), [user("hello")])
+    kept = await storage.get_messages(ref("from before"))
     assert [message.text for message in kept] == ["kept", "as well"]
     await storage.close()
     rows: list[Any] = postgres_server.query(

@@ -42,12 +42,12 @@ async def test_a_function_that_blocks_keeps_nobody_else_waiting(
     pool = storage._engine._jobs.pool
     (held,) = pool._idle
     pool._idle.clear()
-    for call in (storage.get_session("s"), storage.list_sessions()):
+    for call in (storage.find_session("s"), storage.list_sessions()):
         with pytest.raises(kind):
             await call
     assert not go.is_set()
     pool._idle.append(held)
-    assert (await storage.get_session("s")).session_id == "s"
+    assert (await storage.find_session("s")).session_id == "s"
     go.set()
     await storage.close()
 
@@ -81,7 +81,7 @@ async def test_what_is_no_password_is_refused_at_once(returned: Any) -> None:
 
     storage = PostgresSessionStorage(postgres_server.dsn(), password=password)
     with pytest.raises(InvalidInputError, match="password") as caught:
-        await storage.get_session("s")
+        await storage.find_session("s")
     assert "secret" not in str(caught.value)
     assert asked == 1
     await storage.close()
@@ -106,7 +106,7 @@ async def test_a_function_that_fails_is_told_of(error: Exception) -> None:
 
     storage = PostgresSessionStorage(postgres_server.dsn(), password=password)
     with pytest.raises(StorageUnavailableError, match="function for the password") as caught:
-        await storage.get_session("s")
+        await storage.find_session("s")
     assert type(error).__name__ in str(caught.value)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is error

@@ -14,7 +14,7 @@ from langswarm_session import StorageBusyError
 from langswarm_session.storage import postgres_pool
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.storage.postgres_pool import Connection, Pool, PoolSettings
-from langswarm_session.testing.making import new_session, texts, user
+from langswarm_session.testing.making import new_session, ref, texts, user
 
 
 def settings(**changes: Any) -> PoolSettings:
@@ -180,10 +180,10 @@ async def test_a_crowd_gets_by_with_two_connections(
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
     for _ in range(3):
         await asyncio.gather(
-            *(storage.append(name, [user(name)]) for name in names),
-            *(storage.get_turns(name) for name in names),
+            *(storage.append(ref(name), [user(name)]) for name in names),
+            *(storage.get_turns(ref(name)) for name in names),
         )
-    assert texts(await storage.get_messages("s7")) == ["s7"] * 3
+    assert texts(await storage.get_messages(ref("s7"))) == ["s7"] * 3
     await storage.close()
 
 

@@ -18,7 +18,7 @@ from storage.durability_tests import commits_of
 
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing import StorageConformance
-from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
+from langswarm_session.testing.making import completed, lease, new_session, ref, reply, texts, user
 
 BINARY = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
@@ -122,10 +122,10 @@ async def test_many_share_a_few_connections(
         await one.create_session(new_session(name))
         for n in range(10):
             begun = lease()
-            await one.begin_turn(name, [user(f"{n}")], begun)
-            await one.end_turn(name, completed(begun), [reply(f"{n}")])
-            await one.append(name, [user("x")])
-        read = texts(await one.get_messages(name))
+            await one.begin_turn(ref(name), [user(f"{n}")], begun)
+            await one.end_turn(ref(name), completed(begun), [reply(f"{n}")])
+            await one.append(ref(name), [user("x")])
+        read = texts(await one.get_messages(ref(name)))
         assert read == [text for n in range(10) for text in (f"{n}", f"{n}", "x")]
 
     await asyncio.gather(*(talk(one, f"s{n}") for n, one in enumerate(storages * 6)))

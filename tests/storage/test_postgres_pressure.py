@@ -31,7 +31,7 @@ from langswarm_session.records import SessionChanges
 from langswarm_session.shared_loop import SharedLoop
 from langswarm_session.storage import postgres_pool, postgres_rows, postgres_writer
 from langswarm_session.storage.postgres import PostgresSessionStorage
-from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
+from langswarm_session.testing.making import completed, lease, new_session, ref, reply, texts, user
 
 AWAY = (StorageBusyError, StorageUnavailableError)
 
@@ -42,7 +42,7 @@ async def opened(schema: str, **options: Any) -> AsyncIterator[PostgresSessionSt
     dsn = options.pop("dsn", None) or postgres_server.dsn()
     storage = PostgresSessionStorage(dsn, schema=schema, **options)
     await storage.create_session(new_session("s"))
-    await storage.append("s", [user("first")])
+    await storage.append(ref("s"), [user("first")])
     try:
         yield storage
     finally:
@@ -76,41 +76,41 @@ async def settled(storage: PostgresSessionStorage) -> None:
 async def test_no_more_calls_wait_than_are_allowed(postgres_schema: str) -> None:
     async with opened(postgres_schema, max_waiting=5) as storage:
         async with locked(storage):
-            held = started(*(storage.append("s", [user(f"{n}")]) for n in range(5)))
+            held = started(*(storage.append(ref("s"), [user(f"{n}")]) for n in range(5)))
             await asyncio.sleep(0)
-            for call in (storage.append("s", [user()]), storage.get_session("s")):
+            for call in (storage.append(ref("s"), [user()]), storage.find_session("s")):
                 with pytest.raises(StorageBusyError, match="max_waiting"):
                     await call
         await asyncio.gather(*held)
-        await asyncio.gather(*(storage.get_session("s") for _ in range(5)))
-        assert texts(await storage.get_messages("s")) == ["first", *"01234"]
+        await asyncio.gather(*(storage.find_session("s") for _ in range(5)))
+        assert texts(await storage.get_messages(ref("s"))) == ["first", *"01234"]
 
 
 async def test_no_more_text_waits_than_is_allowed(postgres_schema: str) -> None:
     async with opened(postgres_schema, max_waiting_size=1000) as storage:
         await storage.create_session(new_session("t"))
         async with locked(storage):
-            held = started(storage.append("s", [user("x" * 5000)]))  # one alone may have more
+            held = started(storage.append(ref("s"), [user("x" * 5000)]))  # one alone may have more
             await asyncio.sleep(0)
             with pytest.raises(StorageBusyError, match="max_waiting_size"):
-                await storage.append("t", [user("y")])
-            assert (await storage.get_session("t")).message_count == 0
+                await storage.append(ref("t"), [user("y")])
+            assert (await storage.find_session("t")).message_count == 0
         await asyncio.gather(*held)
-        await storage.append("t", [user("y")])
+        await storage.append(ref("t"), [user("y")])
 
 
 async def test_whoever_gives_up_makes_room(postgres_schema: str) -> None:
     async with opened(postgres_schema, max_waiting=4) as storage:
         async with locked(storage):
-            held = started(storage.append("s", [user("kept")]))
-            reads = [storage.update_session("s", SessionChanges()) for _ in range(3)]
+            held = started(storage.append(ref("s"), [user("kept")]))
+            reads = [storage.update_session(ref("s"), SessionChanges()) for _ in range(3)]
             for call in (waiting := started(*reads)):
                 await asyncio.sleep(0)
                 call.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
             while storage._engine._count > 1:  # noqa: ASYNC110 - until the thread has heard of it
                 await asyncio.sleep(0.005)
-            assert (await storage.get_session("s")).message_count == 1
+            assert (await storage.find_session("s")).message_count == 1
         await asyncio.gather(*held)
 
 
@@ -121,19 +121,19 @@ async def test_the_time_limit_is_about_the_whole_wait(postgres_schema: str) -> N
     """Whoever waits behind others waits no longer for it."""
     async with opened(postgres_schema, timeout=0.5) as storage:
         async with locked(storage):
-            held = started(*(storage.append("s", [user(f"{n}")]) for n in range(40)))
+            held = started(*(storage.append(ref("s"), [user(f"{n}")]) for n in range(40)))
             outcomes = await asyncio.gather(*held, return_exceptions=True)
         assert {type(each) for each in outcomes} == {StorageBusyError}
-        await storage.append("s", [user("after")])
-        assert texts(await storage.get_messages("s")) == ["first", "after"]
+        await storage.append(ref("s"), [user("after")])
+        assert texts(await storage.get_messages(ref("s"))) == ["first", "after"]
 
 
 async def test_waiting_for_a_connection_ends(postgres_schema: str) -> None:
     async with opened(postgres_schema, timeout=0.5, max_connections=2) as storage:
         async with locked(storage):
             calls = started(
-                storage.update_session("s", SessionChanges()),
-                storage.delete_session("s"),
+                storage.update_session(ref("s"), SessionChanges()),
+                storage.delete_session(ref("s")),
                 *(storage.list_sessions() for _ in range(5)),
             )
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -147,9 +147,9 @@ async def test_a_write_that_was_stopped_is_not_made_later(postgres_schema: str) 
         for n in range(2):
             async with locked(storage):
                 with pytest.raises(StorageBusyError):
-                    await storage.append("s", [user("stopped")])
-            await storage.append("s", [user(f"{n}")])
-        assert texts(await storage.get_messages("s")) == ["first", *"01"]
+                    await storage.append(ref("s"), [user("stopped")])
+            await storage.append(ref("s"), [user(f"{n}")])
+        assert texts(await storage.get_messages(ref("s"))) == ["first", *"01"]
 
 
 async def test_connecting_to_silence_ends(postgres_schema: str) -> None:
@@ -158,7 +158,11 @@ async def test_connecting_to_silence_ends(postgres_schema: str) -> None:
         storage = PostgresSessionStorage(
             postgres_server.through(between.port), schema=postgres_schema, connect_timeout=0.3
         )
-        calls = [storage.append("s", [user()]), storage.get_session("s"), storage.get_turns("s")]
+        calls = [
+            storage.append(ref("s"), [user()]),
+            storage.find_session("s"),
+            storage.get_turns(ref("s")),
+        ]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(each) for each in outcomes} == {StorageUnavailableError}
         await storage.close()
@@ -179,11 +183,11 @@ async def test_a_process_that_freezes_in_a_transaction_gives_the_session_back(
             go.wait()  # the thread does nothing any more, least of all heed a time limit
 
         call = asyncio.ensure_future(frozen._engine.transact(freeze))
-        await other.append("s", [user("taken back")])
+        await other.append(ref("s"), [user("taken back")])
         go.set()
         with pytest.raises(AWAY):
             await call
-        assert texts(await other.get_messages("s")) == ["first", "taken back"]
+        assert texts(await other.get_messages(ref("s"))) == ["first", "taken back"]
 
 
 @asynccontextmanager
@@ -207,23 +211,23 @@ async def test_a_huge_write_overtakes_none_of_its_session(
         await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
         sizes = [1, 2000, 2, 3000, 3, 4, 5000, 5]
         async with locked(storage):
-            held = started(storage.append("s", [user()]))  # so that the others queue up
+            held = started(storage.append(ref("s"), [user()]))  # so that the others queue up
             await asyncio.sleep(0)
             await asyncio.gather(
-                *(storage.append(name, [user("x" * size)]) for size in sizes for name in names)
+                *(storage.append(ref(name), [user("x" * size)]) for size in sizes for name in names)
             )
         await asyncio.gather(*held)
         for name in names:
-            assert [len(each.text) for each in await storage.get_messages(name)] == sizes
+            assert [len(each.text) for each in await storage.get_messages(ref(name))] == sizes
 
 
 async def test_what_cannot_be_sent_harms_nobody(postgres_schema: str) -> None:
     async with opened(postgres_schema) as storage:
         for _ in range(3):
             with pytest.raises(RevisionConflictError):
-                await storage.append("s", [user()], expected_revision=2**70)
-            await storage.append("s", [user("a")])
-        assert texts(await storage.get_messages("s")) == ["first", *"aaa"]
+                await storage.append(ref("s"), [user()], expected_revision=2**70)
+            await storage.append(ref("s"), [user("a")])
+        assert texts(await storage.get_messages(ref("s"))) == ["first", *"aaa"]
 
 
 async def test_a_write_too_large_for_a_statement_is_refused(
@@ -231,18 +235,18 @@ async def test_a_write_too_large_for_a_statement_is_refused(
 ) -> None:
     monkeypatch.setattr(postgres_rows, "MAX_SIZE", 1000)
     async with opened(postgres_schema) as storage:
-        log = await storage.append("s", [user("x" * 1000)])
+        log = await storage.append(ref("s"), [user("x" * 1000)])
         for call in (
-            storage.append("s", [user("x" * 1001)]),
-            storage.append("s", [user("x" * 600), reply("x" * 600)]),
-            storage.begin_turn("s", [user("x" * 1001)], lease()),
+            storage.append(ref("s"), [user("x" * 1001)]),
+            storage.append(ref("s"), [user("x" * 600), reply("x" * 600)]),
+            storage.begin_turn(ref("s"), [user("x" * 1001)], lease()),
             storage.edit_messages(
-                "s", expected_revision=log.record.revision, add=[user("x" * 1001)]
+                ref("s"), expected_revision=log.record.revision, add=[user("x" * 1001)]
             ),
         ):
             with pytest.raises(InvalidInputError, match="1000"):
                 await call
-        assert (await storage.get_session("s")).message_count == 2
+        assert (await storage.find_session("s")).message_count == 2
 
 
 def test_a_caller_interrupted_as_it_sends_hears_of_it_and_harms_nobody(
@@ -262,16 +266,16 @@ def test_a_caller_interrupted_as_it_sends_hears_of_it_and_harms_nobody(
     async def prepare() -> None:
         await storage.create_session(new_session("s"))
         for _ in range(3):
-            await storage.append("s", [user("before")])
+            await storage.append(ref("s"), [user("before")])
 
     asyncio.run(prepare())
     monkeypatch.setattr(postgres_pool.Connection, "fetch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         for _ in range(100):  # the other thread may be awake at the first
-            asyncio.run(storage.append("s", [user("sent")]))
+            asyncio.run(storage.append(ref("s"), [user("sent")]))
     monkeypatch.undo()
-    asyncio.run(storage.append("s", [user("after")]))
-    said = texts(asyncio.run(storage.get_messages("s")))
+    asyncio.run(storage.append(ref("s"), [user("after")]))
+    said = texts(asyncio.run(storage.get_messages(ref("s"))))
     assert said[:3] == ["before"] * 3
     assert said[-1] == "after"
     assert len(interrupted) == 1
@@ -370,7 +374,7 @@ async def test_a_turn_cancelled_anywhere_leaves_no_lease_and_no_half(postgres_sc
     await asyncio.gather(*loads)
     await settled(storage)
     for session in (*sessions, *busy):
-        record = await storage.get_session(session.session_id)
+        record = await storage.find_session(session.session_id)
         assert record.turn_token is None
         assert TurnStatus.OPEN not in [each.status for each in await session.get_turns()]
         log = await session.get_messages()
@@ -384,29 +388,31 @@ async def test_a_storage_call_cancelled_anywhere_is_made_whole_or_not_at_all(
 ) -> None:
     async with opened(postgres_schema) as storage:
         await storage.create_session(new_session("t"))
-        loads = started(*(storage.append("t", [user(f"{n}")]) for n in range(50)))
+        loads = started(*(storage.append(ref("t"), [user(f"{n}")]) for n in range(50)))
 
         async def attempt(number: int) -> bool:
             begun = lease()
             reached = [
-                await until_cancelled(storage.begin_turn("s", [user("q")], begun), number),
+                await until_cancelled(storage.begin_turn(ref("s"), [user("q")], begun), number),
                 await until_cancelled(
-                    storage.append("s", [reply("a"), reply("b")], token=begun.token), number
+                    storage.append(ref("s"), [reply("a"), reply("b")], token=begun.token), number
                 ),
-                await until_cancelled(storage.end_turn("s", completed(begun), []), number),
+                await until_cancelled(storage.end_turn(ref("s"), completed(begun), []), number),
             ]
-            record = await storage.get_session("s")
+            record = await storage.find_session("s")
             if record.turn_token is not None:  # whoever has begun it ends it by its token
                 assert record.turn_token == begun.token
-                await storage.end_turn("s", completed(begun), [])
+                await storage.end_turn(ref("s"), completed(begun), [])
             return any(reached)
 
         assert await cancel_everywhere(attempt) >= 1
         await asyncio.gather(*loads)
-        assert (await storage.get_session("s")).turn_token is None
-        for turn in await storage.get_turns("s"):
+        assert (await storage.find_session("s")).turn_token is None
+        for turn in await storage.get_turns(ref("s")):
             said = [
-                each.text for each in await storage.get_messages("s") if each.turn_id == turn.id
+                each.text
+                for each in await storage.get_messages(ref("s"))
+                if each.turn_id == turn.id
             ]
             assert said in (["first"], ["q"], ["q", "a", "b"])
 
@@ -447,7 +453,7 @@ async def test_close_finishes_what_was_accepted_and_refuses_the_rest(postgres_sc
         async def write(name: str) -> None:
             for n in range(1000):
                 try:
-                    await storage.append(name, [user(f"{n}"), reply(f"{n}")])
+                    await storage.append(ref(name), [user(f"{n}"), reply(f"{n}")])
                 except StorageClosedError:
                     refused.append(name)
                     return
@@ -461,7 +467,7 @@ async def test_close_finishes_what_was_accepted_and_refuses_the_rest(postgres_sc
     assert sorted(refused) == sorted(names)
     async with opened_again(postgres_schema) as again:
         for name in names:
-            assert texts(await again.get_messages(name)) == stored[name]
+            assert texts(await again.get_messages(ref(name))) == stored[name]
 
 
 async def test_close_waits_for_a_write_that_its_caller_could_not_send(
@@ -488,31 +494,31 @@ async def test_close_waits_for_a_write_that_its_caller_could_not_send(
         monkeypatch.setattr(SharedLoop, "leave", leave_and_wait)
         async with asyncio.timeout(20):
             while not engine._closed:  # the other thread may be awake at the first
-                await storage.append("s", [user("sent")])
+                await storage.append(ref("s"), [user("sent")])
                 await asyncio.sleep(0.01)
         monkeypatch.undo()
     async with opened_again(postgres_schema) as again:
-        assert texts(await again.get_messages("s"))[-1] == "sent"
+        assert texts(await again.get_messages(ref("s")))[-1] == "sent"
 
 
 async def test_close_ends_though_the_server_is_gone(postgres_schema: str) -> None:
     with proxy(postgres_server.port()) as between:
         dsn = postgres_server.through(between.port)
         async with opened(postgres_schema, dsn=dsn, timeout=0.5, connect_timeout=0.3) as storage:
-            await asyncio.gather(*(storage.get_session("s") for _ in range(5)))
+            await asyncio.gather(*(storage.find_session("s") for _ in range(5)))
             between.stalls = True
             calls = started(
-                storage.append("s", [user()]),
-                storage.get_session("s"),
-                storage.update_session("s", SessionChanges()),
-                *(storage.append("s", [user()]) for _ in range(5)),
+                storage.append(ref("s"), [user()]),
+                storage.find_session("s"),
+                storage.update_session(ref("s"), SessionChanges()),
+                *(storage.append(ref("s"), [user()]) for _ in range(5)),
             )
             await asyncio.sleep(0)
             await storage.close()
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert all(isinstance(each, AWAY) for each in outcomes)
             with pytest.raises(StorageClosedError):
-                await storage.get_session("s")
+                await storage.find_session("s")
 
 
 async def test_sync_callers_and_several_loops_write_at_once(postgres_schema: str) -> None:
@@ -523,20 +529,20 @@ async def test_sync_callers_and_several_loops_write_at_once(postgres_schema: str
         def in_a_loop_of_its_own(name: str) -> None:
             async def write() -> None:
                 for n in range(30):
-                    await storage.append(name, [user(f"{n}")])
+                    await storage.append(ref(name), [user(f"{n}")])
 
             asyncio.run(write())
 
         def without_a_loop(name: str) -> None:
             for n in range(30):
-                blocking.run(storage.append(name, [user(f"{n}")]))
+                blocking.run(storage.append(ref(name), [user(f"{n}")]))
 
         await asyncio.gather(
             *(asyncio.to_thread(in_a_loop_of_its_own, name) for name in names[:4]),
             *(asyncio.to_thread(without_a_loop, name) for name in names[4:]),
         )
         for name in names:
-            assert texts(await storage.get_messages(name)) == [f"{n}" for n in range(30)]
+            assert texts(await storage.get_messages(ref(name))) == [f"{n}" for n in range(30)]
 
 
 # What must not wait
@@ -550,7 +556,7 @@ async def all_locked(storage: PostgresSessionStorage, names: list[str]) -> Async
         query = storage._tables.sql("SELECT 1 FROM {sessions} WHERE session_id = $1 FOR UPDATE")
         for name in names:
             await connection.fetch(query, name)
-        writes = started(*(storage.update_session(name, SessionChanges()) for name in names))
+        writes = started(*(storage.update_session(ref(name), SessionChanges()) for name in names))
         waiting = (
             "SELECT count(*) FROM pg_locks "
             "WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
@@ -569,17 +575,17 @@ async def test_one_locked_session_keeps_no_other_lease_from_being_renewed(
         await storage.create_session(new_session("t"))
         leases = {name: lease(5) for name in ("s", "t")}
         for name, begun in leases.items():
-            await storage.begin_turn(name, [user()], begun)
+            await storage.begin_turn(ref(name), [user()], begun)
         tokens = {begun.token: name for name, begun in leases.items()}
-        before = {name: await storage.get_session(name) for name in leases}
+        before = {name: await storage.find_session(name) for name in leases}
         async with locked(storage, "s"):
             # The other's is held still, as far as anybody can know.
             assert await storage.renew_turns(tokens, 3600) == tokens.keys()
-        after = {name: await storage.get_session(name) for name in leases}
+        after = {name: await storage.find_session(name) for name in leases}
         assert after["s"] == before["s"]
         assert (after["t"].turn_expires or 0) > (before["t"].turn_expires or 0)
         assert await storage.renew_turns(tokens, 3600) == tokens.keys()
-        renewed = await storage.get_session("s")
+        renewed = await storage.find_session("s")
         assert (renewed.turn_expires or 0) > (before["s"].turn_expires or 0)
 
 
@@ -589,9 +595,9 @@ async def test_however_many_wait_for_locks_others_go_on(postgres_schema: str) ->
         for name in names:
             await storage.create_session(new_session(name))
         begun = lease(5)
-        await storage.begin_turn("s", [user("asked")], begun)
+        await storage.begin_turn(ref("s"), [user("asked")], begun)
         async with asyncio.timeout(20), all_locked(storage, names):
             assert (await storage.health()).ok
             assert await storage.renew_turns({begun.token: "s"}, 60) == {begun.token}
-            await storage.end_turn("s", completed(begun), [reply("answered")])
-            assert texts(await storage.get_messages("s")) == ["first", "asked", "answered"]
+            await storage.end_turn(ref("s"), completed(begun), [reply("answered")])
+            assert texts(await storage.get_messages(ref("s"))) == ["first", "asked", "answered"]

@@ -71,7 +71,22 @@ def test_a_plain_message_takes_no_json() -> None:
 
 @given(names.filter(bool), names.filter(bool), names, st.none() | names)
 def test_any_session_comes_back(one: str, two: str, three: str, token: str | None) -> None:
-    row = (one, two, three, "m", "hybrid", "active", "{}", None, *range(11), 1, token, token, None)
+    row = (
+        one,
+        two,
+        three,
+        "m",
+        "hybrid",
+        "active",
+        "{}",
+        None,
+        *range(11),
+        1,
+        token,
+        token,
+        None,
+        1,
+    )
     record = SessionRecord._make(row)._replace(
         session_id=one, user_id=two, provider=three, turn_token=token, turn_owner=token
     )

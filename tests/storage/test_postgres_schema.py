@@ -9,7 +9,7 @@ import pytest
 from langswarm_session import StorageCorruptError, StorageUnavailableError, StorageVersionError
 from langswarm_session.storage import postgres, postgres_schema
 from langswarm_session.storage.postgres import PostgresSessionStorage
-from langswarm_session.testing.making import new_session, reply, texts, user
+from langswarm_session.testing.making import new_session, ref, reply, texts, user
 
 
 def open_storage(schema: str, **options: Any) -> PostgresSessionStorage:
@@ -57,7 +57,7 @@ async def test_an_older_schema_becomes_a_newer_one_once(
 ) -> None:
     old = open_storage(postgres_schema)
     await old.create_session(new_session("s"))
-    await old.append("s", [user("a"), reply("b")])
+    await old.append(ref("s"), [user("a"), reply("b")])
     own_migrations.append(
         [
             "ALTER TABLE {sessions} ADD COLUMN extra text",
@@ -65,12 +65,12 @@ async def test_an_older_schema_becomes_a_newer_one_once(
         ]
     )
     new = [open_storage(postgres_schema) for _ in range(4)]
-    logs = await asyncio.gather(*(each.get_messages("s") for each in new))
+    logs = await asyncio.gather(*(each.get_messages(ref("s")) for each in new))
     assert [texts(each) for each in logs] == [["a", "b"]] * 4
     # The older one goes on as well, as the statements name their columns.
     for each in (old, *new):
-        await each.append("s", [user("c")])
-    assert len(await old.get_messages("s")) == 7
+        await each.append(ref("s"), [user("c")])
+    assert len(await old.get_messages(ref("s"))) == 7
     query = "SELECT version FROM {}.langswarm_schema_version ORDER BY version"
     versions = [(n,) for n in range(1, len(own_migrations) + 1)]
     assert await asyncio.to_thread(ask, postgres_schema, query) == versions
@@ -89,9 +89,9 @@ async def test_a_schema_of_version_1_becomes_the_newest_in_place(
     own_migrations += newest
     storages = [open_storage(postgres_schema) for _ in range(5)]
     await asyncio.gather(
-        *(each.append("s", [user(f"{n}"), reply(f"{n}")]) for n, each in enumerate(storages))
+        *(each.append(ref("s"), [user(f"{n}"), reply(f"{n}")]) for n, each in enumerate(storages))
     )
-    log = await storages[0].get_messages("s")
+    log = await storages[0].get_messages(ref("s"))
     assert sorted(texts(log)) == sorted(f"{n}" for n in range(5) for _ in "ab")
     for each in storages:
         assert (await each.health()).schema_version == len(postgres.MIGRATIONS)
@@ -110,9 +110,9 @@ async def test_a_migration_that_fails_leaves_all_as_it_was(
     new = open_storage(postgres_schema)
     for _ in range(2):
         with pytest.raises(Exception, match="division by zero"):
-            await new.get_session("s")
+            await new.find_session("s")
     del own_migrations[-1]
-    await new.append("s", [user("a")])
+    await new.append(ref("s"), [user("a")])
     query = "SELECT version FROM {}.langswarm_schema_version ORDER BY version"
     versions = [(n,) for n in range(1, len(own_migrations) + 1)]
     assert await asyncio.to_thread(ask, postgres_schema, query) == versions
@@ -130,7 +130,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(postgres_schema: str) ->
     storage = open_storage(postgres_schema)
     for _ in range(2):
         with pytest.raises(StorageVersionError, match="99"):
-            await storage.append("s", [user()])
+            await storage.append(ref("s"), [user()])
     health = await storage.health()
     assert (health.ok, "upgrade" in str(health.detail)) == (False, True)
     await storage.close()
@@ -178,13 +178,13 @@ async def test_tables_of_which_some_are_gone_are_no_new_ones(
     await asyncio.to_thread(ask, postgres_schema, f"DROP TABLE {{}}.langswarm_{lost} CASCADE")
     storages = [old, open_storage(postgres_schema)]
     if lost == "schema_version":
-        await storages.pop(0).append("s", [user()])  # it has no need of it any more
+        await storages.pop(0).append(ref("s"), [user()])  # it has no need of it any more
     else:
         assert "restore" in str((await old.health()).detail)
     for each in storages:
         for _ in range(2):
             with pytest.raises(StorageCorruptError, match=f"gone .langswarm_{lost}.: restore"):
-                await each.append("s", [user()])
+                await each.append(ref("s"), [user()])
         await each.close()
     await old.close()
 
@@ -194,7 +194,7 @@ async def test_tables_without_a_version_are_no_new_ones(postgres_schema: str) ->
         storage = open_storage(postgres_schema)
         if again:
             with pytest.raises(StorageCorruptError, match="no version"):
-                await storage.get_session("s")
+                await storage.find_session("s")
         else:
             await storage.create_session(new_session("s"))
         await storage.close()
@@ -211,10 +211,10 @@ async def test_tables_that_are_all_gone_are_made_again_beside_what_is_left(
     )
     await asyncio.to_thread(ask, postgres_schema, f"DROP TABLE {tables} CASCADE")
     with pytest.raises(StorageUnavailableError, match="makes them again"):
-        await storage.append("s", [user()])
+        await storage.append(ref("s"), [user()])
     names = [f"t{n}" for n in range(5)]
     await asyncio.gather(*(storage.create_session(new_session(name)) for name in names))
-    await asyncio.gather(*(storage.append(name, [user()]) for name in names))
+    await asyncio.gather(*(storage.append(ref(name), [user()]) for name in names))
     assert (await storage.health()).messages == 5
     await storage.close()
 
@@ -225,5 +225,5 @@ async def test_a_column_that_is_gone_is_told_of(postgres_schema: str) -> None:
     change = "ALTER TABLE {}.langswarm_messages DROP COLUMN extra"
     await asyncio.to_thread(ask, postgres_schema, change)
     with pytest.raises(StorageCorruptError, match="not as they were made"):
-        await storage.append("s", [user()])
+        await storage.append(ref("s"), [user()])
     await storage.close()

@@ -37,7 +37,7 @@ async def test_a_file_that_is_missing_is_told_of_at_once(query: str, named: str)
     storage = PostgresSessionStorage(f"{DSN}?{query}", connect_timeout=600, timeout=600)
     async with asyncio.timeout(60):
         with pytest.raises(InvalidInputError, match="No such file or directory") as caught:
-            await storage.get_session("s")
+            await storage.find_session("s")
     assert named in str(caught.value)
     assert "secret" not in str(caught.value)
     await storage.close()

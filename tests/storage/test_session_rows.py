@@ -20,7 +20,12 @@ from langswarm_session.storage.session_rows import (
 from langswarm_session.testing.making import new_session
 
 RECORD = rules.new_record(new_session("s"), "{}", 1)._replace(
-    last_seq=3, turn_id=2, turn_token="token", turn_owner="owner", turn_expires=5
+    provider_state="{}",
+    last_seq=3,
+    turn_id=2,
+    turn_token="token",
+    turn_owner="owner",
+    turn_expires=5,
 )
 ANYTHING = st.one_of(
     st.none(), st.integers(), st.floats(), st.text(), st.binary(), st.booleans(), st.just([])

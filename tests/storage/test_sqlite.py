@@ -31,7 +31,7 @@ from langswarm_session.records import SessionChanges, TurnEnd
 from langswarm_session.storage import rules, sqlite_engine, sqlite_log
 from langswarm_session.storage.sqlite_schema import MIGRATIONS
 from langswarm_session.testing import StorageConformance
-from langswarm_session.testing.making import completed, lease, new_session, reply, texts, user
+from langswarm_session.testing.making import completed, lease, new_session, ref, reply, texts, user
 
 
 class TestSQLiteSessionStorage(StorageConformance):
@@ -76,7 +76,7 @@ async def test_the_first_use_makes_the_file_with_its_folder(tmp_path: Path) -> N
 async def test_any_file_name_is_a_file_name(tmp_path: Path, name: str) -> None:
     storage = SQLiteSessionStorage(tmp_path / name)
     await storage.create_session(new_session("s"))
-    assert (await storage.get_session("s")).session_id == "s"
+    assert (await storage.find_session("s")).session_id == "s"
     await storage.close()
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
@@ -89,8 +89,8 @@ async def test_a_relative_path_is_of_where_the_storage_was_made(
     storage = SQLiteSessionStorage("sessions.db")
     await storage.create_session(new_session("s"))
     monkeypatch.chdir(tmp_path / "elsewhere")
-    await storage.append("s", [user("a")])
-    assert texts(await storage.get_messages("s")) == ["a"]
+    await storage.append(ref("s"), [user("a")])
+    assert texts(await storage.get_messages(ref("s"))) == ["a"]
     await storage.close()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -151,8 +151,8 @@ async def test_it_is_as_durable_as_was_chosen(
 
 
 async def test_closing_leaves_one_file(storage: SQLiteSessionStorage, tmp_path: Path) -> None:
-    await storage.append("s", [user("a")])
-    await storage.get_messages("s")
+    await storage.append(ref("s"), [user("a")])
+    await storage.get_messages(ref("s"))
     assert (tmp_path / "sessions.db-wal").exists()
     await storage.close()
     assert [each.name for each in tmp_path.iterdir()] == ["sessions.db"]
@@ -160,7 +160,7 @@ async def test_closing_leaves_one_file(storage: SQLiteSessionStorage, tmp_path: 
 
 async def test_health_knows_the_size_and_the_schema(storage: SQLiteSessionStorage) -> None:
     before = await storage.health()
-    await storage.append("s", [user("x" * 1_000_000)])
+    await storage.append(ref("s"), [user("x" * 1_000_000)])
     after = await storage.health()
     assert before.schema_version == after.schema_version == len(MIGRATIONS)
     assert before.size_bytes
@@ -169,36 +169,36 @@ async def test_health_knows_the_size_and_the_schema(storage: SQLiteSessionStorag
 
 
 async def test_a_removed_file_is_noticed(storage: SQLiteSessionStorage, tmp_path: Path) -> None:
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     for each in tmp_path.iterdir():
         each.unlink()
     with pytest.raises(StorageUnavailableError):
-        await storage.append("s", [user("lost")])
+        await storage.append(ref("s"), [user("lost")])
     with pytest.raises(SessionNotFoundError):
-        await storage.append("s", [user("b")])
+        await storage.append(ref("s"), [user("b")])
     await storage.create_session(new_session("s"))
-    await storage.append("s", [user("c")])
-    assert texts(await storage.get_messages("s")) == ["c"]
+    await storage.append(ref("s"), [user("c")])
+    assert texts(await storage.get_messages(ref("s"))) == ["c"]
 
 
 async def test_a_replaced_file_is_noticed(storage: SQLiteSessionStorage, tmp_path: Path) -> None:
     # A backup is put back while another process already writes to it.
-    await storage.append("s", [user("old")])
+    await storage.append(ref("s"), [user("old")])
     other = SQLiteSessionStorage(tmp_path / "backup.db")
     await other.create_session(new_session("s"))
-    await other.append("s", [user("restored")])
+    await other.append(ref("s"), [user("restored")])
     await other.close()
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"sessions.db{suffix}").unlink()
     (tmp_path / "backup.db").replace(tmp_path / "sessions.db")
     other = SQLiteSessionStorage(tmp_path / "sessions.db")
-    await other.append("s", [user("by the other")])
+    await other.append(ref("s"), [user("by the other")])
     with pytest.raises(StorageUnavailableError):
-        await storage.append("s", [user("lost")])
-    await storage.append("s", [user("new")])
-    assert texts(await storage.get_messages("s")) == ["restored", "by the other", "new"]
-    await other.append("s", [user("last")])
-    assert texts(await storage.get_messages("s"))[3:] == ["last"]
+        await storage.append(ref("s"), [user("lost")])
+    await storage.append(ref("s"), [user("new")])
+    assert texts(await storage.get_messages(ref("s"))) == ["restored", "by the other", "new"]
+    await other.append(ref("s"), [user("last")])
+    assert texts(await storage.get_messages(ref("s")))[3:] == ["last"]
     await other.close()
 
 
@@ -208,19 +208,19 @@ async def test_a_file_removed_without_its_log_is_noticed(
     # The new file has a log of its own, though others, in this process too, use the old one still.
     other = SQLiteSessionStorage(tmp_path / "sessions.db")
     for _ in range(3):
-        await asyncio.gather(*(other.get_messages("s") for _ in range(10)))
+        await asyncio.gather(*(other.get_messages(ref("s")) for _ in range(10)))
         (tmp_path / "sessions.db").unlink()
         with pytest.raises(StorageUnavailableError, match="nothing of this call was kept"):
-            await storage.append("s", [user("lost")])
+            await storage.append(ref("s"), [user("lost")])
         await storage.create_session(new_session("s"))
-        await asyncio.gather(*(storage.append("s", [user(str(n))]) for n in range(50)))
+        await asyncio.gather(*(storage.append(ref("s"), [user(str(n))]) for n in range(50)))
         with pytest.raises(StorageUnavailableError):
-            await other.append("s", [user("lost")])
-        await other.append("s", [user("by the other")])
+            await other.append(ref("s"), [user("lost")])
+        await other.append(ref("s"), [user("by the other")])
         for each in (storage, other):
-            log = await each.get_messages("s")
+            log = await each.get_messages(ref("s"))
             assert texts(log) == [*(str(n) for n in range(50)), "by the other"]
-        await storage.append("s", [user("more")])
+        await storage.append(ref("s"), [user("more")])
     await other.close()
 
 
@@ -230,8 +230,8 @@ async def test_what_is_left_of_a_file_is_no_log_of_a_new_one(tmp_path: Path) -> 
         path.with_name(path.name + ending).write_bytes(b"of a file that is gone")
     storage = SQLiteSessionStorage(path)
     await storage.create_session(new_session("s"))
-    await storage.append("s", [user("a")])
-    assert texts(await storage.get_messages("s")) == ["a"]
+    await storage.append(ref("s"), [user("a")])
+    assert texts(await storage.get_messages(ref("s"))) == ["a"]
     await storage.close()
     assert [each.name for each in tmp_path.iterdir()] == ["sessions.db"]
 
@@ -239,27 +239,27 @@ async def test_what_is_left_of_a_file_is_no_log_of_a_new_one(tmp_path: Path) -> 
 async def test_a_file_replaced_without_its_log_is_noticed(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
-    await storage.append("s", [user("old")])
+    await storage.append(ref("s"), [user("old")])
     backup = SQLiteSessionStorage(tmp_path / "backup.db")
     await backup.create_session(new_session("s"))
-    await backup.append("s", [user("restored")])
+    await backup.append(ref("s"), [user("restored")])
     await backup.close()
     (tmp_path / "backup.db").replace(tmp_path / "sessions.db")
     with pytest.raises(StorageUnavailableError):
-        await storage.append("s", [user("lost")])
-    await storage.append("s", [user("new")])
-    assert texts(await storage.get_messages("s")) == ["restored", "new"]
+        await storage.append(ref("s"), [user("lost")])
+    await storage.append(ref("s"), [user("new")])
+    assert texts(await storage.get_messages(ref("s"))) == ["restored", "new"]
 
 
 async def test_a_moved_file_takes_along_what_was_acknowledged(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     (tmp_path / "sessions.db").rename(tmp_path / "moved.db")
     with pytest.raises(StorageUnavailableError):
-        await storage.append("s", [user("lost")])
+        await storage.append(ref("s"), [user("lost")])
     moved = SQLiteSessionStorage(tmp_path / "moved.db")
-    assert texts(await moved.get_messages("s")) == ["a"]
+    assert texts(await moved.get_messages(ref("s"))) == ["a"]
     await moved.close()
 
 
@@ -272,13 +272,13 @@ async def test_who_only_reads_notices_too(
 ) -> None:
     monkeypatch.setattr(sqlite_engine._Reader, "_LOOK_EVERY", 0.0)
     if has_read:
-        await storage.get_session("s")
+        await storage.find_session("s")
     (tmp_path / "sessions.db").unlink()
     # Its writer has the old file, and its reader would come upon another, or none.
     with pytest.raises(StorageUnavailableError, match="removed or replaced"):
-        await storage.get_session("s")
+        await storage.find_session("s")
     with pytest.raises(SessionNotFoundError):
-        await storage.get_session("s")
+        await storage.find_session("s")
 
 
 def remove_log(folder: Path) -> None:
@@ -292,7 +292,7 @@ async def seen_by_a_new_process(folder: Path) -> list[str]:
     (copy / "sessions.db-shm").unlink(missing_ok=True)
     storage = SQLiteSessionStorage(copy / "sessions.db")
     try:
-        return texts(await storage.get_messages("s"))
+        return texts(await storage.get_messages(ref("s")))
     finally:
         await storage.close()
         shutil.rmtree(copy)
@@ -300,23 +300,23 @@ async def seen_by_a_new_process(folder: Path) -> list[str]:
 
 async def test_a_removed_log_is_noticed(storage: SQLiteSessionStorage, tmp_path: Path) -> None:
     other = SQLiteSessionStorage(tmp_path / "sessions.db")
-    await other.append("s", [user("by the other")])
-    await storage.append("s", [user("a")])
+    await other.append(ref("s"), [user("by the other")])
+    await storage.append(ref("s"), [user("a")])
     for number in range(3):
-        await asyncio.gather(*(other.get_messages("s") for _ in range(10)))
+        await asyncio.gather(*(other.get_messages(ref("s")) for _ in range(10)))
         remove_log(tmp_path)
         with pytest.raises(StorageUnavailableError, match="nothing of this call was kept"):
-            await storage.append("s", [user("lost")])
+            await storage.append(ref("s"), [user("lost")])
         expected = ["by the other", "a", *"bc" * number]
         assert await seen_by_a_new_process(tmp_path) == expected
-        await storage.append("s", [user("b")])
+        await storage.append(ref("s"), [user("b")])
         with pytest.raises(StorageUnavailableError):
-            await other.append("s", [user("lost")])
-        await other.append("s", [user("c")])
+            await other.append(ref("s"), [user("lost")])
+        await other.append(ref("s"), [user("c")])
         expected += "bc"
         assert await seen_by_a_new_process(tmp_path) == expected
         for each in (storage, other):
-            assert texts(await each.get_messages("s")) == expected
+            assert texts(await each.get_messages(ref("s"))) == expected
     await other.close()
     assert {each.name for each in tmp_path.iterdir()} == {
         "sessions.db",
@@ -329,8 +329,8 @@ async def test_a_log_removed_before_the_end_is_saved(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
     other = SQLiteSessionStorage(tmp_path / "sessions.db")
-    await other.append("s", [user("by the other")])
-    await storage.append("s", [user("a")])
+    await other.append(ref("s"), [user("by the other")])
+    await storage.append(ref("s"), [user("a")])
     remove_log(tmp_path)
     await storage.close()
     assert await seen_by_a_new_process(tmp_path) == ["by the other", "a"]
@@ -341,21 +341,21 @@ async def test_a_log_removed_before_the_end_is_saved(
 async def test_a_removed_log_that_cannot_be_saved_yet(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
-    await storage.append("s", [user("a")])
-    await storage.get_messages("s")  # so that its one reader has the log open as well
+    await storage.append(ref("s"), [user("a")])
+    await storage.get_messages(ref("s"))  # so that its one reader has the log open as well
     remove_log(tmp_path)
     obstacle = tmp_path / "sessions.db-langswarm-copy" / "file"
     obstacle.parent.mkdir()
     obstacle.touch()
     for _ in range(3):
         with pytest.raises(StorageUnavailableError):
-            await storage.append("s", [user("lost")])
-        assert texts(await storage.get_messages("s")) == ["a"]
+            await storage.append(ref("s"), [user("lost")])
+        assert texts(await storage.get_messages(ref("s"))) == ["a"]
     obstacle.unlink()
     obstacle.parent.rmdir()
     with pytest.raises(StorageUnavailableError):
-        await storage.append("s", [user("lost")])
-    await storage.append("s", [user("b")])
+        await storage.append(ref("s"), [user("lost")])
+    await storage.append(ref("s"), [user("b")])
     assert await seen_by_a_new_process(tmp_path) == ["a", "b"]
 
 
@@ -363,16 +363,16 @@ async def test_a_removed_log_that_cannot_be_saved_yet(
 async def test_nobody_joins_those_whose_log_was_removed(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     remove_log(tmp_path)
     other = SQLiteSessionStorage(tmp_path / "sessions.db", busy_timeout=0.1)
     with pytest.raises(StorageUnavailableError, match="-wal was removed"):
-        await other.append("s", [user("lost")])
+        await other.append(ref("s"), [user("lost")])
     with pytest.raises(StorageUnavailableError, match="removed or replaced"):
-        await storage.append("s", [user("lost")])
-    await other.append("s", [user("b")])
-    await storage.append("s", [user("c")])
-    assert texts(await other.get_messages("s")) == ["a", "b", "c"]
+        await storage.append(ref("s"), [user("lost")])
+    await other.append(ref("s"), [user("b")])
+    await storage.append(ref("s"), [user("c")])
+    assert texts(await other.get_messages(ref("s"))) == ["a", "b", "c"]
     await other.close()
 
 
@@ -381,23 +381,23 @@ async def test_nobody_joins_those_whose_index_of_the_log_was_removed(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
     """They hold their locks in it, of which a newcomer with another one would know nothing."""
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     (tmp_path / "sessions.db-shm").unlink()
     program = (
         "import asyncio, sys\n"
         "from langswarm_session import SQLiteSessionStorage\n"
         "storage = SQLiteSessionStorage(sys.argv[1], busy_timeout=0.1)\n"
-        "asyncio.run(storage.get_session('s'))\n"
+        "asyncio.run(storage.find_session('s'))\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "sessions.db")]
     refused = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
     assert "sessions.db-shm was removed" in refused.stderr
-    await storage.append("s", [user("b")])
+    await storage.append(ref("s"), [user("b")])
     await storage.close()
     joined = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
     assert (joined.returncode, joined.stderr) == (0, "")
     other = SQLiteSessionStorage(tmp_path / "sessions.db")
-    assert texts(await other.get_messages("s")) == ["a", "b"]
+    assert texts(await other.get_messages(ref("s"))) == ["a", "b"]
     await other.close()
 
 
@@ -424,7 +424,7 @@ async def test_health_remembers_damage_until_there_is_another_file(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
     for n in range(300):
-        await storage.append("s", [user(f"{n} " + "x" * 1000)])
+        await storage.append(ref("s"), [user(f"{n} " + "x" * 1000)])
     await storage.close()
     path = tmp_path / "sessions.db"
     whole = path.read_bytes()
@@ -436,15 +436,15 @@ async def test_health_remembers_damage_until_there_is_another_file(
     assert (await damaged.health()).ok  # which is all that can be known yet
     for limit in (None, 200):
         with pytest.raises(StorageCorruptError):
-            await damaged.get_messages("s", limit=limit)
-    assert len(await damaged.get_messages("s", limit=20)) == 20
+            await damaged.get_messages(ref("s"), limit=limit)
+    assert len(await damaged.get_messages(ref("s"), limit=20)) == 20
     health = await damaged.health()
     assert (health.ok, "damaged" in (health.detail or "")) == (False, True)
     (tmp_path / "restored.db").write_bytes(whole)
     (tmp_path / "restored.db").replace(path)
     assert "replaced" in ((await damaged.health()).detail or "")
     assert (await damaged.health()).ok
-    assert len(await damaged.get_messages("s")) == 300
+    assert len(await damaged.get_messages(ref("s"))) == 300
     await damaged.close()
 
 
@@ -453,9 +453,9 @@ async def test_health_remembers_damage_until_there_is_another_file(
 
 async def leave_nothing(storage: SQLiteSessionStorage, tmp_path: Path, secret: str) -> None:
     await storage.create_session(new_session("kept"))
-    await storage.append("kept", [user("to be kept")])
+    await storage.append(ref("kept"), [user("to be kept")])
     assert holds(tmp_path, secret)
-    await storage.delete_session("s")
+    await storage.delete_session(ref("s"))
     await storage.close()
     assert not holds(tmp_path, secret)
     assert holds(tmp_path, "to be kept")
@@ -471,7 +471,7 @@ async def test_deleted_messages_are_gone_from_the_file(
     secret = "a secret of theirs"
     long = " ".join([secret] * 5000)  # takes pages of its own
     messages = [user(secret), user(long), reply(metadata={"k": secret}), user(id=secret)]
-    await storage.append("s", messages)
+    await storage.append(ref("s"), messages)
     await leave_nothing(storage, tmp_path, secret)
 
 
@@ -479,22 +479,22 @@ async def test_a_deleted_sessions_own_data_is_gone_from_the_file(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
     secret = "a secret of theirs"
-    await storage.delete_session("s")
+    await storage.delete_session(ref("s"))
     await storage.create_session(new_session("s", secret, {"k": secret}))
     begun = lease()
-    await storage.begin_turn("s", [user()], begun)
+    await storage.begin_turn(ref("s"), [user()], begun)
     end = TurnEnd(
         begun.token, TurnStatus.FAILED, secret, provider_state={"provider_context": {"k": secret}}
     )
-    await storage.end_turn("s", end, [])
+    await storage.end_turn(ref("s"), end, [])
     await leave_nothing(storage, tmp_path, secret)
 
 
 async def test_cleared_messages_are_gone_from_the_file(
     storage: SQLiteSessionStorage, tmp_path: Path
 ) -> None:
-    await storage.append("s", [user("a secret of theirs")])
-    await storage.clear_messages("s")
+    await storage.append(ref("s"), [user("a secret of theirs")])
+    await storage.clear_messages(ref("s"))
     await storage.close()
     assert not holds(tmp_path, "a secret of theirs")
 
@@ -535,18 +535,18 @@ async def on_each_reader(storage: SQLiteSessionStorage, job: Any) -> None:
 
 async def fill(storage: SQLiteSessionStorage, turns: int) -> None:
     for _ in range(turns // 50):
-        await asyncio.gather(*(storage.append("s", [user(), reply()]) for _ in range(50)))
+        await asyncio.gather(*(storage.append(ref("s"), [user(), reply()]) for _ in range(50)))
 
 
 async def test_the_newest_messages_cost_the_same_in_any_log(storage: SQLiteSessionStorage) -> None:
     reads = [
-        lambda: storage.get_messages("s", limit=20),
-        lambda: storage.get_messages("s", limit=20, before=90),
-        lambda: storage.get_messages("s", limit=20, answered_only=True),
-        lambda: storage.get_messages("s", limit=20, after=10),
-        lambda: storage.get_messages("s", system_only=True),
-        lambda: storage.get_turns("s", limit=10),
-        lambda: storage.get_session("s"),
+        lambda: storage.get_messages(ref("s"), limit=20),
+        lambda: storage.get_messages(ref("s"), limit=20, before=90),
+        lambda: storage.get_messages(ref("s"), limit=20, answered_only=True),
+        lambda: storage.get_messages(ref("s"), limit=20, after=10),
+        lambda: storage.get_messages(ref("s"), system_only=True),
+        lambda: storage.get_turns(ref("s"), limit=10),
+        lambda: storage.find_session("s"),
     ]
     await fill(storage, 50)
     few = [await steps(storage, read) for read in reads]
@@ -559,12 +559,12 @@ async def test_the_newest_messages_cost_the_same_in_any_log(storage: SQLiteSessi
 async def test_a_write_costs_the_same_in_any_log(storage: SQLiteSessionStorage) -> None:
     async def turn() -> None:
         begun = lease()
-        await storage.begin_turn("s", [user()], begun)
-        await storage.append("s", [reply()], token=begun.token)
-        await storage.end_turn("s", completed(begun), [reply()])
+        await storage.begin_turn(ref("s"), [user()], begun)
+        await storage.append(ref("s"), [reply()], token=begun.token)
+        await storage.end_turn(ref("s"), completed(begun), [reply()])
 
     async def append() -> None:
-        await storage.append("s", [user(), reply()])
+        await storage.append(ref("s"), [user(), reply()])
 
     await fill(storage, 50)
     few = [await steps(storage, write, writing=True) for write in (append, turn)]
@@ -596,16 +596,16 @@ async def plans(storage: SQLiteSessionStorage, call: Any) -> list[str]:
 
 async def test_messages_are_found_by_index(storage: SQLiteSessionStorage) -> None:
     for read in (
-        lambda: storage.get_messages("s", limit=20),
-        lambda: storage.get_messages("s", limit=20, before=9, answered_only=True),
-        lambda: storage.get_messages("s", after=9),
-        lambda: storage.get_messages("s", before=9, system_only=True),
-        lambda: storage.get_turns("s"),
+        lambda: storage.get_messages(ref("s"), limit=20),
+        lambda: storage.get_messages(ref("s"), limit=20, before=9, answered_only=True),
+        lambda: storage.get_messages(ref("s"), after=9),
+        lambda: storage.get_messages(ref("s"), before=9, system_only=True),
+        lambda: storage.get_turns(ref("s")),
     ):
         for plan in await plans(storage, read):
             assert not plan.startswith("SCAN")
             assert "TEMP B-TREE" not in plan
-    plan = await plans(storage, lambda: storage.get_messages("s", before=9, system_only=True))
+    plan = await plans(storage, lambda: storage.get_messages(ref("s"), before=9, system_only=True))
     assert any("messages_of_system" in each for each in plan)
 
 
@@ -667,7 +667,9 @@ async def test_a_cleanup_does_not_walk_over_what_was_archived(
     async def archived(first: int, last: int) -> None:
         for n in range(first, last):
             await storage.create_session(new_session(f"s{n}"))
-            await storage.update_session(f"s{n}", SessionChanges(status=SessionStatus.ARCHIVED))
+            await storage.update_session(
+                ref(f"s{n}"), SessionChanges(status=SessionStatus.ARCHIVED)
+            )
 
     active = partial(storage.list_sessions, status=SessionStatus.ACTIVE, inactive_since=2**60)
     await archived(0, 10)
@@ -694,7 +696,7 @@ async def test_what_is_indexed_of_activity_follows_it(storage: SQLiteSessionStor
             partial(lambda now, connection: connection.execute(change, (now,)), moment)
         )
         assert await stored() == (moment // rules.MINUTE, moment)
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     minute, activity = await stored()
     assert minute == activity // rules.MINUTE > 8
 
@@ -740,21 +742,21 @@ async def test_turns_and_session_are_read_at_one_moment(
 
     with monkeypatch.context() as patched:
         patched.setattr(sqlite_log, "load", load_then_begin)
-        turns = await storage.get_turns("s")
+        turns = await storage.get_turns(ref("s"))
     begin.close()
     assert turns == []
-    assert [turn.status for turn in await storage.get_turns("s")] == [TurnStatus.OPEN]
+    assert [turn.status for turn in await storage.get_turns(ref("s"))] == [TurnStatus.OPEN]
 
 
 async def test_numbers_that_fit_no_column_fail_alone(storage: SQLiteSessionStorage) -> None:
     outcomes = await asyncio.gather(
-        storage.append("s", [user("before")]),
-        storage.append("s", [user("huge")], expected_revision=2**63),
-        storage.append("s", [user("after")]),
+        storage.append(ref("s"), [user("before")]),
+        storage.append(ref("s"), [user("huge")], expected_revision=2**63),
+        storage.append(ref("s"), [user("after")]),
         return_exceptions=True,
     )
     assert isinstance(outcomes[1], InvalidInputError)
-    assert texts(await storage.get_messages("s")) == ["before", "after"]
+    assert texts(await storage.get_messages(ref("s"))) == ["before", "after"]
     assert (await storage.health()).ok
 
 
@@ -770,10 +772,10 @@ async def test_a_row_that_cannot_be_is_damage(
     )
 
     async def decode() -> None:
-        (await storage.get_session("s")).to_context()
+        (await storage.find_session("s")).to_context()
 
     async def export() -> None:
-        SessionRow.of_record(await storage.get_session("s"))
+        SessionRow.of_record(await storage.find_session("s"))
 
     for read in (decode, export):
         with pytest.raises(StorageCorruptError, match="restore a copy") as caught:
@@ -783,13 +785,13 @@ async def test_a_row_that_cannot_be_is_damage(
 
 
 async def test_a_time_that_cannot_be_is_damage(storage: SQLiteSessionStorage) -> None:
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     await storage._engine.write(
         lambda connection: connection.execute("UPDATE messages SET timestamp = ?", (2**62,))
     )
     for read in (storage.get_messages, storage.get_turns):
         with pytest.raises(StorageCorruptError, match="restore a copy"):
-            await read("s")
+            await read(ref(ref)("s"))
 
 
 async def test_text_that_is_no_unicode_is_refused(storage: SQLiteSessionStorage) -> None:
@@ -813,10 +815,10 @@ async def test_a_file_with_a_rollback_journal_that_another_uses(
     another.execute("SELECT count(*) FROM sessions").fetchone()
     impatient = SQLiteSessionStorage(tmp_path / "sessions.db", busy_timeout=0.05)
     with pytest.raises(StorageBusyError, match="locked"):
-        await impatient.get_session("s")
+        await impatient.find_session("s")
     another.execute("COMMIT")
     another.close()
-    assert (await impatient.get_session("s")).session_id == "s"
+    assert (await impatient.find_session("s")).session_id == "s"
     assert await pragma_of(impatient, "journal_mode") == "wal"
     await impatient.close()
 

@@ -32,7 +32,7 @@ from langswarm_session.records import IdempotencyKey, Lease, TurnEnd
 from langswarm_session.storage import sqlite_log
 from langswarm_session.storage.sqlite_engine import MAX_BATCH
 from langswarm_session.storage.sqlite_errors import typed_error
-from langswarm_session.testing.making import lease, new_session, texts, user
+from langswarm_session.testing.making import lease, new_session, ref, texts, user
 
 KEY = IdempotencyKey("key", "digest")
 
@@ -85,7 +85,7 @@ async def queued(storage: SQLiteSessionStorage, path: Path, *calls: Any) -> list
 async def test_one_append_is_one_commit(storage: SQLiteSessionStorage) -> None:
     commits = await count_commits(storage)
     for n in range(5):
-        await storage.append("s", [user(str(n)), user(str(n))])
+        await storage.append(ref("s"), [user(str(n)), user(str(n))])
     assert commits() == 5
 
 
@@ -93,10 +93,10 @@ async def test_appends_that_wait_share_a_commit(storage: SQLiteSessionStorage, p
     for n in range(50):
         await storage.create_session(new_session(f"s{n}"))
     commits = await count_commits(storage)
-    await queued(storage, path, *(storage.append(f"s{n}", [user(str(n))]) for n in range(50)))
+    await queued(storage, path, *(storage.append(ref(f"s{n}"), [user(str(n))]) for n in range(50)))
     # The writer may have taken the first of them before the others came.
     assert 1 <= commits() <= 2
-    assert [texts(await storage.get_messages(f"s{n}")) for n in range(50)] == [
+    assert [texts(await storage.get_messages(ref(f"s{n}"))) for n in range(50)] == [
         [str(n)] for n in range(50)
     ]
 
@@ -104,27 +104,27 @@ async def test_appends_that_wait_share_a_commit(storage: SQLiteSessionStorage, p
 async def test_more_than_a_commit_takes(storage: SQLiteSessionStorage, path: Path) -> None:
     size = 2 * MAX_BATCH + 10
     commits = await count_commits(storage)
-    await queued(storage, path, *(storage.append("s", [user(str(n))]) for n in range(size)))
+    await queued(storage, path, *(storage.append(ref("s"), [user(str(n))]) for n in range(size)))
     assert 3 <= commits() <= 4
-    assert texts(await storage.get_messages("s")) == [str(n) for n in range(size)]
+    assert texts(await storage.get_messages(ref("s"))) == [str(n) for n in range(size)]
 
 
 async def test_a_bad_write_in_a_shared_commit_fails_alone(
     storage: SQLiteSessionStorage, path: Path
 ) -> None:
     known = user("known")
-    await storage.append("s", [known], key=KEY)
+    await storage.append(ref("s"), [known], key=KEY)
     outcomes = await queued(
         storage,
         path,
-        storage.append("s", [user("a")]),
-        storage.append("nowhere", [user()]),
-        storage.append("s", [known.replaced(content="changed"), user("not stored")]),
-        storage.append("s", [user("b")]),
+        storage.append(ref("s"), [user("a")]),
+        storage.append(ref("nowhere"), [user()]),
+        storage.append(ref("s"), [known.replaced(content="changed"), user("not stored")]),
+        storage.append(ref("s"), [user("b")]),
         storage._engine.write(lambda connection: connection.execute("no SQL")),
-        storage.append("s", [user()], key=IdempotencyKey("key", "other")),
+        storage.append(ref("s"), [user()], key=IdempotencyKey("key", "other")),
         storage._engine.write(lambda _: 1 // 0),
-        storage.append("s", [known, user("c")]),
+        storage.append(ref("s"), [known, user("c")]),
     )
     errors = [type(each) if isinstance(each, BaseException) else None for each in outcomes]
     assert errors == [
@@ -137,20 +137,20 @@ async def test_a_bad_write_in_a_shared_commit_fails_alone(
         SessionStorageError,
         None,
     ]
-    assert sorted(texts(await storage.get_messages("s"))) == ["a", "b", "c", "known"]
+    assert sorted(texts(await storage.get_messages(ref("s")))) == ["a", "b", "c", "known"]
 
 
 async def test_a_write_is_durable_when_it_returns(
     storage: SQLiteSessionStorage, path: Path, tmp_path: Path
 ) -> None:
     # What lies on the disk now, without the process that wrote it.
-    await storage.append("s", [user("a")])
+    await storage.append(ref("s"), [user("a")])
     copy = tmp_path / "copy"
     copy.mkdir()
     for suffix in ("", "-wal"):
         (copy / f"sessions.db{suffix}").write_bytes(path.with_name(path.name + suffix).read_bytes())
     other = SQLiteSessionStorage(copy / "sessions.db")
-    assert texts(await other.get_messages("s")) == ["a"]
+    assert texts(await other.get_messages(ref("s"))) == ["a"]
     await other.close()
 
 
@@ -169,12 +169,12 @@ async def test_a_long_read_holds_up_no_write_and_no_other_read(
         leave.wait()
         return seen + [row[0] for row in rows]
 
-    await storage.append("s", [user("0")])
+    await storage.append(ref("s"), [user("0")])
     reading = asyncio.ensure_future(storage._engine.read(read_slowly))
     await asyncio.to_thread(inside.wait)
     for n in range(1, 20):
-        await storage.append("s", [user(str(n))])
-        assert len(await storage.get_messages("s")) == n + 1
+        await storage.append(ref("s"), [user(str(n))])
+        assert len(await storage.get_messages(ref("s"))) == n + 1
     leave.set()
     # It saw the log as it was when it began.
     assert await reading == [1]
@@ -226,7 +226,7 @@ async def test_close_waits_for_what_was_accepted(path: Path) -> None:
     storage = SQLiteSessionStorage(path)
     await storage.create_session(new_session("s"))
     lock = Lock(path)
-    writing = [asyncio.ensure_future(storage.append("s", [user(str(n))])) for n in range(10)]
+    writing = [asyncio.ensure_future(storage.append(ref("s"), [user(str(n))])) for n in range(10)]
     await asyncio.sleep(0)
     closing = asyncio.ensure_future(storage.close())
     await asyncio.sleep(0)
@@ -234,7 +234,7 @@ async def test_close_waits_for_what_was_accepted(path: Path) -> None:
     await closing
     assert [len((await each).messages) for each in writing] == [1] * 10
     with pytest.raises(StorageClosedError):
-        await storage.append("s", [user()])
+        await storage.append(ref("s"), [user()])
 
 
 async def test_a_closed_storage_leaves_no_thread(path: Path) -> None:
@@ -251,7 +251,7 @@ async def test_a_dropped_storage_closes_itself(path: Path) -> None:
     before = set(threading.enumerate())
     storage = SQLiteSessionStorage(path)
     await storage.create_session(new_session("s"))
-    await storage.get_session("s")
+    await storage.find_session("s")
     started = [each for each in set(threading.enumerate()) - before if "sqlite" in each.name]
     dropped = weakref.ref(storage)
     del storage
@@ -291,7 +291,7 @@ async def test_a_closed_loop_harms_nobody(storage: SQLiteSessionStorage, path: P
 
     def abandon() -> None:
         loop = asyncio.new_event_loop()
-        task = loop.create_task(storage.append("s", [user("abandoned")]))
+        task = loop.create_task(storage.append(ref("s"), [user("abandoned")]))
         loop.run_until_complete(asyncio.sleep(0))
         task.cancel()
         loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
@@ -299,9 +299,9 @@ async def test_a_closed_loop_harms_nobody(storage: SQLiteSessionStorage, path: P
 
     await asyncio.to_thread(abandon)
     lock.release()
-    await storage.append("s", [user("after")])
+    await storage.append(ref("s"), [user("after")])
     # What was cancelled may have been written already, if the writer had taken it.
-    assert texts(await storage.get_messages("s"))[-1:] == ["after"]
+    assert texts(await storage.get_messages(ref("s")))[-1:] == ["after"]
 
 
 # On the caller's thread
@@ -334,7 +334,7 @@ async def test_work_that_has_been_slow_is_not(storage: SQLiteSessionStorage) -> 
 async def test_writes_at_once_are_gathered(storage: SQLiteSessionStorage) -> None:
     be_quick(storage)
     commits = await count_commits(storage)
-    await asyncio.gather(*(storage.append("s", [user(str(n))]) for n in range(20)))
+    await asyncio.gather(*(storage.append(ref("s"), [user(str(n))]) for n in range(20)))
     assert commits() == 1
 
 
@@ -343,7 +343,7 @@ async def test_nobody_waits_for_another_process_on_the_callers_thread(
 ) -> None:
     lock = Lock(path)
     be_quick(storage)
-    writing = asyncio.ensure_future(storage.append("s", [user("later")]))
+    writing = asyncio.ensure_future(storage.append(ref("s"), [user("later")]))
     await asyncio.sleep(0.05)  # the loop goes on
     assert not writing.done()
     lock.release()
@@ -373,8 +373,8 @@ def test_an_interrupt_on_the_callers_thread_harms_nothing(path: Path, gathered: 
     outcome = loop.run_until_complete(asyncio.gather(writing, return_exceptions=True))
     assert isinstance(outcome[0], asyncio.CancelledError | KeyboardInterrupt)
     be_quick(storage)
-    loop.run_until_complete(storage.append("s", [user("after")]))
-    assert texts(loop.run_until_complete(storage.get_messages("s"))) == ["after"]
+    loop.run_until_complete(storage.append(ref("s"), [user("after")]))
+    assert texts(loop.run_until_complete(storage.get_messages(ref("s")))) == ["after"]
     assert storage._engine._accepted == storage._engine._finished
     loop.run_until_complete(storage.close())
     loop.run_until_complete(loop.shutdown_default_executor())
@@ -400,7 +400,7 @@ async def test_more_calls_than_may_wait_are_refused(path: Path) -> None:
     storage = SQLiteSessionStorage(path, max_waiting=5)
     await storage.create_session(new_session("s"))
     lock = Lock(path)
-    writing = [asyncio.ensure_future(storage.append("s", [user(str(n))])) for n in range(8)]
+    writing = [asyncio.ensure_future(storage.append(ref("s"), [user(str(n))])) for n in range(8)]
     await asyncio.sleep(0)
     renewing = asyncio.ensure_future(storage.renew_turns({"token": "s"}, 30))  # never refused
     await asyncio.sleep(0)
@@ -408,7 +408,7 @@ async def test_more_calls_than_may_wait_are_refused(path: Path) -> None:
     outcomes = await asyncio.gather(*writing, return_exceptions=True)
     assert [type(each) for each in outcomes[5:]] == [StorageBusyError] * 3
     assert await renewing == set()
-    assert texts(await storage.get_messages("s")) == [str(n) for n in range(5)]
+    assert texts(await storage.get_messages(ref("s"))) == [str(n) for n in range(5)]
     await storage.close()
 
 
@@ -424,12 +424,12 @@ async def test_no_call_waits_for_ever(path: Path) -> None:
     slow = asyncio.ensure_future(storage._engine.write(write_slowly))
     await asyncio.to_thread(inside.wait)
     with pytest.raises(StorageBusyError, match="nothing of it was kept"):
-        await storage.append("s", [user("waits")])
+        await storage.append(ref("s"), [user("waits")])
     with pytest.raises(StorageBusyError, match="may be stored"):
         await slow
     leave.set()
-    await storage.append("s", [user("after")])
-    assert texts(await storage.get_messages("s")) == ["after"]
+    await storage.append(ref("s"), [user("after")])
+    assert texts(await storage.get_messages(ref("s"))) == ["after"]
     await storage.close()
 
 
@@ -441,14 +441,14 @@ async def test_a_lock_that_is_held_too_long(storage: SQLiteSessionStorage, path:
     assert len((await impatient.list_sessions()).records) == 1
     lock = Lock(path)
     outcomes = await asyncio.gather(
-        *(impatient.append("s", [user(str(n))]) for n in range(3)), return_exceptions=True
+        *(impatient.append(ref("s"), [user(str(n))]) for n in range(3)), return_exceptions=True
     )
     assert [type(each) for each in outcomes] == [StorageBusyError] * 3
     assert str(path) in str(outcomes[0])
-    assert await impatient.get_messages("s") == []
+    assert await impatient.get_messages(ref("s")) == []
     lock.release()
-    await impatient.append("s", [user("after")])
-    assert texts(await storage.get_messages("s")) == ["after"]
+    await impatient.append(ref("s"), [user("after")])
+    assert texts(await storage.get_messages(ref("s"))) == ["after"]
     await impatient.close()
 
 
@@ -458,25 +458,30 @@ async def test_a_full_disk_keeps_nothing_of_the_write(storage: SQLiteSessionStor
             lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
         )
 
-    await storage.append("s", [user("before")])
+    await storage.append(ref("s"), [user("before")])
     used = await storage._engine.write(
         lambda connection: connection.execute("PRAGMA page_count").fetchone()[0]
     )
     await limit(used + 2)
     for _ in range(2):
         with pytest.raises(StorageFullError):
-            await storage.append("s", [user("x"), user("x" * 1_000_000)])
-    assert texts(await storage.get_messages("s")) == ["before"]
+            await storage.append(ref("s"), [user("x"), user("x" * 1_000_000)])
+    assert texts(await storage.get_messages(ref("s"))) == ["before"]
     outcomes = await asyncio.gather(
-        storage.append("s", [user("small")]),
-        storage.append("s", [user("x" * 1_000_000)]),
-        storage.append("s", [user("small too")]),
+        storage.append(ref("s"), [user("small")]),
+        storage.append(ref("s"), [user("x" * 1_000_000)]),
+        storage.append(ref("s"), [user("small too")]),
         return_exceptions=True,
     )
     assert [isinstance(each, StorageFullError) for each in outcomes] == [False, True, False]
     await limit(1_000_000)
-    await storage.append("s", [user("x" * 1_000_000)])
-    assert [len(text) for text in texts(await storage.get_messages("s"))] == [6, 5, 9, 1_000_000]
+    await storage.append(ref("s"), [user("x" * 1_000_000)])
+    assert [len(text) for text in texts(await storage.get_messages(ref("s")))] == [
+        6,
+        5,
+        9,
+        1_000_000,
+    ]
 
 
 async def test_a_file_that_may_not_grow(path: Path) -> None:
@@ -489,15 +494,15 @@ from langswarm_session.testing.making import *
 async def main():
     storage = SQLiteSessionStorage({str(path)!r})
     await storage.create_session(new_session("s"))
-    await storage.append("s", [user("before")])
+    await storage.append(ref("s"), [user("before")])
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
     try:
-        await storage.append("s", [user("x" * 1_000_000)])
+        await storage.append(ref("s"), [user("x" * 1_000_000)])
     except SessionStorageError as error:
         print(type(error).__name__)
-    print(texts(await storage.get_messages("s")))
+    print(texts(await storage.get_messages(ref("s"))))
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    await storage.append("s", [user("after")])
+    await storage.append(ref("s"), [user("after")])
     await storage.close()
 
 asyncio.run(main())
@@ -514,7 +519,7 @@ asyncio.run(main())
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["StorageUnavailableError", "['before']"]
     storage = SQLiteSessionStorage(path)
-    assert texts(await storage.get_messages("s")) == ["before", "after"]
+    assert texts(await storage.get_messages(ref("s"))) == ["before", "after"]
     await storage.close()
 
 
@@ -525,7 +530,7 @@ async def test_a_path_below_a_file_is_unavailable(tmp_path: Path) -> None:
         with pytest.raises(StorageUnavailableError):
             await storage.create_session(new_session("s"))
     with pytest.raises(StorageUnavailableError):
-        await storage.get_session("s")
+        await storage.find_session("s")
     health = await storage.health()
     assert (health.ok, str(tmp_path) in (health.detail or "")) == (False, True)
     await storage.close()
@@ -613,7 +618,7 @@ def test_the_systems_errors_get_a_type() -> None:
 async def test_a_text_that_cannot_be_stored_is_no_damage(storage: SQLiteSessionStorage) -> None:
     for _ in range(2):
         with pytest.raises(InvalidInputError):
-            await storage.get_session("\ud800")
+            await storage.find_session("\ud800")
     assert (await storage.health()).ok
 
 
@@ -626,7 +631,7 @@ async def damaged_turn(storage: SQLiteSessionStorage, path: Path) -> Lease:
     """Begin a turn in `s` with a message that cannot be decoded afterwards, and another."""
     begun = lease(60)
     damaged = user("x").replaced(metadata={"a": 1})
-    await storage.begin_turn("s", [damaged, user()], begun)
+    await storage.begin_turn(ref("s"), [damaged, user()], begun)
     run(path, "UPDATE messages SET extra = '{broken' WHERE extra IS NOT NULL")
     return begun
 
@@ -648,12 +653,12 @@ async def test_damage_in_one_session_hides_nothing_of_another(
     for limit in (10, None):  # read in the caller's thread, and in another
         for _ in range(10):
             with pytest.raises(StorageCorruptError) as raised:
-                await storage.get_messages("s", limit=limit)
+                await storage.get_messages(ref("s"), limit=limit)
             kept.append(raised.value)
     await storage.create_session(new_session("other"))
-    await storage.append("other", [user("new")])
+    await storage.append(ref("other"), [user("new")])
     for limit in (10, None):
-        assert texts(await storage.get_messages("other", limit=limit)) == ["new"]
+        assert texts(await storage.get_messages(ref("other"), limit=limit)) == ["new"]
     busy, pages, folded = run(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     assert (busy, pages, folded) == (0, 0, 0)
 
@@ -662,18 +667,18 @@ async def test_damage_met_by_a_write_harms_no_later_one(
     storage: SQLiteSessionStorage, path: Path
 ) -> None:
     asked = [user("x").replaced(metadata={"a": 1}), user()]
-    await storage.append("s", asked, key=KEY)
+    await storage.append(ref("s"), asked, key=KEY)
     run(path, "UPDATE messages SET extra = '{broken' WHERE extra IS NOT NULL")
     kept: list[StorageCorruptError] = []
     for _ in range(3):
         with pytest.raises(StorageCorruptError) as raised:  # it gives back what is stored
-            await storage.append("s", asked, key=KEY)
+            await storage.append(ref("s"), asked, key=KEY)
         kept.append(raised.value)
     await storage.create_session(new_session("other"))
     for n in range(3):
         run(path, "UPDATE sessions SET errors = errors + 1 WHERE session_id = 'other'")
-        await storage.append("other", [user(f"{n}")])
-    assert texts(await storage.get_messages("other")) == ["0", "1", "2"]
+        await storage.append(ref("other"), [user(f"{n}")])
+    assert texts(await storage.get_messages(ref("other"))) == ["0", "1", "2"]
 
 
 async def test_a_write_that_meets_damage_keeps_nothing(
@@ -686,7 +691,7 @@ async def test_a_write_that_meets_damage_keeps_nothing(
 
     for name in ("t", "u"):
         await storage.create_session(new_session(name))
-    before = await storage.get_session("s")
+    before = await storage.find_session("s")
     damaged = user()
     real = sqlite_log.insert
     monkeypatch.setattr(
@@ -694,20 +699,20 @@ async def test_a_write_that_meets_damage_keeps_nothing(
         "insert",
         lambda *given: (insert if damaged in given[-1].messages else real)(*given),
     )
-    appends = [storage.append("t", [user("t")]), storage.append("s", [damaged])]
+    appends = [storage.append(ref("t"), [user("t")]), storage.append(ref("s"), [damaged])]
     outcomes = await asyncio.gather(
-        *appends, storage.append("u", [user("u")]), return_exceptions=True
+        *appends, storage.append(ref("u"), [user("u")]), return_exceptions=True
     )
     assert [type(each) is StorageCorruptError for each in outcomes] == [False, True, False]
-    assert await storage.get_session("s") == before
+    assert await storage.find_session("s") == before
     for name in ("t", "u"):
-        assert texts(await storage.get_messages(name)) == [name]
+        assert texts(await storage.get_messages(ref(name))) == [name]
 
 
 async def test_a_turn_with_a_message_that_cannot_be_decoded_ends(
     storage: SQLiteSessionStorage, path: Path
 ) -> None:
     begun = await damaged_turn(storage, path)
-    await storage.end_turn("s", TurnEnd(begun.token, TurnStatus.FAILED, error="x"), [])
-    assert (await storage.get_turns("s"))[0].status is TurnStatus.FAILED
-    await storage.append("s", [user()])
+    await storage.end_turn(ref("s"), TurnEnd(begun.token, TurnStatus.FAILED, error="x"), [])
+    assert (await storage.get_turns(ref("s")))[0].status is TurnStatus.FAILED
+    await storage.append(ref("s"), [user()])

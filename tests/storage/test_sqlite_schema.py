@@ -16,7 +16,7 @@ from langswarm_session import (
 )
 from langswarm_session.storage import sqlite_schema
 from langswarm_session.storage.sqlite_schema import APPLICATION_ID, MIGRATIONS
-from langswarm_session.testing.making import everything, lease, new_session, reply, user
+from langswarm_session.testing.making import everything, lease, new_session, ref, reply, user
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ async def make(path: Path, turns: int = 3) -> tuple[object, ...]:
     storage = SQLiteSessionStorage(path)
     await storage.create_session(new_session("s"))
     for n in range(turns):
-        await storage.append("s", [user(f"asked {n}"), reply(f"answered {n} " + "x" * 500)])
-    await storage.begin_turn("s", [user("open")], lease())
+        await storage.append(ref("s"), [user(f"asked {n}"), reply(f"answered {n} " + "x" * 500)])
+    await storage.begin_turn(ref("s"), [user("open")], lease())
     seen = await everything(storage, "s")
     await storage.close()
     return seen
@@ -52,9 +52,9 @@ async def refuses(path: Path, error: type[SessionStorageError]) -> None:
     storage = SQLiteSessionStorage(path)
     for _ in range(2):
         with pytest.raises(error, match=path.name):
-            await storage.append("s", [user("more")])
+            await storage.append(ref("s"), [user("more")])
         with pytest.raises(error):
-            await storage.get_messages("s")
+            await storage.get_messages(ref("s"))
     health = await storage.health()
     assert not health.ok
     assert health.detail
@@ -102,7 +102,7 @@ async def test_a_file_of_any_version_is_upgraded(path: Path, version: int) -> No
         "(1, 2, 1, 'answered', 2, 'id', 1, '{\"metadata\": {\"k\": null}}')",
     )
     storage = SQLiteSessionStorage(path)
-    log = await storage.get_messages("s")
+    log = await storage.get_messages(ref("s"))
     assert [(message.id, message.text) for message in log] == [
         ("0" * 31 + "1", "asked"),
         ("id", "answered"),
@@ -111,8 +111,8 @@ async def test_a_file_of_any_version_is_upgraded(path: Path, version: int) -> No
     assert [
         each.session_id for each in (await storage.list_sessions(inactive_since=3)).records
     ] == ["s"]
-    await storage.append("s", [user("more")])
-    assert (await storage.get_session("s")).to_context().model_extra == {"own": 1}
+    await storage.append(ref("s"), [user("more")])
+    assert (await storage.find_session("s")).to_context().model_extra == {"own": 1}
     await storage.close()
     fresh = path.with_name("fresh.db")
     await make(fresh)
@@ -201,7 +201,7 @@ async def test_what_is_not_ours_is_refused_and_left_alone(
     write(path)
     await refuses(path, StorageCorruptError)
     with pytest.raises(StorageCorruptError, match="another program|not a SQLite database"):
-        await SQLiteSessionStorage(path).get_session("s")
+        await SQLiteSessionStorage(path).find_session("s")
 
 
 @pytest.mark.parametrize("keep", [100, 4096, 8192, 0.5, 0.9, -4000, -1])
@@ -216,14 +216,14 @@ async def test_a_last_page_that_is_in_the_log_may_be_cut(path: Path) -> None:
     """A process that was killed while it folded the log into the file leaves it so."""
     storage = SQLiteSessionStorage(path)
     await storage.create_session(new_session("s"))
-    await storage.append("s", [user("x" * 9000)])
+    await storage.append(ref("s"), [user("x" * 9000)])
     log = path.with_name("sessions.db-wal").read_bytes()
     await storage.close()
     cut = path.with_name("cut.db")
     cut.write_bytes(path.read_bytes()[:-1000])
     cut.with_name("cut.db-wal").write_bytes(log)
     storage = SQLiteSessionStorage(cut)
-    assert (await storage.get_messages("s"))[0].text == "x" * 9000
+    assert (await storage.get_messages(ref("s")))[0].text == "x" * 9000
     await storage.close()
 
 
@@ -231,7 +231,7 @@ async def test_a_damaged_page_is_told_and_the_rest_is_read(path: Path) -> None:
     await make(path, turns=200)
     storage = SQLiteSessionStorage(path)
     await storage.create_session(new_session("other"))
-    await storage.append("other", [user("unharmed")])
+    await storage.append(ref("other"), [user("unharmed")])
     await storage.close()
     [(page,)] = execute(path, "SELECT rootpage FROM sqlite_master WHERE name = 'messages_by_place'")
     [(size,)] = execute(path, "PRAGMA page_size")
@@ -240,8 +240,8 @@ async def test_a_damaged_page_is_told_and_the_rest_is_read(path: Path) -> None:
         file.write(b"\xff" * size)
     storage = SQLiteSessionStorage(path)
     with pytest.raises(StorageCorruptError):
-        await storage.get_messages("s")
+        await storage.get_messages(ref("s"))
     with pytest.raises(StorageCorruptError):
-        await storage.append("other", [user("more")])
-    assert (await storage.get_session("other")).message_count == 1
+        await storage.append(ref("other"), [user("more")])
+    assert (await storage.find_session("other")).message_count == 1
     await storage.close()

@@ -13,6 +13,7 @@ from langswarm_session import MessageRole, SessionBackend, SessionMessage
 from langswarm_session.records import NewSession
 from langswarm_session.storage.sqlite import SQLiteSessionStorage
 from langswarm_session.storage.sqlite_writer import Writer
+from langswarm_session.testing.making import ref
 
 FRAME = 4096 + 24
 LIMIT = 1_000
@@ -45,9 +46,9 @@ async def test_the_log_keeps_its_size_whatever_is_written(path: Path) -> None:
     storage = await storage_with_sessions(path, 100)
     # Writes that share a commit add few pages each, those alone many: no estimate fits both.
     for _ in range(60):
-        await asyncio.gather(*(storage.append(f"s{n}", [message(20)]) for n in range(100)))
+        await asyncio.gather(*(storage.append(ref(f"s{n}"), [message(20)]) for n in range(100)))
     for number in range(1_500):
-        await storage.append(f"s{number % 100}", [message(20)])
+        await storage.append(ref(f"s{number % 100}"), [message(20)])
     size = pages(path)
     await storage.close()
     assert LIMIT / 2 < size < 1.6 * LIMIT  # a busy machine lets the checkpoint wait
@@ -55,16 +56,16 @@ async def test_the_log_keeps_its_size_whatever_is_written(path: Path) -> None:
 
 async def test_the_log_grows_while_a_reader_needs_it_and_no_longer(path: Path) -> None:
     storage = await storage_with_sessions(path, 1)
-    await storage.append("s0", [message(10)])
+    await storage.append(ref("s0"), [message(10)])
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM messages").fetchone()
         for _ in range(500):
-            await storage.append("s0", [message(12_000)])
+            await storage.append(ref("s0"), [message(12_000)])
         grown = pages(path)
         assert grown > 2 * LIMIT
     for _ in range(500):
-        await storage.append("s0", [message(12_000)])
+        await storage.append(ref("s0"), [message(12_000)])
     size = pages(path)
     await storage.close()
     assert size < grown + 2.5 * LIMIT  # it would be four times that
@@ -87,7 +88,7 @@ async def test_a_reader_makes_checkpoints_no_more_frequent(
     async def checkpoints() -> int:
         before = count
         for _ in range(1_500):  # of some five pages each
-            await storage.append("s0", [message(200)])
+            await storage.append(ref("s0"), [message(200)])
         return count - before
 
     await checkpoints()

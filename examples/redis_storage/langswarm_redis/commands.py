@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langswarm_redis.lane import Lane, Word
-from langswarm_redis.scripts import DIGITS, NONCE
+from langswarm_redis.scripts import NONCE
 
 KINDS = "smitkuy"
 """The kinds of keys of a session: its hash, messages, ids, turns' notes, idempotency keys, turns
@@ -33,6 +33,8 @@ class Place:
     Attributes:
         prefix: What the names of all keys begin with.
         session_id: The session.
+        user: Whose session it must be.
+        number: Which creation of it; nothing for whichever there is.
         nonce: Tells this write from all others.
         made: Whether the write turned out to have been made the first time that it was said.
     """
@@ -41,6 +43,8 @@ class Place:
     writes: Lane
     prefix: bytes
     session_id: bytes
+    user: bytes = b""
+    number: bytes = b""
     nonce: str = field(default_factory=lambda: secrets.token_urlsafe(NONCE * 3 // 4))
     made: bool = False
 
@@ -65,13 +69,18 @@ class Commands:
             self.add(name, key, *words[start : start + TOGETHER])
 
 
+def to_number(creation: int) -> bytes:
+    """Return a creation as the number that scripts know it by."""
+    return b"%d" % creation
+
+
 async def new_number(place: Place) -> tuple[bytes, int]:
     """The number of a session to come, above all that were given before, and the server's time."""
     commands = Commands()
     commands.add("INCR", place.prefix + b"sessions")
     commands.words += [1, "TIME"]
     number, (seconds, micros) = await run(place, commands, b"*")
-    return b"%0*d" % (DIGITS, number), int(seconds) * 1_000_000 + int(micros)
+    return to_number(number), int(seconds) * 1_000_000 + int(micros)
 
 
 def first_fields(place: Place, number: bytes) -> dict[str, Any]:

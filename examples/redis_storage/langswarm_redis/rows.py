@@ -130,6 +130,13 @@ def to_name(value: bytes) -> str:
         raise damaged("a text of a session") from None
 
 
+def own_fields(record: SessionRecord) -> dict[str, Any]:
+    """Return a record's fields as its hash has them; the number is kept apart."""
+    fields = record._asdict()
+    del fields["creation"]
+    return fields
+
+
 def to_fields(values: Mapping[str, Any]) -> list[bytes | str | int]:
     """Names and values of a session's fields, to be set; those that are None are left out."""
     fields: list[bytes | str | int] = []

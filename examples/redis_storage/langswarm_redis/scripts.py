@@ -12,11 +12,8 @@ from langswarm_session.records import SessionRecord
 from langswarm_session.storage import rules
 from langswarm_session.storage.rows import ASSISTANT, SYSTEM
 
-FIELDS = SessionRecord._fields
-"""A session's fields, in the order in which scripts return them."""
-
-DIGITS = 16
-"""How many digits a session's number has, so that the order of texts is that of numbers."""
+FIELDS = (*SessionRecord._fields[:-1], "number")
+"""A session's fields, in the order in which scripts return them: its creation is its number."""
 
 NONCE = 8
 """How many characters tell one write from the others that its session had lately."""
@@ -27,7 +24,6 @@ _CONSTANTS = {
     "WRITABLE": "({" + ", ".join(f"['{status}'] = true" for status in rules.WRITABLE) + "})",
     "SYSTEM": f"'{SYSTEM}'",
     "ASSISTANT": f"'{ASSISTANT}'",
-    "DIGITS": str(DIGITS),
     "RECENT": str(16 * NONCE),
     "CAP": "1000",
 }

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Durability = Literal["require", "warn", "accept"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Moves when what the keys hold does."""
 
 _OLDEST = (6, 2)
@@ -123,10 +123,11 @@ class Server:
         if found is None:
             client.set(key, SCHEMA_VERSION, nx=True)
         version = int(found or SCHEMA_VERSION)
-        if version > SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
+            what = "update it" if version > SCHEMA_VERSION else "export with the one that made it"
             raise StorageVersionError(
                 f"{self.name}: the data under {self.prefix!r} has schema {version}, and this "
-                f"version of langswarm-redis knows {SCHEMA_VERSION}; update it"
+                f"version of langswarm-redis reads {SCHEMA_VERSION}; {what}"
             )
 
     def _try_address(self) -> None:

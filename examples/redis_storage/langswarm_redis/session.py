@@ -28,6 +28,7 @@ from langswarm_redis.rows import (
     decode_all,
     encode,
     id_field,
+    own_fields,
     to_bytes,
     to_fields,
     to_name,
@@ -52,7 +53,8 @@ class Session:
 
     def __init__(self, place: Place, reply: list[Any]) -> None:
         seconds, micros = reply[0]
-        *fields, self.number, version, recent, edits = reply[1]
+        *fields, version, recent, edits = reply[1]
+        self.number = fields[-1]
         if self.number is None:
             raise damaged("the number of a session")
         self.now = int(seconds) * 1_000_000 + int(micros)
@@ -250,12 +252,12 @@ class Session:
         Raises:
             MovedError: If somebody else has written meanwhile; nothing was changed.
         """
-        place, member = self._place, self.number + self._place.session_id
+        place = self._place
         user = place.prefix + b"user:" + to_bytes(self.record.user_id)
         commands = Commands()
         commands.add("UNLINK", *(place.key(kind) for kind in KINDS))
-        commands.add("ZREM", place.prefix + b"index", member)
-        commands.add("ZREM", user, member)
+        commands.add("ZREM", place.prefix + b"index", place.session_id)
+        commands.add("ZREM", user, place.session_id)
         commands.add("DECRBY", place.prefix + b"messages", self.record.message_count)
         await run(place, commands, self._at)
 
@@ -279,9 +281,9 @@ class Session:
 
     def _add_fields(self, commands: Commands) -> None:
         """The session's own fields: first, being what a server without memory refuses."""
-        place, old = self._place, self._loaded._asdict()
+        place, old = self._place, own_fields(self._loaded)
         changed = {
-            name: value for name, value in self.record._asdict().items() if value != old[name]
+            name: value for name, value in own_fields(self.record).items() if value != old[name]
         }
         edits = self._edits + bool(self._dropped or self._replaced)
         recent = (self._recent + place.nonce.encode())[-16 * NONCE :]
@@ -292,8 +294,7 @@ class Session:
             commands.add("HDEL", place.key("s"), *gone)
         user = place.prefix + b"user:" + to_bytes(self.record.user_id)
         for index in (place.prefix + b"index", user):
-            member = self.number + place.session_id
-            commands.add("ZADD", index, self.record.last_activity, member)
+            commands.add("ZADD", index, self.record.last_activity, place.session_id)
         more = self.record.message_count - self._loaded.message_count
         commands.add("INCRBY", place.prefix + b"messages", more)
 
@@ -306,7 +307,7 @@ async def load(place: Place) -> Session:
     """
     commands = Commands()
     commands.words += [1, "TIME"]
-    commands.add("HMGET", place.key("s"), *FIELDS, "number", "version", "recent", "edits")
+    commands.add("HMGET", place.key("s"), *FIELDS, "version", "recent", "edits")
     reply = await ask(place, commands, b"*")
     if reply[1][0] is None:
         raise rules.not_found(place.session_id.decode())
@@ -320,12 +321,12 @@ async def create(place: Place, record: SessionRecord) -> SessionRecord:
         SessionExistsError: If the id is taken.
     """
     number, now = await new_number(place)
-    record = record._replace(created_at=now, last_activity=now)
+    record = record._replace(created_at=now, last_activity=now, creation=int(number))
     commands = Commands()
-    own = to_fields(first_fields(place, number) | record._asdict())
+    own = to_fields(first_fields(place, number) | own_fields(record))
     commands.add("HSET", place.key("s"), *own)
     for index in (b"index", b"user:" + to_bytes(record.user_id)):
-        commands.add("ZADD", place.prefix + index, now, number + place.session_id)
+        commands.add("ZADD", place.prefix + index, now, place.session_id)
     try:
         await run(place, commands, b"-")
     except MovedError:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from langswarm_redis import flows
-from langswarm_redis.commands import MadeError, MovedError, Place, first_fields, new_number
+from langswarm_redis.commands import (
+    MadeError,
+    MovedError,
+    Place,
+    first_fields,
+    new_number,
+    to_number,
+)
 from langswarm_redis.lane import Lane, Word
-from langswarm_redis.rows import check_sums, decode_all, encode, to_bytes, to_fields, to_record
+from langswarm_redis.rows import (
+    check_sums,
+    decode_all,
+    encode,
+    own_fields,
+    to_bytes,
+    to_fields,
+    to_record,
+)
 from langswarm_redis.server import SCHEMA_VERSION, Durability, Server
 from langswarm_redis.session import Session, create, load
 from langswarm_redis.turns import to_turns
@@ -30,6 +45,7 @@ from langswarm_session.records import (
     SessionChanges,
     SessionPage,
     SessionRecord,
+    SessionRef,
     StorageHealth,
     TurnEnd,
     TurnStart,
@@ -102,11 +118,20 @@ class RedisSessionStorage(ISessionStorage):
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
         record = rules.new_record(session, dump_json(dict(session.context)), 0)
-        return await create(self._place(session.session_id), record)
+        return await create(self._named(session.session_id), record)
 
-    async def get_session(self, session_id: str) -> SessionRecord:
+    async def find_session(self, session_id: str, *, user_id: str | None = None) -> SessionRecord:
+        """See `ISessionStorage.find_session`."""
+        record = (await load(self._named(session_id))).record
+        if user_id not in (None, record.user_id):
+            raise rules.not_found(session_id)
+        return record
+
+    async def get_session(self, ref: SessionRef) -> SessionRecord:
         """See `ISessionStorage.get_session`."""
-        return (await load(self._place(session_id))).record
+        record = (await load(self._named(ref.session_id))).record
+        rules.check_ref(record, ref)
+        return record
 
     async def list_sessions(
         self,
@@ -123,8 +148,8 @@ class RedisSessionStorage(ISessionStorage):
         since: Word = "" if inactive_since is None else inactive_since
         at: tuple[Word, Word] = ("", "")
         if cursor is not None:
-            activity, number = rules.parse_cursor(cursor)
-            at = (activity, f"{number:016d}")
+            activity, last_id = rules.parse_cursor(cursor)
+            at = (activity, to_bytes(last_id))
         found: list[Any] = []
         # One more than asked for, to know whether there is another page.
         while len(found) <= limit:
@@ -134,25 +159,23 @@ class RedisSessionStorage(ISessionStorage):
             if end is None:
                 break
             at = (end[0], end[1])
-        records = [to_record(row) for _, row in found[:limit]]
-        if len(found) <= limit or not records:
-            return SessionPage(records, None)
-        return SessionPage(records, f"{records[-1].last_activity}.{int(found[limit - 1][0])}")
+        records = [to_record(row) for row in found[:limit]]
+        more = bool(records) and len(found) > limit
+        return SessionPage(records, rules.make_cursor(records[-1]) if more else None)
 
     async def update_session(
-        self, session_id: str, changes: SessionChanges, *, expected_revision: int | None = None
+        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.update_session`."""
         return await self._decide(
-            self._place(session_id),
-            lambda session: flows.update(session, changes, expected_revision),
+            ref, lambda session: flows.update(session, changes, expected_revision)
         )
 
     async def delete_session(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
         """See `ISessionStorage.delete_session`."""
-        place, tried = self._place(session_id), False
+        tried = False
 
         async def remove(session: Session) -> None:
             nonlocal tried
@@ -161,7 +184,7 @@ class RedisSessionStorage(ISessionStorage):
             await session.remove()
 
         try:
-            await self._decide(place, remove)
+            await self._decide(ref, remove)
         except SessionNotFoundError:
             # If it was there when we tried, it went while we did, and maybe by ourselves.
             if not tried:
@@ -169,16 +192,15 @@ class RedisSessionStorage(ISessionStorage):
 
     async def append(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         *,
         token: str | None = None,
         expected_revision: int | None = None,
         key: IdempotencyKey | None = None,
-        user_id: str | None = None,
     ) -> Appended:
         """See `ISessionStorage.append`."""
-        place, messages = self._place(session_id), tuple(messages)
+        place, messages = self._place(ref), tuple(messages)
         record = await self._quickly(
             place,
             "append" if token is None else "add",
@@ -186,29 +208,27 @@ class RedisSessionStorage(ISessionStorage):
             token=token or "",
             revision=expected_revision,
             key=key if token is None else None,
-            user_id=user_id,
         )
         if record is not None:
             return _appended(record, messages, None if token is None else record.turn_id)
         return await self._decide(
-            place,
+            ref,
             lambda session: flows.append(session, messages, token, expected_revision, key),
-            user_id,
+            place,
         )
 
     async def begin_turn(
         self,
-        session_id: str,
+        ref: SessionRef,
         messages: Sequence[SessionMessage],
         lease: Lease,
         *,
         key: IdempotencyKey | None = None,
         expected_revision: int | None = None,
-        user_id: str | None = None,
     ) -> TurnStart:
         """See `ISessionStorage.begin_turn`."""
-        rules.check_begins(session_id, messages)
-        place, messages = self._place(session_id), tuple(messages)
+        rules.check_begins(ref.session_id, messages)
+        place, messages = self._place(ref), tuple(messages)
         record = await self._quickly(
             place,
             "begin",
@@ -218,22 +238,21 @@ class RedisSessionStorage(ISessionStorage):
             lease=int(lease.seconds * 1_000_000),
             revision=expected_revision,
             key=key,
-            user_id=user_id,
         )
         if record is not None:
             appended = _appended(record, messages, None)
             return TurnStart(record, appended.messages, added=appended.added)
         return await self._decide(
-            place,
+            ref,
             lambda session: flows.begin_turn(session, messages, lease, key, expected_revision),
-            user_id,
+            place,
         )
 
     async def end_turn(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         """See `ISessionStorage.end_turn`."""
-        place, messages = self._place(session_id), tuple(messages)
+        place, messages = self._place(ref), tuple(messages)
         state = None if end.provider_state is None else dump_json(dict(end.provider_state))
         record = await self._quickly(
             place,
@@ -247,20 +266,21 @@ class RedisSessionStorage(ISessionStorage):
         if record is not None:
             return _appended(record, messages, record.turn_id)
         return await self._decide(
-            place, lambda session: flows.end_turn(session, end, messages, state)
+            ref, lambda session: flows.end_turn(session, end, messages, state), place
         )
 
-    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
         words: list[Word] = [self._prefix, int(seconds * 1_000_000)]
-        for token, session_id in tokens.items():
-            words += [to_bytes(session_id), to_bytes(token)]
+        for token, ref in tokens.items():
+            place = self._place(ref)
+            words += [place.session_id, to_bytes(token), place.user, place.number]
         held = await self._writes.read("renew", self._prefix, *words)
         return {token.decode() for token in held}
 
     async def get_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         limit: int | None = None,
         before: int | None = None,
@@ -269,7 +289,7 @@ class RedisSessionStorage(ISessionStorage):
         system_only: bool = False,
     ) -> list[SessionMessage]:
         """See `ISessionStorage.get_messages`."""
-        place = self._place(session_id)
+        place = self._place(ref)
         filters = ("answered" if answered_only else "", "system" if system_only else "")
         deadline = time.monotonic() + self._timeout
         while (rows := await self._rows(place, limit, before, after, filters)) is None:
@@ -280,26 +300,24 @@ class RedisSessionStorage(ISessionStorage):
             return decode_all(rows)
         return await in_thread(decode_all, rows)
 
-    async def get_turns(self, session_id: str, *, limit: int = 100) -> list[Turn]:
+    async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
-        place = self._place(session_id)
-        words = (self._prefix, place.session_id, limit)
+        place = self._place(ref)
+        words = (self._prefix, place.session_id, limit, place.user, place.number)
         reply = await self._reads.read("turns", place.key("s"), *words)
         if reply is None:
-            raise rules.not_found(session_id)
-        return to_turns(session_id, *reply)
+            raise rules.not_found(ref.session_id)
+        return to_turns(ref.session_id, *reply)
 
     async def clear_messages(
-        self, session_id: str, *, expected_revision: int | None = None
+        self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.clear_messages`."""
-        return await self._decide(
-            self._place(session_id), lambda session: flows.clear(session, expected_revision)
-        )
+        return await self._decide(ref, lambda session: flows.clear(session, expected_revision))
 
     async def edit_messages(
         self,
-        session_id: str,
+        ref: SessionRef,
         *,
         expected_revision: int,
         remove: Sequence[int] = (),
@@ -311,24 +329,25 @@ class RedisSessionStorage(ISessionStorage):
             encode(message)
         remove, change, add = tuple(remove), tuple(change), tuple(add)
         return await self._decide(
-            self._place(session_id),
+            ref,
             lambda session: flows.edit(session, expected_revision, remove, change, add),
         )
 
     async def fork_session(
-        self, session_id: str, session: NewSession, *, at: int | None = None
+        self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
         """See `ISessionStorage.fork_session`."""
-        source, target = self._place(session_id), self._place(session.session_id)
+        source, target = self._place(ref), self._named(session.session_id)
         record = rules.new_record(session, dump_json(dict(session.context)), 0)
         number, _ = await new_number(target)
-        fields = first_fields(target, number) | record._asdict()
+        fields = first_fields(target, number) | own_fields(record)
         last = "9007199254740992" if at is None else at
-        words = (self._prefix, source.session_id, target.session_id, last, number)
+        copied = (self._prefix, source.session_id, target.session_id, last)
+        words: tuple[Word, ...] = (*copied, source.user, source.number)
         keys = [source.key("s"), target.key("s")]
         reply = await self._writes.write("fork", keys, target.nonce, *words, *to_fields(fields))
         if reply == b"none":
-            raise rules.not_found(session_id)
+            raise rules.not_found(ref.session_id)
         if reply == b"taken":
             raise rules.exists(session.session_id)
         return (await load(target)).record if reply == b"made" else to_record(reply)
@@ -356,8 +375,14 @@ class RedisSessionStorage(ISessionStorage):
         """See `ISessionStorage.close`."""
         await in_thread(_close, self._writes, self._reads)
 
-    def _place(self, session_id: str) -> Place:
+    def _named(self, session_id: str) -> Place:
         return Place(self._reads, self._writes, self._prefix, to_bytes(session_id))
+
+    def _place(self, ref: SessionRef) -> Place:
+        place = self._named(ref.session_id)
+        place.user = to_bytes(ref.user_id)
+        place.number = b"" if ref.creation is None else to_number(ref.creation)
+        return place
 
     async def _quickly(
         self,
@@ -373,7 +398,6 @@ class RedisSessionStorage(ISessionStorage):
         status: str = "",
         error: str | None = None,
         state: str | None = None,
-        user_id: str | None = None,
     ) -> SessionRecord | None:
         """Write by one script, unless something stands in the way that has to be decided on."""
         rows = [word for message in messages for word in encode(message)]
@@ -384,7 +408,15 @@ class RedisSessionStorage(ISessionStorage):
         words: list[Word] = [self._prefix, place.session_id, kind]
         words += [to_bytes(token), to_bytes(owner), lease, "" if revision is None else revision]
         words += [_optional(key.key if key else None), _optional(key.digest if key else None)]
-        words += [status, _optional(error), _optional(state), *sums, _optional(user_id), *rows]
+        words += [
+            status,
+            _optional(error),
+            _optional(state),
+            *sums,
+            place.user,
+            place.number,
+            *rows,
+        ]
         reply = await self._writes.write("write", [place.key("s")], place.nonce, *words)
         if isinstance(reply, list):
             return to_record(reply)
@@ -392,14 +424,24 @@ class RedisSessionStorage(ISessionStorage):
         return None
 
     async def _decide(
-        self, place: Place, flow: Callable[[Session], Awaitable[T]], user_id: str | None = None
+        self,
+        ref: SessionRef,
+        flow: Callable[[Session], Awaitable[T]],
+        place: Place | None = None,
     ) -> T:
-        """Load the session and do what is to be done, again if somebody else wrote meanwhile."""
+        """Load the session and do what is to be done, again if somebody else wrote meanwhile.
+
+        Args:
+            ref: The session.
+            flow: What to do.
+            place: Where it is, if something was tried there already.
+        """
+        place = self._place(ref) if place is None else place
         deadline = time.monotonic() + self._timeout
         while True:
             try:
                 session = await load(place)
-                rules.check_owner(session.record, user_id)
+                rules.check_ref(session.record, ref)
                 return await flow(session)
             except (MovedError, MadeError):
                 self._check(deadline)
@@ -422,6 +464,7 @@ class RedisSessionStorage(ISessionStorage):
         while True:
             left = 2**53 if limit is None else limit - len(rows)
             words = (self._prefix, place.session_id, left, *first, *filters)
+            words = (*words, place.user, place.number)
             reply = await self._reads.read("messages", place.key("s"), *words)
             if reply is None:
                 raise rules.not_found(place.session_id.decode())

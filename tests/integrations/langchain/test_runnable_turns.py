@@ -34,6 +34,7 @@ from langswarm_session import (
 )
 from langswarm_session.records import Appended, TurnEnd
 from langswarm_session.sendable.pairing import NO_RESULT
+from langswarm_session.testing.making import ref
 
 Remember = Callable[..., RunnableWithSession]
 Call = Callable[..., Any]
@@ -238,7 +239,7 @@ class FullStorage(InMemorySessionStorage):
     ) -> Appended:
         if end.status == "complete":
             raise SessionStorageError("disk full")
-        return await super().end_turn(session_id, end, messages)
+        return await super().end_turn(ref(session_id), end, messages)
 
 
 async def test_a_failed_write_fails_the_call(

@@ -1,15 +1,16 @@
 -- Makes a session that begins with a copy of another's log. The server does nothing else meanwhile.
 --
 -- KEYS     the hash of the session to copy from, and that of the new one
--- ARGV     again, nonce, prefix, id to copy from, new id, last number to copy, number and fields
---          of the new session as name and value
+-- ARGV     again, nonce, prefix, id to copy from, new id, last message number to copy, whose the
+--          session to copy from must be, its number ('' for any), and the fields of the new session
+--          as name and value
 -- Returns  the new session's fields; 'none' and 'taken' if there is none to copy from, or the new
 --          one is there already; 'made' if this is said again and was made before
 local source, target, again, nonce, prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
-local from, to, last, number = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local from, to, last = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local CHUNK = 500
-local row = redis.call('HMGET', source, 'number', 'turn_token', 'turn_id')
-if not row[1] then
+local row = redis.call('HMGET', source, 'number', 'turn_token', 'turn_id', 'user_id')
+if not row[1] or row[4] ~= ARGV[7] or not (ARGV[8] == '' or ARGV[8] == row[1]) then
   return 'none'
 end
 local taken = redis.call('HGET', target, 'recent')
@@ -22,7 +23,7 @@ end
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
-redis.call('HSET', target, unpack(ARGV, 8))
+redis.call('HSET', target, unpack(ARGV, 9))
 redis.call('HSET', target, 'created_at', now, 'last_activity', now)
 local count, turns, turn, seq = 0, 0, nil, 0
 local function copy(message)
@@ -58,6 +59,6 @@ while true do
 end
 redis.call('HSET', target, 'last_seq', seq, 'message_count', count, 'turn_count', turns)
 redis.call('INCRBY', prefix .. 'messages', count)
-redis.call('ZADD', prefix .. 'index', now, number .. to)
-redis.call('ZADD', prefix .. 'user:' .. redis.call('HGET', target, 'user_id'), now, number .. to)
+redis.call('ZADD', prefix .. 'index', now, to)
+redis.call('ZADD', prefix .. 'user:' .. redis.call('HGET', target, 'user_id'), now, to)
 return redis.call('HMGET', target, FIELDS)

@@ -2,17 +2,17 @@
 --
 -- KEYS[1]  the session's hash
 -- ARGV     prefix, session id, how many at most, before and after ('' or a number), 'answered' or
---          '', 'system' or ''
+--          '', 'system' or '', whose session it must be, its number ('' for any)
 -- Returns  false if there is no session; else what changes when what is there is changed, the rows,
 --          and the number that the rows looked at last had ('' when there are no more)
 local session, prefix, id = KEYS[1], ARGV[1], ARGV[2]
 local limit, before, after = tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local CHUNK = 256
-local row = redis.call('HMGET', session, 'number', 'edits')
-if not row[1] then
+local row = redis.call('HMGET', session, 'number', 'user_id', 'edits')
+if not row[1] or row[2] ~= ARGV[8] or not (ARGV[9] == '' or ARGV[9] == row[1]) then
   return false
 end
-local mark = row[1] .. '.' .. row[2]
+local mark = row[1] .. '.' .. row[3]
 local unanswered = prefix .. 'u:' .. id
 local messages = prefix .. 'm:' .. id
 local source = ARGV[7] ~= '' and prefix .. 'y:' .. id or messages

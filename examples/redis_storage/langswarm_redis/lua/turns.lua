@@ -1,13 +1,13 @@
 -- The newest turns: of each its number, first and last seq, their times, and what is noted of it.
 --
 -- KEYS[1]  the session's hash
--- ARGV     prefix, session id, how many at most
+-- ARGV     prefix, session id, how many at most, whose session it must be, its number ('' for any)
 -- Returns  false if there is no session; else the open turn (false if none is), and the turns,
 --          newest first
 local session, prefix, id, limit = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local CHUNK = 256
-local row = redis.call('HMGET', session, 'number', 'turn_token', 'turn_id')
-if not row[1] then
+local row = redis.call('HMGET', session, 'number', 'turn_token', 'turn_id', 'user_id')
+if not row[1] or row[4] ~= ARGV[4] or not (ARGV[5] == '' or ARGV[5] == row[1]) then
   return false
 end
 local turns, current, before = {}, nil, '+inf'

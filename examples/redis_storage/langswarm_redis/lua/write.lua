@@ -4,14 +4,14 @@
 -- ARGV     again, nonce, prefix, session id, kind ('append', 'begin', 'add', 'end'), token, owner,
 --          lease in microseconds, expected revision, idempotency key, its digest, status, error,
 --          provider state, input, output, cached and reasoning tokens, whose session it must be,
---          then each message: its id, its row without seq and turn. What may be missing is '' or
+--          its number ('' for any), then each message: its id, its row without seq and turn. What may be missing is '' or
 --          has a '+' before it.
 -- Returns  the session's fields; 'look' if it has to be looked at more closely, nothing having been
 --          written; 'made' if this is said again, as the answer was lost, and was made before
 local session, again, nonce, prefix, id, kind = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local token, owner, lease, revision = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local status = ARGV[12]
-local FIRST = 20
+local FIRST = 21
 
 local function key(kind_of_key)
   return prefix .. kind_of_key .. ':' .. id
@@ -37,8 +37,7 @@ end
 if again == '1' and string.find(found.recent, nonce, 1, true) then
   return 'made'
 end
-local user = optional(ARGV[19])
-if user and user ~= found.user_id then
+if found.user_id ~= ARGV[19] or not (ARGV[20] == '' or ARGV[20] == found.number) then
   return 'look'
 end
 local begins = kind == 'append' or kind == 'begin'
@@ -109,9 +108,8 @@ for at = FIRST, #ARGV, 2 do
   end
 end
 redis.call('INCRBY', prefix .. 'messages', count)
-local member = found.number .. id
-redis.call('ZADD', prefix .. 'index', activity, member)
-redis.call('ZADD', prefix .. 'user:' .. found.user_id, activity, member)
+redis.call('ZADD', prefix .. 'index', activity, id)
+redis.call('ZADD', prefix .. 'user:' .. found.user_id, activity, id)
 if idempotency then
   redis.call('HSET', key('k'), idempotency, turn)
   redis.call('HSET', key('t'), turn .. ':status', kind == 'begin' and 'open' or 'complete',
