@@ -561,7 +561,7 @@ class PostgresSessionStorage(ISessionStorage):
                     f"on {', '.join(tables)} as their owner ({'; '.join(skipped)})"
                 )
 
-        await self._engine.read(job)
+        await self._engine.read(job, is_bare=True)
 
     async def search_messages(self, search: Search) -> SearchPage:
         """See `ISessionStorage.search_messages`."""

@@ -85,14 +85,15 @@ class PostgresEngine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
 
-    async def read(self, job: Job[T], *, is_urgent: bool = False) -> T:
-        """Run a job outside of a transaction, and return its result; it may be run again.
+    async def read(self, job: Job[T], *, is_urgent: bool = False, is_bare: bool = False) -> T:
+        """Run a job that needs no transaction, and return its result; it may be run again.
 
         Args:
             job: What to do.
             is_urgent: Whether it is short, and must not wait for what others do.
+            is_bare: Whether it cannot be run in a transaction.
         """
-        call = JobCall(lambda jobs: jobs.read(job, is_urgent=is_urgent))
+        call = JobCall(lambda jobs: jobs.read(job, is_urgent=is_urgent, is_bare=is_bare))
         return await self._submit(call)  # type: ignore[no-any-return]
 
     async def transact(self, job: Job[T], isolation: Isolation = "READ COMMITTED") -> T:

@@ -19,6 +19,7 @@ from langswarm_session.diagnosis import (
 )
 from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageVersionError
 from langswarm_session.storage.postgres_errors import state_of, typed_error, unreachable
+from langswarm_session.storage.postgres_path import SET_PATH
 from langswarm_session.storage.postgres_pool import PoolSettings, watch
 from langswarm_session.storage.postgres_rows import from_text
 from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables, find_version
@@ -78,7 +79,7 @@ _DURABILITY = (
 )
 _BEGIN = (
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {:d}; "
-    "SET LOCAL lock_timeout = {:d}"
+    f"SET LOCAL lock_timeout = {{:d}}; {SET_PATH}"
 )
 _FULL_TIME = 3600.0
 """Seconds that the server has at least for an answer where it is to look at everything."""
