@@ -39,8 +39,9 @@ _FIND_TABLES = (
     "FROM pg_catalog.pg_class AS c "
     "JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace "
     "JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) c.relowner "
-    "WHERE n.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.name "
-    "AND c.relname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.name[])"
+    # As texts: for what else it is given, the driver first asks for its type, by names of its own.
+    "WHERE n.nspname::pg_catalog.text OPERATOR(pg_catalog.=) $1::pg_catalog.text "
+    "AND c.relname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])"
 )
 """Through a pooler this is asked before any path is set. Not by to_regclass(): within a transaction
 it may remember what was not there a moment ago."""
