@@ -571,11 +571,13 @@ class PostgresSessionStorage(ISessionStorage):
             lambda connection: search_messages(connection, self._tables, search)
         )
 
-    async def examine(self, *, full: bool = False) -> list[Finding]:
+    async def examine(self, *, full: bool = False, seconds: float = 300.0) -> list[Finding]:
         """See `ISessionStorage.examine`. On a connection of its own, and makes no tables."""
         from langswarm_session.storage.postgres_examine import examine
 
-        return await examine(self._settings, self._tables, seconds=self._timeout, full=full)
+        return await examine(
+            self._settings, self._tables, patience=self._timeout, seconds=seconds, full=full
+        )
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""

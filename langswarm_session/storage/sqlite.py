@@ -498,11 +498,13 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._engine.read(lambda connection: search_messages(connection, search))
 
-    async def examine(self, *, full: bool = False) -> list[Finding]:
+    async def examine(self, *, full: bool = False, seconds: float = 300.0) -> list[Finding]:
         """See `ISessionStorage.examine`. Does not open the storage, nor make a file."""
         from langswarm_session.storage.sqlite_examine import examine
 
-        return await in_thread(examine, self._engine.path, synchronous=self._synchronous, full=full)
+        return await in_thread(
+            examine, self._engine.path, synchronous=self._synchronous, full=full, seconds=seconds
+        )
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""

@@ -30,7 +30,7 @@ _ERRORS: dict[int, tuple[type[SessionStorageError], str]] = {
 }
 
 _UNREADABLE = re.compile(
-    r"could not decode|unsupported file format|no such column|already exists", re.IGNORECASE
+    r"could not decode|unsupported file format|no such (column|table)|already exists", re.IGNORECASE
 )
 """What SQLite and its module say of a file whose content makes no sense, and quote it."""
 

@@ -22,6 +22,7 @@ from langswarm_session.storage.file_mode import PRIVATE, create_file
 from langswarm_session.storage.file_status import file_status
 from langswarm_session.storage.sqlite_copy import sync
 from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy
+from langswarm_session.storage.sqlite_expected import mend
 from langswarm_session.storage.sqlite_lock import locked
 from langswarm_session.storage.sqlite_schema import check, migrate, snapshot
 
@@ -216,6 +217,7 @@ class DatabaseFile:
         check_end(connection, path)
         self._use_wal(connection)
         migrate(connection, self.path)
+        mend(connection, self.path)
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         # SQLite does not wait by itself when several processes switch a new file at once.
@@ -230,13 +232,17 @@ class DatabaseFile:
                 time.sleep(0.01)
 
     def _connect(self, database: str, timeout: float, *, uri: bool = False) -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             database,
             uri=uri,
             timeout=min(timeout, _LONGEST),
             isolation_level=None,
             check_same_thread=False,
         )
+        # What a file's own views and triggers may call of SQLite's functions: the harmless ones
+        # (https://www.sqlite.org/security.html, "Untrusted SQLite Database Files").
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
 
 
 def identity(path: str) -> Identity | None:
