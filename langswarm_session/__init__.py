@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         ErasureReport as ErasureReport,
     )
     from langswarm_session.errors import (
+        BackgroundLoopError as BackgroundLoopError,
+    )
+    from langswarm_session.errors import (
         IdempotencyConflictError as IdempotencyConflictError,
     )
     from langswarm_session.errors import (
@@ -139,6 +142,9 @@ if TYPE_CHECKING:
         StorageVersionError as StorageVersionError,
     )
     from langswarm_session.errors import (
+        TurnCancelledError as TurnCancelledError,
+    )
+    from langswarm_session.errors import (
         TurnLostError as TurnLostError,
     )
     from langswarm_session.errors import (
@@ -207,11 +213,11 @@ if TYPE_CHECKING:
     from langswarm_session.manager import (
         SessionManager as SessionManager,
     )
+    from langswarm_session.middleware.detectors import (
+        Detector as Detector,
+    )
     from langswarm_session.middleware.logging import (
         LoggingMiddleware as LoggingMiddleware,
-    )
-    from langswarm_session.middleware.redacting import (
-        Detector as Detector,
     )
     from langswarm_session.middleware.redacting import (
         RedactingMiddleware as RedactingMiddleware,
@@ -380,6 +386,7 @@ _HOMES = {
     ),
     "erasing": ("ErasureReport",),
     "errors": (
+        "BackgroundLoopError",
         "ImportFormatError",
         "IdempotencyConflictError",
         "InvalidInputError",
@@ -411,6 +418,7 @@ _HOMES = {
         "StorageFullError",
         "StorageUnavailableError",
         "StorageVersionError",
+        "TurnCancelledError",
         "TurnLostError",
         "UnknownModelError",
         "UnknownProviderError",
@@ -433,11 +441,9 @@ _HOMES = {
         "ProviderCapability",
     ),
     "manager": ("SessionManager",),
+    "middleware.detectors": ("Detector",),
     "middleware.logging": ("LoggingMiddleware",),
-    "middleware.redacting": (
-        "Detector",
-        "RedactingMiddleware",
-    ),
+    "middleware.redacting": ("RedactingMiddleware",),
     "middleware.summarizing": ("SummarizingMiddleware",),
     "models": (
         "Fallback",

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from langswarm_session.errors import ManagerClosedError
-from langswarm_session.shared_loop import SharedLoop
+from langswarm_session.errors import BackgroundLoopError, ManagerClosedError
+from langswarm_session.shared_loop import SharedLoop, wind_up
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -31,7 +35,11 @@ _loop_waits: contextvars.ContextVar[bool] = contextvars.ContextVar("_loop_waits"
 
 
 class _Background:
-    """A daemon thread with a running event loop, started when first needed."""
+    """A daemon thread with a running event loop, started when first needed, and again if it ended.
+
+    Nothing should end it. If something does all the same, such as an exception that a debugger or a
+    watchdog raises in every thread, those that wait are told, and the next call gets another one.
+    """
 
     def __init__(self) -> None:
         self.forget()
@@ -41,6 +49,7 @@ class _Background:
         # Reentrant, as the garbage collector may start something while it is held.
         self._lock = threading.RLock()
         self._loop: SharedLoop | None = None
+        self._waiting: set[_Running[Any]] = set()
         self.thread: threading.Thread | None = None
 
     @property
@@ -49,16 +58,60 @@ class _Background:
         visited = self._loop is not None and self._loop.is_visited
         return visited or threading.current_thread() is self.thread
 
+    @property
+    def current(self) -> SharedLoop | None:
+        """The running loop, if it was started."""
+        return self._loop
+
     def loop(self) -> SharedLoop:
         """The running loop."""
         with self._lock:
             if self._loop is None:
-                self._loop = SharedLoop()
+                loop = self._loop = SharedLoop()
                 self.thread = threading.Thread(
-                    target=self._loop.run_forever, name="langswarm-blocking", daemon=True
+                    target=self._run, args=(loop,), name="langswarm-blocking", daemon=True
                 )
                 self.thread.start()
             return self._loop
+
+    def submit(self, running: _Running[Any]) -> None:
+        """Let the loop's thread do something for a call, which is told if the thread ends first.
+
+        Raises:
+            BackgroundLoopError: If it has ended already.
+        """
+        with self._lock:
+            if running.loop is not self._loop:
+                raise _ended()
+            self._waiting.add(running)
+            running.loop.call_soon_threadsafe(running.go_on)
+
+    def leave(self, running: _Running[Any]) -> None:
+        """Note that a call has its outcome."""
+        with self._lock:
+            self._waiting.discard(running)
+
+    def _run(self, loop: SharedLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            with self._lock:
+                waiting, self._waiting = self._waiting, set()
+                if self._loop is loop:
+                    self._loop = self.thread = None
+            logger.error(
+                "the background event loop of sync calls has ended: %d waited", len(waiting)
+            )
+            for running in waiting:
+                running.fail(_ended())
+            wind_up(loop)
+
+
+def _ended() -> BackgroundLoopError:
+    return BackgroundLoopError(
+        "the event loop that sync calls share ended before this call did, and what it wrote may be "
+        "stored; read the session again, or repeat the call with the same message ids"
+    )
 
 
 _background = _Background()
@@ -113,6 +166,15 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     return _Running(coroutine, contextvars.copy_context()).follow()
 
 
+def callers_loop() -> asyncio.AbstractEventLoop | None:
+    """The running event loop, if async code runs on it; None where sync code waits for this.
+
+    That code's loop is the bridge's, and says nothing about whoever waits.
+    """
+    loop = asyncio.get_running_loop()
+    return None if loop is _background.current or _loop_waits.get() else loop
+
+
 def _refuse_at_the_end(coroutine: Coroutine[Any, Any, Any]) -> None:
     # The background thread does not run any more then, nor can another be started; and the storages
     # were closed when the functions of atexit ran.
@@ -135,7 +197,7 @@ class _Running(Generic[T]):
     def __init__(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context) -> None:
         self._coroutine = coroutine
         self._context = context
-        self._loop = _background.loop()
+        self.loop = _background.loop()
         self._task: asyncio.Task[T] | None = None
         self._outcome: Future[T] | None = None
         self._interrupted = False
@@ -152,13 +214,13 @@ class _Running(Generic[T]):
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         ):
-            self._loop.visit(self._begin, self._is_done)
+            self.loop.visit(self._begin, self._is_done)
             return
         # An interrupt in the middle of it would leave undone what the loop's thread, where none
         # arrives, always does.
         signal.signal(signal.SIGINT, self._interrupt)
         try:
-            self._loop.visit(self._begin, self._is_done)
+            self.loop.visit(self._begin, self._is_done)
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._interrupted:
@@ -183,8 +245,19 @@ class _Running(Generic[T]):
         """
         outcome = self._outcome = Future()
         outcome.add_done_callback(self._cancelled)
-        self._loop.call_soon_threadsafe(self._go_on)
+        try:
+            _background.submit(self)
+        except BackgroundLoopError as error:
+            self.fail(error)
         return outcome
+
+    def fail(self, error: BackgroundLoopError) -> None:
+        """Tell whoever waits that the loop has ended."""
+        assert self._outcome is not None
+        with suppress(InvalidStateError):  # it came to its end, or was cancelled, just before
+            self._outcome.set_exception(error)
+        if self._task is None:
+            self._coroutine.close()
 
     def cancel(self) -> None:
         """Let it be cancelled, if it still runs."""
@@ -193,7 +266,7 @@ class _Running(Generic[T]):
         elif self._task is None:
             self._coroutine.close()
         elif not self._task.done():
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            self.loop.call_soon_threadsafe(self._task.cancel)
         elif not self._task.cancelled():
             self._task.exception()  # it was not asked for if an interrupt came first
 
@@ -206,21 +279,26 @@ class _Running(Generic[T]):
         return self._task is not None and self._task.done()
 
     def _begin(self) -> asyncio.Task[T]:
-        task = self._task = self._loop.create_task(_carried(self._coroutine), context=self._context)
+        task = self._task = self.loop.create_task(_carried(self._coroutine), context=self._context)
         return task
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Run it on the loop's thread, or let that go on with it."""
         assert self._outcome is not None
-        if self._task is None and self._outcome.cancelled():
+        if (
+            self._task is None and self._outcome.done()
+        ):  # cancelled, or told that the loop has ended
             self._coroutine.close()
+            _background.leave(self)
             return
         task = self._begin() if self._task is None else self._task
         task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         assert self._outcome is not None
+        _background.leave(self)
         self._coroutine.close()  # if it was cancelled before it began
-        if self._outcome.cancelled():
+        if self._outcome.done():
             return
         if task.cancelled():
             self._outcome.cancel()
@@ -231,7 +309,8 @@ class _Running(Generic[T]):
 
     def _cancelled(self, outcome: Future[T]) -> None:
         if outcome.cancelled() and self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            with suppress(RuntimeError):  # the loop was closed, after all that ran on it had ended
+                self.loop.call_soon_threadsafe(self._task.cancel)
 
 
 class _Carried(Exception):  # noqa: N818 - never seen outside

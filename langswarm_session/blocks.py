@@ -161,6 +161,12 @@ class OtherBlock(_Block):
     type: Literal["non_standard"] = "non_standard"
     value: JsonObject
 
+    @property
+    def kind(self) -> str:
+        """The type that the block has in its own format; empty if that is no text."""
+        kind = self.value.get("type")
+        return kind if isinstance(kind, str) else ""
+
 
 Block = Annotated[
     TextBlock

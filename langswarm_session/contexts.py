@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from langswarm_session.checks import check_name, describe
@@ -14,6 +14,11 @@ from langswarm_session.models import SessionContext
 from langswarm_session.provider_state import KEYS, ProviderState, states_of, stored
 from langswarm_session.records import SessionChanges, SessionRecord
 from langswarm_session.storage.rows import dump_json
+
+TypeAdapter(int)
+# With the first schema that it builds, pydantic reads the metadata of all installed packages
+# (``pydantic/plugin/_loader.py``), which takes up to 0.1 s. The models build theirs at their first
+# use, often on an event loop; this is while a module is imported.
 
 _COLUMNS = ("provider", "model", "backend")
 _FIXED = ("session_id", "user_id")

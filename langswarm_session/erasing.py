@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from langswarm_session.errors import SessionError, SessionNotFoundError, in_session
 from langswarm_session.provider_state import states_of
+from langswarm_session.storage.rules import check_revision
 
 if TYPE_CHECKING:
     from langswarm_session.manager import SessionManager
@@ -98,13 +99,14 @@ async def forget_at_providers(session: BaseSession) -> None:
 async def delete(
     session: BaseSession, *, at_providers: bool, expected_revision: int | None = None
 ) -> None:
-    """Remove a session, as it was read just now, and what providers keep of it.
+    """Remove a session that was read just now, and what providers keep of it.
 
     Raises:
-        ProviderSessionError: If a provider could not; then nothing was removed here either.
-        SessionNotFoundError: If it was removed meanwhile, whoever may have its id now.
         RevisionConflictError: If the revision is another.
+        ProviderSessionError: If a provider could not; then nothing was removed here either.
+        SessionNotFoundError: If it was removed meanwhile, whatever has its id now.
     """
+    check_revision(session._record, expected_revision)
     if at_providers:
         await forget_at_providers(session)
     await session._storage.delete_session(session.ref, expected_revision=expected_revision)
@@ -118,10 +120,10 @@ async def _erase(
     *,
     at_providers: bool,
 ) -> None:
-    states = states_of(session.context)
-    kept = {name: state.session_id for name, state in states.items() if state.session_id}
+    kept = _kept(session)
     try:
         await session.refresh()
+        kept = _kept(session)
         await delete(session, at_providers=at_providers)
     except SessionNotFoundError:  # somebody else was quicker
         return
@@ -131,3 +133,9 @@ async def _erase(
     report.sessions.append(session.session_id)
     report.messages += session.metrics.message_count
     (report.at_providers if at_providers else report.left_at_providers).extend(kept.items())
+
+
+def _kept(session: BaseSession) -> dict[str, str]:
+    """Return the providers that keep some of a session, each with its id of the conversation."""
+    states = states_of(session.context)
+    return {name: state.session_id for name, state in states.items() if state.session_id}

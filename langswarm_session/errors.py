@@ -11,12 +11,14 @@
     ├── SessionBusyError                 another turn is running and the time to wait is over
     │   └── NestedTurnError              a turn inside a turn of its session would wait for itself
     ├── TurnLostError                    the turn was taken over, so its result was not stored
+    ├── TurnCancelledError               somebody cancelled the turn, or closed the manager
     ├── RevisionConflictError            the session moved on since the revision the caller named
     ├── MessageConflictError             this message id is stored already, for another message
     ├── IdempotencyConflictError         this idempotency key was used for another message
     ├── MessageRefusedError              a middleware refused the message
     ├── MiddlewareError                  a middleware failed
     ├── ManagerClosedError               the manager was closed
+    ├── BackgroundLoopError              the event loop under sync calls ended before the call did
     ├── MissingDependencyError           an optional package is not installed (also an ImportError)
     ├── ProviderSessionError             the provider failed: carries ``provider`` and ``retriable``
     │   ├── UnknownProviderError         no provider goes by this name
@@ -29,7 +31,7 @@
     │   ├── ProviderTimeoutError         no answer in time
     │   ├── ProviderUnavailableError     the provider is down or cannot be reached
     │   └── ProviderStreamError          the stream broke off before the reply was complete
-    └── SessionStorageError              the storage failed
+    └── SessionStorageError              the storage failed: carries ``may_be_stored``
         ├── UnknownStorageError          no storage goes by this name
         ├── StorageClosedError           the storage was closed
         ├── StorageBusyError             another process held the database for too long
@@ -120,7 +122,17 @@ class NestedTurnError(SessionBusyError):
 
 
 class TurnLostError(SessionError):
-    """The turn's lease was lost to another process, so the reply was not stored."""
+    """The turn was ended without its reader, so what came of it later was not stored.
+
+    Another process took its lease over, or its event loop was closed or stood still.
+    """
+
+
+class TurnCancelledError(SessionError):
+    """The turn was cancelled by `BaseSession.cancel` or with its manager, not by its reader.
+
+    The reader's task was not cancelled. What there was of the reply is in the log.
+    """
 
 
 class RevisionConflictError(SessionError):
@@ -155,6 +167,13 @@ class MiddlewareError(SessionError):
 
 class ManagerClosedError(SessionError):
     """The manager was closed and cannot be used any more."""
+
+
+class BackgroundLoopError(SessionError):
+    """The event loop that sync calls share ended before the call did; what it wrote may be stored.
+
+    The next call starts another one.
+    """
 
 
 class MissingDependencyError(SessionError, ImportError):
@@ -245,7 +264,19 @@ class ProviderStreamError(ProviderSessionError):
 
 
 class SessionStorageError(SessionError):
-    """The storage failed; what was acknowledged before is unharmed."""
+    """The storage failed; what was acknowledged before is unharmed.
+
+    Args:
+        may_be_stored: Whether the write was begun and no answer came, so that its outcome is
+            unknown: read the session again, or repeat the write with the same message ids, which
+            stores it once. False: nothing of it was kept.
+    """
+
+    def __init__(
+        self, message: str, *, session_id: str | None = None, may_be_stored: bool = False
+    ) -> None:
+        super().__init__(message, session_id=session_id)
+        self.may_be_stored = may_be_stored
 
 
 class UnknownStorageError(SessionStorageError):

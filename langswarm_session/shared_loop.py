@@ -8,6 +8,7 @@ the loop thus still runs one after the other, and never beside anything else.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import selectors
@@ -15,12 +16,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, TypeVarTuple
 
 from langswarm_session.giving_way import Turns
+
+logger = logging.getLogger(__name__)
 
 Ts = TypeVarTuple("Ts")
 
@@ -78,7 +81,10 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc,unus
             return happened
         finally:
             self.is_due = True
-            self._lock.acquire()
+            # As `with` does, and not by `acquire`: that raises on a thread with an event loop where
+            # blocking calls are refused (https://github.com/cbornet/blockbuster,
+            # ``_get_lock_wrapped_functions``), and a visitor stays for a moment only.
+            self._lock.__enter__()
             self.is_due = False
 
 
@@ -95,11 +101,21 @@ class SharedLoop(asyncio.SelectorEventLoop):
         super().__init__(self._wakes)
 
     def run_forever(self) -> None:
-        """Run until it is stopped; from now on it is this thread's."""
+        """Run until it is stopped; from now on it is this thread's.
+
+        What would end the thread ends neither: a callback's `SystemExit` or `KeyboardInterrupt` is
+        nobody's here who could act on it.
+        """
         with self._turn:
             self._owner = threading.get_ident()
             self.call_soon(self._note_hooks)
-            super().run_forever()
+            while True:
+                try:
+                    super().run_forever()
+                except (SystemExit, KeyboardInterrupt):
+                    logger.exception("something on the background event loop tried to end it")
+                else:
+                    return
 
     def enter(self) -> bool:
         """Step in, if the loop sleeps; `leave` soon, and let nothing block meanwhile.
@@ -216,6 +232,30 @@ class SharedLoop(asyncio.SelectorEventLoop):
     def _note_hooks(self) -> None:
         """Note what sees to async generators that nobody reads to their end."""
         self._hooks = sys.get_asyncgen_hooks()
+
+
+def wind_up(
+    loop: asyncio.AbstractEventLoop, finish: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> None:
+    """Cancel what an event loop had left to do when it ended, and close it. On its own thread.
+
+    Args:
+        loop: The loop.
+        finish: What to do at the end, when nothing else is left.
+    """
+
+    async def cancel_all() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if finish is not None:
+            await finish()
+
+    try:
+        loop.run_until_complete(cancel_all())
+    finally:
+        loop.close()
 
 
 def _run(handle: asyncio.Handle) -> None:

@@ -68,7 +68,11 @@ async def _stream(
     async with turn:
         answer: Answer | None = None
         async with aclosing(Answering(session, turn, options).stream()) as events:
-            async for event in events:
+            while True:
+                with turn.answering():
+                    event = await anext(events, None)
+                if event is None:
+                    break
                 if isinstance(event, Answer):
                     answer = event
                 elif not held:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from langswarm_session import blocking
+from langswarm_session import blocking, endings
 from langswarm_session.checks import said_by
+from langswarm_session.endings import Stop, passed, settled
 from langswarm_session.errors import (
     InvalidInputError,
     MessageConflictError,
@@ -22,6 +25,7 @@ from langswarm_session.errors import (
     in_session,
 )
 from langswarm_session.given import as_messages
+from langswarm_session.interrupts import Interruptible
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import (
     Appended,
@@ -35,8 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PARTIAL_SECONDS = 3.0
-"""How long the middleware may take over what there is of a reply when a turn ends early."""
+GRACE_SECONDS = 0.2
+"""How long whoever works on a turn that is ended from outside has to end it himself."""
 
 _open_turns: ContextVar[tuple[OpenTurn, ...]] = ContextVar("langswarm_open_turns", default=())
 
@@ -50,7 +54,12 @@ class OpenTurn:
     """A turn that has begun: what it began with is stored, and the session is its own.
 
     Made by `BaseSession.begin_turn`. It ends by `complete`, `cancel` or `fail`, or as a context
-    manager: by `cancel` when the block is cancelled and by `fail` when it raises.
+    manager: by `cancel` when the block is cancelled and by `fail` when it raises. No cancellation
+    of the task that ends it keeps it from ending with what there is of the reply.
+
+    It may also be ended from outside: by `BaseSession.cancel`, by a manager that is closed, or when
+    its event loop is closed or stands still. What is then done with it raises `TurnCancelledError`
+    or `TurnLostError`; `answering` and `check` raise it early.
 
     Attributes:
         session_id: The session's id.
@@ -62,6 +71,8 @@ class OpenTurn:
             id): `messages` then is all of it, and there is nothing to do.
         rename: Gives a message another id: who sets it has a reply whose id is taken stored under
             another one, and not refused.
+        shown: Gives what has been shown of the reply, to be kept if the turn ends early and nothing
+            else is given then. Made up of `received` texts where it is None.
     """
 
     def __init__(self, session: BaseSession, token: str, keyed: bool) -> None:
@@ -72,12 +83,21 @@ class OpenTurn:
         self.messages: list[SessionMessage] = []
         self.replayed = False
         self.rename: Callable[[SessionMessage], SessionMessage] | None = None
+        self.shown: Callable[[], Sequence[SessionMessage]] | None = None
         self._session = session
         self._keyed = keyed
         self._open = False
         self._pid = os.getpid()
+        self._loop = blocking.callers_loop()
         self._first_revision = 0
         self._partial: list[str] = []
+        self._given_partial: Sequence[SessionMessage] = ()
+        self._lock = Lock()
+        self._is_ending = False
+        self._stop: Stop | None = None
+        self._blocks: list[Interruptible] = []
+        self._when_closed: list[Callable[[], None]] = []
+        self._last_task: asyncio.Task[None] | None = None
         self._added = 0
         self._given = 0
         self.reader: Reader | None = None
@@ -86,6 +106,21 @@ class OpenTurn:
     def is_open(self) -> bool:
         """Whether the turn goes on."""
         return self._open
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is for this process to end it: a forked child leaves it to its parent."""
+        return self._open and self._pid == os.getpid()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was ended from outside, or is about to be."""
+        return self._stop is not None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that it began on; None if sync code began it."""
+        return self._loop
 
     @property
     def resumed(self) -> bool:
@@ -125,13 +160,18 @@ class OpenTurn:
 
         Raises:
             TurnLostError: If the lease was lost.
+            TurnCancelledError: If the turn was cancelled from outside.
             MessageRefusedError: If a middleware refuses one.
         """
+        self.check()
         session = self._session
         messages = as_messages(messages, self.session_id)
         messages = await session._pipeline.process(session, messages)
         try:
             appended = await session._storage.append(self.ref, messages, token=self.token)
+        except TurnLostError as error:
+            self.check(error)
+            raise
         except InvalidInputError as error:
             raise in_session(error, self.session_id) from error.__cause__
         self._moved(appended.record, appended.new_messages)
@@ -155,14 +195,23 @@ class OpenTurn:
 
         Raises:
             TurnLostError: If the lease was lost; nothing was stored.
+            TurnCancelledError: If the turn was cancelled from outside; nothing was stored.
             MessageRefusedError: If a middleware refuses one; the turn is still open then.
             MessageConflictError: If an id is stored with other content, or in another turn; the
                 turn is still open then.
         """
+        self.check()
         messages = as_messages(messages, self.session_id)
-        messages = await self._session._pipeline.process(self._session, messages)
         end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=provider_state)
-        appended = await self._end(end, messages)
+        self._is_ending = True  # whoever ends it from outside waits for this
+        try:
+            messages = await self._session._pipeline.process(self._session, messages)
+            appended = await self._end(end, messages)
+        except TurnLostError as error:
+            self.check(error)
+            raise
+        finally:
+            self._is_ending = False
         await self._session._pipeline.stored(self._session, appended.new_messages)
         return appended.messages
 
@@ -193,13 +242,96 @@ class OpenTurn:
             error: What broke it off.
             messages: What there is of the reply; they are marked as being no more than that.
         """
-        failed = isinstance(error, Exception)
+        failed = isinstance(error, Exception) and not self.is_stopped
         status = TurnStatus.FAILED if failed else TurnStatus.CANCELLED
         partial = [message.replaced(finish_reason=status.value) for message in messages]
         if failed:
             await self.fail(error, partial)
         else:  # CancelledError, GeneratorExit, KeyboardInterrupt
-            await self.cancel(partial, type(error).__name__)
+            reason = type(error).__name__ if self._stop is None else self._stop.reason
+            await self.cancel(partial, reason)
+
+    def answering(self) -> Interruptible:
+        """A block of a coroutine in which the answer is made: ``with turn.answering(): await ...``
+
+        If the turn is ended from outside the block is cancelled, and raises why.
+
+        Raises:
+            TurnCancelledError: If somebody cancelled the turn.
+            TurnLostError: If it was ended as its event loop did not run any more.
+        """
+        return Interruptible(self)
+
+    def check(self, cause: BaseException | None = None) -> None:
+        """Raise if the turn was ended from outside: for code that cannot be interrupted.
+
+        Args:
+            cause: The error to name as the cause.
+
+        Raises:
+            TurnCancelledError, TurnLostError: As in `answering`.
+        """
+        if self._stop is not None:
+            raise self._stop.error(self.session_id) from cause
+
+    def stopped_error(self) -> SessionError:
+        """The error of a turn that was ended from outside."""
+        assert self._stop is not None, "it was ended from outside"
+        return self._stop.error(self.session_id)
+
+    async def stop(self, stop: Stop) -> None:
+        """End the turn from outside: from any task, thread and event loop.
+
+        Whoever works on it is interrupted and ends it; if nobody does, or does not in time, it is
+        ended on its event loop, or else here. Returns when it has ended.
+
+        Args:
+            stop: Why.
+        """
+        if not self.is_ours:
+            return
+        self._stop = self._stop or stop
+        interrupted = [block.interrupt() for block in list(self._blocks)]
+        if any(interrupted) and await self.closed(GRACE_SECONDS):
+            return
+        if not self._is_ending and self._hand_to_loop():
+            await self.closed(GRACE_SECONDS)
+        if self._is_ending:
+            await self.closed(endings.PARTIAL_SECONDS + GRACE_SECONDS)
+        error = asyncio.CancelledError(self._stop.reason)
+        await self._end_early(TurnStatus.CANCELLED, (), error, self._stop.reason, is_last=True)
+
+    async def closed(self, seconds: float | None = None) -> bool:
+        """Wait until the turn has ended, on any event loop.
+
+        Args:
+            seconds: How long to wait at most; None for as long as it takes.
+
+        Returns:
+            Whether it has.
+        """
+        loop = asyncio.get_running_loop()
+        closed: asyncio.Future[None] = loop.create_future()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # nobody waits on a loop that was closed
+                loop.call_soon_threadsafe(_settle, closed)
+
+        with self._lock:
+            if not self._open:
+                return True
+            self._when_closed.append(tell)
+        try:
+            await asyncio.wait([closed], timeout=seconds)
+        finally:
+            with self._lock:
+                if tell in self._when_closed:
+                    self._when_closed.remove(tell)
+        return not self._open
+
+    def received(self, text: str) -> None:
+        """Text of a reply that has been shown already, to be kept if it goes no further."""
+        self._partial.append(text)
 
     def enter(self) -> None:
         """Be inside of the turn in this context too, as in the one where it began.
@@ -220,7 +352,7 @@ class OpenTurn:
     ) -> None:
         if error is not None:
             await self._abandon(error)
-        elif self._is_ours:
+        elif self.is_ours:
             try:
                 await self.complete()
             except BaseException as failure:
@@ -228,18 +360,15 @@ class OpenTurn:
                 raise
 
     def __del__(self) -> None:
-        if self._is_ours and not sys.is_finalizing():
+        if self.is_ours and not sys.is_finalizing():
             logger.warning("session %r: a turn was dropped before its end", self.session_id)
-            runtime = self._session._runtime
-            blocking.start(runtime.end_dropped(self.ref, self.token))
-
-    @property
-    def _is_ours(self) -> bool:
-        """Whether it is for this process to end it: a forked child leaves it to its parent."""
-        return self._open and self._pid == os.getpid()
+            runtime, partial = self._session._runtime, self._received(TurnStatus.CANCELLED)
+            blocking.start(runtime.end_dropped(self._session, self.token, partial))
 
     async def _abandon(self, error: BaseException) -> None:
-        if isinstance(error, Exception):
+        if self._stop is not None:
+            await self.cancel(reason=self._stop.reason)
+        elif isinstance(error, Exception):
             await self.fail(error)
         else:  # CancelledError, GeneratorExit, KeyboardInterrupt
             await self.cancel()
@@ -257,30 +386,63 @@ class OpenTurn:
         self.messages = [*self.messages, *messages]
         self._session._moved(record)
 
-    def received(self, text: str) -> None:
-        """Text of a reply that has been shown already, to be kept if it goes no further."""
-        self._partial.append(text)
-
     async def _end_early(
         self,
         status: TurnStatus,
         messages: Sequence[SessionMessage],
         error: BaseException,
         reason: str,
+        *,
+        is_last: bool = False,
     ) -> None:
-        if not self._is_ours:
+        """End the turn before its reply is complete.
+
+        Args:
+            status: How it ends.
+            messages: What there is of the reply; what has been shown of it if empty.
+            error: Why, for the hooks.
+            reason: Why, to be stored.
+            is_last: Whether to end it even if somebody else is about to: the storage lets one.
+        """
+        if not self.is_ours:
             return
-        given = as_messages(messages, self.session_id)
-        partial: list[SessionMessage] = []
+        self._given_partial = as_messages(messages, self.session_id) or self._given_partial
+        if not (self._claim() or is_last):
+            seconds = endings.PARTIAL_SECONDS + GRACE_SECONDS
+            if await self.closed(seconds):
+                return
+        end = TurnEnd(self.token, status, error=reason)
+        step = self._last_step(end, self._received(status), error)
+        if _is_in_loop():
+            await settled(asyncio.ensure_future(step))
+        else:
+            # The garbage collector closes what was given up with its event loop: nothing here can
+            # be awaited any more.
+            blocking.start(step)
+
+    async def _last_step(
+        self, end: TurnEnd, partial: list[SessionMessage], error: BaseException
+    ) -> None:
+        """Pass what there is of the reply through the middleware and end the turn with it.
+
+        It runs as a task of its own, which only an event loop that is shut down cancels
+        (`asyncio.run` cancels every task that is left): then the background loop does the rest.
+        """
         try:
-            partial = await self._passed(given or self._received(status))
-        finally:
-            # Nothing may keep the lease from being given back, least of all another cancellation.
-            end = TurnEnd(self.token, status, error=reason)
-            await asyncio.shield(self._end_with(end, partial, error))
+            await self._end_with(end, await passed(self._session, partial), error)
+        except asyncio.CancelledError:
+            if not self._open:  # a hook was
+                raise
+            rest = self._last_step(end, partial, error)
+            await settled(asyncio.wrap_future(blocking.start(rest)))
+            raise
 
     def _received(self, status: TurnStatus) -> list[SessionMessage]:
-        """What has been shown of a reply, as a message."""
+        """What there is of the reply: what was given when it was to end, or else was shown."""
+        if self._given_partial:
+            return [*self._given_partial]
+        if self.shown is not None:
+            return [each.replaced(finish_reason=status.value) for each in self.shown()]
         if not self._partial:
             return []
         text = "".join(self._partial)
@@ -288,27 +450,29 @@ class OpenTurn:
             SessionMessage(role=MessageRole.ASSISTANT, content=text, finish_reason=status.value)
         ]
 
-    async def _passed(self, messages: list[SessionMessage]) -> list[SessionMessage]:
-        """What there is of a reply, after the middleware: nothing where that does not come through.
+    def _claim(self) -> bool:
+        """Take it on to end the turn; False if somebody else has."""
+        with self._lock:
+            is_first, self._is_ending = not self._is_ending, True
+        return is_first
 
-        The middleware may be what broke the turn off, and may do the same again.
-        """
-        # In a task of its own, whose cancellation by a middleware is told from the caller's.
-        passing = asyncio.ensure_future(self._session._pipeline.process(self._session, messages))
-        try:
-            done, _ = await asyncio.wait([passing], timeout=PARTIAL_SECONDS)
-        finally:
-            passing.cancel()
-        try:
-            if done:
-                return passing.result()
-            why = f"the middleware took longer than {PARTIAL_SECONDS:g} s over it"
-        except SessionError:
-            why = "it was refused"
-        except asyncio.CancelledError:
-            why = "the middleware was cancelled"
-        logger.warning("session %r: what there was of a reply was lost: %s", self.session_id, why)
-        return []
+    def _hand_to_loop(self) -> bool:
+        """Let the turn's event loop end it; False if that is this one, or does not run."""
+        loop, stop = self._loop, self._stop
+        if loop is None or stop is None or not loop.is_running():
+            return False
+        if loop is asyncio.get_running_loop():
+            return False
+        with contextlib.suppress(RuntimeError):  # it was closed
+            loop.call_soon_threadsafe(self._end_on_loop, stop)
+            return True
+        return False
+
+    def _end_on_loop(self, stop: Stop) -> None:
+        ending = self._end_early(
+            TurnStatus.CANCELLED, (), asyncio.CancelledError(stop.reason), stop.reason
+        )
+        self._last_task = asyncio.ensure_future(ending)
 
     async def _end_with(
         self, end: TurnEnd, messages: list[SessionMessage], error: BaseException
@@ -325,8 +489,12 @@ class OpenTurn:
             logger.warning(
                 "session %r: the turn's end was not stored", self.session_id, exc_info=True
             )
-        finally:
+        except asyncio.CancelledError:
+            raise  # the event loop is shut down, and the turn is still to be ended
+        except BaseException:
             self._close()
+            raise
+        self._close()
         await session._pipeline.failed(session, error)
 
     async def _end_anyhow(self, end: TurnEnd, messages: list[SessionMessage]) -> Appended:
@@ -370,9 +538,27 @@ class OpenTurn:
                 ]
 
     def _close(self) -> None:
-        if self._open:
+        with self._lock:
+            if not self._open:
+                return
             self._open = False
-            runtime = self._session._runtime
-            runtime.keeper.remove(self.token)
-            runtime.queue.release(self.ref)
-            _open_turns.set(tuple(turn for turn in _open_turns.get() if turn is not self))
+            waiting, self._when_closed = self._when_closed, []
+        runtime = self._session._runtime
+        runtime.keeper.remove(self.token)
+        runtime.queue.release(self.ref)
+        _open_turns.set(tuple(turn for turn in _open_turns.get() if turn is not self))
+        for tell in waiting:
+            tell()
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

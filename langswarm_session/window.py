@@ -1,6 +1,7 @@
 """What of the record is sent: the newest messages, whole tool exchanges, every system message.
 
-A summary stands for the messages it covers; the log keeps them.
+A summary stands for the messages it covers, and a compaction for those it replaced; the log keeps
+them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, Summary
 from langswarm_session.records import SessionRef
+from langswarm_session.replaced import CurrentLog
 
 _FURTHER = 100
 """How many more messages to look at for the calls that a turn's results answer."""
@@ -45,9 +47,14 @@ async def load(
         SessionNotFoundError: If there is no such session.
         SessionStorageError: If the storage fails.
     """
+
+    async def read(limit: int, before: int | None) -> list[SessionMessage]:
+        return await storage.get_messages(ref, limit=limit, before=before, answered_only=True)
+
+    log = CurrentLog(read)
     limit = max_messages + (_FURTHER if needed else 0)
     while True:
-        newest = await storage.get_messages(ref, limit=limit, before=before, answered_only=True)
+        newest = await log.newest(limit, before)
         if len(newest) < limit:
             return _summarised(newest, summary, max_messages, needed)
         others = sum(message.role is not MessageRole.SYSTEM for message in newest)
@@ -60,7 +67,8 @@ async def load(
         answered_only=True,
         system_only=True,
     )
-    return _summarised([*system, *newest], summary, max_messages, needed)
+    current = [message for message in system if not log.is_replaced(message)]
+    return _summarised([*current, *newest], summary, max_messages, needed)
 
 
 def _summarised(

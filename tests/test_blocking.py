@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import CancelledError
 from contextvars import ContextVar
@@ -14,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 
-from langswarm_session import blocking
+from langswarm_session import BackgroundLoopError, blocking
 
 T = TypeVar("T")
 
@@ -227,7 +229,7 @@ def test_in_a_forked_child() -> None:
     assert program(
         """
         import os
-        from langswarm_session import blocking
+        from langswarm_session import BackgroundLoopError, blocking
         async def value(of):
             return of
         print(blocking.run(value("parent")), flush=True)
@@ -245,7 +247,7 @@ def test_in_a_child_forked_on_the_background_loop() -> None:
     assert program(
         """
         import os
-        from langswarm_session import blocking
+        from langswarm_session import BackgroundLoopError, blocking
         async def value(of):
             return of
         async def fork():
@@ -265,7 +267,7 @@ def test_nothing_runs_until_it_is_needed_and_nothing_outlives_the_program() -> N
     assert program(
         """
         import asyncio, threading
-        from langswarm_session import blocking
+        from langswarm_session import BackgroundLoopError, blocking
         print(threading.active_count())
         started = threading.Event()
         async def for_ever():
@@ -321,7 +323,7 @@ def test_an_interrupt_cancels_the_coroutine() -> None:
     assert program(
         """
         import asyncio, os, signal, threading
-        from langswarm_session import blocking
+        from langswarm_session import BackgroundLoopError, blocking
         ended = threading.Event()
         async def interrupted():
             try:
@@ -346,7 +348,7 @@ def test_an_interrupt_waits_for_what_is_done_in_the_callers_thread() -> None:
     assert program(
         """
         import os, signal
-        from langswarm_session import blocking
+        from langswarm_session import BackgroundLoopError, blocking
         async def write(times):
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
@@ -509,3 +511,115 @@ def test_at_the_interpreters_end_it_is_refused_and_before_that_done() -> None:
         late = Late()
     """)
     assert lines == ["at exit: done", *["at the end: ManagerClosedError"] * 2]
+
+
+# The background thread ends
+
+
+def in_thread_that_waits(go: threading.Event) -> tuple[threading.Thread, list[BaseException]]:
+    """A thread whose call waits on the background loop, and what that raises."""
+    raised: list[BaseException] = []
+
+    async def wait() -> None:
+        go.set()
+        await asyncio.Event().wait()
+
+    def call() -> None:
+        try:
+            blocking.run(wait())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    assert go.wait(10)
+    return thread, raised
+
+
+async def nothing() -> str:
+    return "done"
+
+
+def test_when_the_thread_ends_those_that_wait_are_told_and_the_next_call_gets_another() -> None:
+    assert blocking.run(nothing()) == "done"
+    ended = blocking._background.thread
+    assert ended is not None
+    waiting, raised = in_thread_that_waits(threading.Event())
+    loop = blocking._background.loop()
+    loop.call_soon_threadsafe(loop.stop)
+    waiting.join(10)
+    assert [type(error) for error in raised] == [BackgroundLoopError]
+    assert blocking.run(nothing()) == "done"
+    assert blocking._background.thread is not ended
+    ended.join(10)
+    assert not ended.is_alive()
+    assert loop.is_closed()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_the_loop_itself_fails_those_that_wait_are_told() -> None:
+    waiting, raised = in_thread_that_waits(threading.Event())
+    loop = blocking._background.loop()
+    thread = blocking._background.thread
+    assert thread is not None
+
+    def break_down() -> None:
+        def fail(_: float | None = None) -> None:
+            del loop._wakes.select  # type: ignore[method-assign]
+            raise OSError("the selector is gone")
+
+        loop._wakes.select = fail  # type: ignore[method-assign]
+
+    loop.call_soon_threadsafe(break_down)
+    waiting.join(10)
+    assert [type(error) for error in raised] == [BackgroundLoopError]
+    thread.join(10)
+    assert blocking.run(nothing()) == "done"
+
+
+def test_a_call_that_came_as_the_thread_ended_is_told() -> None:
+    running = blocking._Running(nothing(), contextvars.copy_context())
+    thread = blocking._background.thread
+    assert thread is not None
+    running.loop.call_soon_threadsafe(running.loop.stop)
+    thread.join(10)
+    with pytest.raises(BackgroundLoopError):
+        running.result()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_what_would_end_a_program_does_not_end_the_thread(kind: type[BaseException]) -> None:
+    async def leave() -> None:
+        raise kind
+
+    async def spawn() -> None:
+        task = asyncio.get_running_loop().create_task(leave())
+        await asyncio.wait([task])
+        task.exception()
+
+    thread = blocking._background.thread
+    blocking.start(spawn()).result(10)
+    assert blocking.run(nothing()) == "done"
+    assert thread is None or blocking._background.thread is thread
+
+
+def test_sync_calls_work_where_sleeping_and_locks_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: float) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise RuntimeError("blocking call")
+
+    monkeypatch.setattr(time, "sleep", refuse)
+
+    async def busy() -> None:
+        # So long that the loop gives way.
+        deadline = time.perf_counter() + 0.01
+        while time.perf_counter() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    for _ in range(3):
+        blocking.start(busy()).result(10)

@@ -21,7 +21,6 @@ from langswarm_session import (
     SessionManager,
     SessionMessage,
 )
-from langswarm_session.testing.making import ref
 
 
 async def said(session: BaseSession) -> list[tuple[int | None, str]]:
@@ -149,7 +148,7 @@ async def test_the_next_turn_has_what_is_left(
     await session.edit_messages(expected_revision=session.revision, remove=[1, 2])
     await session.send_message("three")
     assert len(await texts(session)) == 4
-    window = await session._storage.get_messages(ref(session.session_id), before=5)
+    window = await session._storage.get_messages(session.ref, before=5)
     assert session._window.messages[:2] == window
 
 

@@ -18,7 +18,7 @@ from langswarm_session.giving_way import Desk, Turns
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was slept, by a clock that only this fixture moves."""
     slept: list[float] = []
-    monkeypatch.setattr(giving_way.time, "sleep", slept.append)
+    monkeypatch.setattr(giving_way, "pause", slept.append)
     return slept
 
 
@@ -32,6 +32,14 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     monkeypatch.setattr(giving_way.time, "perf_counter", lambda: now)
     return later
+
+
+def test_it_pauses_where_sleeping_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: float) -> None:
+        raise RuntimeError("blocking call")
+
+    monkeypatch.setattr(time, "sleep", refused)
+    giving_way.pause(0.0001)
 
 
 class TestTurns:

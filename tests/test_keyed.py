@@ -71,13 +71,13 @@ class TestUsers:
         assert await bob.edit("chat", lambda session: session.get_messages()) is None
         assert await said(ann) == ["secret"]
 
-    async def test_a_write_looks_up_nothing_once_the_session_was_found(self):
+    async def test_nothing_is_looked_up_once_the_session_was_found(self):
         lookups = []
 
         class Storage(InMemorySessionStorage):
-            async def get_session(self, session_id):
+            async def find_session(self, session_id, **options):
                 lookups.append(session_id)
-                return await super().get_session(session_id)
+                return await super().find_session(session_id, **options)
 
         ann = KeyedSessions("a_door", SessionManager(Storage()), "ann")
         await ann.record("chat", [user("a")])
@@ -85,7 +85,7 @@ class TestUsers:
         await ann.record("chat", [user("b")])
         assert lookups == []
         assert await said(ann) == ["a", "b"]
-        assert lookups == ["chat"]
+        assert lookups == []
 
     async def test_nobody_writes_to_one_that_changed_hands(self, manager):
         ann = KeyedSessions("a_door", manager, "ann")
@@ -114,6 +114,22 @@ class TestRead:
         await sessions.record("chat", [user("a")])
         await manager.delete_session("chat")
         assert await sessions.messages("chat") == []
+
+    async def test_one_that_was_created_again_is_read(self, manager):
+        sessions = KeyedSessions("a_door", manager, "ann")
+        await sessions.record("chat", [user("a")])
+        assert await said(sessions) == ["a"]
+        await manager.delete_session("chat")
+        assert await said(sessions) == []
+        await (await manager.create_session("ann", "mock", "m", session_id="chat")).record(
+            [user("b")]
+        )
+        assert await said(sessions) == ["b"]
+        await manager.delete_session("chat")
+        await (await manager.create_session("bob", "mock", "m", session_id="chat")).record(
+            [user("c")]
+        )
+        assert await said(sessions) == []
 
     async def test_what_others_wrote_meanwhile_is_read(self, sessions, manager):
         await sessions.record("chat", [user("a")])

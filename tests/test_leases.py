@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -16,10 +16,14 @@ import pytest
 
 from langswarm_session import InMemorySessionStorage, SessionManager, StorageBusyError
 from langswarm_session.leases import LeaseKeeper
+from langswarm_session.records import SessionRef
 from langswarm_session.testing.making import lease, new_session, ref, user
 
 SECONDS = 0.03
 """How long the leases here hold: they are renewed each 10 ms."""
+
+
+REF = SessionRef("s", "user", None)
 
 
 @dataclass(eq=False)
@@ -27,7 +31,7 @@ class Turn:
     """What the keeper knows of a turn."""
 
     token: str
-    session_id: str = "s"
+    ref: SessionRef = REF
 
 
 class Storage(InMemorySessionStorage):
@@ -35,17 +39,17 @@ class Storage(InMemorySessionStorage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: SimpleQueue[tuple[dict[str, str], float]] = SimpleQueue()
+        self.calls: SimpleQueue[tuple[dict[str, SessionRef], float]] = SimpleQueue()
         self.lost: set[str] = set()
         self.errors: list[Exception] = []
 
-    async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+    async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         self.calls.put((dict(tokens), seconds))
         if self.errors:
             raise self.errors.pop()
         return tokens.keys() - self.lost
 
-    def renewed(self) -> dict[str, str]:
+    def renewed(self) -> dict[str, SessionRef]:
         """The tokens of the next renewal; waits for it, without letting any loop run."""
         return self.calls.get(timeout=30)[0]
 
@@ -114,7 +118,7 @@ def test_what_was_lost_is_not_renewed_again(keeper: LeaseKeeper, storage: Storag
     add(keeper, one, two)
     storage.until({"one", "two"})
     storage.until({"two"})
-    assert storage.renewed() == {"two": "s"}
+    assert storage.renewed() == {"two": REF}
 
 
 def test_what_was_dropped_is_not_renewed(keeper: LeaseKeeper, storage: Storage) -> None:
@@ -166,7 +170,7 @@ async def test_the_lease_is_the_storages_own() -> None:
     class Real(InMemorySessionStorage):
         renewals: SimpleQueue[set[str]] = SimpleQueue()
 
-        async def renew_turns(self, tokens: dict[str, str], seconds: float) -> set[str]:
+        async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
             held = await super().renew_turns(tokens, seconds)
             self.renewals.put(held)
             return held
@@ -192,9 +196,10 @@ def test_a_forked_child_keeps_its_own_leases() -> None:
         import os
         from queue import Empty, SimpleQueue
         from langswarm_session.leases import LeaseKeeper
+        from langswarm_session.testing.making import ref
 
         class Turn:
-            session_id = "s"
+            ref = ref("s")
             def __init__(self, token):
                 self.token = token
 

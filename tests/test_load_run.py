@@ -11,7 +11,6 @@ import pytest
 
 from langswarm_session import MessageRole, SessionManager, SessionMessage
 from langswarm_session.records import Lease
-from langswarm_session.testing.making import ref
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.load import make_turn, make_turns
@@ -108,7 +107,7 @@ class TestChecks:
         (last,) = await session.get_messages(1)
         changed = last.model_copy(update={"content": last.text[:-1]})
         await manager.storage.edit_messages(
-            ref("s0"), expected_revision=session.revision, change=[changed]
+            session.ref, expected_revision=session.revision, change=[changed]
         )
         assert await self.summary(manager, ledgers) == "1 altered"
 
@@ -117,7 +116,8 @@ class TestChecks:
     ) -> None:
         index = ledgers[0].begin()
         begin = [said(make_turn("s0", index).user)]
-        await manager.storage.begin_turn(ref("s0"), begin, Lease("token", "owner", 30))
+        session = await manager.get_session("s0")
+        await manager.storage.begin_turn(session.ref, begin, Lease("token", "owner", 30))
         assert await self.summary(manager, ledgers) == "1 leased"
 
     async def test_a_session_is_gone_or_nobodys(

@@ -389,10 +389,10 @@ class TestCleanup:
             await manager.create_session("ann", "mock", "echo", session_id=f"s{number}")
         known = manager.storage.update_session
 
-        async def fail_once(session_id, *arguments, **options):
-            if session_id == "s1":
+        async def fail_once(ref, *arguments, **options):
+            if ref.session_id == "s1":
                 raise StorageFullError("no space")
-            return await known(session_id, *arguments, **options)
+            return await known(ref, *arguments, **options)
 
         monkeypatch.setattr(manager.storage, "update_session", fail_once)
         with pytest.raises(StorageFullError):

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import random
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
@@ -195,6 +199,42 @@ def test_ids_are_uuids_of_version_7() -> None:
     assert made[12] == "7"
     assert made[16] in "89ab"
     assert before <= int(made[:12], 16) <= after
+
+
+def test_ids_do_not_depend_on_the_programs_random() -> None:
+    state = random.getstate()
+    made = []
+    for _ in range(50):
+        random.seed(0)
+        made.append(new_id())
+    assert len({each[13:] for each in made}) == 50
+    random.seed(0)
+    expected = random.random()
+    random.seed(0)
+    new_id()
+    assert random.random() == expected
+    random.setstate(state)
+
+
+_FORKING = """
+import os
+from langswarm_session.models import new_id
+new_id()
+for _ in range(4):
+    if not os.fork():
+        os.write(1, "".join(f"{new_id()[12:]}\\n" for _ in range(20)).encode())
+        os._exit(0)
+for _ in range(4):
+    assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_ids_of_forked_processes_differ() -> None:
+    made = subprocess.run(
+        [sys.executable, "-c", _FORKING], check=True, capture_output=True, text=True, timeout=60
+    ).stdout.split()
+    assert len(made) == len(set(made)) == 80
 
 
 def test_ids_are_ordered_by_time_and_unique_over_threads() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from langswarm_session import owner
+from langswarm_session.storage.rules import CANCEL_MARK
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="a dead process is told by /proc alone"
@@ -124,6 +125,61 @@ def test_what_is_no_pid_is_not_dead() -> None:
     machine = parts(owner.this_process())[0]
     for pid in ("", "x", "-1", "1.5", "\u00b2"):
         assert not owner.is_dead(f"{machine}:{pid}:1")
+
+
+class TestHidden:
+    """What is left of another user's processes where /proc hides them (``hidepid=2``)."""
+
+    @pytest.fixture(autouse=True)
+    def hide(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read, mine = Path.read_text, owner._process(os.getpid())
+        assert mine
+
+        def hidden(path: Path, *args: str) -> str:
+            if path.parent.name.isdigit():
+                raise FileNotFoundError(str(path))
+            return read(path, *args)
+
+        monkeypatch.setattr(Path, "read_text", hidden)
+
+    def test_one_that_may_not_be_signalled_is_not_dead(
+        self, process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def kill(pid: int, number: int) -> None:
+            raise PermissionError
+
+        other = said(process)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "kill", kill)
+            assert not owner.is_dead(other)
+
+    def test_one_that_exists_is_not_dead(self, process: subprocess.Popen[str]) -> None:
+        assert not owner.is_dead(said(process))
+
+    def test_one_that_does_not_exist_is(self, process: subprocess.Popen[str]) -> None:
+        other = said(process)
+        process.communicate("go\n")
+        assert owner.is_dead(other)
+
+
+def test_an_owner_that_was_asked_to_end_its_turn_is_the_same(
+    process: subprocess.Popen[str],
+) -> None:
+    other = said(process)
+    assert not owner.is_dead(CANCEL_MARK + other)
+    process.communicate("go\n")
+    assert owner.is_dead(CANCEL_MARK + other)
+
+
+@pytest.mark.parametrize("pid", ["0", "2147483648", "9" * 30])
+def test_a_number_that_no_process_can_have_says_nothing(pid: str) -> None:
+    machine = parts(owner.this_process())[0]
+    assert not owner.is_dead(f"{machine}:{pid}:1")
+
+
+def test_an_owner_that_could_not_tell_its_start_is_known_by_its_pid() -> None:
+    machine = parts(owner.this_process())[0]
+    assert not owner.is_dead(f"{machine}:{os.getpid()}:")
 
 
 def test_a_command_with_brackets_is_no_obstacle(tmp_path: Path) -> None:

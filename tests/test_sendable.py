@@ -159,7 +159,10 @@ OTHERS = {
     ],
     "anthropic": [{"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {}}],
 }  # fmt: skip
-FOREIGN = [{}, {"type": "image_url", "image_url": {"url": "x"}}, {"type": 3, "id": "x"}, {"id": 1}]
+FOREIGN = [{}, {"type": "image_url", "image_url": {"url": "x"}}, {"type": 3, "id": "x"}, {"id": 1}, {"type": {}},
+           {"type": ["x"]}, {"type": {"a": 1}, "id": {}}, {"type": None}, {"type": "document"},
+           {"type": "server_tool_use", "id": {}}, {"type": "web_search_call", "id": []},
+           {"type": "web_search_tool_result", "tool_use_id": {}}, {"type": "computer_call_output"}]  # fmt: skip
 
 URLS = [None, "", "https://example.com/a.png", "http://e.org",
         "https://a b", "ftp://x/y", f"data:image/png;base64,{PNG}", "data:,x",
@@ -818,6 +821,21 @@ class TestBlocks:
         ]
 
     @EVERY
+    @pytest.mark.parametrize("provider", [None, "openai", "anthropic"])
+    @pytest.mark.parametrize("role", ["user", "assistant"])
+    @pytest.mark.parametrize("value", FOREIGN)
+    def test_that_no_provider_can_be_sent_are_left_out(
+        self, name: str, provider: str | None, role: str, value: dict[str, Any]
+    ) -> None:
+        block = OtherBlock(value=value)
+        first = made(role, ["see", block]).model_copy(update={"provider": provider, "model": GPT})
+        log = [first, assistant("so"), user("?")]
+        sent, repairs = make_sendable(log, TARGETS[name])
+        assert all(block.type == "text" for message in sent for block in message.blocks)
+        assert "block_dropped" in kinds(repairs)
+        ACCEPTED[name](sent)
+
+    @EVERY
     @pytest.mark.parametrize(
         "content", ["", " \n", [], [TextBlock(text="")], [TextBlock(text=" ")]]
     )
@@ -885,6 +903,15 @@ class TestLenient:
         sent, repairs = make_sendable([tool(result("x")), assistant(call("a"))], Target())
         assert [message.role for message in sent] == ["assistant", "tool"]
         assert kinds(repairs) == ["result_dropped", "call_answered"]
+
+    def test_gets_no_call_or_result_out_of_a_result_that_names_no_call(self) -> None:
+        inner = [call("a"), result("b", [result("c")]), TextBlock(text="so")]
+        for role in ("user", "assistant"):
+            log = [made(role, [result("", inner)])]
+            sent, repairs = make_sendable(log, Target())
+            assert {block.type for message in sent for block in message.blocks} == {"text"}
+            assert kinds(repairs) == ["block_converted", "block_dropped"]
+            assert make_sendable(sent, Target()) == (sent, [])
 
     def test_gets_something(self) -> None:
         sent, repairs = make_sendable([tool(result("x"))], Target())

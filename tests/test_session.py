@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -53,6 +54,21 @@ EVERY_BLOCK = [
 
 def user(content, **fields):
     return SessionMessage(role="user", content=content, **fields)
+
+
+async def test_a_seeded_program_loses_nothing(manager):
+    """Machine-learning programs call `random.seed(0)` before each step."""
+    state = random.getstate()
+    sessions = []
+    for _ in range(5):
+        random.seed(0)
+        sessions.append(await manager.create_session("u", "mock", "echo"))
+    for _ in range(20):
+        random.seed(0)
+        await sessions[0].record(SessionMessage(role="user", content="yes"))
+    random.setstate(state)
+    assert len({session.session_id for session in sessions}) == 5
+    assert sessions[0].metrics.message_count == 20
 
 
 class TestSendMessage:

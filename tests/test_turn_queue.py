@@ -95,7 +95,7 @@ async def test_whoever_waited_too_long_as_its_turn_comes_passes_it_on() -> None:
         impatient = asyncio.ensure_future(queue.acquire(ref("s"), 0.0005))
         await asyncio.sleep(0)
         patient = await waiting(queue)
-        asyncio.get_running_loop().call_later(0.0005, queue.release, "s")
+        asyncio.get_running_loop().call_later(0.0005, queue.release, ref("s"))
         outcome = (await asyncio.gather(impatient, return_exceptions=True))[0]
         if outcome is None:
             queue.release(ref("s"))
@@ -209,7 +209,7 @@ def test_a_turn_may_be_released_from_any_thread() -> None:
     loop.run_until_complete(queue.acquire(ref("s"), None))
     task = loop.create_task(queue.acquire(ref("s"), None))
     loop.run_until_complete(asyncio.sleep(0))
-    releasing = threading.Thread(target=queue.release, args=("s",))
+    releasing = threading.Thread(target=queue.release, args=(ref("s"),))
     releasing.start()
     releasing.join()
     loop.run_until_complete(task)

@@ -223,7 +223,7 @@ class TestTakenOver:
         """A turn that somebody else ended, as it would be had its lease run out."""
         turn = await session.begin_turn("x")
         end = TurnEnd(turn.token, TurnStatus.FAILED, error="taken over")
-        await manager.storage.end_turn(session.session_id, end, [])
+        await manager.storage.end_turn(session.ref, end, [])
         return turn
 
     async def test_nothing_more_is_stored(self, lost, session, texts, turns):
@@ -462,7 +462,7 @@ class TestStorageFails:
 
             patch.setattr(manager.storage, "end_turn", end_turn)
             await turn.fail(ValueError())
-        await manager.storage.end_turn(session.session_id, end, [])
+        await manager.storage.end_turn(session.ref, end, [])
         assert (await session.send_message("y", wait=0)).text == "You said: y"
         assert await turns(session) == ["complete", "complete"]
 
@@ -505,7 +505,7 @@ class TestMiddlewareThatDoesNotLetGo:
     async def test_one_that_hangs_costs_what_there_was_of_the_reply(
         self, session, moderation, texts, turns, monkeypatch, caplog
     ):
-        monkeypatch.setattr("langswarm_session.turns.PARTIAL_SECONDS", 0)
+        monkeypatch.setattr("langswarm_session.endings.PARTIAL_SECONDS", 0)
         reading = await self._cancelled_stream(session, moderation)
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -514,17 +514,37 @@ class TestMiddlewareThatDoesNotLetGo:
         assert "a reply was lost: the middleware took longer" in caplog.text
         await self._check_free(session, moderation)
 
-    async def test_a_second_cancellation_ends_the_wait(
-        self, session, moderation, texts, turns, monkeypatch
+    @pytest.mark.parametrize("times", [1, 5])
+    async def test_further_cancellations_lose_nothing(
+        self, session, moderation, texts, turns, monkeypatch, times
     ):
-        monkeypatch.setattr("langswarm_session.turns.PARTIAL_SECONDS", None)
+        monkeypatch.setattr("langswarm_session.endings.PARTIAL_SECONDS", None)
         reading = await self._cancelled_stream(session, moderation)
         await moderation.asked.wait()  # again, with what there was
+        for _ in range(times):
+            reading.cancel()
+            await asyncio.sleep(0)
+        moderation.answers.set()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await texts(session) == ["x", "You said: x"]
+        assert await turns(session) == ["cancelled"]
+        await self._check_free(session, moderation)
+
+    async def test_a_caller_that_is_cancelled_again_waits_for_so_long_and_no_longer(
+        self, session, moderation, texts, turns, monkeypatch
+    ):
+        monkeypatch.setattr("langswarm_session.endings.PARTIAL_SECONDS", None)
+        monkeypatch.setattr("langswarm_session.endings.SETTLE_SECONDS", 0)
+        reading = await self._cancelled_stream(session, moderation)
+        await moderation.asked.wait()
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        assert await turns(session) == ["cancelled"]
-        await self._check_free(session, moderation)
+        assert await turns(session) == ["open"]
+        moderation.answers.set()
+        assert (await session.send_message("y", wait=10)).text == "You said: y"
+        assert await texts(session) == ["x", "You said: x", "y", "You said: y"]
 
     async def test_one_that_is_cancelled_itself(self, session, texts, turns, caplog):
         class Cancelled(ISessionMiddleware):

@@ -16,6 +16,7 @@ from langswarm_session import (
     ToolCallBlock,
     ToolResultBlock,
 )
+from langswarm_session.replaced import replacing
 from langswarm_session.window import SUMMARY, cut, place_of
 
 
@@ -33,6 +34,28 @@ def result(name):
 
 def sent(mock):
     return [each.text for each in mock.requests[-1].messages]
+
+
+class TestReplaced:
+    async def test_what_was_replaced_is_not_sent(self, session, mock):
+        await session.add_system_message("old rule")
+        for text in "abc":
+            await session.send_message(text)
+        old = await session.get_messages()
+        await session.record(replacing([message("user", "in short")], old))
+        await session.add_system_message("new rule")
+        await session.send_message("d")
+        assert sent(mock) == ["in short", "new rule", "d"]
+        assert (await session.get_messages())[: len(old)] == old
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 4])
+    async def test_older_messages_take_the_room(self, session, mock, size):
+        await session.update_context(max_messages=size)
+        await session.record([message("user", text) for text in "abcdef"])
+        old = await session.get_messages()
+        await session.record(replacing([message("user", "in short")], old[2:], old[:2]))
+        await session.send_message("g")
+        assert sent(mock) == ["a", "b", "in short", "g"][-size:]
 
 
 class TestSent:

@@ -19,8 +19,7 @@ from langswarm_session import (
     create_session_manager,
 )
 from langswarm_session.errors import SessionExistsError
-from langswarm_session.records import NewSession
-from langswarm_session.testing.making import ref
+from langswarm_session.records import NewSession, SessionRef
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -47,6 +46,10 @@ def as_messages(turns: Sequence[Turn]) -> list[SessionMessage]:
     ]
 
 
+def _ref(session: str) -> SessionRef:
+    return SessionRef(session, USER, None)
+
+
 class StorageStore(Store):
     """The storage's `append`: the write that everything else comes down to."""
 
@@ -64,17 +67,17 @@ class StorageStore(Store):
             await self._storage.create_session(new)
 
     async def append_turn(self, session: str, turn: Turn) -> None:
-        await self._storage.append(ref(session), as_messages((turn,)))
+        await self._storage.append(_ref(session), as_messages((turn,)))
 
     async def preload(self, session: str, turns: Sequence[Turn]) -> None:
         for start in range(0, len(turns), CHUNK):
-            await self._storage.append(ref(session), as_messages(turns[start : start + CHUNK]))
+            await self._storage.append(_ref(session), as_messages(turns[start : start + CHUNK]))
 
     async def read_all(self, session: str) -> list[SessionMessage]:
-        return await self._storage.get_messages(ref(session))
+        return await self._storage.get_messages(_ref(session))
 
     async def newest(self, session: str, count: int) -> list[SessionMessage]:
-        return await self._storage.get_messages(ref(session), limit=count)
+        return await self._storage.get_messages(_ref(session), limit=count)
 
     @staticmethod
     def text(message: Any) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from benchmarks.load import Audit, make_turn
 from benchmarks.load_run.population import Ledger
 from langswarm_session import MessageRole, SessionManager, SessionMessage
-from langswarm_session.testing.making import ref
 
 _PAGE = 1_000
 
@@ -59,7 +58,7 @@ async def check_all(manager: SessionManager, ledgers: Sequence[Ledger]) -> Findi
             if ledger is None or ledger.user_id != record.user_id:
                 found.unexpected += 1
                 continue
-            messages = await manager.storage.get_messages(ref(record.session_id))
+            messages = await manager.storage.get_messages(record.ref)
             found.miscounted += record.message_count != len(messages)
             _check_log(found, ledger, messages)
         cursor = page.next_cursor

@@ -7,6 +7,7 @@ sees that user's sessions and no others.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -32,23 +33,28 @@ from langswarm_session import (
     SessionMessage,
     SessionNotFoundError,
     StreamEvent,
+    TurnCancelledError,
     UserSessions,
     create_session_manager,
 )
 
-STATUSES: list[tuple[type[SessionError], int]] = [
-    (InvalidInputError, 422),
-    (SessionNotFoundError, 404),
-    (SessionExistsError, 409),
-    (SessionInactiveError, 409),
-    (IdempotencyConflictError, 409),
-    (SessionBusyError, 409),
-    (MessageRefusedError, 422),
-    (ProviderRateLimitError, 503),
-    (ProviderSessionError, 502),
-    (SessionError, 500),
+logger = logging.getLogger(__name__)
+
+PROBLEMS: list[tuple[type[SessionError], int, str]] = [
+    (InvalidInputError, 422, "this cannot be used as it is"),
+    (SessionNotFoundError, 404, "there is no such session"),
+    (SessionExistsError, 409, "there is such a session already"),
+    (SessionInactiveError, 409, "the session is closed"),
+    (IdempotencyConflictError, 409, "this Idempotency-Key was used for another message"),
+    (SessionBusyError, 409, "the session is still answering; wait for it, or cancel it"),
+    (TurnCancelledError, 409, "the answer was cancelled; what there was of it is kept"),
+    (MessageRefusedError, 422, "the message is not allowed"),
+    (ProviderRateLimitError, 503, "too many requests; try again later"),
+    (ProviderSessionError, 502, "there is no answer now; try again later"),
+    (SessionError, 500, "the conversation is safe; try again later"),
 ]
-"""The first that fits says what a client gets."""
+"""What a client is told of an error: the first that fits. The error's own text is for the log: it
+speaks to whoever programs with the package."""
 
 
 def user_of(request: Request) -> str:
@@ -96,8 +102,8 @@ async def send(request: Request) -> Response:
     """POST /sessions/{id}/messages {"text": ...}
 
     With ``Idempotency-Key`` a retry is given the stored reply. With ``Accept: text/event-stream``
-    the reply comes as it is made; a client that goes away cancels the turn, and what it had been
-    sent by then is kept.
+    the reply comes as it is made; a client that goes away cancels the turn, and what had been made
+    by then is kept.
     """
     session = await sessions_of(request).get_session(request.path_params["id"])
     text = await _text_of(request)
@@ -109,11 +115,17 @@ async def send(request: Request) -> Response:
     return JSONResponse(_shown(reply))
 
 
+async def cancel(request: Request) -> Response:
+    """POST /sessions/{id}/cancel: the button that stops an answer, from whichever worker."""
+    session = await sessions_of(request).get_session(request.path_params["id"])
+    return JSONResponse({"cancelled": await session.cancel()})
+
+
 async def _text_of(request: Request) -> str:
     """What is said in a request's body."""
     try:
         text = (await request.json())["text"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):  # the last: nested too deeply
         text = None
     if not isinstance(text, str):
         raise HTTPException(422, 'send JSON: {"text": "..."}')
@@ -142,14 +154,15 @@ def _shown(message: SessionMessage) -> dict[str, Any]:
 
 
 def _problem(error: SessionError) -> tuple[dict[str, str], int]:
-    status = next(status for kind, status in STATUSES if isinstance(error, kind))
-    # What a storage or provider says is for the log; the client gets the kind.
-    said = str(error) if status < 500 else "the conversation is safe; try again later"
-    return {"error": type(error).__name__, "detail": said}, status
+    status, words = next(
+        (status, words) for kind, status, words in PROBLEMS if isinstance(error, kind)
+    )
+    logger.log(logging.ERROR if status >= 500 else logging.INFO, "%s", error, exc_info=error)
+    return {"error": type(error).__name__, "detail": words}, status
 
 
 async def failed(_: Request, error: Exception) -> Response:
-    """Any error of a session as JSON."""
+    """Give any error of a session as JSON."""
     assert isinstance(error, SessionError)
     problem, status = _problem(error)
     retry = getattr(error, "retry_after", None)
@@ -159,7 +172,7 @@ async def failed(_: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """One manager for all requests of this process."""
+    """Keep one manager for all requests of this process; answers that are open as it stops end."""
     config = {"db_path": os.environ.get("DB", "service.db")}
     providers = {"mock": {"piece_delay": 0.02}}  # slow enough to be seen; others as in the README
     async with create_session_manager("sqlite", config, providers) as manager:
@@ -174,6 +187,7 @@ app = Starlette(
         Route("/sessions/{id}", delete, methods=["DELETE"]),
         Route("/sessions/{id}/messages", messages, methods=["GET"]),
         Route("/sessions/{id}/messages", send, methods=["POST"]),
+        Route("/sessions/{id}/cancel", cancel, methods=["POST"]),
     ],
     exception_handlers={SessionError: failed},
     lifespan=lifespan,

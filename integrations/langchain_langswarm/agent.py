@@ -104,6 +104,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         current, asked = run(self._asked(request, is_async=False))
         if current.replayed:
             return current.replay()
+        current.check()
         return run(current.answered(handler(asked)))
 
     @override
@@ -116,7 +117,9 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         current, asked = await self._asked(request, is_async=True)
         if current.replayed:
             return current.replay()
-        return await current.answered(await handler(asked))
+        with current.answering():
+            response = await handler(asked)
+        return await current.answered(response)
 
     @override
     def wrap_tool_call(
@@ -127,6 +130,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         current = run(self._run(request.state["messages"], context, is_async=False))
         current.enter()
         _key_around.set(_key())
+        current.check()
         return run(current.returned(handler(request)))
 
     @override
@@ -138,7 +142,9 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         current = await self._run(request.state["messages"], context, is_async=True)
         current.enter()
         _key_around.set(_key())
-        return await current.returned(await handler(request))
+        with current.answering():
+            result = await handler(request)
+        return await current.returned(result)
 
     @override
     def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -101,7 +102,8 @@ class AgentRun:
         self._own: set[str | None] = set()
         self._late: list[BaseMessage] = []
         self._changed: dict[str | None, BaseMessage] = {}
-        self._shown: list[str] | None = None
+        self._shown: list[str] = []
+        self._is_asked = False
         self._lock = asyncio.Lock()
 
     # What the agent knows
@@ -133,7 +135,7 @@ class AgentRun:
         self._changed.update(
             (old.id, new) for old, new in zip(state, stored, strict=True) if old is not new
         )
-        self._shown = []
+        self._begin_answer()
         shown = [self._changed.get(message.id, message) for message in messages]
         if self._late:
             ours = (place for place, message in enumerate(shown) if message.id in self._own)
@@ -190,7 +192,7 @@ class AgentRun:
         if self._turn is None:
             self._key = None  # of what was said, which began no turn: not of an answer
         kept = await self.keep([self._as_new(message) for message in response.result])
-        self._shown = None
+        self._end_answer()
         return replace(response, result=kept)
 
     async def returned(self, result: ToolMessage | Command[Any]) -> ToolMessage | Command[Any]:
@@ -231,10 +233,35 @@ class AgentRun:
 
     # How the run goes on
 
+    def answering(self) -> AbstractContextManager[None]:
+        """A block in which the model or a tool runs, and which ends when somebody ends the turn.
+
+        Raises:
+            TurnCancelledError, TurnLostError: If the turn was ended from outside.
+        """
+        return nullcontext() if self._turn is None else self._turn.answering()
+
+    def check(self) -> None:
+        """Raise if the turn was ended from outside: where nothing can be interrupted.
+
+        Raises:
+            TurnCancelledError, TurnLostError: Why.
+        """
+        if self._turn is not None:
+            self._turn.check()
+
     def received(self, text: str) -> None:
         """Text of a model's answer that was streamed."""
-        if self._shown is not None:
+        if self._is_asked:
             self._shown.append(text)
+
+    def _begin_answer(self) -> None:
+        self._end_answer()
+        self._is_asked = True
+
+    def _end_answer(self) -> None:
+        self._is_asked = False
+        self._shown.clear()
 
     @property
     def is_open(self) -> bool:
@@ -250,10 +277,7 @@ class AgentRun:
             if error is None or isinstance(error, GraphBubbleUp):
                 await turn.cancel(reason="interrupted")
             else:
-                # What was shown of an answer that is not there as a whole.
-                text = "".join(self._shown or ())
-                partial = SessionMessage(role=MessageRole.ASSISTANT, content=text)
-                await turn.end_by(error, [partial] if text else [])
+                await turn.end_by(error, _partial(self._shown))
 
     async def _take_over(self, left: Sequence[BaseMessage]) -> set[str | None]:
         """Store what the thread has and the record has not: a turn for each question.
@@ -330,6 +354,8 @@ class AgentRun:
             self.replayed = turn
             return sent
         self._turn = turn
+        shown = self._shown
+        turn.shown = lambda: _partial(shown)  # not this, which has the turn
         if self._session.revision != self._revision + 1:  # somebody was quicker
             history = from_record(await turn.history())
             self._late = [message for message in history if message.id not in self._known]
@@ -363,6 +389,12 @@ class AgentRun:
         if summary is not None and covered:
             await self._session.set_summary(str(summary.text), max(covered))
             self._revision += 1
+
+
+def _partial(shown: Sequence[str]) -> list[SessionMessage]:
+    """What was shown of an answer that is not there as a whole."""
+    text = "".join(shown)
+    return [SessionMessage(role=MessageRole.ASSISTANT, content=text)] if text else []
 
 
 def _as_stored(message: M, stored: SessionMessage) -> M:

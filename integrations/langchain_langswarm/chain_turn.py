@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -24,6 +24,7 @@ from langchain_langswarm.shapes import (
     text_of,
 )
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.interrupts import Interruptible
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
@@ -64,6 +65,7 @@ class ChainTurn:
         self._repeatable = key is not None or any(message.id for message in self._given)
         self._passed: Sequence[BaseMessage] = ()
         self._unfit: Sequence[Any] = ()
+        self._chunks: list[Any] = []
         self._turn: OpenTurn
 
     async def begin(self, session: BaseSession) -> None:
@@ -79,6 +81,7 @@ class ChainTurn:
         try:
             history = told_apart(await self._turn.history())
             self._pass_on(history)
+            self._turn.shown = self._shown()
         except BaseException as error:
             await self.end_by(error)
             raise
@@ -125,14 +128,36 @@ class ChainTurn:
         changed = [to_langchain(message) for message in stored]
         return self._shape.with_answer(output, answer, changed)
 
-    async def complete_stream(self, chunks: Sequence[Any]) -> Any:
-        """`complete` with what the pieces of a stream add up to."""
-        return await self.complete(self._shape.whole(chunks, self._passed))
+    def answering(self) -> Interruptible:
+        """A block in which the chain runs, and which ends when somebody ends the turn.
 
-    async def end_by(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
+        Raises:
+            TurnCancelledError, TurnLostError: If the turn was ended from outside.
+        """
+        return self._turn.answering()
+
+    def received(self, chunk: Any) -> None:
+        """Take a piece of a stream; a sync chain is broken off here if the turn was ended.
+
+        Raises:
+            TurnCancelledError, TurnLostError: If the turn was ended from outside.
+        """
+        self._chunks.append(chunk)
+        self._turn.check()
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether there were any pieces."""
+        return bool(self._chunks)
+
+    async def complete_stream(self) -> Any:
+        """`complete` with what the pieces of a stream add up to."""
+        return await self.complete(self._shape.whole(self._chunks, self._passed))
+
+    async def end_by(self, error: BaseException) -> None:
         """End the turn by what broke it off, with what there is of the answer."""
         if self._turn.is_open:
-            await self._turn.end_by(error, self._partial(self._unfit or chunks))
+            await self._turn.end_by(error, self._partial())
 
     def _pass_on(self, history: list[BaseMessage]) -> None:
         part, new = self._part, self._given
@@ -150,26 +175,43 @@ class ChainTurn:
         self._passed = passed
         self.input = self._shape.with_history(self._value, part, history, passed)
 
-    def _partial(self, chunks: Sequence[Any]) -> list[SessionMessage]:
-        """What there is of the answer."""
-        if not chunks:
-            return []
-        try:
-            return self._message_or_text(self._shape.whole(chunks, self._passed))
-        except Exception:  # nothing may keep the turn from its end
-            logger.warning(
-                "session %r: what there was of the answer is no message that can be stored",
-                self._turn.session_id,
-                exc_info=True,
-            )
-            return []
+    def _shown(self) -> Callable[[], list[SessionMessage]]:
+        """What gives the pieces so far, without a reference to this and so to the turn."""
+        shape, chunks, passed = self._shape, self._chunks, self._passed
+        session_id = self._turn.session_id
+        return lambda: _partial(shape, list(chunks), passed, session_id)
 
-    def _message_or_text(self, output: Any) -> list[SessionMessage]:
-        """What a chain gave, as a text where it is no message that can be stored."""
-        try:
-            return from_langchain_messages(self._shape.answer(output, self._passed))
-        except InvalidInputError:
-            return [SessionMessage(role=MessageRole.ASSISTANT, content=text_of(output))]
+    def _partial(self) -> list[SessionMessage]:
+        """What there is of the answer."""
+        chunks = self._unfit or self._chunks
+        return _partial(self._shape, chunks, self._passed, self._turn.session_id)
+
+
+def _partial(
+    shape: ChainShape, chunks: Sequence[Any], passed: Sequence[BaseMessage], session_id: str
+) -> list[SessionMessage]:
+    """What pieces of an answer add up to; nothing where that cannot be stored."""
+    if not chunks:
+        return []
+    try:
+        return _message_or_text(shape, shape.whole(chunks, passed), passed)
+    except Exception:  # nothing may keep the turn from its end
+        logger.warning(
+            "session %r: what there was of the answer is no message that can be stored",
+            session_id,
+            exc_info=True,
+        )
+        return []
+
+
+def _message_or_text(
+    shape: ChainShape, output: Any, passed: Sequence[BaseMessage]
+) -> list[SessionMessage]:
+    """What a chain gave, as a text where it is no message that can be stored."""
+    try:
+        return from_langchain_messages(shape.answer(output, passed))
+    except InvalidInputError:
+        return [SessionMessage(role=MessageRole.ASSISTANT, content=text_of(output))]
 
 
 def _same(given: Sequence[SessionMessage], stored: Sequence[SessionMessage]) -> bool:

@@ -19,6 +19,9 @@ from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
 from langswarm_session.presets import get_session_manager
 
+_END: Any = object()
+"""What a stream that is over gives."""
+
 _SPECS = [
     ConfigurableFieldSpec(
         id="session_id", annotation=str, name="Session ID", description="The session.",
@@ -164,7 +167,8 @@ class RunnableWithSession(Runnable[Any, Any]):
         if call.replayed:
             return call.replay()
         try:
-            output = await self.runnable.ainvoke(call.input, config, **kwargs)
+            with call.answering():
+                output = await self.runnable.ainvoke(call.input, config, **kwargs)
             return await call.complete(output)
         except BaseException as error:
             await call.end_by(error)
@@ -177,17 +181,16 @@ class RunnableWithSession(Runnable[Any, Any]):
         if call.replayed:
             yield call.replay()
             return
-        chunks: list[Any] = []
         try:
             for chunk in self.runnable.stream(call.input, config, **kwargs):
-                chunks.append(chunk)
+                call.received(chunk)
                 if not call.holds_stream:
                     yield chunk
-            output = run(call.complete_stream(chunks))
+            output = run(call.complete_stream())
         except BaseException as error:
-            run(call.end_by(error, chunks))
+            run(call.end_by(error))
             raise
-        if chunks and call.holds_stream:
+        if call.has_chunks and call.holds_stream:
             yield output
 
     async def _astream(
@@ -197,17 +200,21 @@ class RunnableWithSession(Runnable[Any, Any]):
         if call.replayed:
             yield call.replay()
             return
-        chunks: list[Any] = []
+        stream = self.runnable.astream(call.input, config, **kwargs)
         try:
-            async for chunk in self.runnable.astream(call.input, config, **kwargs):
-                chunks.append(chunk)
+            while True:
+                with call.answering():
+                    chunk = await anext(stream, _END)
+                if chunk is _END:
+                    break
+                call.received(chunk)
                 if not call.holds_stream:
                     yield chunk
-            output = await call.complete_stream(chunks)
+            output = await call.complete_stream()
         except BaseException as error:
-            await call.end_by(error, chunks)
+            await call.end_by(error)
             raise
-        if chunks and call.holds_stream:
+        if call.has_chunks and call.holds_stream:
             yield output
 
     async def _begin(self, value: Any, config: RunnableConfig) -> ChainTurn:

@@ -18,6 +18,7 @@ from langchain_core.tracers.context import register_configure_hook
 from langgraph.config import get_config
 
 from langswarm_session.blocking import run
+from langswarm_session.endings import settled
 
 
 class Run(Protocol):
@@ -84,7 +85,8 @@ async def _end(run_id: UUID, error: BaseException | None) -> None:
     _awaited.discard(run_id)
     for each in _runs.pop(run_id, {}).values():
         if each.is_open:
-            await each.ended(error)
+            # Also in a cancel scope of anyio, which would cancel each wait for it.
+            await settled(asyncio.ensure_future(each.ended(error)))
 
 
 class _Watch(BaseCallbackHandler):

@@ -1,53 +1,113 @@
 """Where a store's sessions are, as text that holds no secret, and the way back to them.
 
-LlamaIndex writes a store down with the memory that uses it. What is written is an address; whoever
-reads it gets the manager that this process uses there, or a new one on the same file.
+LlamaIndex writes a store down with the memory that uses it: an address and a user. They may come
+back from a browser or a file, so reading them never opens a file or a connection: the address
+chooses among the managers that this process has. Nor do they decide on their own whose sessions are
+read. Either the address is signed for that user, by this process or with the key that several
+processes share, or the program itself has opened a store for that user in the same task.
 """
 
 from __future__ import annotations
 
+import hmac
+import json
 import os
-from pathlib import Path
-from urllib.parse import quote
+import secrets
+from contextvars import ContextVar
 from uuid import uuid4
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.manager import SessionManager
+from langswarm_session.presets import shared_manager
 
+KEY_VARIABLE = "LANGSWARM_STORE_KEY"
+"""The environment variable with the key that processes share to sign addresses with."""
+
+_SHORTEST_KEY = 32
+_MOST_OPENED = 32
+"""How many stores a task may have opened before the first of them are forgotten."""
+
+_own_key = secrets.token_bytes(32)
 _managers: WeakValueDictionary[str, SessionManager] = WeakValueDictionary()
 _made_up: WeakKeyDictionary[ISessionStorage, str] = WeakKeyDictionary()
 
+_Opened = tuple[ref[SessionManager], str | None]
+_opened: ContextVar[tuple[_Opened, ...]] = ContextVar("opened", default=())
 
-def address_of(manager: SessionManager) -> str:
-    """The address of a manager's storage: a file's URL, or one that only this process knows."""
+
+def address_of(manager: SessionManager, user_id: str | None) -> str:
+    """Return the address of a user's sessions, signed.
+
+    Args:
+        manager: Where they live. Where its storage has no address, only this process knows it.
+        user_id: Whose they are.
+    """
     storage = manager.storage
-    path = getattr(storage, "db_path", None)
-    if isinstance(path, str | os.PathLike):
-        address = f"sqlite:///{quote(str(Path(path).absolute()))}"
-    else:
-        address = _made_up.setdefault(storage, f"{storage.name}#{uuid4().hex}")
-    _managers[address] = manager
-    return address
+    place = storage.address
+    if place is None:
+        place = _made_up.setdefault(storage, f"{storage.name}:{uuid4().hex}")
+    _managers[place] = manager
+    return f"{place}#{_signature(place, user_id)}"
 
 
-def manager_at(address: str) -> SessionManager:
-    """The manager whose address this is.
+def note_opened(manager: SessionManager, user_id: str | None) -> None:
+    """Note that the program opened a user's sessions, in this task and those that it starts."""
+    entry = (ref(manager), user_id)
+    others = [other for other in _opened.get() if other != entry and other[0]() is not None]
+    _opened.set((entry, *others[: _MOST_OPENED - 1]))
+
+
+def manager_at(address: str, user_id: str | None) -> SessionManager:
+    """Return the manager whose address this is, for a store that was written down.
+
+    Args:
+        address: What `address_of` gave, here or in another process.
+        user_id: Whose sessions the store is said to be for.
 
     Returns:
-        The one that a store of this process used there last, with its middleware and hooks; where
-        there is none, a new one on the file.
+        The one that a store of this process used there last, or the program's shared manager.
 
     Raises:
-        InvalidInputError: If nobody else can get there.
+        InvalidInputError: If this process has no manager there, or nothing shows that the store was
+            that user's.
     """
-    known = _managers.get(address)
-    if known is not None:
-        return known
-    if not (isinstance(address, str) and address.startswith("sqlite:///")):
+    place, _, signature = address.rpartition("#") if isinstance(address, str) else ("", "", "")
+    manager = _managers.get(place) or _shared_at(place)
+    if manager is None:
         raise InvalidInputError(
-            f"there are no sessions at {address!r} in this process; give the store its manager"
+            f"there are no sessions at {place or address!r} in this process; give the store its "
+            "manager: make a store on it, or set_session_manager(), before this one is read"
         )
-    manager = _managers[address] = SessionManager(address)
+    if not hmac.compare_digest(signature.encode(), _signature(place, user_id).encode()) and (
+        (ref(manager), user_id) not in _opened.get()
+    ):
+        raise InvalidInputError(
+            f"nothing shows that the store was written down for the user {user_id!r}; make a store "
+            f"for this user before it is read, or set {KEY_VARIABLE} where stores are written down "
+            "and where they are read"
+        )
     return manager
+
+
+def _shared_at(place: str) -> SessionManager | None:
+    manager = shared_manager()
+    return manager if manager is not None and manager.storage.address == place else None
+
+
+def _signature(place: str, user_id: str | None) -> str:
+    told = json.dumps([place, user_id]).encode()
+    return hmac.digest(_key(), told, "sha256").hex()[:32]
+
+
+def _key() -> bytes:
+    key = os.environ.get(KEY_VARIABLE)
+    if key is None:
+        return _own_key
+    if len(key) < _SHORTEST_KEY:
+        raise InvalidInputError(
+            f"{KEY_VARIABLE} has {len(key)} characters, which can be guessed; give it at least "
+            f"{_SHORTEST_KEY} random ones"
+        )
+    return key.encode()

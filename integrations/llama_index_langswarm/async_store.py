@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -12,7 +11,8 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from langswarm_session.checks import check_limit
 from langswarm_session.manager import SessionManager
 from llama_index_langswarm.base import SessionStore
-from llama_index_langswarm.edits import Edit, Entry, without, without_all, without_one
+from llama_index_langswarm.edits import Edit, without
+from llama_index_langswarm.view import View
 
 
 class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
@@ -58,14 +58,15 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
         """
         first = check_limit(offset) or 0
         count = check_limit(limit)
-        chats = await self._chats(key, archived=_archived(status))
-        return chats[first : None if count is None else first + count]
+        view = await self._view(key, _archived(status))
+        return [] if view is None else await view.chats(first, count)
 
     async def count_messages(
         self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
     ) -> int:
         """How many messages a key has."""
-        return len(await self._chats(key, archived=_archived(status)))
+        view = await self._view(key, _archived(status))
+        return 0 if view is None else await view.count()
 
     async def add_message(
         self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE
@@ -97,12 +98,11 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
         Returns:
             The message; None if there is none there.
         """
-        removed = await self._edit(key, partial(without_one, idx=idx), archived=False)
-        return next(iter(removed or ()), None)
+        return await self._remove(key, idx, archived=False)
 
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Remove a key's messages."""
-        await self._edit(key, without_all, archived=_archived(status))
+        await self._remove_all(key, archived=_archived(status))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Remove the oldest active messages.
@@ -110,7 +110,11 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
         Returns:
             The messages.
         """
-        return await self._edit(key, lambda entries: without(entries, 0, n), archived=False) or []
+
+        async def plan(view: View) -> Edit:
+            return without(await view.oldest(n), 0, n)
+
+        return await self._edit(key, plan, archived=False) or []
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Archive the oldest active messages: they stay in the record.
@@ -119,10 +123,10 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
             The messages.
         """
 
-        def plan(entries: list[Entry]) -> Edit:
+        async def plan(view: View) -> Edit:
             told: list[ChatMessage] = []
             last = None
-            for message, chats, _ in entries:
+            for message, chats, _ in await view.oldest(n):
                 if len(told) >= n:
                     break
                 told += chats

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -13,7 +12,8 @@ from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 from langswarm_session.blocking import run
 from langswarm_session.manager import SessionManager
 from llama_index_langswarm.base import SessionStore
-from llama_index_langswarm.edits import Edit, Entry, replaced, without_all, without_one
+from llama_index_langswarm.edits import Edit, replaced
+from llama_index_langswarm.view import View
 
 
 class SessionChatStore(SessionStore, BaseChatStore):
@@ -48,7 +48,8 @@ class SessionChatStore(SessionStore, BaseChatStore):
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
         """A key's messages, oldest first; none where there is no such session."""
-        return await self._chats(key)
+        view = await self._view(key)
+        return [] if view is None else await view.chats()
 
     async def async_add_message(
         self, key: str, message: ChatMessage, idx: int | None = None
@@ -61,7 +62,8 @@ class SessionChatStore(SessionStore, BaseChatStore):
             idx: The position it is to have; None: the last.
         """
 
-        def plan(entries: list[Entry]) -> Edit:
+        async def plan(view: View) -> Edit:
+            entries = await view.entries()
             chats = [chat for entry in entries for chat in entry.chats]
             chats.insert(len(chats) if idx is None else idx, message)
             return replaced(entries, chats)
@@ -77,7 +79,7 @@ class SessionChatStore(SessionStore, BaseChatStore):
         Returns:
             The messages; None if there were none.
         """
-        return await self._edit(key, without_all) or None
+        return await self._remove_all(key) or None
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Remove the message at a position.
@@ -85,8 +87,7 @@ class SessionChatStore(SessionStore, BaseChatStore):
         Returns:
             The message; None if there is none there.
         """
-        removed = await self._edit(key, partial(without_one, idx=idx))
-        return next(iter(removed or ()), None)
+        return await self._remove(key, idx)
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """Remove the last message.

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.items import TResponseInputItem
 from agents.memory import SessionSettings
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
 from langswarm_session.checks import check_limit
+from langswarm_session.errors import InvalidInputError
 from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
-from langswarm_session.models import SessionMessage
 from langswarm_session.session import BaseSession
-from openai_agents_langswarm.items import (
-    FORMAT,
-    from_openai_agents,
-    items_of,
-    to_openai_agents,
-    without_last_item,
+from openai_agents_langswarm.compaction import (
+    IsExpired,
+    SeenItems,
+    replace_seen,
+    replacement,
+    snapshot,
 )
+from openai_agents_langswarm.items import FORMAT, from_openai_agents, without_last_item
+from openai_agents_langswarm.run_context import user_of
+from openai_agents_langswarm.tail import Tail
+
+if TYPE_CHECKING:
+    from agents.memory.session import _CompactionSnapshot
+    from agents.run_context import RunContextWrapper
 
 
 class AgentSession:
@@ -37,6 +43,13 @@ class AgentSession:
             is the user ``default``'s.
         session_settings: The SDK's settings: how many of the newest items are read unless a call
             says so.
+
+    In a run the user may come from the run's context instead: its ``user_id``, as a key or an
+    attribute. Where both are given they must be the same. A session that the SDK's
+    `OpenAIResponsesCompactionSession` wraps is not told the context, and needs its ``user_id``.
+
+    What a compaction replaces stays in the record (`BaseSession.get_messages`), and leaves the
+    items and every window.
     """
 
     session_settings: SessionSettings | None
@@ -51,6 +64,8 @@ class AgentSession:
     ) -> None:
         self.session_id = session_id
         self._sessions = KeyedSessions(FORMAT, manager, user_id)
+        self._of_run: KeyedSessions | None = None
+        self._seen = SeenItems()
         self.session_settings = (
             SessionSettings()
             if session_settings is None
@@ -70,90 +85,132 @@ class AgentSession:
         """Whose it is, if it must be somebody's."""
         return self._sessions.user_id
 
-    async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
-        """The newest items, or all, oldest first; none where there is no such session.
+    async def get_items(
+        self, limit: int | None = None, *, wrapper: RunContextWrapper[Any] | None = None
+    ) -> list[TResponseInputItem]:
+        """Return the newest items, or all, oldest first; none where there is no such session.
+
+        A limit that is the settings' makes a window for a model, which never begins between a call
+        and its result, and may have fewer items. Any other is the exact number, as the SDK compares
+        the items with what it wrote when it takes a turn back or finishes an interrupted write
+        (``agents/run_internal/session_persistence.py``).
 
         Args:
             limit: How many of the newest; None for as many as the settings say, or all.
+            wrapper: The context of the run that asks.
 
         Raises:
-            InvalidInputError: If the limit is negative.
+            InvalidInputError: If the limit is negative, or the context's user is not the session's.
             SessionStorageError: If they cannot be read.
         """
+        sessions = self._sessions_of(wrapper)
         limit = check_limit(resolve_session_limit(limit, self.session_settings))
         if limit == 0:
             return []
-        newest = partial(self._sessions.messages, self.session_id)
-        return (await _newest(newest, limit))[1]
+        get_messages = partial(sessions.messages, self.session_id, current=True)
+        settings = self.session_settings
+        is_window = settings is not None and limit is not None and limit == settings.limit
+        # One more tells whether there is more.
+        tail = await Tail.read(get_messages, limit + 1 if is_window and limit else limit)
+        if limit is None or is_window:
+            self._seen.read(tail.messages)
+        items: list[Any] = tail.window(limit) if is_window and limit else tail.newest(limit)
+        return items
 
-    async def add_items(self, items: list[TResponseInputItem]) -> None:
+    async def add_items(
+        self,
+        items: list[TResponseInputItem],
+        *,
+        wrapper: RunContextWrapper[Any] | None = None,
+    ) -> None:
         """Store items, durably, as one turn.
 
+        Args:
+            items: What to store.
+            wrapper: The context of the run that asks.
+
         Raises:
-            InvalidInputError: If one cannot be stored; then none was.
+            InvalidInputError: If one cannot be stored, or the context's user is not the session's;
+                then none was.
             SessionNotFoundError: If the session is another user's.
             SessionError: Whatever else `BaseSession.record` raises.
         """
-        await self._sessions.record(self.session_id, from_openai_agents(items))
+        sessions = self._sessions_of(wrapper)
+        self._seen.wrote(await sessions.record(self.session_id, from_openai_agents(items)))
 
-    async def pop_item(self) -> TResponseInputItem | None:
+    async def pop_item(
+        self, *, wrapper: RunContextWrapper[Any] | None = None
+    ) -> TResponseInputItem | None:
         """Remove the newest item for good.
+
+        Args:
+            wrapper: The context of the run that asks.
 
         Returns:
             The item; None if there is none.
         """
-        return await self._sessions.edit(self.session_id, _pop)
+        return await self._sessions_of(wrapper).edit(self.session_id, _pop)
 
-    async def clear_session(self) -> None:
-        """Remove all items for good; the session stays."""
-        await self._sessions.clear(self.session_id)
+    async def clear_session(self, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
+        """Remove all items for good, what compactions replaced too; the session stays.
+
+        Args:
+            wrapper: The context of the run that asks.
+        """
+        await self._sessions_of(wrapper).clear(self.session_id)
+
+    async def _get_compaction_snapshot(
+        self, limit: int, *, prune_prefix: IsExpired | None = None
+    ) -> _CompactionSnapshot | None:
+        """Return the newest items, to be replaced by a compaction unless somebody writes meanwhile.
+
+        The SDK asks for it by this name. As with its own stores, a subclass that may change what is
+        read or written has to provide its own.
+        """
+        if type(self) is not AgentSession:
+            return None
+        return await snapshot(self._sessions, self.session_id, limit, prune_prefix)
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
-        """Let the items be these, in one write.
+        """Replace the items with these, in one write.
 
-        The SDK's `OpenAIResponsesCompactionSession` asks for it by this name; without it, it clears
-        a session and then adds to it, and who dies in between has lost the conversation.
+        The SDK asks for it by this name, for a compaction of all items; without it, the SDK clears
+        a session and then adds to it. Only what was read or written here is replaced: what others
+        wrote since is not part of the compaction.
 
         Returns:
             Whether there is a session whose items could be replaced.
         """
-        replace = partial(_replace, from_openai_agents(items))
+        replace = partial(replace_seen, replacement(items), self._seen)
         return await self._sessions.edit(self.session_id, replace) is not None
 
-
-async def _newest(
-    get_messages: Callable[[int | None], Awaitable[list[SessionMessage]]], limit: int | None
-) -> tuple[list[SessionMessage], list[TResponseInputItem]]:
-    """The newest items, and the messages that they are in."""
-    count = limit
-    while True:
-        messages = await get_messages(count)
-        items: list[Any] = to_openai_agents(messages)
-        if limit is None or count is None:
-            return messages, items
-        # A message may have nothing that an item can carry, and then one more is needed.
-        if len(items) >= limit or len(messages) < count:
-            return messages, items[max(0, len(items) - limit) :]
-        count *= 2
-
-
-async def _replace(messages: list[SessionMessage], session: BaseSession) -> list[SessionMessage]:
-    """Let a log be these messages."""
-    remove = [message.seq or 0 for message in await session.get_messages()]
-    return await session.edit_messages(
-        expected_revision=session.revision, remove=remove, add=messages
-    )
+    def _sessions_of(self, wrapper: RunContextWrapper[Any] | None) -> KeyedSessions:
+        """Return the sessions of the user that a run is for."""
+        user = user_of(wrapper)
+        if user is None or user == self.user_id:
+            return self._sessions
+        if self.user_id is not None:
+            raise InvalidInputError(
+                f"the run's context is of the user {user!r}, but the session was opened for "
+                f"{self.user_id!r}; open it for the run's user, or without a user",
+                session_id=self.session_id,
+            )
+        if self._of_run is None or self._of_run.user_id != user:
+            self._of_run = KeyedSessions(FORMAT, self.manager, user)
+        return self._of_run
 
 
-async def _pop(session: BaseSession) -> TResponseInputItem | None:
+async def _pop(session: BaseSession) -> Any:
     """Take the last item out of the log."""
-    messages, items = await _newest(session.get_messages, 1)
-    if not items:
+    tail = await Tail.read(session.get_current_messages, 1)
+    if not tail.items:
         return None
-    last = next(message for message in reversed(messages) if items_of(message))
+    last = next(
+        message for message, part in zip(tail.messages[::-1], tail.parts[::-1], strict=True) if part
+    )
     left = without_last_item(last)
     if left is None:
         await session.edit_messages(expected_revision=session.revision, remove=[last.seq or 0])
     else:
         await session.edit_messages(expected_revision=session.revision, change=[left])
-    return items[-1]
+    return tail.items[-1]

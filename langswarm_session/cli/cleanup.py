@@ -50,7 +50,7 @@ async def cleanup(manager: SessionManager, wish: Wish, *, as_json: bool) -> Exit
     done, failed = 0, list[tuple[str, SessionError]]()
     async for session in manager.iter_inactive_sessions(wish.hours, status=wish.status):
         try:
-            done += await _clean(manager, session, delete=wish.delete)
+            done += await _clean(session, delete=wish.delete)
         except LEFT_ALONE:
             continue
         except SessionError as error:
@@ -59,7 +59,7 @@ async def cleanup(manager: SessionManager, wish: Wish, *, as_json: bool) -> Exit
     return ExitCode.FAILED if failed else ExitCode.OK
 
 
-async def _clean(manager: SessionManager, session: BaseSession, *, delete: bool) -> bool:
+async def _clean(session: BaseSession, *, delete: bool) -> bool:
     """Archive or delete a session that is as it was listed.
 
     Returns:
@@ -75,7 +75,7 @@ async def _clean(manager: SessionManager, session: BaseSession, *, delete: bool)
     await session.refresh()  # the lease of a turn is renewed without a new revision
     if is_running(session):
         return False
-    await manager.delete_session(session.session_id, expected_revision=listed)
+    await session.delete(expected_revision=listed)
     return True
 
 

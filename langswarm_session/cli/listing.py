@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.table import Table
 from rich.text import Text
 
@@ -67,4 +69,5 @@ def _print(page: SessionList) -> None:
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console().print(table)
     if page.next_cursor is not None:
-        notes.print(f"more follow: --limit for more at once, or --cursor {page.next_cursor}")
+        cursor = shlex.quote(printable(page.next_cursor))
+        notes.print(f"more follow: --limit for more at once, or --cursor {cursor}")

@@ -24,6 +24,7 @@ from langswarm_session.blocks import (
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
 from langswarm_session.sendable import Repair, RepairKind
+from langswarm_session.sendable.target import has_fields
 
 Param = dict[str, Any]
 Report = Callable[[Repair], None]
@@ -36,8 +37,12 @@ _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _OTHERS = ("search_result", "document", "container_upload", "compaction", "fallback")
 """Blocks of the API that have no form of their own here, beside those of tools that it runs."""
 
-USER_BLOCKS = frozenset(("search_result", "document", "container_upload"))
-"""Those of them that a user may send."""
+USER_BLOCKS: dict[str, dict[str, type]] = {
+    "search_result": {"content": list, "source": str, "title": str},
+    "document": {"source": dict},
+    "container_upload": {"file_id": str},
+}
+"""Those of them a user may send, with the fields that the SDK's ``anthropic.types`` require."""
 
 _KEPT_CITATION = "web_search_result_location"
 """The one citation that is sent back: the API asks for it. The others count the documents of the
@@ -61,11 +66,22 @@ def takes(block: Block, in_result: bool) -> bool:
     if isinstance(block, ReasoningBlock):
         return bool(block.signature or block.encrypted) and not in_result
     if isinstance(block, OtherBlock):
-        kind = str(block.value.get("type"))
-        if in_result:
-            return kind == "search_result"
-        return kind in _OTHERS or _is_server_call(kind) or _is_server_result(kind)
+        return _takes_other(block.value, block.kind, in_result)
     return isinstance(block, ToolCallBlock) and not in_result
+
+
+def _takes_other(value: Param, kind: str, in_result: bool) -> bool:
+    """Whether a block of the API's own can be sent; the halves of a pair need their ids."""
+    if kind in USER_BLOCKS:
+        whole = has_fields(value, USER_BLOCKS[kind])
+        return whole and (kind == "search_result" or not in_result)
+    if in_result:
+        return False
+    if _is_server_call(kind):
+        return isinstance(value.get("id"), str)
+    if _is_server_result(kind):
+        return isinstance(value.get("tool_use_id"), str)
+    return kind in _OTHERS
 
 
 def _is_server_call(kind: str) -> bool:

@@ -43,16 +43,15 @@ _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_fil
 _DETAILS = ("low", "high", "auto", "original")
 _PHASES = ("commentary", "final_answer")
 
-USER_BLOCKS = frozenset(
-    (
-        "mcp_approval_response",
-        "computer_call_output",
-        "local_shell_call_output",
-        "shell_call_output",
-        "apply_patch_call_output",
-    )
-)
-"""The items that answer what hosted tools ask of a user."""
+USER_BLOCKS: dict[str, dict[str, type]] = {
+    "mcp_approval_response": {"approval_request_id": str, "approve": bool},
+    "computer_call_output": {"call_id": str, "output": dict},
+    "local_shell_call_output": {"id": str, "output": str},
+    "shell_call_output": {"call_id": str, "output": list},
+    "apply_patch_call_output": {"call_id": str, "status": str},
+}
+"""The items that answer what hosted tools ask of a user, with their required fields
+(``openai.types.responses.response_input_item_param`` of the SDK)."""
 
 _OTHERS = frozenset(
     (
@@ -94,7 +93,9 @@ def takes(block: Block, in_result: bool) -> bool:
     if isinstance(block, ReasoningBlock):
         return bool(block.encrypted and block.id)
     if isinstance(block, OtherBlock):
-        return not in_result and block.value.get("type") in _OTHERS and "id" in block.value
+        item_id = block.value.get("id")
+        named = isinstance(item_id, str) and bool(item_id)
+        return not in_result and named and block.kind in _OTHERS
     return isinstance(block, RefusalBlock | ToolCallBlock) and not in_result
 
 

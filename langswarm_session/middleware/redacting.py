@@ -2,97 +2,58 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
-import secrets
-from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
-from langswarm_session.blocks import blocks_adapter
+from langswarm_session.blocks import Block, ReasoningBlock, ToolResultBlock, blocks_adapter
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.interfaces import ISession, ISessionMiddleware
+from langswarm_session.middleware.detectors import DETECTORS, Detector
+from langswarm_session.middleware.placeholders import Vault
 from langswarm_session.models import SessionMessage
 
+_LONG = 16_384
+"""From how many characters on a message is searched in another thread."""
+
 _KEPT = frozenset(
-    (
-        "type",
-        "id",
-        "tool_call_id",
-        "item_id",
-        "file_id",
-        "base64",
-        "mime_type",
-        "signature",
-        "encrypted",
-    )
+    ("type", "id", "tool_call_id", "file_id", "base64", "mime_type", "signature", "encrypted")
 )
-"""The keys of blocks whose values are names and payloads rather than words."""
+"""The fields of a block that hold names and payloads rather than words."""
 
+_IDENTITIES = ("id", "tool_call_id", "file_id", "base64")
 _PROOFS = ("signature", "encrypted")
-"""What proves a text's origin, and does so no more when the text is another."""
+"""What proves a text's origin, and no longer does when the text has changed."""
 
-
-def passes_luhn(digits: str) -> bool:
-    """Whether the digits end with the check digit of payment cards (ISO/IEC 7812-1, annex B)."""
-    numbers = [int(char) for char in digits if char.isdigit()]
-    doubled = (sum(divmod(number * 2, 10)) for number in numbers[-2::-2])
-    return sum(numbers[-1::-2], sum(doubled)) % 10 == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Detector:
-    """Finds one kind of data in a text.
-
-    Attributes:
-        name: What stands in place of what was found: ``[email]``.
-        pattern: A regular expression.
-        check: What else must hold of a match.
-    """
-
-    name: str
-    pattern: re.Pattern[str]
-    check: Callable[[str], bool] | None = None
-
-
-EMAIL = Detector("email", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b"))
-CARD = Detector("card", re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w])"), passes_luhn)
-API_KEY = Detector(
-    "api_key",
-    re.compile(
-        r"\b(?:(?:sk|pk|rk)[-_][\w-]{16,}|gh[pousr]_\w{30,}|xox[abprs]-[\w-]{10,}"
-        r"|AKIA[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
-    ),
-)
-PHONE = Detector(
-    "phone",
-    re.compile(r"(?<![\w.])(?:\+\d{1,3}[ .-]?|\(?0)\d?(?:[ ().-]{0,2}\d){6,12}(?![\w])"),
-)
-
-DETECTORS = (EMAIL, API_KEY, CARD, PHONE)
-"""What is looked for unless something else is named, in this order."""
+_SMALLEST_NUMBER = 10**12
+"""A smaller whole number is neither a card's nor a telephone's."""
 
 
 class RedactingMiddleware(ISessionMiddleware):
     """Replaces personal data and secrets before a message is stored or sent.
 
     It acts on texts, tool arguments and results, metadata and what frameworks keep of a message of
-    their own, whichever door the message comes through. What is streamed to the reader is shown as
-    it comes; what is stored of it is replaced.
+    their own, on keys as on values, whichever door the message comes through. Of a message's own
+    blocks it leaves ids, proofs of reasoning and data in base64 as they are. What is streamed to
+    the reader is shown as it comes; what is stored of it is replaced. A long message is searched
+    in another thread.
 
-    By itself this cannot be undone: ``[email]`` stands in place of the address. With a ``vault``
-    the same value is always the same placeholder (``[email:bhdakfce]``), a model can tell two
-    addresses apart, and `reveal` puts the originals back for the user; the log and the provider
-    have the placeholders only.
+    By default this cannot be undone: ``[email]`` stands in place of the address. With a ``vault``
+    the same value of the same user always has the same placeholder (``[email:bhdakfce...]``), a
+    model can tell two addresses apart, and `reveal` puts the originals back for that user; the log
+    and the provider have the placeholders only.
 
     Args:
         detectors: What to look for, in order.
-        vault: Where the originals are kept by placeholder: a dict, or any mutable mapping. It is
-            never stored with the session; keep it where personal data may be, and as long.
-        key: Makes placeholders: with the same key they are the same in each process. A vault of one
-            process needs none.
+        vault: Where the originals are kept: a dict, or any mutable mapping that may be used from
+            several threads. It is never stored with the session; keep it where personal data may
+            be, and as long. Its keys begin with the user's id.
+        key: The secret that placeholders are made with: with the same key they are the same in
+            each process. A vault of one process needs none.
+
+    Raises:
+        InvalidInputError: If an argument cannot be used.
     """
 
     def __init__(
@@ -106,84 +67,188 @@ class RedactingMiddleware(ISessionMiddleware):
             if not isinstance(detector, Detector):
                 raise InvalidInputError(f"expected a Detector, not {type(detector).__name__}")
         self._detectors = tuple(detectors)
-        self._vault = vault
-        self._key = secrets.token_bytes(32) if key is None else key
+        self._vault = None if vault is None else Vault(vault, key)
 
     async def process_outgoing_message(
         self, session: ISession, message: SessionMessage
     ) -> SessionMessage:
         """Replace what a user, a tool or the system says."""
-        return self.redacted(message)
+        return await self._processed(session, message)
 
     async def process_incoming_message(
         self, session: ISession, message: SessionMessage
     ) -> SessionMessage:
         """Replace what a model says."""
-        return self.redacted(message)
+        return await self._processed(session, message)
 
-    def redacted(self, message: SessionMessage) -> SessionMessage:
-        """The message without what the detectors find; the same one if they find nothing."""
-        changes: dict[str, Any] = {}
-        if isinstance(message.content, str):
-            changes["content"] = self.redacted_text(message.content)
-        else:
-            blocks = blocks_adapter.dump_python(message.content, exclude_none=True)
-            changes["content"] = self._walked(blocks)
-        for name in ("metadata", "native", "name"):
-            value = getattr(message, name)
-            if value:
-                changes[name] = self._walked(value)
-        same = isinstance(message.content, str) and changes["content"] == message.content
-        same = same or (not isinstance(message.content, str) and changes["content"] == blocks)
-        if same and all(getattr(message, n) == v for n, v in changes.items() if n != "content"):
-            return message
-        return message.replaced(**changes)
+    async def _processed(self, session: ISession, message: SessionMessage) -> SessionMessage:
+        redact = partial(self.redacted, message, user_id=session.user_id)
+        return await asyncio.to_thread(redact) if _is_long(message) else redact()
 
-    def redacted_text(self, text: str) -> str:
-        """The text without what the detectors find."""
+    def redacted(self, message: SessionMessage, *, user_id: str | None = None) -> SessionMessage:
+        """Return the message without what the detectors find; the same one if they find nothing.
+
+        Args:
+            message: The message.
+            user_id: Whose it is: only for that user `reveal` puts the originals back.
+        """
+        redaction = _Redaction(partial(self.redacted_text, user_id=user_id))
+        changes = redaction.changes(message)
+        return message.replaced(**changes) if changes else message
+
+    def redacted_text(self, text: str, *, user_id: str | None = None) -> str:
+        """Return the text without what the detectors find.
+
+        Args:
+            text: The text.
+            user_id: Whose it is.
+        """
         for detector in self._detectors:
-            text = detector.pattern.sub(partial(self._for, detector), text)
+            text = self._without(detector, text, user_id)
         return text
 
-    def reveal(self, text: str) -> str:
-        """A text with the originals in place of the placeholders, as far as the vault has them.
+    def reveal(self, text: str, *, user_id: str | None = None) -> str:
+        """Return a text with the originals in place of the placeholders.
+
+        Args:
+            text: The text.
+            user_id: Whose originals: another user's placeholders stay as they are. None: those
+                that were made without a user.
 
         Raises:
             InvalidInputError: If there is no vault.
         """
         if self._vault is None:
             raise InvalidInputError("what was replaced without a vault cannot be put back")
-        vault = self._vault
-        return _PLACEHOLDER.sub(lambda match: vault.get(match[0], match[0]), text)
+        return self._vault.revealed(text, user_id)
 
-    def _for(self, detector: Detector, match: re.Match[str]) -> str:
-        value = match[0]
-        if detector.check is not None and not detector.check(value):
-            return value
+    def _without(self, detector: Detector, text: str, user_id: str | None) -> str:
+        parts: list[str] = []
+        end = 0
+        for start, stop in detector.spans(text):
+            parts += [text[end:start], self._replacement(detector.name, text[start:stop], user_id)]
+            end = stop
+        return "".join([*parts, text[end:]]) if parts else text
+
+    def _replacement(self, name: str, value: str, user_id: str | None) -> str:
         if self._vault is None:
-            return f"[{detector.name}]"
-        digest = hmac.new(self._key, value.encode(), hashlib.sha256).hexdigest()[:8]
-        placeholder = f"[{detector.name}:{digest.translate(_LETTERS)}]"
-        self._vault[placeholder] = value
-        return placeholder
+            return f"[{name}]"
+        return self._vault.placeholder(name, value, user_id)
+
+
+class _Redaction:
+    """Redacts one message.
+
+    Args:
+        replaced: Returns a text without what is to be replaced.
+    """
+
+    def __init__(self, replaced: Callable[[str], str]) -> None:
+        self._replaced = replaced
+        self._same: set[str] = set()
+        self._revoked: set[str] = set()
+
+    def changes(self, message: SessionMessage) -> dict[str, Any]:
+        """Return the message's fields that change, with their new values."""
+        changes: dict[str, Any] = {"content": self._content(message.content)}
+        changes["name"] = message.name and self._replaced(message.name)
+        changes["metadata"] = self._walked(message.metadata)
+        # A framework's copy of an id or a payload stays what it is in the message itself.
+        self._same.update(_identities(message))
+        changes["native"] = self._walked(message.native)
+        return {name: new for name, new in changes.items() if new != getattr(message, name)}
+
+    def _content(self, content: str | list[Block]) -> str | list[Block]:
+        if isinstance(content, str):
+            return self._replaced(content)
+        return [self._block(block) for block in content]
+
+    def _block(self, block: Block) -> Block:
+        changed: dict[str, Any] = {}
+        for name in type(block).model_fields:
+            value = getattr(block, name)
+            if name not in _KEPT and value is not None:
+                is_content = name == "content"
+                new = self._content(value) if is_content else self._walked(value)
+                if new != value:
+                    changed[name] = new
+        if not changed:
+            return block
+        if isinstance(block, ReasoningBlock):
+            self._revoked.update(filter(None, (block.signature, block.encrypted)))
+            changed |= dict.fromkeys(_PROOFS)
+        return block.model_copy(update=changed)
 
     def _walked(self, value: Any) -> Any:
-        """JSON data with its texts replaced."""
+        """Return JSON data with its texts replaced, keys too."""
         if isinstance(value, str):
-            return self.redacted_text(value)
+            return value if value in self._same else self._replaced(value)
         if isinstance(value, list):
-            return [self._walked(each) for each in value]
+            return [self._walked(item) for item in value]
         if isinstance(value, dict):
-            walked = {
-                name: each if name in _KEPT else self._walked(each) for name, each in value.items()
-            }
-            if walked != value and any(name in walked for name in _PROOFS):
-                walked = {name: each for name, each in walked.items() if name not in _PROOFS}
-            return walked
+            return self._walked_object(value)
+        if isinstance(value, int) and abs(value) >= _SMALLEST_NUMBER:
+            digits = str(value)
+            text = self._replaced(digits)
+            return value if text == digits else text
         return value
 
+    def _walked_object(self, value: dict[str, Any]) -> dict[str, Any]:
+        walked: dict[str, Any] = {}
+        for key, item in value.items():
+            if isinstance(item, str) and item in self._revoked:
+                continue
+            walked[_unused(self._replaced(key), walked, value)] = self._walked(item)
+        return walked
 
-_LETTERS = str.maketrans("0123456789", "ghijklmnop")
-"""A placeholder has no digits, which the next detector could take for a number."""
 
-_PLACEHOLDER = re.compile(r"\[[\w-]+:[a-p]{8}\]")
+def _unused(key: str, taken: dict[str, Any], original: dict[str, Any]) -> str:
+    """Return a key under which nothing stands: two addresses both become ``[email]``."""
+    name, number = key, 1
+    while name in taken or (name != key and name in original):
+        number += 1
+        name = f"{key} {number}"
+    return name
+
+
+def _identities(message: SessionMessage) -> Iterator[str]:
+    yield message.id
+    if message.provider_message_id:
+        yield message.provider_message_id
+    for block in _all_blocks(message.blocks):
+        for name in _IDENTITIES:
+            value = getattr(block, name, None)
+            if value:
+                yield value
+
+
+def _all_blocks(blocks: Iterable[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, ToolResultBlock) and not isinstance(block.content, str):
+            yield from _all_blocks(block.content)
+
+
+def _is_long(message: SessionMessage) -> bool:
+    content = message.content
+    if isinstance(content, str) and not (message.metadata or message.native):
+        return len(content) >= _LONG
+    blocks = content if isinstance(content, str) else blocks_adapter.dump_python(content)
+    size = 0
+    for text in _texts([blocks, message.metadata, message.native]):
+        size += len(text)
+        if size >= _LONG:
+            return True
+    return False
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

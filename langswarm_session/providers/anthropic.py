@@ -115,7 +115,7 @@ class AnthropicProviderSession(IProviderSession):
             model=context.model,
             strict=True,
             takes=anthropic.takes if self._agents is None else anthropic_events.takes,
-            user_blocks=anthropic.USER_BLOCKS if self._agents is None else frozenset(),
+            user_blocks=anthropic.USER_BLOCKS if self._agents is None else {},
             alternates=self._agents is None,
             needs_user=True,
         )

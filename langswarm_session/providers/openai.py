@@ -102,7 +102,7 @@ class OpenAIProviderSession(IProviderSession):
             model=context.model,
             strict=True,
             takes=openai_chat.takes if chat else openai_responses.takes,
-            user_blocks=frozenset() if chat else openai_responses.USER_BLOCKS,
+            user_blocks={} if chat else openai_responses.USER_BLOCKS,
             call_id_length=(openai_chat if chat else openai_responses).CALL_ID_LENGTH,
         )
 

@@ -39,6 +39,8 @@ FIRST_DELAY, LAST_DELAY = 0.25, 8.0
 LONGEST_RETRY_AFTER = 60.0
 """The longest Retry-After, in seconds, that is waited for; a longer one is the caller's affair."""
 
+_spread = random.SystemRandom().uniform  # takes no numbers from the program's own `random`
+
 _KEYS = re.compile(r"\b(?:sk|key|pk|rk)-[A-Za-z0-9*_\-.]{6,}")
 
 
@@ -416,7 +418,7 @@ def delay(attempt: int, error: SessionError) -> float:
     if asked is not None:
         return float(min(asked, LONGEST_RETRY_AFTER))
     grown: float = min(FIRST_DELAY * 2**attempt, LAST_DELAY)
-    return grown * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+    return grown * _spread(0.5, 1.0)
 
 
 def check_options(provider: str, options: Mapping[str, Any], reserved: Mapping[str, str]) -> None:

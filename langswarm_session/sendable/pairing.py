@@ -127,8 +127,21 @@ class Pairing:
         words: list[Block] = [TextBlock(text=f"[result of {block.name or 'a tool'}] {said}")]
         if not isinstance(block.content, str):
             for inner in block.content:
-                words += self._parts.of_block(inner, entry.message, entry.role, in_result=True)
+                words += self._inner_in_words(inner, entry)
         return words
+
+    def _inner_in_words(self, block: Block, entry: Entry) -> list[Block]:
+        """Return what is sent of a block of such a result, where it stands in the message itself.
+
+        There a call would ask for a result, and a result for a call.
+        """
+        if isinstance(block, ToolResultBlock):
+            return self._result_in_words(block, entry)
+        if isinstance(block, ToolCallBlock):
+            detail = "a call that no model made"
+            self._report.add(RepairKind.BLOCK_DROPPED, entry.message, detail)
+            return []
+        return self._parts.of_block(block, entry.message, entry.role, in_result=True)
 
     def results(self, exchange: Exchange) -> list[SessionMessage]:
         """The messages with the results of calls, those of one message kept together."""

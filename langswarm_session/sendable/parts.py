@@ -15,7 +15,7 @@ from langswarm_session.blocks import (
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from langswarm_session.sendable.entries import Entry
 from langswarm_session.sendable.repairs import RepairKind, Report
-from langswarm_session.sendable.target import Target
+from langswarm_session.sendable.target import Target, has_fields
 from langswarm_session.sendable.words import MEDIA, in_words
 
 _ASSISTANT, _SYSTEM, _USER = MessageRole.ASSISTANT, MessageRole.SYSTEM, MessageRole.USER
@@ -75,8 +75,8 @@ class Parts:
             detail = "made by another model, or unproven"
             self._report.add(RepairKind.REASONING_DROPPED, message, detail)
         elif isinstance(block, OtherBlock):
-            kind = block.value.get("type") or "a block"
-            self._report.add(RepairKind.BLOCK_DROPPED, message, f"{kind} of another format")
+            kind = block.kind or "a block"
+            self._report.add(RepairKind.BLOCK_DROPPED, message, f"{kind[:80]} of another format")
         else:
             self._report.add(RepairKind.BLOCK_CONVERTED, message, block.type)
             return [TextBlock(text=in_words(block))]
@@ -93,7 +93,7 @@ class Parts:
             right = role is _ASSISTANT and self._is_own(message)
         elif isinstance(block, OtherBlock):
             if role is _USER and not in_result:
-                return block.value.get("type") in self._target.user_blocks
+                return self._is_whole(block)
             right = role is _USER or (
                 role is _ASSISTANT and self._is_own(message, same_model=False)
             )
@@ -102,6 +102,11 @@ class Parts:
         else:
             right = role is not _SYSTEM
         return right and self._target.takes(block, in_result)
+
+    def _is_whole(self, block: OtherBlock) -> bool:
+        """Return whether a user may send a block of the provider's, and its fields are there."""
+        fields = self._target.user_blocks.get(block.kind)
+        return fields is not None and has_fields(block.value, fields)
 
     def _is_own(self, message: SessionMessage, *, same_model: bool = True) -> bool:
         return message.provider == self._target.provider and (

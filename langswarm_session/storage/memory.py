@@ -25,6 +25,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -36,6 +37,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.edits import check_edit
+from langswarm_session.storage.measuring import has_several_results
 from langswarm_session.storage.rows import dump_json, encode_message
 
 if TYPE_CHECKING:
@@ -58,12 +60,14 @@ class _TurnNote:
 class _Log:
     """A session: its row, its messages in order, and notes on its turns.
 
-    The system messages are also kept apart: each window has all of them, however old they are.
+    The system messages are also kept apart: each window has all of them, however old they are. So
+    are the numbers of those that have several tools' results.
     """
 
     record: SessionRecord
     messages: list[SessionMessage] = field(default_factory=list)
     system: list[SessionMessage] = field(default_factory=list)
+    several: list[int] = field(default_factory=list)
     by_id: dict[str, SessionMessage] = field(default_factory=dict)
     turns: dict[int, _TurnNote] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
@@ -93,11 +97,14 @@ class _Log:
             self.messages.append(placed)
             if placed.role is MessageRole.SYSTEM:
                 self.system.append(placed)
+            if has_several_results(placed):
+                self.several.append(seq)
             self.by_id[placed.id] = placed
 
-    def find_system(self) -> None:
-        """Look for the system messages anew, after others than new ones were touched."""
+    def find_apart(self) -> None:
+        """Find what is kept apart again, after others than new messages were touched."""
         self.system = [each for each in self.messages if each.role is MessageRole.SYSTEM]
+        self.several = [each.seq or 0 for each in self.messages if has_several_results(each)]
 
     def is_answered(self, message: SessionMessage) -> bool:
         """Whether the turn that the message is in belongs in a window."""
@@ -158,7 +165,7 @@ class _Log:
     def take_out(self, removed: Mapping[int, SessionMessage]) -> None:
         """Remove messages, and what is noted of turns that is true no more."""
         self.messages = [message for message in self.messages if message.seq not in removed]
-        self.find_system()
+        self.find_apart()
         for message in removed.values():
             del self.by_id[message.id]
         for turn in {message.turn_id or 0 for message in removed.values()} & self.turns.keys():
@@ -176,7 +183,7 @@ class _Log:
         for message in changed:
             self.messages[_index(self.messages, message.seq or 0)] = message
             self.by_id[message.id] = message
-        self.find_system()
+        self.find_apart()
 
     def drop_reply(self, turn: int, after: int) -> None:
         """Remove what there was of an unfinished turn's reply, behind a message."""
@@ -186,7 +193,7 @@ class _Log:
         for message in rest:
             del self.by_id[message.id]
         del self.messages[len(self.messages) - len(rest) :]
-        self.find_system()
+        self.find_apart()
         self.record = self.record._replace(message_count=len(self.messages))
 
 
@@ -416,15 +423,30 @@ class InMemorySessionStorage(ISessionStorage):
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
         expires = _now() + int(seconds * 1_000_000)
-        held = set()
         with self._lock:
-            self._refuse_if_closed()
-            for token, ref in tokens.items():
-                log = self._found(ref)
-                if log is not None and log.record.turn_token == token:
-                    log.record = log.record._replace(turn_expires=expires)
-                    held.add(token)
-        return held
+            held = self._with_leases(tokens)
+            for log in held.values():
+                log.record = log.record._replace(turn_expires=expires)
+            return set(held)
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        with self._lock:
+            held = self._with_leases(tokens)
+            for log in held.values():
+                owner = log.record.turn_owner or ""
+                if not rules.is_cancel_requested(owner):
+                    log.record = log.record._replace(turn_owner=rules.CANCEL_MARK + owner)
+            return set(held)
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        with self._lock:
+            return {
+                token
+                for token, log in self._with_leases(tokens).items()
+                if rules.is_cancel_requested(log.record.turn_owner)
+            }
 
     async def get_messages(
         self,
@@ -456,6 +478,18 @@ class InMemorySessionStorage(ISessionStorage):
             found.reverse()
         return found
 
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+        with self._lock:
+            log = self._log(ref)
+            start = _index(log.messages, after + 1)
+            count = len(log.messages) - start
+            is_there = skip is not None and skip < count
+            at = log.messages[start + skip].seq if is_there and skip is not None else None
+            return LogMeasure(count, at, log.several[bisect_left(log.several, after + 1) :])
+
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
         with self._lock:
@@ -475,7 +509,8 @@ class InMemorySessionStorage(ISessionStorage):
         with self._lock:
             log = self._log(ref)
             log.make_free(expected_revision)
-            log.messages, log.system, log.by_id, log.turns, log.keys = [], [], {}, {}, {}
+            log.messages, log.system, log.several = [], [], []
+            log.by_id, log.turns, log.keys = {}, {}, {}
             log.record = log.record._replace(message_count=0, revision=log.record.revision + 1)
             return log.record
 
@@ -529,7 +564,7 @@ class InMemorySessionStorage(ISessionStorage):
                 last = min(last, source.record.turn_id - 1)
             target = self._create(session)
             target.messages = source.messages[: _index(source.messages, last + 1)]
-            target.find_system()
+            target.find_apart()
             target.by_id = {message.id: message for message in target.messages}
             target.turns = {
                 turn: _TurnNote(
@@ -568,7 +603,7 @@ class InMemorySessionStorage(ISessionStorage):
             self._refuse_if_closed()
             log = self._add(record)
             log.messages = messages
-            log.find_system()
+            log.find_apart()
             log.by_id = {message.id: message for message in messages}
             log.turns = {
                 turn: _TurnNote(**note.model_dump(exclude={"turn"})) for turn, note in notes.items()
@@ -624,6 +659,14 @@ class InMemorySessionStorage(ISessionStorage):
         if log is None:
             raise rules.not_found(ref.session_id)
         return log
+
+    def _with_leases(self, tokens: Mapping[str, SessionRef]) -> dict[str, _Log]:
+        """The logs of the leases that are still held, by token."""
+        self._refuse_if_closed()
+        found = ((token, self._found(ref)) for token, ref in tokens.items())
+        return {
+            token: log for token, log in found if log is not None and log.record.turn_token == token
+        }
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from copy import copy
 from functools import wraps
+from inspect import signature
 from typing import Any, TypeVar
 
 from langswarm_session.errors import SessionError, in_session
@@ -14,16 +15,21 @@ Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 
 def names_session(method: Method) -> Method:
-    """Have the errors of a method name the session that its first argument refers to."""
+    """Have the errors of a method name the session that its first argument refers to.
+
+    That argument is a `SessionRef` named ``ref``, or an id named ``session_id``.
+    """
+    keyword = list(signature(method).parameters)[1]
 
     @wraps(method)
-    async def named(self: Any, ref: SessionRef | str, *args: Any, **options: Any) -> Any:
+    async def named(self: Any, *args: Any, **options: Any) -> Any:
         try:
-            return await method(self, ref, *args, **options)
+            return await method(self, *args, **options)
         except SessionError as error:
             if error.session_id is not None:
                 raise
-            session_id = ref if isinstance(ref, str) else ref.session_id
+            subject: SessionRef | str = args[0] if args else options[keyword]
+            session_id = subject if isinstance(subject, str) else subject.session_id
             # A copy: what many calls wait for fails for all of them with the same error.
             copied = in_session(copy(error), session_id).with_traceback(error.__traceback__)
             raise copied from error.__cause__

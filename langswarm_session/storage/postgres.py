@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from langswarm_session.bulk import LONGEST_PAUSE, collector_paused
 from langswarm_session.checks import check_count, check_seconds
@@ -29,6 +30,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -40,6 +42,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.postgres_address import parse_address
 from langswarm_session.storage.rows import (
@@ -84,10 +87,28 @@ _LIMIT = " LIMIT (SELECT ${}::bigint)"
 """How many; NULL for all. As the planner cannot know it, it reads by the index, which has the
 order; it would sort a whole log for its end where it takes the log to be short."""
 
+_OF_LOG = "FROM {messages} WHERE session = one.key "
+_MEASURE = (
+    f"SELECT key, message_count, (SELECT seq {_OF_LOG} ORDER BY seq LIMIT 1), "
+    f"(SELECT seq {_OF_LOG} ORDER BY seq DESC LIMIT 1), "
+    # As the index of them says it.
+    f"ARRAY(SELECT seq {_OF_LOG} AND seq > $4 "
+    """AND extra LIKE '%"tool_result"%"tool_result"%' ORDER BY seq) """
+    f"FROM {{sessions}} AS one WHERE {log.OWN}"
+)
+_COUNT = (
+    "SELECT count(*), (SELECT seq FROM {messages} WHERE session = $1 AND seq > $2 "
+    "ORDER BY seq OFFSET $3 LIMIT 1) FROM {messages} WHERE session = $1 AND seq > $2"
+)
+
+_GIVEN = (
+    "unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) "
+    "AS given (session_id, user_id, creation, turn_token)"
+)
+"""Leases, as `_of_leases` gives them."""
+
 _RENEW = (
-    "WITH held AS (SELECT key, turn_token FROM {sessions} "
-    "JOIN unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) "
-    "AS given (session_id, user_id, creation, turn_token) "
+    f"WITH held AS (SELECT key, turn_token FROM {{sessions}} JOIN {_GIVEN} "
     "USING (session_id, user_id, turn_token) WHERE key = coalesce(creation, key)), "
     # A session that another transaction is at is renewed the next time: the others must not wait.
     "free AS (SELECT s.key FROM {sessions} AS s JOIN held USING (key, turn_token) "
@@ -96,6 +117,18 @@ _RENEW = (
     "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $1 "
     "FROM free WHERE s.key = free.key) "
     "SELECT turn_token FROM held"
+)
+_REQUEST_CANCEL = (
+    "UPDATE {sessions} AS s SET turn_owner = CASE WHEN starts_with(s.turn_owner, $1) "
+    f"THEN s.turn_owner ELSE $1 || s.turn_owner END FROM {_GIVEN} "
+    "WHERE s.session_id = given.session_id AND s.user_id = given.user_id "
+    "AND s.turn_token = given.turn_token AND s.key = coalesce(given.creation, s.key) "
+    "RETURNING s.turn_token"
+)
+_CANCEL_REQUESTED = (
+    f"SELECT turn_token FROM {{sessions}} JOIN {_GIVEN} "
+    "USING (session_id, user_id, turn_token) "
+    "WHERE key = coalesce(creation, key) AND starts_with(turn_owner, $1)"
 )
 _HEALTH = (
     "SELECT count(*), coalesce(sum(message_count), 0)::bigint, "
@@ -204,6 +237,12 @@ class PostgresSessionStorage(ISessionStorage):
     def __repr__(self) -> str:
         where = f"schema={self._tables.schema!r}, table_prefix={self._tables.prefix!r}"
         return f"{type(self).__name__}({self._address!r}, {where})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        tables = {"schema": self._tables.schema, "table_prefix": self._tables.prefix}
+        return f"{self._address}?{urlencode(tables)}"
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
@@ -412,11 +451,32 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
+        return await self._of_leases(_RENEW, tokens, int(seconds * 1_000_000))
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        return await self._of_leases(_REQUEST_CANCEL, tokens, rules.CANCEL_MARK)
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        return await self._of_leases(_CANCEL_REQUESTED, tokens, rules.CANCEL_MARK)
+
+    async def _of_leases(
+        self, query: str, tokens: Mapping[str, SessionRef], value: object
+    ) -> set[str]:
+        """Run a query about leases; return the tokens that it returns.
+
+        Args:
+            query: It takes the value, and of each lease the session's id, owner and creation, and
+                the token.
+            tokens: Sessions by lease token.
+            value: What else the query takes.
+        """
         held = {to_text(token): token for token in tokens}
         sessions = zip(*map(log.own, tokens.values()), strict=True) if tokens else ((), (), ())
-        values = (int(seconds * 1_000_000), *map(list, sessions), list(held))
+        values = (value, *map(list, sessions), list(held))
         rows = await self._engine.read(
-            lambda connection: connection.fetch(self._tables.sql(_RENEW), *values), is_urgent=True
+            lambda connection: connection.fetch(self._tables.sql(query), *values), is_urgent=True
         )
         return {held[row[0]] for row in rows}
 
@@ -462,6 +522,27 @@ class PostgresSessionStorage(ISessionStorage):
             return decode_messages(rows)
         # So that no event loop waits for them.
         return await in_thread(decode_long, rows)
+
+    @names_session
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+
+        async def job(connection: Connection) -> LogMeasure:
+            query = self._tables.sql(_MEASURE)
+            rows = await connection.fetch(query, *log.own(ref), after)
+            if not rows:
+                raise rules.not_found(ref.session_id)
+            place, total, first, last, several = rows[0]
+            span = measure_span(first, last, total, after, skip)
+            if span is None:
+                query = self._tables.sql(_COUNT)
+                [span] = await connection.fetch(query, place, after, skip or 0)
+            count, at = span
+            return LogMeasure(count, None if skip is None else at, several)
+
+        return await self._engine.read(job)
 
     @names_session
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:

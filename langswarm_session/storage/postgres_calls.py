@@ -25,7 +25,8 @@ class TimedCall(Call):
         work: What is being done for it and can be cancelled, if anything.
         late: Whether it has taken too long.
         over: Whether it has one, or its caller wants none any more.
-        unclear: Whether it was sent and no answer came, so that it may be stored.
+        unclear: Whether it was sent and no answer came, so that it may be stored. Until one comes
+            it is not cancelled with its caller, who waits for it.
         is_attended: Whether its caller waits for it on the spot, and takes its outcome then.
     """
 
@@ -43,12 +44,12 @@ class JobCall(TimedCall):
     """A call that is a coroutine of the engine's own loop.
 
     Args:
-        begin: Makes the coroutine, given what runs jobs.
+        begin: Makes the coroutine, given what runs jobs and this call.
     """
 
     __slots__ = ("begin",)
 
-    def __init__(self, begin: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, begin: Callable[[Any, TimedCall], Coroutine[Any, Any, Any]]) -> None:
         super().__init__()
         self.begin = begin
 
@@ -74,6 +75,11 @@ class Live:
         self._calls: dict[TimedCall, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
+
+    @property
+    def calls(self) -> list[TimedCall]:
+        """The calls."""
+        return list(self._calls)
 
     def add(self, calls: Iterable[TimedCall]) -> None:
         """Watch over calls from now on."""
@@ -157,11 +163,11 @@ class Flight:
 def typed(call: TimedCall, error: BaseException, name: str) -> SessionError:
     """The error for a call's caller, which says so if the call may have been done all the same."""
     found = typed_error(error, name)
-    away = isinstance(found, (StorageBusyError, StorageUnavailableError))
-    if away and call.unclear:
+    if call.unclear and isinstance(found, (StorageBusyError, StorageUnavailableError)):
         found = type(found)(
             f"{found}; it was sent, and no answer came: it may be stored, and with the same "
-            "message ids it is stored once however often it is sent"
+            "message ids it is stored once however often it is sent",
+            may_be_stored=True,
         )
     if found is not error:
         found.__cause__ = error

@@ -3,8 +3,9 @@
 One background thread with an event loop of its own does all that is done, so that a storage is
 bound to no loop of its callers. How many calls may wait for it is bounded, and so is how long.
 
-A write that has the engine to itself is sent on its caller's own thread, which steps into the loop
-for it, and waits there for the answer as long as answers have lately come within 2 ms.
+A sync caller's write that has the engine to itself is sent on its caller's own thread, which steps
+into the loop for it, and waits there for the answer as long as answers have lately come within 2
+ms.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from langswarm_session.errors import (
@@ -23,9 +25,17 @@ from langswarm_session.errors import (
     StorageClosedError,
     StorageUnavailableError,
 )
-from langswarm_session.shared_loop import SharedLoop
+from langswarm_session.shared_loop import SharedLoop, wind_up
 from langswarm_session.storage.calls import deliver
-from langswarm_session.storage.postgres_calls import JobCall, Live, TimedCall, too_late, typed
+from langswarm_session.storage.inline import blocks_nobody
+from langswarm_session.storage.postgres_calls import (
+    Flight,
+    JobCall,
+    Live,
+    TimedCall,
+    too_late,
+    typed,
+)
 from langswarm_session.storage.postgres_errors import is_lost
 from langswarm_session.storage.postgres_jobs import Isolation, Job, Jobs
 from langswarm_session.storage.postgres_pool import CLOSE_TIME, PoolSettings
@@ -73,6 +83,9 @@ class PostgresEngine:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
+        self._forget_thread()
+
+    def _forget_thread(self) -> None:
         self._inbox: list[TimedCall] = []
         self._count = self._size = 0
         self._called = False
@@ -84,6 +97,7 @@ class PostgresEngine:
         self._live: Live | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
+        self._has_ended = False
 
     async def read(self, job: Job[T], *, is_urgent: bool = False, is_bare: bool = False) -> T:
         """Run a job that needs no transaction, and return its result; it may be run again.
@@ -93,15 +107,22 @@ class PostgresEngine:
             is_urgent: Whether it is short, and must not wait for what others do.
             is_bare: Whether it cannot be run in a transaction.
         """
-        call = JobCall(lambda jobs: jobs.read(job, is_urgent=is_urgent, is_bare=is_bare))
-        return await self._submit(call)  # type: ignore[no-any-return]
+        call = JobCall(lambda jobs, _: jobs.read(job, is_urgent=is_urgent, is_bare=is_bare))
+        self._submit(call)
+        try:
+            return await call.answer()  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            self._leave(call)
+            raise
 
     async def transact(self, job: Job[T], isolation: Isolation = "READ COMMITTED") -> T:
         """Run a job in a transaction and return its result once that is durable.
 
         It may be run again after a rollback.
         """
-        return await self._submit(JobCall(lambda jobs: jobs.transact(job, isolation)))  # type: ignore[no-any-return]
+        call = JobCall(lambda jobs, call: jobs.transact(job, isolation, call=call))
+        self._submit(call)
+        return await call.outcome(lambda: self._leave(call))  # type: ignore[no-any-return]
 
     async def write(self, write: Write) -> Any:
         """Send a write together with others; returns once it is durable.
@@ -110,7 +131,8 @@ class PostgresEngine:
             The session's record if it was free, or its lease held, and all messages new; else what
             the write's own job returned.
         """
-        return await self._submit(write)
+        self._submit(write)
+        return await write.outcome(lambda: self._leave(write))
 
     def close(self) -> None:
         """Finish what was accepted, then let go of the thread and the connections. Blocks.
@@ -130,7 +152,8 @@ class PostgresEngine:
         if thread.is_alive():
             raise StorageUnavailableError(f"{self.name}: the storage does not come to its end")
 
-    async def _submit(self, call: TimedCall) -> Any:
+    def _submit(self, call: TimedCall) -> None:
+        """Hand a call over, or send it from here."""
         call.deadline = time.monotonic() + self._timeout
         with self._lock:
             if self._closed:
@@ -139,18 +162,23 @@ class PostgresEngine:
             loop = self._loop or self._start()
             self._count += 1
             self._size += call.size
-            inside = isinstance(call, Write) and self._is_quiet and loop.enter()
+            inside = (
+                isinstance(call, Write)
+                and self._is_quiet
+                and blocks_nobody(call.loop)
+                and loop.enter()
+            )
             if not inside:
                 self._hand_over(call)
         if inside and isinstance(call, Write):
             self._send_inside(loop, call)
-        try:
-            return await call.future
-        except asyncio.CancelledError:
-            with self._lock:
-                if not (self._closed or loop.is_closed()):
-                    loop.call_soon_threadsafe(self._give_up, call)
-            raise
+
+    def _leave(self, call: TimedCall) -> None:
+        """Tell the thread that a caller was cancelled."""
+        with self._lock:
+            # What is closed finishes what it has accepted.
+            if self._loop is not None and not (self._closed or self._loop.is_closed()):
+                self._loop.call_soon_threadsafe(self._give_up, call)
 
     @property
     def _is_quiet(self) -> bool:
@@ -215,43 +243,82 @@ class PostgresEngine:
         loop.set_exception_handler(_complain)
         # A daemon, so that a forgotten close() cannot keep the interpreter from its exit.
         self._thread = threading.Thread(
-            target=_run, args=(loop,), name=f"langswarm-postgres-{self.name}", daemon=True
+            target=self._run, args=(loop,), name=f"langswarm-postgres-{self.name}", daemon=True
         )
         self._thread.start()
         return loop
 
     # The thread
 
+    def _run(self, loop: SharedLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            jobs = self._jobs
+            waiting = self._fail_all() if self._loop is loop and not self._has_ended else []
+
+            async def hang_up() -> None:
+                for call in waiting:
+                    if isinstance(call.work, Flight):
+                        call.work.cancel()
+                await asyncio.sleep(0)
+                if jobs is not None:
+                    await jobs.close()
+
+            wind_up(loop, hang_up)
+
+    def _fail_all(self) -> list[TimedCall]:
+        """Tell those that still wait that the thread has ended; the next call starts another.
+
+        Nothing should end it but `close`, which leaves nobody waiting.
+        """
+        with self._lock:
+            waiting = [*(self._live.calls if self._live is not None else ()), *self._inbox]
+            self._forget_thread()
+        logger.error("%s: the storage's thread has ended; %d calls waited", self.name, len(waiting))
+        for call in waiting:
+            call.over = True
+            error = StorageUnavailableError(
+                f"{self.name}: the storage's thread has ended; try again"
+            )
+            call.error = typed(call, error, self.name)
+        deliver(waiting)
+        return waiting
+
     def _take(self) -> None:
         with self._lock:
             calls, self._inbox = self._inbox, []
             self._called = False
-        assert self._loop is not None
+        loop = self._loop
+        assert loop is not None
         if self._jobs is None or self._writer is None or self._live is None:
             self._jobs = Jobs(self._settings, self.tables, self._timeout)
-            self._writer = Writer(self._jobs, self._timeout, self._finish, self._spawn)
-            self._live = Live(self._loop, self._timeout, self._expire)
+            self._writer = Writer(
+                self._jobs, self._timeout, self._finish, partial(self._spawn, loop), self._is_wanted
+            )
+            self._live = Live(loop, self._timeout, self._expire)
         self._live.add(calls)
         for call in calls:
             if isinstance(call, Write):
                 self._writer.take(call)
             elif isinstance(call, JobCall):
-                self._spawn(self._answer(call, self._jobs))
+                self._spawn(loop, self._answer(call, self._jobs))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        assert self._loop is not None
-        task = self._loop.create_task(work)
+    def _spawn(
+        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
+        task = loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _answer(self, call: JobCall, jobs: Jobs) -> None:
-        if call.over:
+        if not self._is_wanted(call):
             return
         # Only from now on, as a task that is cancelled before it began does nothing at all.
         call.work = asyncio.current_task()
         try:
-            call.result = await call.begin(jobs)
+            call.result = await call.begin(jobs, call)
         except asyncio.CancelledError:  # by the time limit, or with its caller
             call.error = too_late(call, self._timeout, self.name)
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
@@ -261,8 +328,10 @@ class PostgresEngine:
 
     def _finish(self, calls: Sequence[TimedCall]) -> None:
         """Give calls their outcomes."""
-        assert self._live is not None
         fresh = [call for call in calls if not call.over]
+        if not fresh:
+            return
+        assert self._live is not None
         for call in fresh:
             call.over = True
             self._live.remove(call)
@@ -279,12 +348,18 @@ class PostgresEngine:
             call.error = too_late(call, self._timeout, self.name)
             self._finish([call])
 
-    def _give_up(self, call: TimedCall) -> None:
-        """Its caller waits no more. What was sent to be stored is stored all the same."""
-        if isinstance(call.work, asyncio.Task):
-            call.work.cancel()
-        elif isinstance(call, JobCall):
+    def _is_wanted(self, call: TimedCall) -> bool:
+        """Claim a call; if it was withdrawn or has an outcome, there is nothing to do."""
+        if not call.claim():
             self._finish([call])
+        return not call.over
+
+    def _give_up(self, call: TimedCall) -> None:
+        """Its caller was cancelled: stop what was begun, but for what was sent to be stored."""
+        if not call.is_claimed:
+            self._finish([call])
+        elif call.work is not None and not call.unclear:
+            call.work.cancel()
 
     def _begin_end(self) -> None:
         assert self._loop is not None
@@ -299,6 +374,7 @@ class PostgresEngine:
             await asyncio.wait(self._tasks)
         self._live.close()
         await self._jobs.close()
+        self._has_ended = True
         asyncio.get_running_loop().stop()
 
 
@@ -314,13 +390,6 @@ def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         logger.debug("a connection that was given up has ended: %r", error)
     else:
         loop.default_exception_handler(context)
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
 
 
 _engines: weakref.WeakSet[PostgresEngine] = weakref.WeakSet()

@@ -60,6 +60,7 @@ _INDEXES: dict[str, tuple[str, ...]] = {
         "UNIQUE (session, seq)",
         "UNIQUE (id, session)",
         "(session, seq) WHERE (role = 2)",
+        '(session, seq) WHERE (extra ~~ \'%"tool_result"%"tool_result"%\'::text)',
     ),
     "turns": ("UNIQUE (session, turn)", "UNIQUE (session, key) WHERE (key IS NOT NULL)"),
     "schema_version": ("UNIQUE (version)",),

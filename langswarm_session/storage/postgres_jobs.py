@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
 from langswarm_session.errors import SessionError, StorageUnavailableError
+from langswarm_session.storage.postgres_calls import TimedCall
 from langswarm_session.storage.postgres_errors import (
     GONE,
     is_lost,
@@ -107,12 +108,14 @@ class Jobs:
         """
         return await self._repeated(lambda: self._read_once(job, is_urgent, is_bare))
 
-    async def transact(self, job: Job[T], isolation: Isolation = "READ COMMITTED") -> T:
+    async def transact(
+        self, job: Job[T], isolation: Isolation = "READ COMMITTED", *, call: TimedCall
+    ) -> T:
         """Run a job in a transaction and return its result once that is durable.
 
-        It may be run again after a rollback.
+        It may be run again after a rollback. While its commit is under way the call is unclear.
         """
-        return await self._repeated(lambda: self._transact_once(job, isolation))
+        return await self._repeated(lambda: self._transact_once(job, isolation, call))
 
     async def close(self) -> None:
         """Close the connections; none may be in use any more."""
@@ -151,44 +154,48 @@ class Jobs:
             raise
         return result
 
-    async def _transact_once(self, job: Job[T], isolation: Isolation) -> T:
+    async def _transact_once(self, job: Job[T], isolation: Isolation, call: TimedCall) -> T:
         async with self.patience:
-            return await self._transact_on(await self.acquire(), job, isolation)
+            return await self._transact_on(await self.acquire(), job, isolation, call)
 
-    async def _transact_on(self, connection: Connection, job: Job[T], isolation: Isolation) -> T:
+    async def _transact_on(
+        self, connection: Connection, job: Job[T], isolation: Isolation, call: TimedCall
+    ) -> T:
         usable, number = False, None
+        was_unclear = call.unclear
         try:
             limit = self._milliseconds
             begin = _BEGIN_POOLED if connection.is_pooled else _BEGIN
             await connection.script(begin.format(isolation, limit, limit))
             result = await job(connection)
             number = (await connection.fetch(_NUMBER))[0][0]
+            call.unclear = call.unclear or number is not None
             await connection.commit()
-            usable = True
+            usable, call.unclear = True, False
         except SessionError:
             await connection.roll_back()
             usable = True
             raise
         except Exception as error:
             if number is None or not is_lost(error):
+                call.unclear = was_unclear
                 await connection.roll_back()
                 usable = is_refused(error)
                 raise
         except asyncio.CancelledError:
             if number is None:
                 raise
-            # Cancelled by the time limit, or by a caller who does not hear of it.
+            # By the time limit: from here on it is not cancelled with its caller.
             raise StorageUnavailableError(
-                f"{self.name}: no answer to the commit in {self._timeout:g} seconds, so it may be "
-                "stored; read the session again"
+                f"{self.name}: no answer to the commit in {self._timeout:g} seconds"
             ) from None
         finally:
             self.pool.release(connection, usable=usable)
         if not usable:
-            await self._check_committed(number)
+            await self._check_committed(number, call, was_unclear=was_unclear)
         return result
 
-    async def _check_committed(self, number: Any) -> None:
+    async def _check_committed(self, number: Any, call: TimedCall, *, was_unclear: bool) -> None:
         """Find out what became of a transaction whose connection broke at its end.
 
         Raises:
@@ -199,13 +206,15 @@ class Jobs:
             rows = await self.read(lambda connection: connection.fetch(_STATUS, number))
             status = rows[0][0]
             if status == "committed":
+                call.unclear = False
                 return
             if status == "aborted":
+                call.unclear = was_unclear
                 raise NotCommittedError
             if status is None:
                 raise StorageUnavailableError(
-                    f"{self.name}: the connection broke while this was stored, and the server "
-                    "cannot tell what became of it; read the session again"
+                    f"{self.name}: the connection broke at the commit, and the server cannot tell "
+                    "what became of that"
                 )
             await asyncio.sleep(delay)
             delay *= 2

@@ -341,7 +341,14 @@ MIGRATIONS: list[list[str]] = [
     [
         "CREATE INDEX {sessions_of_active} ON {sessions} (active_minute) WHERE status = 'active'",
     ],
-    # 4: the functions find what they call in the same place, whoever calls them and however. All
+    # 4: messages with several tools' results, which some doors show as several messages, are few.
+    [
+        """
+        CREATE INDEX {messages_of_many} ON {messages} (session, seq)
+        WHERE extra LIKE '%"tool_result"%"tool_result"%'
+        """,
+    ],
+    # 5: the functions find what they call in the same place, whoever calls them and however. All
     # types are given, as others may have put functions of these names beside ours.
     [
         """
@@ -382,6 +389,7 @@ class Tables:
         "messages",
         "messages_by_id",
         "messages_of_system",
+        "messages_of_many",
         "turns",
         "turns_by_key",
         "write",

@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import SessionError
-from langswarm_session.storage.at_once import Crowd, Pace
+from langswarm_session.storage.inline import Contention, LatencyGate
 from langswarm_session.storage.postgres_calls import Flight, TimedCall, too_late, typed
 from langswarm_session.storage.postgres_errors import GONE, is_lost, is_refused, state_of
 from langswarm_session.storage.postgres_jobs import Jobs
@@ -44,6 +44,7 @@ class Writer:
         timeout: How long a call may take, in seconds.
         finish: Gives calls their outcomes.
         spawn: Starts a task of the engine's.
+        is_wanted: Claims a call; False if there is nothing to do for it.
     """
 
     def __init__(
@@ -52,17 +53,19 @@ class Writer:
         timeout: float,
         finish: Callable[[Sequence[TimedCall]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        is_wanted: Callable[[TimedCall], bool],
     ) -> None:
         self._jobs = jobs
         self._timeout = timeout
         self._finish = finish
         self._spawn = spawn
+        self._is_wanted = is_wanted
         self._waiting: deque[Write] = deque()
         self._gathering: asyncio.Task[None] | None = None
         self._alone: dict[str, deque[Write]] = {}
         """What waits behind the write of its session that is being made by itself."""
-        self._pace = Pace()
-        self._crowd = Crowd()
+        self._gate = LatencyGate()
+        self._contention = Contention()
 
     @property
     def is_idle(self) -> bool:
@@ -91,7 +94,7 @@ class Writer:
         Nothing else may be under way when this is asked for.
 
         Returns:
-            What it was sent on.
+            What it was sent on, unless its caller wants it no more.
         """
         if write.shape is None:
             return None
@@ -99,6 +102,9 @@ class Writer:
         connection = self._jobs.take(query)
         if connection is None:
             return None
+        if not self._is_wanted(write):
+            self._jobs.pool.release(connection, usable=True)
+            return connection
         self._alone[write.session_id] = deque()
         write.unclear = True
         values = write.shape.pick(write.values, write.batch.rows)
@@ -108,7 +114,7 @@ class Writer:
 
     def may_wait(self) -> float:
         """How many seconds whoever sends a write may wait for its answer on the spot."""
-        return self._pace.limit if self._pace.is_quick and not self._crowd.may_come else 0.0
+        return self._gate.limit if self._gate.is_open and not self._contention.is_likely else 0.0
 
     def _land(
         self,
@@ -119,12 +125,12 @@ class Writer:
         error: BaseException | None,
     ) -> None:
         write.work = None
-        self._pace.note(time.perf_counter() - sent)
+        self._gate.record(time.perf_counter() - sent)
         is_alone = len(self._alone) == 1 and not (
             self._waiting or self._gathering or self._alone[write.session_id]
         )
         if not (is_alone and write.is_attended):
-            self._crowd.note(1 if is_alone else 2)
+            self._contention.record(1 if is_alone else 2)
         usable = error is None or is_refused(error)
         closing = self._jobs.pool.release(connection, usable=usable)
         if closing is not None and isinstance(error, asyncio.CancelledError):
@@ -180,23 +186,15 @@ class Writer:
         weight = 0
         while self._waiting and len(group) < MAX_GROUP and weight <= MAX_WEIGHT:
             write = self._waiting.popleft()
-            if not self._is_wanted(write):
-                continue
             if write.session_id in group:
                 later.append(write)
             elif write.size > MAX_WEIGHT:
                 self._do_alone([write])
-            else:
+            elif self._is_wanted(write):
                 group[write.session_id] = write
                 weight += write.size
         self._waiting.extendleft(reversed(later))
         return list(group.values())
-
-    def _is_wanted(self, write: Write) -> bool:
-        # Whoever gave up while it waited here finds that nothing was stored.
-        if write.future.cancelled() and not write.over:
-            self._finish([write])
-        return not write.over
 
     async def _send_group(self, group: list[Write]) -> None:
         if not group:
@@ -271,8 +269,6 @@ class Writer:
             del self._alone[session_id]
 
     async def _answer(self, write: Write) -> None:
-        if write.over:
-            return
         write.work = asyncio.current_task()
         try:
             write.result = await self._write_one(write)
@@ -294,4 +290,4 @@ class Writer:
                     raise
             if write.result is not None:
                 return write.result
-        return await self._jobs.transact(write.job)
+        return await self._jobs.transact(write.job, call=write)

@@ -6,6 +6,7 @@ are missing in between; the session's own times and figures begin anew.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,9 @@ from langswarm_session.records import (
     SessionRef,
     TurnEnd,
 )
+from langswarm_session.replaced import renumbered
 from langswarm_session.storage import rules
+from langswarm_session.storage.calls import uninterrupted
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
@@ -69,12 +72,23 @@ async def _note_of(storage: ISessionStorage, ref: SessionRef, turn: Turn) -> Tur
 async def replay(storage: ISessionStorage, archive: SessionArchive) -> SessionRecord:
     """Write a session once more; what is there of it is removed again if that fails.
 
+    A caller that is cancelled waits for the step under way, and for the removal.
+
     Raises:
         SessionExistsError: If the id is taken.
     """
+    is_cancelled = asyncio.Event()
+    return await uninterrupted(_replay(storage, archive, is_cancelled), is_cancelled.set)
+
+
+async def _replay(
+    storage: ISessionStorage, archive: SessionArchive, is_cancelled: asyncio.Event
+) -> SessionRecord:
     ref = (await storage.create_session(_new(archive))).ref
     try:
         for turn, messages in _turns(archive):
+            if is_cancelled.is_set():
+                raise asyncio.CancelledError
             await _write(storage, ref, turn, messages)
         return await storage.update_session(ref, _changes(archive))
     except BaseException:
@@ -112,10 +126,12 @@ def _turns(archive: SessionArchive) -> Iterator[tuple[TurnNote | None, list[Sess
     """Each turn's messages, with the note on it."""
     notes = archive.notes()
     note = next(notes, None)
+    numbers = [message.seq or 0 for message in archive.messages()]
     for turn, messages in groupby(archive.messages(), lambda message: message.turn_id or 0):
         while note is not None and note.turn < turn:
             note = next(notes, None)
-        yield (note if note is not None and note.turn == turn else None), list(messages)
+        written = [renumbered(message, numbers) for message in messages]
+        yield (note if note is not None and note.turn == turn else None), written
 
 
 async def _write(

@@ -27,6 +27,9 @@ WRITABLE = (SessionStatus.ACTIVE.value, SessionStatus.ERROR.value)
 MINUTE = 60_000_000
 """Microseconds. Indexes hold the minute of a session's activity, so that most writes move none."""
 
+CANCEL_MARK = "cancel!"
+"""What stands before a lease's owner once the turn is to be ended (`request_cancel`)."""
+
 LOST_OWNER = "the process that ran the turn ended before the turn did"
 """The error of a turn that was taken over."""
 
@@ -102,6 +105,15 @@ def lost(session_id: str) -> TurnLostError:
         "read the session again",
         session_id=session_id,
     )
+
+
+def is_cancel_requested(owner: str | None) -> bool:
+    """Whether the process that holds a lease was asked to end its turn.
+
+    Args:
+        owner: The lease's owner, as it is stored.
+    """
+    return owner is not None and owner.startswith(CANCEL_MARK)
 
 
 def check_revision(record: SessionRecord, expected: int | None) -> None:

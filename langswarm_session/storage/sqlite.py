@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 from langswarm_session.checks import check_count, check_seconds
 from langswarm_session.errors import InvalidInputError, SessionError
@@ -18,6 +19,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -46,6 +48,18 @@ if TYPE_CHECKING:
     from langswarm_session.searching import Search, SearchPage
 
 T = TypeVar("T")
+
+_REQUEST_CANCEL = (
+    f"UPDATE sessions SET turn_owner = CASE WHEN turn_owner LIKE '{rules.CANCEL_MARK}%' "
+    f"THEN turn_owner ELSE '{rules.CANCEL_MARK}' || turn_owner END "
+    f"WHERE {log.OWN} AND turn_token = ?"
+)
+_CANCEL_REQUESTED = (
+    f"SELECT 1 FROM sessions WHERE {log.OWN} AND turn_token = ? "
+    f"AND turn_owner LIKE '{rules.CANCEL_MARK}%'"
+)
+_FEW_LEASES = 50
+"""As many are looked up faster than another thread could be asked to."""
 
 _ANSWERED = (
     "AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.session = messages.session "
@@ -103,6 +117,7 @@ class SQLiteSessionStorage(ISessionStorage):
         max_readers = check_count(max_readers, "max_readers", least=1)
         max_waiting = check_count(max_waiting, "max_waiting", least=1)
         self.db_path = path
+        self._address = f"sqlite:///{quote(str(Path(path).absolute()))}"
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
         self._engine = SQLiteEngine(
@@ -116,6 +131,11 @@ class SQLiteSessionStorage(ISessionStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(db_path={self.db_path!r})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        return self._address
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
@@ -367,6 +387,30 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._write(job, must=True)
 
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+
+        def job(connection: sqlite3.Connection) -> set[str]:
+            return {
+                token
+                for token, ref in tokens.items()
+                if connection.execute(_REQUEST_CANCEL, (*ref, token)).rowcount
+            }
+
+        return await self._engine.write(job, must=True)
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+
+        def job(connection: sqlite3.Connection) -> set[str]:
+            return {
+                token
+                for token, ref in tokens.items()
+                if connection.execute(_CANCEL_REQUESTED, (*ref, token)).fetchone()
+            }
+
+        return await self._engine.read(job, is_small=len(tokens) < _FEW_LEASES)
+
     @names_session
     async def get_messages(
         self,
@@ -403,6 +447,18 @@ class SQLiteSessionStorage(ISessionStorage):
 
         is_small = limit is not None and limit <= _FEW and not system_only
         return await self._engine.read(job, is_small=is_small)
+
+    @names_session
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+
+        def job(connection: sqlite3.Connection) -> LogMeasure:
+            with snapshot(connection):
+                return log.measure(connection, ref, after, skip)
+
+        return await self._engine.read(job)
 
     @names_session
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:

@@ -20,27 +20,17 @@ class JobCall(Call):
         job: What to do.
         is_small: Whether it reads and writes little, whatever is stored.
         size: How many characters it stores.
-        begun: Whether a thread has taken it.
-        given_up: Whether its caller waits no more.
         wait: What ends its caller's wait, if it waits for a thread.
     """
 
-    __slots__ = ("begun", "given_up", "is_small", "job", "size", "wait")
+    __slots__ = ("is_small", "job", "size", "wait")
 
     def __init__(self, job: Job[Any], *, is_small: bool = False, size: int = 0) -> None:
         super().__init__()
         self.job = job
         self.is_small = is_small
         self.size = size
-        self.begun = self.given_up = False
         self.wait: Wait | None = None
-
-    def begin(self) -> bool:
-        """Take it; False if its caller waits no more, so that it is not to be done."""
-        # First the one, then the other, as whoever gives up does: then at least one of the two
-        # sees what the other did.
-        self.begun = True
-        return not (self.given_up or self.future.done())
 
 
 class Wait:
@@ -61,17 +51,17 @@ class Wait:
             call.wait = self
 
     def leave(self) -> None:
-        """One of the callers waits no more."""
+        """Note that one of the callers waits no more."""
         self._left -= 1
         if not self._left:
             self._timer.cancel()
 
     @staticmethod
     def _end(calls: Sequence[JobCall], seconds: float, path: str) -> None:
+        late = f"{path}: no outcome in {seconds:g} seconds"
         for call in calls:
-            call.given_up = True
-            if not call.future.done():
-                kept = "it was begun and may be stored" if call.begun else "nothing of it was kept"
-                call.future.set_exception(
-                    StorageBusyError(f"{path}: no outcome in {seconds:g} seconds; {kept}")
-                )
+            if call.withdraw():
+                call.settle(StorageBusyError(f"{late}; nothing of it was kept"))
+            else:
+                message = f"{late}; it was begun and may be stored"
+                call.settle(StorageBusyError(message, may_be_stored=True))

@@ -5,8 +5,8 @@ sessions share the cost of one ``fsync``; a few reader threads with connections 
 beside it. Callers on any thread and any event loop await the outcome on their own loop.
 
 A small piece of work that has the engine to itself is done on the caller's own thread, as long as
-such work has lately taken less than 2 ms, and nobody else has to be waited for; what would block
-goes to the threads.
+such work has lately taken less than 2 ms, nobody else has to be waited for, and nobody watches for
+calls that block an event loop; what would block goes to the threads.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from langswarm_session.errors import StorageBusyError, StorageClosedError
-from langswarm_session.storage.at_once import Crowd, Pace
+from langswarm_session.errors import (
+    StorageBusyError,
+    StorageClosedError,
+    StorageUnavailableError,
+)
 from langswarm_session.storage.calls import deliver
+from langswarm_session.storage.inline import Contention, LatencyGate, is_watched
 from langswarm_session.storage.sqlite_calls import Job, JobCall, Wait
 from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy, let_go, typed_error
 from langswarm_session.storage.sqlite_file import DatabaseFile, OpenFiles
@@ -121,7 +125,7 @@ class SQLiteEngine:
         self._gathered: dict[asyncio.AbstractEventLoop, list[JobCall]] = {}
         # Writes that were accepted, by callers, and finished, under the writer's lock.
         self._accepted = self._finished = 0
-        self._crowd = Crowd()
+        self._contention = Contention()
         self._trouble = Trouble()
         self._start_afresh()
         _engines.add(self)
@@ -131,6 +135,7 @@ class SQLiteEngine:
         self._writer = Writer(self._file)
         self._writes: SimpleQueue[JobCall | _Signal] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._batch: list[JobCall] = []  # what the writer's thread has taken
         self._reads: SimpleQueue[JobCall | _Signal] = SimpleQueue()
         self._reading_lock = threading.Lock()
         self._reading = 0
@@ -138,7 +143,7 @@ class SQLiteEngine:
         # The one reader that is used on callers' own threads.
         self._here = threading.Lock()
         self._reader: _Reader | None = _Reader(self._file, busy_timeout=0)
-        self._reads_pace = Pace()
+        self._read_gate = LatencyGate()
 
     async def write(
         self, job: Job[T], *, is_small: bool = False, size: int = 0, must: bool = False
@@ -163,7 +168,7 @@ class SQLiteEngine:
         with self._lock:
             self._refuse(0 if must else self._accepted - self._finished)
             self._accepted += 1
-            at_once = not self._crowd.may_come and self._may_write_here(call)
+            at_once = not self._contention.is_likely and self._may_write_here(call)
             if not at_once:
                 gathered = self._gathered.get(call.loop)
                 self._gathered.setdefault(call.loop, []).append(call)
@@ -172,7 +177,11 @@ class SQLiteEngine:
         elif gathered is None:
             # Once whoever else is about to write from this loop has said so.
             call.loop.call_soon(self._hand_over, call.loop)
-        return await self._outcome(call)  # type: ignore[no-any-return]
+        try:
+            return await call.outcome()  # type: ignore[no-any-return]
+        finally:
+            if call.wait is not None:
+                call.wait.leave()
 
     async def read(self, job: Job[T], *, is_small: bool = False) -> T:
         """Run a job on a reader's connection and return its result.
@@ -193,7 +202,7 @@ class SQLiteEngine:
                 await self.write(_nothing)  # the writer notices, unless it has done so already
 
     async def _read_anywhere(self, job: Job[T], *, is_small: bool) -> T:
-        if is_small and self._reads_pace.is_quick:
+        if is_small and self._read_gate.is_open and not is_watched():
             await asyncio.sleep(0)  # others on this loop may want their turn
             result = self._read_here(job)
             if result is not _LATER:
@@ -206,8 +215,11 @@ class SQLiteEngine:
             if len(self._readers) < min(self._reading, self._max_readers):
                 self._readers.append(self._start(self._read_forever))
             self._reads.put(call)
-        Wait([call], self._timeout, self.path)
-        return await self._outcome(call)  # type: ignore[no-any-return]
+        wait = Wait([call], self._timeout, self.path)
+        try:
+            return await call.answer()  # type: ignore[no-any-return]
+        finally:
+            wait.leave()
 
     async def check(self) -> None:
         """Raise what calls have found wrong with the file, if it is so still.
@@ -245,13 +257,6 @@ class SQLiteEngine:
                     "accepted is being written still; it closes by itself when that is done"
                 )
 
-    async def _outcome(self, call: JobCall) -> Any:
-        try:
-            return await call.future
-        finally:
-            if call.wait is not None:
-                call.wait.leave()
-
     def _refuse(self, waiting: int) -> None:
         if self._closed:
             raise StorageClosedError(f"{self.path}: the storage was closed")
@@ -266,7 +271,7 @@ class SQLiteEngine:
         """Do what a loop has gathered here and now, if it is little; else queue it."""
         with self._lock:
             calls = self._gathered.pop(loop, [])
-            self._crowd.note(len(calls))
+            self._contention.record(len(calls))
             if not (len(calls) == 1 and self._may_write_here(calls[0])):
                 self._queue(calls)
                 if calls:
@@ -288,9 +293,9 @@ class SQLiteEngine:
     def _may_write_here(self, call: JobCall) -> bool:
         """Whether the call is to be done at once; if so, the writer's lock is held."""
         writer = self._writer
-        if not (call.is_small and writer.pace.is_quick and self._accepted - self._finished == 1):
+        if not (call.is_small and writer.gate.is_open and self._accepted - self._finished == 1):
             return False
-        if not writer.lock.acquire(blocking=False):
+        if is_watched() or not writer.lock.acquire(blocking=False):
             return False
         if not writer.is_open:
             writer.lock.release()
@@ -300,7 +305,7 @@ class SQLiteEngine:
     def _write_here(self, call: JobCall) -> None:
         writer = self._writer
         try:
-            if call.begin() and not writer.commit_now(call):
+            if call.is_wanted and not writer.commit_now(call):
                 self._writes.put(call)
                 Wait([call], self._timeout, self.path)
                 return
@@ -309,7 +314,7 @@ class SQLiteEngine:
                 self._trouble.met(call.error, self._writer.files)
         except BaseException:
             # An interrupt on this thread: whoever waits for the call would wait for ever.
-            call.future.cancel()
+            call.interrupt()
             self._finished += 1
             raise
         finally:
@@ -333,7 +338,7 @@ class SQLiteEngine:
             self._trouble.met(known, self._writer.files)
             raise known from None  # what it was may quote what is stored
         finally:
-            self._reads_pace.note(time.perf_counter() - started)
+            self._read_gate.record(time.perf_counter() - started)
             self._here.release()
 
     # Threads
@@ -351,12 +356,40 @@ class SQLiteEngine:
             self._writes.put(_Signal.END)
 
     def _write_forever(self) -> None:
+        try:
+            self._write_until_end()
+        except BaseException:
+            self._fail_writes()
+            raise
+
+    def _fail_writes(self) -> None:
+        """Tell those that still wait that the thread has ended; the next call starts another.
+
+        Nothing should end it but `close`: an exception here was raised in it from outside.
+        """
+        with self._lock:
+            self._thread = None
+            calls = self._batch
+            while not self._writes.empty():
+                waiting = self._writes.get()
+                if isinstance(waiting, JobCall):
+                    calls.append(waiting)
+            self._batch = []
+            self._finished += len(calls)
+        logger.error("%s: the writer's thread has ended; %d calls waited", self.path, len(calls))
+        for call in calls:
+            begun = call.is_claimed
+            kept = "it was begun and may be stored" if begun else "nothing of it was kept"
+            message = f"{self.path}: the writer's thread has ended; {kept}; try again"
+            call.error = StorageUnavailableError(message, may_be_stored=begun)
+        deliver(calls)
+
+    def _write_until_end(self) -> None:
         writer = self._writer
         more = True
         while more:
-            calls, more = self._next_batch()
-            self._write_batch(calls)
-            del calls  # and what came of them, which is its callers' alone
+            more = self._next_batch()
+            self._write_batch()
             if writer.wants_checkpoint:
                 with writer.lock:
                     writer.checkpoint()
@@ -370,40 +403,42 @@ class SQLiteEngine:
             writer.files = None
         # One that was not done on its caller's thread after all may have come after the end.
         while not self._writes.empty():
-            self._write_batch(self._next_batch()[0])
+            self._next_batch()
+            self._write_batch()
         with writer.lock:
             writer.end()
 
-    def _write_batch(self, calls: list[JobCall]) -> None:
+    def _write_batch(self) -> None:
+        calls = self._batch
         with self._writer.lock:
-            begun = [call for call in calls if call.begin()]
-            if begun:
-                self._writer.commit(begun)
+            self._writer.commit(calls)
             self._finished += len(calls)
-            for call in begun:
+            for call in calls:
                 if call.error is not None:
                     self._trouble.met(call.error, self._writer.files)
-        deliver(begun)
+        self._batch = []  # nothing is kept of what came of them, which is its callers' alone
+        deliver(calls)
 
-    def _next_batch(self) -> tuple[list[JobCall], bool]:
-        """The calls that wait, and whether the queue goes on after them."""
-        calls: list[JobCall] = []
+    def _next_batch(self) -> bool:
+        """Take the calls that wait; whether the queue goes on after them."""
         found = self._writes.get()
         try:
             while isinstance(found, JobCall):
-                calls.append(found)
-                if len(calls) == MAX_BATCH:
-                    return calls, True
+                self._batch.append(found)
+                if len(self._batch) == MAX_BATCH:
+                    return True
                 found = self._writes.get_nowait()
         except Empty:
-            return calls, True
-        return calls, found is not _Signal.END
+            return True
+        return found is not _Signal.END
 
     def _read_forever(self) -> None:
         reader = _Reader(self._file, self._file.busy_timeout)
-        while self._read_next(reader):
-            pass
-        reader.close()
+        try:
+            while self._read_next(reader):
+                pass
+        finally:
+            reader.close()
 
     def _read_next(self, reader: _Reader) -> bool:
         """Do one of the reads that wait, and keep nothing of it; whether there may be more."""
@@ -412,16 +447,26 @@ class SQLiteEngine:
             return False
         started = time.perf_counter()
         try:
-            if call.begin():
+            if call.claim():
                 call.result = reader.run(call.job, self._writer.files)
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
             call.error = typed_error(error, self.path)
             self._trouble.met(call.error, self._writer.files)
+        except BaseException:
+            # Raised from outside, which ends this thread: another one reads what waits.
+            call.error = StorageUnavailableError(
+                f"{self.path}: the thread that read has ended; try again"
+            )
+            with self._lock:
+                self._readers.remove(threading.current_thread())
+                self._readers.append(self._start(self._read_forever))
+            raise
+        finally:
+            with self._reading_lock:
+                self._reading -= 1
+            deliver([call])
         if call.is_small:
-            self._reads_pace.note(time.perf_counter() - started)
-        with self._reading_lock:
-            self._reading -= 1
-        deliver([call])
+            self._read_gate.record(time.perf_counter() - started)
         return True
 
     # Forks

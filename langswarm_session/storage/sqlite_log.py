@@ -16,12 +16,14 @@ from langswarm_session.models import SessionMessage, Turn, TurnStatus
 from langswarm_session.records import (
     Appended,
     IdempotencyKey,
+    LogMeasure,
     NewSession,
     SessionRecord,
     SessionRef,
 )
 from langswarm_session.storage import rules
 from langswarm_session.storage.edits import check_edit
+from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.rows import (
     ASSISTANT,
     MESSAGE_COLUMNS,
@@ -100,6 +102,17 @@ _SAVE_COMPLETE = (
     "UPDATE turns SET status = 'complete', answered = 1, error = NULL, finished_at = ? "
     "WHERE session = ? AND turn = ?"
 )
+
+_ENDS = (
+    "SELECT (SELECT seq FROM messages WHERE session = :session ORDER BY seq LIMIT 1), "
+    "(SELECT seq FROM messages WHERE session = :session ORDER BY seq DESC LIMIT 1)"
+)
+_COUNT = "SELECT count(*) FROM messages WHERE session = ? AND seq > ?"
+_NTH = "SELECT seq FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT 1 OFFSET ?"
+# As the index of them says it.
+_SEVERAL = """SELECT seq FROM messages WHERE session = ? AND seq > ?
+AND instr(substr(extra, instr(extra, '"tool_result"') + 13), '"tool_result"') > 0 ORDER BY seq
+"""
 
 _ROW = 100
 """Characters that the other columns of a message are worth."""
@@ -326,6 +339,22 @@ def select(
             (place, *values),
         )
     )
+
+
+def measure(
+    connection: sqlite3.Connection, ref: SessionRef, after: int, skip: int | None
+) -> LogMeasure:
+    """How much of a log there is; see `ISessionStorage.measure_log`."""
+    record = load(connection, ref)
+    place = record.creation
+    first, last = connection.execute(_ENDS, {"session": place}).fetchone()
+    several = [seq for (seq,) in connection.execute(_SEVERAL, (place, after)).fetchall()]
+    spans = measure_span(first, last, record.message_count, after, skip)
+    if spans is not None:
+        return LogMeasure(*spans, several)
+    [count] = connection.execute(_COUNT, (place, after)).fetchone()
+    row = None if skip is None else connection.execute(_NTH, (place, after, skip)).fetchone()
+    return LogMeasure(count, None if row is None else row[0], several)
 
 
 def select_turn(connection: sqlite3.Connection, place: Place, turn: int) -> list[SessionMessage]:

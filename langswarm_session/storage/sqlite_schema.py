@@ -101,6 +101,13 @@ MIGRATIONS: list[list[str]] = [
         END
         """,
     ],
+    # 3: messages with several tools' results, which some doors show as several messages, are few.
+    [
+        """
+        CREATE INDEX messages_of_many ON messages (session, seq)
+        WHERE instr(substr(extra, instr(extra, '"tool_result"') + 13), '"tool_result"') > 0
+        """,
+    ],
 ]
 """One list of statements per version, oldest first. Only ever appended to."""
 

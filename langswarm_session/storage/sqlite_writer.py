@@ -10,7 +10,7 @@ from functools import partial
 from threading import Lock
 
 from langswarm_session.errors import SessionError, SessionStorageError, StorageUnavailableError
-from langswarm_session.storage.at_once import Pace
+from langswarm_session.storage.inline import LatencyGate
 from langswarm_session.storage.sqlite_calls import JobCall
 from langswarm_session.storage.sqlite_copy import copy_database
 from langswarm_session.storage.sqlite_errors import (
@@ -84,13 +84,13 @@ class Writer:
     Attributes:
         lock: Held by the thread that uses the connection.
         files: What is open, for others to read; None if nothing is.
-        pace: How long commits have taken lately.
+        gate: Whether commits have been quick lately.
     """
 
     def __init__(self, file: DatabaseFile) -> None:
         self.lock = Lock()
         self.files: OpenFiles | None = None
-        self.pace = Pace()
+        self.gate = LatencyGate()
         self._file = file
         self._connection: sqlite3.Connection | None = None
         self._files: OpenFiles | None = None
@@ -109,7 +109,14 @@ class Writer:
         return self._log.is_long
 
     def commit(self, calls: Sequence[JobCall]) -> None:
-        """Run calls in one transaction; if that fails, each in one of its own."""
+        """Run calls in one transaction; if that fails, each in one of its own.
+
+        Only when the transaction has begun are they claimed: a caller that is cancelled while
+        another process has the database locked need not wait for that.
+        """
+        calls = [call for call in calls if call.is_wanted]
+        if not calls:
+            return
         try:
             connection = self._begin(waits=True)
         except ReplacedError as error:
@@ -118,7 +125,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
             self._fail(calls, error)
             return
-        self._run(connection, calls)
+        self._run_begun(connection, calls)
 
     def commit_now(self, call: JobCall) -> bool:
         """Run a call in a transaction of its own; False, and nothing done, if that would take long:
@@ -133,7 +140,7 @@ class Writer:
                 return False
             self._fail([call], error)
             return True
-        self._run(connection, [call])
+        self._run_begun(connection, [call])
         return True
 
     def checkpoint(self) -> None:
@@ -160,6 +167,14 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._files = None
+
+    def _run_begun(self, connection: sqlite3.Connection, calls: Sequence[JobCall]) -> None:
+        """Run those calls that nobody has withdrawn, in the transaction that has begun."""
+        begun = [call for call in calls if call.claim()]
+        if begun:
+            self._run(connection, begun)
+        else:
+            connection.execute("ROLLBACK")
 
     def _run(self, connection: sqlite3.Connection, calls: Sequence[JobCall]) -> None:
         changes = connection.total_changes
@@ -188,7 +203,7 @@ class Writer:
             else:
                 self._fail(calls, error)
             return
-        self.pace.note(time.perf_counter() - started)
+        self.gate.record(time.perf_counter() - started)
         self._log.grew(calls, connection.total_changes - changes, self._log_size)
 
     def _begin(self, *, waits: bool) -> sqlite3.Connection:

@@ -41,6 +41,7 @@ _TESTS = (
     "provider_base",
     "provider_replies",
     "provider_sessions",
+    "storage_cancelled",
     "storage_life",
     "storage_log",
     "storage_machine",

@@ -127,6 +127,8 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "list_sessions": lambda storage, _: storage.list_sessions(),
     "renew_turns": lambda storage, session: storage.renew_turns({"t": session}, 60),
+    "request_cancel": lambda storage, session: storage.request_cancel({"t": session}),
+    "cancel_requested": lambda storage, session: storage.cancel_requested({"t": session}),
     "search_messages": lambda storage, _: storage.search_messages(Search("hello")),
 }
 """Every method that may fail."""

@@ -240,6 +240,7 @@ class Record:
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
+        self.asked: set[str] = set()
 
     def find(self, ref: SessionRef) -> Session:
         """Return the session, or refuse; another user's is none, nor is another creation."""
@@ -385,15 +386,31 @@ class Record:
         found.token = None
         return Result(found.stored(messages))
 
+    def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """As `ISessionStorage.request_cancel`."""
+        held = set(self._held(tokens))
+        self.asked |= held
+        return held
+
+    def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """As `ISessionStorage.cancel_requested`."""
+        return self.asked & self._held(tokens).keys()
+
+    def _held(self, tokens: Mapping[str, SessionRef]) -> dict[str, Session]:
+        """Return the sessions of the leases that are still held, by token."""
+        found = {token: self.sessions.get(ref.session_id) for token, ref in tokens.items()}
+        return {
+            token: session
+            for token, session in found.items()
+            if session is not None and session.is_meant_by(tokens[token]) and session.token == token
+        }
+
     def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """As `ISessionStorage.renew_turns`."""
-        held = set()
-        for token, ref in tokens.items():
-            found = self.sessions.get(ref.session_id)
-            if found is not None and found.is_meant_by(ref) and found.token == token:
-                found.lapsed = seconds == 0
-                held.add(token)
-        return held
+        held = self._held(tokens)
+        for session in held.values():
+            session.lapsed = seconds == 0
+        return set(held)
 
     def edit(
         self,

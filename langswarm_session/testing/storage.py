@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from langswarm_session.testing.storage_cancelled import CancelledTests
 from langswarm_session.testing.storage_life import LifeTests
 from langswarm_session.testing.storage_log import LogTests
+from langswarm_session.testing.storage_measure import MeasureTests
 from langswarm_session.testing.storage_owners import OwnerTests
 from langswarm_session.testing.storage_replace import EditTests
 from langswarm_session.testing.storage_restore import RestoreTests
@@ -20,7 +22,9 @@ class StorageConformance(
     OwnerTests,
     RestoreTests,
     SearchTests,
+    MeasureTests,
     LifeTests,
+    CancelledTests,
 ):
     """The conformance tests of a storage.
 

@@ -381,6 +381,25 @@ class StorageMachine(SideBySide):
             lambda storage: storage.renew_turns(tokens, seconds),
         )
 
+    @rule()
+    def look_for_requests(self) -> None:
+        """Look which turns somebody asked to end."""
+        tokens = dict(self.leases)
+        self.same(
+            lambda: self.record.cancel_requested(tokens),
+            lambda storage: storage.cancel_requested(tokens),
+        )
+
+    @precondition(lambda self: self.leases)
+    @rule(index=indexes)
+    def request_cancel(self, index: int) -> None:
+        """Ask that a turn be ended."""
+        tokens = dict([self.leases[-1 - index % len(self.leases)]])
+        self.same(
+            lambda: self.record.request_cancel(tokens),
+            lambda storage: storage.request_cancel(tokens),
+        )
+
     # Reading
 
     @rule(

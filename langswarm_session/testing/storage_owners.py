@@ -41,6 +41,13 @@ BY_REF: dict[str, Operation] = {
 }
 """Every call that a reference is given to; what follows the method's name tells its calls apart."""
 
+BY_TOKEN: dict[str, Callable[[ISessionStorage, str, SessionRef], Awaitable[set[str]]]] = {
+    "renew_turns": lambda storage, token, session: storage.renew_turns({token: session}, 60),
+    "request_cancel": lambda storage, token, session: storage.request_cancel({token: session}),
+    "cancel_requested": lambda storage, token, session: storage.cancel_requested({token: session}),
+}
+"""Every call about leases, which tells of those that are held."""
+
 _calls = pytest.mark.parametrize("name", BY_REF)
 _OWNER = "it's \0 ann"
 
@@ -77,7 +84,8 @@ class OwnerTests(StorageTests):
     async def test_no_call_is_forgotten(self) -> None:
         """Each method of the interface that is given a reference is among those tested here."""
         named = {name.split(" ")[0] for name in BY_REF}
-        assert methods_by_ref() - {"renew_turns"} == named - {"search_messages"}
+        of_leases = {"renew_turns", "request_cancel", "cancel_requested"}
+        assert methods_by_ref() - of_leases == named - {"search_messages"}
 
     @_calls
     @pytest.mark.parametrize("by_name", [False, True])
@@ -222,11 +230,28 @@ class OwnerTests(StorageTests):
                 with pytest.raises(SessionNotFoundError):
                     await call(stale)
                 assert await storage.renew_turns({held.token: stale}, 60) == set()
+                assert await storage.request_cancel({held.token: stale}) == set()
         assert await everything(storage, "s") == before
         assert await storage.renew_turns({held.token: own}, 60) == {held.token}
+        assert await storage.request_cancel({held.token: own}) == {held.token}
+        assert await storage.cancel_requested({held.token: others}) == set()
         for call in calls:
             await call(own)
         assert texts(await storage.get_messages(own)) == ["a", *texts(batch)]
+
+    @pytest.mark.parametrize("name", BY_TOKEN)
+    async def test_a_lease_is_its_owners(self, storage: ISessionStorage, name: str) -> None:
+        """A token with another session's reference is none that is held."""
+        own = (await storage.create_session(new_session("s", "ann"))).ref
+        held = lease()
+        await storage.begin_turn(own, [user()], held)
+        if name == "cancel_requested":
+            await storage.request_cancel({held.token: own})
+        before = await everything(storage, "s")
+        for stale in (own._replace(user_id="bob"), own._replace(creation=-1)):
+            assert await BY_TOKEN[name](storage, held.token, stale) == set()
+            assert await everything(storage, "s") == before
+        assert await BY_TOKEN[name](storage, held.token, own) == {held.token}
 
     async def test_a_search_is_of_its_owners(self, storage: ISessionStorage) -> None:
         """A search in one session finds nothing of another creation, nor beyond the user named."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import ClassVar
-from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -17,8 +16,9 @@ from langswarm_session.errors import (
     SessionInactiveError,
 )
 from langswarm_session.interfaces import ISessionStorage
-from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
+from langswarm_session.models import MessageRole, SessionMessage, TurnStatus, new_id
 from langswarm_session.records import IdempotencyKey, SessionRecord
+from langswarm_session.replaced import REPLACES, CurrentLog
 from langswarm_session.storage import rules
 from langswarm_session.testing import strategies
 from langswarm_session.testing.making import everything, new_session, ref, reply, texts, user
@@ -110,6 +110,18 @@ class RestoreTests(StorageTests):
         assert texts(answered) == ["a", "b", "e"]
         with pytest.raises(SessionInactiveError):
             await storage.append(ref("s"), [user("more")])
+
+    async def test_what_was_replaced_stays_so(self, storage: ISessionStorage) -> None:
+        """A message that replaces others replaces the same ones, whatever their numbers are."""
+        log = numbered([user("a"), user("b"), user("c"), user("d"), user("e")], step=3)
+        log[3] = log[3].replaced(metadata={REPLACES: [[2, 8]]})
+        with ArchiveWriter() as writer:
+            await storage.restore_session(archived(writer, log))
+
+        async def read(limit: int, before: int | None) -> list[SessionMessage]:
+            return await storage.get_messages(ref("s"), limit=limit, before=before)
+
+        assert texts(await CurrentLog(read).newest()) == ["a", "d", "e"]
 
     async def test_it_goes_on_where_it_was(self, storage: ISessionStorage) -> None:
         """Numbers go on, keys are known, and a message is not stored twice."""
@@ -203,7 +215,7 @@ class RestoreTests(StorageTests):
         self, storage: ISessionStorage, log: list[SessionMessage], data: st.DataObject
     ) -> None:
         """Any messages in any turns come back as they were."""
-        session = uuid4().hex  # hypothesis would repeat new_id()'s random part
+        session = new_id()
         log = numbered(log, per_turn=data.draw(st.integers(1, 3)))
         firsts = sorted({message.turn_id or 0 for message in log})
         notes = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.errors import SessionNotFoundError
 from langswarm_session.interfaces import ISessionStorage
-from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.models import MessageRole, SessionMessage, new_id
 from langswarm_session.searching import Search, SearchPage, pieces
 from langswarm_session.testing import strategies
 from langswarm_session.testing.making import new_session, ref, reply, user
@@ -159,7 +158,7 @@ class SearchTests(StorageTests):
         self, storage: ISessionStorage, log: list[SessionMessage], data: st.DataObject
     ) -> None:
         """Any part of any piece, in any case of its letters."""
-        session = uuid4().hex  # hypothesis would repeat new_id()'s random part
+        session = new_id()
         await storage.create_session(new_session(session))
         await storage.append(ref(session), log)
         said = [piece for message in log for piece in pieces(message) if piece.strip()]

@@ -361,6 +361,7 @@ class SessionTests(StorageTests):
         await storage.begin_turn(ref("s"), [user()], begun)
         await storage.delete_session(ref("s"))
         assert await storage.renew_turns({begun.token: ref("s")}, 60) == set()
+        assert await storage.request_cancel({begun.token: ref("s")}) == set()
         with pytest.raises(SessionNotFoundError):
             await storage.end_turn(ref("s"), completed(begun), [reply()])
 

@@ -18,6 +18,7 @@ from langswarm_session.errors import (
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage, Turn, TurnStatus
 from langswarm_session.records import IdempotencyKey, Lease, TurnEnd, TurnStart
+from langswarm_session.storage import rules
 from langswarm_session.testing.making import (
     cancelled,
     completed,
@@ -301,6 +302,58 @@ class TurnTests(StorageTests):
         await storage.begin_turn(ref("s"), [user()], held)
         assert await storage.renew_turns({held.token: ref("s")}, 0) == {held.token}
         await storage.begin_turn(ref("s"), [user()], lease())
+
+    async def test_a_turn_can_be_asked_to_end(
+        self, storage: ISessionStorage, second: ISessionStorage
+    ) -> None:
+        """Another process asks, the one that holds the lease sees it; the session is as it was."""
+        for each in ("s", "other", "free"):
+            await storage.create_session(new_session(each))
+        held, also, ended = lease(), lease(), lease()
+        await storage.begin_turn(ref("s"), [user()], held)
+        await storage.begin_turn(ref("other"), [user()], also)
+        await storage.begin_turn(ref("free"), [user()], ended)
+        await storage.end_turn(ref("free"), completed(ended), [])
+        before = await storage.get_session(ref("s"))
+        tokens = {
+            held.token: ref("s"),
+            also.token: ref("other"),
+            ended.token: ref("free"),
+            "unknown": ref("s"),
+        }
+        assert await storage.cancel_requested(tokens) == set()
+        asked = {
+            held.token: ref("s"),
+            ended.token: ref("free"),
+            "unknown": ref("s"),
+            "elsewhere": ref("nowhere"),
+        }
+        for _ in range(2):  # asking again changes nothing
+            assert await second.request_cancel(asked) == {held.token}
+            assert await storage.cancel_requested(tokens) == {held.token}
+        assert await storage.request_cancel({}) == await storage.cancel_requested({}) == set()
+        marked = await storage.get_session(ref("s"))
+        assert marked == before._replace(turn_owner=rules.CANCEL_MARK + held.owner)
+
+    async def test_a_turn_that_was_asked_to_end_goes_on_until_it_does(
+        self, storage: ISessionStorage
+    ) -> None:
+        """It keeps its lease, takes messages, and the next turn knows nothing of the request."""
+        await storage.create_session(new_session("s"))
+        held, following = lease(), lease()
+        await storage.begin_turn(ref("s"), [user("a")], held)
+        await storage.request_cancel({held.token: ref("s")})
+        await storage.append(ref("s"), [reply("b")], token=held.token)
+        assert await storage.renew_turns({held.token: ref("s")}, 60) == {held.token}
+        assert await storage.cancel_requested({held.token: ref("s")}) == {held.token}
+        with pytest.raises(SessionBusyError):
+            await storage.begin_turn(ref("s"), [user()], lease())
+        await storage.end_turn(ref("s"), completed(held), [reply("c")])
+        assert texts(await storage.get_messages(ref("s"))) == ["a", "b", "c"]
+        await storage.begin_turn(ref("s"), [user("d")], following)
+        tokens = {held.token: ref("s"), following.token: ref("s")}
+        assert await storage.cancel_requested(tokens) == set()
+        assert (await storage.get_session(ref("s"))).turn_owner == following.owner
 
     async def test_the_end_keeps_the_providers_state(self, storage: ISessionStorage) -> None:
         """It is stored with the reply; where none is given the old one stays."""

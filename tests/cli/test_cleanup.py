@@ -9,7 +9,6 @@ import pytest
 from langswarm_session import ISessionLifecycleHook, SessionManager, SessionMessage
 from langswarm_session.cli.cleanup import Wish, cleanup
 from langswarm_session.records import Lease
-from langswarm_session.testing.making import ref
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -25,10 +24,10 @@ def some_sessions(fill):
             await session.send_message("hello")
         await session.archive()
         await manager.create_session("ada", "mock", "echo", session_id="kept", auto_archive=False)
-        await manager.create_session("ada", "mock", "echo", session_id="running")
+        running = await manager.create_session("ada", "mock", "echo", session_id="running")
         message = SessionMessage(role="user", content="hello")
         lease = Lease("token", "elsewhere:1:1", 3600.0)
-        await manager.storage.begin_turn(ref("running"), [message], lease)
+        await manager.storage.begin_turn(running.ref, [message], lease)
 
     fill(write)
 
@@ -80,7 +79,7 @@ def test_what_a_provider_cannot_delete_is_told(cli, fill):
         from langswarm_session.records import SessionChanges
 
         changes = SessionChanges(provider="nobody", status=SessionStatus.ARCHIVED)
-        await manager.storage.update_session(ref("odd"), changes, expected_revision=record.revision)
+        await manager.storage.update_session(record.ref, changes, expected_revision=record.revision)
 
     fill(write)
     result = cli("cleanup", "--inactive-hours", "0", "--delete", "--yes")
@@ -121,10 +120,13 @@ def test_a_turn_that_goes_on_is_left_alone(fill, capsys):
 
     class Renewing(ISessionLifecycleHook):
         async def on_session_deleted(self, session):
-            await session.manager.storage.renew_turns({"token": "running"}, 3600)
+            storage = session.manager.storage
+            running = await storage.find_session("running")
+            await storage.renew_turns({"token": running.ref}, 3600)
 
     async def work(manager: SessionManager) -> None:
-        await manager.storage.renew_turns({"token": "running"}, 0)
+        running = await manager.get_session("running")
+        await manager.storage.renew_turns({"token": running.ref}, 0)
         newest = await manager.get_session("a")
         await newest.record(SessionMessage(role="user", content="so that it comes first"))
         manager.add_global_hook(Renewing())

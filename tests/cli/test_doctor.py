@@ -12,7 +12,6 @@ import pytest
 from langswarm_session import SessionManager, SessionMessage
 from langswarm_session.models import SessionBackend
 from langswarm_session.records import Lease, NewSession
-from langswarm_session.testing.making import ref
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -78,10 +77,10 @@ def test_a_turn_that_was_left_behind_is_a_warning(cli, fill):
     async def write(manager: SessionManager) -> None:
         for name, seconds in (("left", 0.0), ("running", 3600.0)):
             new = NewSession(name, "ada", "mock", "m", SessionBackend.HYBRID)
-            await manager.storage.create_session(new)
+            record = await manager.storage.create_session(new)
             lease = Lease(name, "elsewhere:1:1", seconds)
             message = SessionMessage(role="user", content="hello")
-            await manager.storage.begin_turn(ref(name), [message], lease)
+            await manager.storage.begin_turn(record.ref, [message], lease)
 
     fill(write)
     result = cli("doctor", "--json")

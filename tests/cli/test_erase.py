@@ -10,7 +10,6 @@ import pytest
 from langswarm_session import SessionManager
 from langswarm_session.models import SessionStatus
 from langswarm_session.records import SessionChanges
-from langswarm_session.testing.making import ref
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -55,7 +54,7 @@ def test_what_is_left_is_told(cli, fill):
         session = await manager.get_session("s0")
         await session.update_context(provider_session_id="conv_1")
         changes = SessionChanges(provider="nobody", status=SessionStatus.ARCHIVED)
-        await manager.storage.update_session(ref("s0"), changes)
+        await manager.storage.update_session(session.ref, changes)
 
     fill(write)
     result = cli("erase", "--user", "PERSON", "--yes", "--json")

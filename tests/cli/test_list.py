@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_page_by_page(cli):
     second = cli("list", "--json", "--limit", "2", "--cursor", cursor)
     assert ids(first) + ids(second) == ["s2", "s1", "s0"]
     assert json.loads(second.stdout)["next_cursor"] is None
-    assert f"--cursor {cursor}" in cli("list", "--limit", "2").stderr
+    assert f"--cursor {shlex.quote(cursor)}" in cli("list", "--limit", "2").stderr
 
 
 def test_no_sessions_is_no_error(cli):

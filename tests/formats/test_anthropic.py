@@ -71,6 +71,14 @@ API_BLOCKS = st.one_of(
 )
 
 
+SEARCH_RESULT = {
+    "type": "search_result",
+    "source": "https://e.org",
+    "title": "t",
+    "content": [{"type": "text", "text": "found"}],
+}
+
+
 class TestReplies:
     @given(st.lists(API_BLOCKS, min_size=1, max_size=5))
     def test_go_back_as_they_came(self, content):
@@ -291,8 +299,8 @@ class TestMedia:
             (ReasoningBlock(signature="s"), False),
             (ReasoningBlock(encrypted="e"), False),
             (ToolCallBlock(name="x"), False),
-            (OtherBlock(value={"type": "server_tool_use"}), False),
-            (OtherBlock(value={"type": "search_result"}), True),
+            (OtherBlock(value={"type": "server_tool_use", "id": "srv_1"}), False),
+            (OtherBlock(value=SEARCH_RESULT), True),
         ],
     )
     def test_where(self, block, in_result):

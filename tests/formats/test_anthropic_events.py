@@ -106,7 +106,14 @@ class TestSending:
             (FileBlock(text="x"), True, True),
             (ReasoningBlock(signature="s"), False, False),
             (ToolCallBlock(name="x"), False, False),
-            (OtherBlock(value={"type": "search_result"}), False, True),
+            (OtherBlock(value={"type": "search_result"}), False, False),
+            (
+                OtherBlock(
+                    value={"type": "search_result", "source": "s", "title": "t", "content": []}
+                ),
+                False,
+                True,
+            ),
             (OtherBlock(value={"type": "container_upload"}), False, False),
         ],
     )

@@ -114,7 +114,7 @@ def spoken(world, session):
 
 async def window(session):
     """What was said in the record, but for turns without an answer."""
-    messages = await session._storage.get_messages(session.session_id, answered_only=True)
+    messages = await session._storage.get_messages(session.ref, answered_only=True)
     return [(m.role.value, m.text) for m in messages if m.role is not MessageRole.SYSTEM]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 
-from langswarm_session import ISessionStorage, SessionMessage
+from langswarm_session import ISessionStorage, SessionManager, SessionMessage
 from langswarm_session.testing.making import ref, texts
 
 HEADER = """
@@ -214,3 +215,39 @@ class ProcessTests:
         for name in ("child 0", "child 1", "child 2", "parent"):
             mine = [text for text in texts(log) if text.startswith(name)]
             assert mine == [f"{name} {m}" for m in range(20)]
+
+    async def test_a_turn_is_cancelled_by_another_process(self) -> None:
+        """The one that runs it sees the request, keeps what was shown, and tells its reader."""
+        program = """
+            from langswarm_session import SessionManager, TurnCancelledError
+            async def main():
+                manager = SessionManager(storage, {"mock": {"piece_delay": 0.01}})
+                session = await manager.create_session("ann", "mock", "echo", session_id="talk")
+                try:
+                    async for event in session.stream_message("word " * 100_000):
+                        print(event.text, flush=True)
+                except TurnCancelledError:
+                    print("cancelled")
+                await manager.close()
+                await storage.close()
+            asyncio.run(main())
+        """
+        script = HEADER.format(making=self.making) + textwrap.dedent(program)
+        storage = self.make_storage()
+        with spawn("-c", script, *self.arguments()) as process:
+            assert process.stdout
+            shown = await asyncio.to_thread(process.stdout.readline)
+            try:
+                session = await SessionManager(storage).get_session("talk")
+                assert await session.cancel() is True
+                (turn,) = await session.get_turns()
+                kept = [message.text for message in await session.get_messages()][1:]
+                assert (await session.send_message("next", wait=0)).text == "You said: next"
+            finally:
+                code, out, err = await asyncio.to_thread(outcome, process)
+                await storage.close()
+        assert (code, err) == (0, "")
+        *pieces, last = (shown + out).splitlines()
+        assert last == "cancelled"
+        assert turn.status == "cancelled"
+        assert kept == ["".join(pieces)]

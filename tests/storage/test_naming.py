@@ -12,7 +12,7 @@ from langswarm_session import (
     StorageClosedError,
     StorageUnavailableError,
 )
-from langswarm_session.records import SessionChanges
+from langswarm_session.records import SessionChanges, SessionRef
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.sqlite import SQLiteSessionStorage
 from langswarm_session.testing.making import completed, lease, new_session, ref, user
@@ -77,6 +77,10 @@ async def test_what_was_raised_stays_as_it_was() -> None:
         async def fail(self, session_id: str, error: SessionError) -> None:
             raise error
 
+        @names_session
+        async def fail_of(self, ref: SessionRef, error: SessionError) -> None:
+            raise error
+
     with pytest.raises(StorageBusyError, match="^session 's': busy$") as caught:
         await Storage().fail("s", error=shared)
     assert (caught.value.session_id, caught.value.__cause__) == ("s", cause)
@@ -84,3 +88,9 @@ async def test_what_was_raised_stays_as_it_was() -> None:
     with pytest.raises(StorageBusyError) as caught:
         await Storage().fail(session_id="s", error=own)
     assert caught.value is own
+    for call in (
+        Storage().fail_of(ref("s"), shared),
+        Storage().fail_of(ref=ref("s"), error=shared),
+    ):
+        with pytest.raises(StorageBusyError, match="^session 's': busy$"):
+            await call

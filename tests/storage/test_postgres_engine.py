@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,7 @@ import pytest
 
 from langswarm_session import blocking
 from langswarm_session.shared_loop import SharedLoop
-from langswarm_session.storage.at_once import Pace
+from langswarm_session.storage.inline import LatencyGate
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing.making import new_session, ref, texts, user
 
@@ -23,7 +24,7 @@ async def storage(
     postgres_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[PostgresSessionStorage]:
     """One with sessions `s0` to `s9`, to which nobody has written but one caller at a time."""
-    monkeypatch.setattr(Pace, "is_quick", True)  # however busy the machine is
+    monkeypatch.setattr(LatencyGate, "is_open", True)  # however busy the machine is
     storage = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
     for n in range(10):
         await storage.create_session(new_session(f"s{n}"))
@@ -47,9 +48,24 @@ def attended(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return outcomes
 
 
-async def append(storage: PostgresSessionStorage, count: int) -> None:
+def append(storage: PostgresSessionStorage, session: str, count: int) -> None:
+    """Append as a sync caller does."""
     for n in range(count):
+        blocking.run(storage.append(ref(session), [user(f"{n}")]))
+
+
+async def sync(call: Coroutine[Any, Any, Any]) -> Any:
+    """What a call returns to a sync caller."""
+    return await asyncio.to_thread(blocking.run, call)
+
+
+async def test_an_event_loop_is_never_kept_waiting(
+    storage: PostgresSessionStorage, attended: list[bool]
+) -> None:
+    for n in range(100):
         await storage.append(ref("s1"), [user(f"{n}")])
+    assert attended == []
+    assert len(await storage.get_messages(ref("s1"))) == 100
 
 
 async def test_a_lone_caller_waits_on_the_spot(
@@ -57,7 +73,7 @@ async def test_a_lone_caller_waits_on_the_spot(
 ) -> None:
     # The thread may happen to be awake now and then, and one in eight lets others in.
     while len(attended) < 20:
-        await append(storage, 10)
+        await asyncio.to_thread(append, storage, "s1", 10)
     assert all(attended)
     written = (await storage.find_session("s1")).message_count
     assert texts(await storage.get_messages(ref("s1")))[-10:] == [f"{n}" for n in range(10)]
@@ -67,11 +83,9 @@ async def test_a_lone_caller_waits_on_the_spot(
 async def test_several_callers_wait_for_each_other(
     storage: PostgresSessionStorage, attended: list[bool]
 ) -> None:
-    async def write(name: str) -> None:
-        for n in range(30):
-            await storage.append(ref(name), [user(f"{n}")])
-
-    await asyncio.gather(*(write(f"s{n}") for n in range(1, 10)))
+    with ThreadPoolExecutor(9) as threads:
+        for n in range(1, 10):
+            threads.submit(append, storage, f"s{n}", 30)
     assert len(attended) < 30  # of 270: until they were seen
     for n in range(1, 10):
         assert texts(await storage.get_messages(ref(f"s{n}"))) == [f"{n}" for n in range(30)]
@@ -86,8 +100,8 @@ async def test_nobody_waits_on_the_spot_for_what_takes_long(
         query = "SELECT 1 FROM {sessions} WHERE session_id = 's1' FOR UPDATE"
         await other.fetch(storage._tables.sql(query))
         for _ in range(3):  # one of them is waited for at least
-            await storage.append(ref("s2"), [user()])
-        waiting = asyncio.ensure_future(storage.append(ref("s1"), [user("kept")]))
+            await sync(storage.append(ref("s2"), [user()]))
+        waiting = asyncio.ensure_future(sync(storage.append(ref("s1"), [user("kept")])))
         await asyncio.sleep(0.05)
         assert not waiting.done()
     await waiting
@@ -128,7 +142,7 @@ async def test_a_server_that_goes_meanwhile_is_noticed(
     monkeypatch.setattr(SharedLoop, "attend", end_first)
     written = 0
     while ended == 0:
-        await storage.append(ref("s1"), [user(f"{written}")])
+        await sync(storage.append(ref("s1"), [user(f"{written}")]))
         written += 1
     assert texts(await storage.get_messages(ref("s1"))) == [f"{n}" for n in range(written)]
 
@@ -147,7 +161,7 @@ async def test_an_interrupt_leaves_the_write_to_the_thread(
     with pytest.raises(Interrupt):
         while True:
             written += 1
-            await storage.append(ref("s1"), [user(f"{written}")])
+            await sync(storage.append(ref("s1"), [user(f"{written}")]))
     monkeypatch.undo()
     await storage.append(ref("s1"), [user("after")])
     assert texts(await storage.get_messages(ref("s1"))) == [
@@ -162,16 +176,16 @@ async def test_a_write_that_is_refused_on_the_spot_is_refused_as_any(
     first = user("first")
     await storage.append(ref("s1"), [first])
     while not attended:
-        again = await storage.append(ref("s1"), [first])  # its id is stored: it is not stored again
+        again = await sync(storage.append(ref("s1"), [first]))  # its id is stored: not again
         assert again.added == 0
-        await storage.append(ref("s2"), [user()])
+        await sync(storage.append(ref("s2"), [user()]))
     assert texts(await storage.get_messages(ref("s1"))) == ["first"]
 
 
 def test_a_sync_caller_waits_on_the_spot_as_well(
     postgres_schema: str, monkeypatch: pytest.MonkeyPatch, attended: list[bool]
 ) -> None:
-    monkeypatch.setattr(Pace, "is_quick", True)
+    monkeypatch.setattr(LatencyGate, "is_open", True)
     storage = PostgresSessionStorage(postgres_server.dsn(), schema=postgres_schema)
     blocking.run(storage.create_session(new_session("s")))
     written = 0

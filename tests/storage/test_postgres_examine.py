@@ -11,9 +11,10 @@ import pytest
 from postgres_proxy import proxy
 
 from langswarm_session import SessionError
-from langswarm_session.diagnosis import Finding, Level
+from langswarm_session.diagnosis import Finding, Level, TimeLimit
 from langswarm_session.storage import postgres_examine
 from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.storage.rows import decode_message
 from langswarm_session.testing.making import new_session, ref, reply, user
 
 
@@ -199,23 +200,25 @@ async def test_a_server_that_falls_silent_ends_even_a_look_at_everything(
 async def test_what_was_read_before_the_time_was_over(
     schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await ask(f'UPDATE "{schema}".langswarm_messages SET role = 99 WHERE seq = 1')
+    await ask(f'UPDATE "{schema}".langswarm_messages SET role = 99')
     monkeypatch.setattr(postgres_examine, "_PORTION", 1)
     monkeypatch.setattr(postgres_examine, "_TO_TELL", 0.0)
-    decode = postgres_examine.decode_message
+    limits: list[TimeLimit] = []
 
-    def take_long(row: Any) -> Any:
-        if row[0] == 2:
-            time.sleep(1.1)
-        return decode(row)
+    class Noted(TimeLimit):
+        def __init__(self, seconds: float) -> None:
+            super().__init__(seconds)
+            limits.append(self)
 
-    monkeypatch.setattr(postgres_examine, "decode_message", take_long)
-    limit = postgres_examine.TimeLimit
-    monkeypatch.setattr(postgres_examine, "TimeLimit", lambda _: limit(60 if not started else 1))
-    started: list[bool] = []
-    monkeypatch.setattr(postgres_examine, "_to_context", started.append)
-    found = await examined(schema, seconds=1)
+    def decode(row: Any) -> Any:
+        limits[0]._end = 0.0
+        return decode_message(row)
+
+    monkeypatch.setattr(postgres_examine, "TimeLimit", Noted)
+    monkeypatch.setattr(postgres_examine, "decode_message", decode)
+    found = await examined(schema)
     assert "1 cannot be read" in found["messages"].message
+    assert "over at the messages, of which 1 were read" in found["time"].message
 
 
 # The schema as it should be
@@ -224,16 +227,16 @@ async def test_what_was_read_before_the_time_was_over(
 CHANGES = {
     "an index that is gone": ("DROP INDEX {s}.langswarm_messages_by_id", "UNIQUE (id, session)"),
     "one that is no longer unique": (
-        "DROP INDEX {s}.langswarm_messages_by_id; "
-        "CREATE INDEX langswarm_messages_by_id ON {s}.langswarm_messages (id, session)",
+        ("DROP INDEX {s}.langswarm_messages_by_id; "
+        "CREATE INDEX langswarm_messages_by_id ON {s}.langswarm_messages (id, session)"),
         "UNIQUE (id, session) is missing",
     ),
     "one that refuses rows": (
         "CREATE UNIQUE INDEX evil ON {s}.langswarm_messages (role)", "another index"
     ),
     "a partial one without its condition": (
-        "DROP INDEX {s}.langswarm_sessions_of_active; "
-        "CREATE INDEX langswarm_sessions_of_active ON {s}.langswarm_sessions (active_minute DESC)",
+        ("DROP INDEX {s}.langswarm_sessions_of_active; "
+        "CREATE INDEX langswarm_sessions_of_active ON {s}.langswarm_sessions (active_minute DESC)"),
         "WHERE (status = 'active'::text) is missing",
     ),
     "a key that is gone": (
@@ -263,9 +266,9 @@ CHANGES = {
         "ALTER TABLE {s}.langswarm_messages ADD CONSTRAINT evil CHECK (seq < 9)", "evil CHECK"
     ),
     "a trigger": (
-        "CREATE FUNCTION {s}.evil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
+        ("CREATE FUNCTION {s}.evil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
         "CREATE TRIGGER evil BEFORE INSERT ON {s}.langswarm_messages FOR EACH ROW "
-        "EXECUTE FUNCTION {s}.evil()",
+        "EXECUTE FUNCTION {s}.evil()"),
         "triggers, which are not of this package: evil",
     ),
     "a rule": (
@@ -275,8 +278,8 @@ CHANGES = {
         "ALTER TABLE {s}.langswarm_messages ENABLE ROW LEVEL SECURITY", "row security"
     ),
     "a view in a table's place": (
-        "ALTER TABLE {s}.langswarm_turns RENAME TO other; "
-        "CREATE VIEW {s}.langswarm_turns AS SELECT * FROM {s}.other",
+        ("ALTER TABLE {s}.langswarm_turns RENAME TO other; "
+        "CREATE VIEW {s}.langswarm_turns AS SELECT * FROM {s}.other"),
         "langswarm_turns is not a table",
     ),
     "another function": (

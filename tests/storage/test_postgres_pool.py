@@ -162,7 +162,7 @@ async def test_a_connection_that_broke_is_made_anew_by_whoever_waits(
     await pool.close()
 
 
-async def test_a_crowd_gets_by_with_two_connections(
+async def test_a_contention_gets_by_with_two_connections(
     postgres_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect, taken = postgres_pool.asyncpg.connect, 0

@@ -114,6 +114,63 @@ async def test_whoever_gives_up_makes_room(postgres_schema: str) -> None:
         await asyncio.gather(*held)
 
 
+# Cancelled callers
+
+
+async def test_a_cancelled_write_that_was_sent_is_waited_for(postgres_schema: str) -> None:
+    async with opened(postgres_schema) as storage:
+        async with locked(storage):
+            (sent,) = started(storage.append(ref("s"), [user("sent")]))
+            while not any(each.unclear for each in storage._engine._live._calls):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            (queued,) = started(storage.append(ref("s"), [user("queued")]))
+            (transaction,) = started(
+                storage.update_session(ref("s"), SessionChanges(model="another"))
+            )
+            await asyncio.sleep(0.05)
+            for task in (sent, queued, transaction):
+                task.cancel()
+            await asyncio.wait([queued, transaction])
+            assert (sent.done(), queued.cancelled(), transaction.cancelled()) == (False, True, True)
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+        record = await storage.get_session(ref("s"))
+        assert record.model != "another"
+        assert texts(await storage.get_messages(ref("s"))) == ["first", "sent"]
+
+
+async def test_a_cancelled_caller_waits_no_longer_than_any(postgres_schema: str) -> None:
+    async with opened(postgres_schema, timeout=0.5) as storage, locked(storage):
+        (sent,) = started(storage.append(ref("s"), [user("sent")]))
+        await asyncio.sleep(0.1)
+        sent.cancel()
+        with pytest.raises(StorageBusyError, match="may be stored") as caught:
+            await sent
+        assert caught.value.may_be_stored
+
+
+# The thread ends
+
+
+async def test_when_the_thread_ends_those_that_wait_are_told(postgres_schema: str) -> None:
+    async with opened(postgres_schema) as storage:
+        async with locked(storage):
+            (sent,) = started(storage.append(ref("s"), [user("sent")]))
+            while not any(each.unclear for each in storage._engine._live._calls):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            (waiting,) = started(storage.update_session(ref("s"), SessionChanges(model="another")))
+            await asyncio.sleep(0.05)
+            loop, thread = storage._engine._loop, storage._engine._thread
+            loop.call_soon_threadsafe(loop.stop)
+            outcomes = await asyncio.gather(sent, waiting, return_exceptions=True)
+            assert [type(each) for each in outcomes] == [StorageUnavailableError] * 2
+            assert [each.may_be_stored for each in outcomes] == [True, False]
+        await storage.append(ref("s"), [user("after")])
+        assert "after" in texts(await storage.get_messages(ref("s")))
+        await asyncio.to_thread(thread.join)
+        assert loop.is_closed()
+
+
 # Time limits
 
 
@@ -272,7 +329,7 @@ def test_a_caller_interrupted_as_it_sends_hears_of_it_and_harms_nobody(
     monkeypatch.setattr(postgres_pool.Connection, "fetch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         for _ in range(100):  # the other thread may be awake at the first
-            asyncio.run(storage.append(ref("s"), [user("sent")]))
+            blocking.run(storage.append(ref("s"), [user("sent")]))
     monkeypatch.undo()
     asyncio.run(storage.append(ref("s"), [user("after")]))
     said = texts(asyncio.run(storage.get_messages(ref("s"))))
@@ -476,11 +533,15 @@ async def test_close_waits_for_a_write_that_its_caller_could_not_send(
     """It comes while the caller has stepped into the loop, and the loop ends at once after that."""
     async with opened(postgres_schema) as storage:
         engine = storage._engine
-        here, leave = threading.get_ident(), SharedLoop.leave
+        leave, callers = SharedLoop.leave, set()
         closing = threading.Thread(target=engine.close)
 
+        def append() -> None:
+            callers.add(threading.get_ident())
+            blocking.run(storage.append(ref("s"), [user("sent")]))
+
         def refuse(self: Any, write: Any) -> None:
-            if threading.get_ident() == here:
+            if threading.get_ident() in callers:
                 closing.start()
                 while not engine._closed:
                     time.sleep(0.001)
@@ -494,7 +555,7 @@ async def test_close_waits_for_a_write_that_its_caller_could_not_send(
         monkeypatch.setattr(SharedLoop, "leave", leave_and_wait)
         async with asyncio.timeout(20):
             while not engine._closed:  # the other thread may be awake at the first
-                await storage.append(ref("s"), [user("sent")])
+                await asyncio.to_thread(append)
                 await asyncio.sleep(0.01)
         monkeypatch.undo()
     async with opened_again(postgres_schema) as again:

@@ -22,7 +22,7 @@ from langswarm_session import (
 )
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage import rules
-from langswarm_session.testing.making import reply, user
+from langswarm_session.testing.making import new_session, reply, user
 
 
 def record(**changes: Any) -> SessionRecord:
@@ -155,12 +155,18 @@ def test_usage_is_summed() -> None:
     assert rules.usage_sums([]) == (0, 0, 0, 0)
 
 
-def test_a_cursor_is_two_numbers() -> None:
-    assert rules.parse_cursor("123.4") == (123, 4)
-    assert rules.parse_cursor("-5.1") == (-5, 1)
+@pytest.mark.parametrize("activity", [0, 123, -5, 10**17])
+@pytest.mark.parametrize("session_id", ["s", "a:b", "1", "\n", "\0", "é", ":"])
+def test_a_cursor_is_made_of_the_last_session_shown(activity: int, session_id: str) -> None:
+    last = rules.new_record(new_session(session_id), "{}", activity)._replace(creation=42)
+    cursor = rules.make_cursor(last)
+    assert rules.parse_cursor(cursor) == (activity, session_id)
+    assert "42" not in cursor, "how many sessions others created is nobody's business"
 
 
-@pytest.mark.parametrize("cursor", ["", ".", "1", "1.", ".1", "a.b", "1.2.3", "1,2", " "])
+@pytest.mark.parametrize(
+    "cursor", ["", ":", "1", "1:", ":1", "a:b", "1.2", " 1:s", "1 :s", "\u0661:s", "1:\ud800"]
+)
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidInputError, match="cursor"):
         rules.parse_cursor(cursor)

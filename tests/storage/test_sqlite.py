@@ -609,8 +609,19 @@ async def test_messages_are_found_by_index(storage: SQLiteSessionStorage) -> Non
     assert any("messages_of_system" in each for each in plan)
 
 
+async def test_a_log_is_measured_by_index(storage: SQLiteSessionStorage) -> None:
+    await storage.append(ref("s"), [user() for _ in range(5)])
+    for removed in ((), (3,)):  # then numbers are missing
+        revision = (await storage.get_session(ref("s"))).revision
+        await storage.edit_messages(ref("s"), expected_revision=revision, remove=removed)
+        found = await plans(storage, lambda: storage.measure_log(ref("s"), after=2, skip=1))
+        assert any("messages_of_many" in plan for plan in found)
+        assert all("INDEX" in plan for plan in found if plan.startswith(("SCAN m", "SEARCH m")))
+        assert not any("TEMP B-TREE" in plan for plan in found)
+
+
 async def test_sessions_are_found_by_index(storage: SQLiteSessionStorage) -> None:
-    cursor = "1.1"
+    cursor = "1:s"
     for index, listings in {
         "sessions_by_user": (
             lambda: storage.list_sessions(user_id="user"),

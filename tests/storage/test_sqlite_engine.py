@@ -310,8 +310,8 @@ async def test_a_closed_loop_harms_nobody(storage: SQLiteSessionStorage, path: P
 def be_quick(storage: SQLiteSessionStorage) -> None:
     """Let small work be done on the caller's thread."""
     for _ in range(20):
-        storage._engine._writer.pace.note(0)
-        storage._engine._reads_pace.note(0)
+        storage._engine._writer.gate.record(0)
+        storage._engine._read_gate.record(0)
 
 
 async def test_small_work_is_done_on_the_callers_thread(storage: SQLiteSessionStorage) -> None:
@@ -324,8 +324,8 @@ async def test_small_work_is_done_on_the_callers_thread(storage: SQLiteSessionSt
 
 async def test_work_that_has_been_slow_is_not(storage: SQLiteSessionStorage) -> None:
     be_quick(storage)
-    storage._engine._writer.pace.note(1)
-    storage._engine._reads_pace.note(1)
+    storage._engine._writer.gate.record(1)
+    storage._engine._read_gate.record(1)
     for run in (storage._engine.write, storage._engine.read):
         where = await run(lambda _: threading.get_ident(), is_small=True)
         assert where != threading.get_ident()
@@ -363,7 +363,7 @@ def test_an_interrupt_on_the_callers_thread_harms_nothing(path: Path, gathered: 
     async def write() -> None:
         be_quick(storage)
         for _ in range(0 if gathered else 100):
-            storage._engine._crowd.note(1)
+            storage._engine._contention.record(1)
         await storage._engine.write(interrupted, is_small=True)
 
     writing = loop.create_task(write())
@@ -430,6 +430,115 @@ async def test_no_call_waits_for_ever(path: Path) -> None:
     leave.set()
     await storage.append(ref("s"), [user("after")])
     assert texts(await storage.get_messages(ref("s"))) == ["after"]
+    await storage.close()
+
+
+# Cancelled callers
+
+
+async def test_a_cancelled_write_that_was_begun_is_waited_for(
+    storage: SQLiteSessionStorage,
+) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def write_slowly(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE sessions SET model = 'another'")
+        inside.set()
+        leave.wait()
+
+    slow = asyncio.ensure_future(storage._engine.write(write_slowly))
+    await asyncio.to_thread(inside.wait)
+    queued = asyncio.ensure_future(storage.append(ref("s"), [user("queued")]))
+    await asyncio.sleep(0.01)
+    for task in (slow, queued):
+        task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (slow.done(), queued.cancelled()) == (False, True)
+    leave.set()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+    record = await storage.get_session(ref("s"))
+    assert (record.model, record.message_count) == ("another", 0)
+
+
+async def test_a_write_that_waits_for_another_process_is_withdrawn_immediately(
+    storage: SQLiteSessionStorage, path: Path
+) -> None:
+    lock = Lock(path)
+    waiting = asyncio.ensure_future(storage.append(ref("s"), [user("waits")]))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.shield(waiting), 10)
+    lock.release()
+    await storage.append(ref("s"), [user("after")])
+    assert texts(await storage.get_messages(ref("s"))) == ["after"]
+
+
+async def test_a_cancelled_caller_waits_no_longer_than_any(path: Path) -> None:
+    storage = SQLiteSessionStorage(path, timeout=0.2)
+    await storage.create_session(new_session("s"))
+    inside, leave = threading.Event(), threading.Event()
+
+    def write_slowly(_: sqlite3.Connection) -> None:
+        inside.set()
+        leave.wait()
+
+    slow = asyncio.ensure_future(storage._engine.write(write_slowly))
+    await asyncio.to_thread(inside.wait)
+    slow.cancel()
+    with pytest.raises(StorageBusyError, match="may be stored") as caught:
+        await slow
+    assert caught.value.may_be_stored
+    leave.set()
+    await storage.close()
+
+
+# Threads that end
+
+
+class Ended(BaseException):
+    """What a debugger or a watchdog raises in a thread."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_when_the_writers_thread_ends_those_that_wait_are_told(
+    storage: SQLiteSessionStorage,
+) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def end(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM sessions")
+        inside.set()
+        leave.wait()
+        raise Ended
+
+    first = asyncio.ensure_future(storage._engine.write(end))
+    await asyncio.to_thread(inside.wait)
+    second = asyncio.ensure_future(storage.append(ref("s"), [user("waits")]))
+    await asyncio.sleep(0.01)
+    leave.set()
+    outcomes = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [StorageUnavailableError] * 2
+    assert [each.may_be_stored for each in outcomes] == [True, False]
+    await storage.append(ref("s"), [user("after")])
+    assert texts(await storage.get_messages(ref("s"))) == ["after"]
+    assert storage._engine._accepted == storage._engine._finished
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_when_a_readers_thread_ends_those_that_wait_are_told(path: Path) -> None:
+    storage = SQLiteSessionStorage(path, max_readers=1)
+    await storage.create_session(new_session("s"))
+
+    def end(_: sqlite3.Connection) -> None:
+        raise Ended
+
+    with pytest.raises(StorageUnavailableError):
+        await storage._engine.read(end)
+    assert await storage.get_messages(ref("s")) == []
+    assert storage._engine._reading == 0
     await storage.close()
 
 

@@ -83,13 +83,16 @@ class Lane:
 
     async def read(self, name: str, key: bytes, *words: Word) -> Any:
         """Run a script that only reads; it may be run twice."""
-        return await self._submit(ScriptCall(name, [key], words, self._timeout))
+        call = ScriptCall(name, [key], words, self._timeout)
+        self._submit(call)
+        return await call.answer()
 
     async def write(self, name: str, keys: Sequence[bytes], nonce: str, *words: Word) -> Any:
         """Run a script that writes; its first words are whether this is said again, and a nonce."""
         call = ScriptCall(name, keys, [0, nonce, *words], self._timeout)
         call.again = 1 + len(keys)
-        return await self._submit(call)
+        self._submit(call)
+        return await call.outcome()
 
     def close(self) -> None:
         """Finish what was accepted, then let go of the thread and the connection. Blocks."""
@@ -102,7 +105,7 @@ class Lane:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    async def _submit(self, call: ScriptCall) -> Any:
+    def _submit(self, call: ScriptCall) -> None:
         with self._lock:
             if self._closed:
                 raise StorageClosedError(f"{self._server.name}: the storage was closed")
@@ -118,7 +121,6 @@ class Lane:
                 )
                 self._thread.start()
             self._calls.put(call)
-        return await call.future
 
 
 def _work(server: Server, calls: SimpleQueue[ScriptCall | None]) -> None:
@@ -158,6 +160,8 @@ def _take(calls: SimpleQueue[ScriptCall | None], pending: deque[ScriptCall]) -> 
 def _send(client: redis.Redis, server: Server, pending: deque[ScriptCall]) -> bool:
     """Run what waits, in one go, and answer. False if the server does not know our scripts."""
     batch = _together(pending)
+    if not batch:
+        return True
     pipeline = client.pipeline(transaction=False)
     for call in batch:
         pipeline.execute_command("EVALSHA", call.sha, *call.words)  # type: ignore[no-untyped-call]
@@ -183,13 +187,17 @@ def _send(client: redis.Redis, server: Server, pending: deque[ScriptCall]) -> bo
 
 
 def _together(pending: deque[ScriptCall]) -> list[ScriptCall]:
+    """Claim what is sent in one go, which stays at the head of what waits until it is answered."""
     batch: list[ScriptCall] = []
     weight = 0
-    for call in pending:
-        weight += call.weight
-        if batch and (len(batch) == MAX_TOGETHER or weight > MAX_WEIGHT):
+    while pending and len(batch) < MAX_TOGETHER:
+        weight += pending[0].weight
+        if batch and weight > MAX_WEIGHT:
             break
-        batch.append(call)
+        call = pending.popleft()
+        if call.claim():  # else its caller was cancelled
+            batch.append(call)
+    pending.extendleft(reversed(batch))
     return batch
 
 
@@ -204,7 +212,8 @@ def _drop(pending: deque[ScriptCall], error: Exception, server: Server) -> None:
         if call.again is not None and call.words[call.again]:
             call.error = StorageUnavailableError(
                 f"{call.error}; it was sent, and no answer came: it may be stored, and with the "
-                "same message ids it is stored once however often it is sent"
+                "same message ids it is stored once however often it is sent",
+                may_be_stored=True,
             )
             call.error.__cause__ = error
         failed.append(call)

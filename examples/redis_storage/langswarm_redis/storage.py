@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from langswarm_redis import flows
 from langswarm_redis.commands import (
@@ -114,6 +115,11 @@ class RedisSessionStorage(ISessionStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._server.name!r}, prefix={self._server.prefix!r})"
+
+    @property
+    def address(self) -> str:
+        """See `ISessionStorage.address`."""
+        return f"{self._server.name}?{urlencode({'prefix': self._server.prefix})}"
 
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
@@ -271,12 +277,29 @@ class RedisSessionStorage(ISessionStorage):
 
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
-        words: list[Word] = [self._prefix, int(seconds * 1_000_000)]
+        words = (self._prefix, int(seconds * 1_000_000), *self._leases(tokens))
+        held = await self._writes.read("renew", self._prefix, *words)
+        return {token.decode() for token in held}
+
+    async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.request_cancel`."""
+        words = (self._prefix, rules.CANCEL_MARK, "ask", *self._leases(tokens))
+        held = await self._writes.read("cancel", self._prefix, *words)
+        return {token.decode() for token in held}
+
+    async def cancel_requested(self, tokens: Mapping[str, SessionRef]) -> set[str]:
+        """See `ISessionStorage.cancel_requested`."""
+        words = (self._prefix, rules.CANCEL_MARK, "tell", *self._leases(tokens))
+        asked = await self._reads.read("cancel", self._prefix, *words)
+        return {token.decode() for token in asked}
+
+    def _leases(self, tokens: Mapping[str, SessionRef]) -> list[Word]:
+        """Return leases as scripts take them: of each its session's id, token, owner, number."""
+        words: list[Word] = []
         for token, ref in tokens.items():
             place = self._place(ref)
             words += [place.session_id, to_bytes(token), place.user, place.number]
-        held = await self._writes.read("renew", self._prefix, *words)
-        return {token.decode() for token in held}
+        return words
 
     async def get_messages(
         self,

@@ -380,7 +380,7 @@ def test_a_hook_may_read_the_history_itself(manager: SessionManager) -> None:
 async def test_within_a_turn_of_the_session_it_adds_to_that_turn(
     session: BaseSession, manager: SessionManager, turns: Callable[[BaseSession], Any]
 ) -> None:
-    history = SessionChatMessageHistory(session.session_id, manager)
+    history = SessionChatMessageHistory(session.session_id, manager, user_id=session.user_id)
     async with await session.begin_turn("weather?"):
         history.add_messages(TALK[2:])
     assert [message.type for message in history.messages] == ["human", "ai", "tool", "ai"]

@@ -32,9 +32,8 @@ from langswarm_session import (
     SessionMessage,
     SessionStorageError,
 )
-from langswarm_session.records import Appended, TurnEnd
+from langswarm_session.records import Appended, SessionRef, TurnEnd
 from langswarm_session.sendable.pairing import NO_RESULT
-from langswarm_session.testing.making import ref
 
 Remember = Callable[..., RunnableWithSession]
 Call = Callable[..., Any]
@@ -235,11 +234,11 @@ class FullStorage(InMemorySessionStorage):
     """A storage that cannot store how a turn went well."""
 
     async def end_turn(
-        self, session_id: str, end: TurnEnd, messages: Sequence[SessionMessage]
+        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
     ) -> Appended:
         if end.status == "complete":
             raise SessionStorageError("disk full")
-        return await super().end_turn(ref(session_id), end, messages)
+        return await super().end_turn(ref, end, messages)
 
 
 async def test_a_failed_write_fails_the_call(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai_agents_langswarm import from_openai_agents, to_openai_agents
+from openai_agents_langswarm import items as door
 
 from langswarm_session import (
     AudioBlock,
@@ -230,6 +231,29 @@ def test_what_others_wrote_is_converted_without_their_ids() -> None:
         {"type": "function_call_output", "call_id": "0", "output": "0"},
         {"type": "function_call_output", "call_id": "1", "output": "1"},
     ]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        TextBlock(text="a", id="msg_1"),
+        TextBlock(text="a", id="msg_1", annotations=[]),
+        TextBlock(text="a", id="msg_1", annotations=[{"type": "url_citation", "url": "x"}]),
+        TextBlock(text="a", id="msg_1", extras={"phase": "commentary"}),
+        TextBlock(text="", id="msg_1"),
+        TextBlock(text="a", id="other"),
+        TextBlock(text="a"),
+    ],
+)
+def test_one_text_is_converted_as_all_else(
+    block: TextBlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = SessionMessage(
+        role="assistant", content=[block], native={door.FORMAT: {"items": [None]}}
+    )
+    converted = to_openai_agents([message])
+    monkeypatch.setattr(door, "_text_item", lambda message: None)
+    assert converted == to_openai_agents([message])
 
 
 def deep() -> list[Any]:

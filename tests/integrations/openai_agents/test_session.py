@@ -72,8 +72,14 @@ async def test_the_newest_are_read(chat: AgentSession, limit: int) -> None:
 async def test_the_settings_say_how_many(open_chat: Callable[..., AgentSession]) -> None:
     chat = open_chat(session_settings={"limit": 2})
     await chat.add_items(TALK)
-    assert await chat.get_items() == TALK[-2:]
-    assert await chat.get_items(3) == TALK[-3:]
+    await chat.add_items([user("bye")])
+    assert await chat.get_items() == [*TALK[-1:], user("bye")]
+    assert await chat.get_items(3) == [*TALK[-2:], user("bye")]
+    assert await open_chat(session_settings=SessionSettings(limit=9)).get_items() == [
+        *TALK,
+        user("bye"),
+    ]
+    assert (await chat.pop_item()) == user("bye")
     assert await open_chat(session_settings=SessionSettings(limit=1)).get_items() == TALK[-1:]
     with pytest.raises(InvalidInputError):
         await chat.get_items(-1)
