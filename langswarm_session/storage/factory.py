@@ -22,6 +22,7 @@ The entry's name is what `StorageFactory.create_storage` and the scheme of a URL
 that serves several schemes has several entries.
 """
 
+_NAME = re.compile(r"[\w.+-]*", re.ASCII)
 _MODE = re.compile("mode=([0-7]{3,4})")
 
 
@@ -138,7 +139,7 @@ def _url_shown(url: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name, unless it may be an address whose ``//`` was forgotten, with a password in it."""
-    if name.isascii() and not set(name) & set(":/@"):
+    """Return a name, unless it may be an address of another form, with a password in it."""
+    if _NAME.fullmatch(name):
         return repr(name)
     return "of that name (an address begins with scheme://)"

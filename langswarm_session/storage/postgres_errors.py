@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -74,6 +75,8 @@ STALE = frozenset({"26000", "42P05", "0A000"})
 _REFUSED = ("23", "40")
 """The classes of states that say that a statement was undone, and nothing else."""
 
+_QUOTED = re.compile('"([^"]+)"')
+
 _OF_PARAMETERS = frozenset({"22023", "42704", "55P02"})
 """The states that say, when a connection is made, that a parameter of the server is none, cannot be
 set, or not to this."""
@@ -119,6 +122,11 @@ def may_connect_later(error: BaseException) -> bool:
     return is_lost(error) or state_of(error) in _TRANSIENT
 
 
+def is_of_parameters(error: BaseException) -> bool:
+    """Whether a connection could not be made for a parameter that the address sets."""
+    return state_of(error) in _OF_PARAMETERS
+
+
 def typed_error(error: BaseException, name: str) -> SessionError:
     """Our error for one of the driver's; errors that are ours already come back as they are.
 
@@ -138,8 +146,11 @@ def unreachable(error: BaseException, name: str) -> SessionError:
     """Our error for a connection that could not be made."""
     if isinstance(error, TimeoutError):
         return StorageUnavailableError(f"{name}: the server cannot be reached: no answer in time")
-    if state_of(error) in _OF_PARAMETERS:
-        return InvalidInputError(f"{name}: the server does not take what the dsn sets ({error})")
+    if is_of_parameters(error):
+        # Which one, and not what it was to be, which the server says next.
+        parameter = _QUOTED.search(str(error))
+        which = f" for {parameter[1]!r}" if parameter else ""
+        return InvalidInputError(f"{name}: the server does not take what the dsn sets{which}")
     return typed_error(error, name)
 
 

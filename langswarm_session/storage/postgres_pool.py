@@ -16,7 +16,11 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import InvalidInputError, SessionError
-from langswarm_session.storage.postgres_errors import may_connect_later, unreachable
+from langswarm_session.storage.postgres_errors import (
+    is_of_parameters,
+    may_connect_later,
+    unreachable,
+)
 from langswarm_session.storage.postgres_path import SAFE_PATH
 from langswarm_session.storage.postgres_tls import unreadable_file
 
@@ -304,13 +308,13 @@ class Pool:
                     return await self._connect_once()
             except SessionError:  # of the password
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told as ours below
                 self._check_files(error)
                 # Another may have given one back meanwhile, which is as good.
                 given = await self._take_idle()
                 is_last = not may_connect_later(error) or self._loop.time() + delay > deadline
                 if given is None and is_last:
-                    raise unreachable(error, self._settings.name) from error
+                    raise unreachable(error, self._settings.name) from _cause(error)
             given = given or await self._given_back(delay)
             if given is not None:
                 return given
@@ -369,6 +373,11 @@ class Pool:
         if self._idle:
             delay = max(self._idle[0].used_at - oldest, 1.0)
             self._sweep = self._loop.call_later(delay, self._sweep_idle)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """The error as the cause of ours, unless it quotes what the address sets."""
+    return None if is_of_parameters(error) else error
 
 
 def watch(raw: Any) -> None:

@@ -216,8 +216,8 @@ class DatabaseFile:
             check(connection, self.path)
         check_end(connection, path)
         self._use_wal(connection)
-        migrate(connection, self.path)
-        mend(connection, self.path)
+        if not migrate(connection, self.path):
+            mend(connection, self.path)
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         # SQLite does not wait by itself when several processes switch a new file at once.
