@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,27 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {said}"[:500]
 
 
+@asynccontextmanager
+async def _closing(
+    events: AsyncGenerator[StreamEvent | ProviderReply, None],
+) -> AsyncIterator[AsyncGenerator[StreamEvent | ProviderReply, None]]:
+    """Close a provider's stream behind its reader, whatever its task groups make of that.
+
+    A task group of anyio around a ``yield`` raises the generator's own `GeneratorExit` in a group
+    (see "Avoiding cancel scope stack corruption" in anyio's documentation), which would reach the
+    reader as an error of closing.
+    """
+    try:
+        yield events
+    finally:
+        try:
+            await events.aclose()
+        except BaseExceptionGroup as group:
+            _, errors = group.split(GeneratorExit)
+            if errors is not None:
+                raise errors from None
+
+
 class Answering:
     """Gets one turn's reply.
 
@@ -169,7 +190,7 @@ class Answering:
                 provider = self._provider(candidate)
                 request = await self._request(provider, candidate, self._retries(candidate))
                 reply: ProviderReply | None = None
-                async with aclosing(provider.stream_message(request)) as events:
+                async with _closing(provider.stream_message(request)) as events:
                     async for event in events:
                         if isinstance(event, ProviderReply):
                             reply = event

@@ -121,6 +121,11 @@ def key_of(given: str | None, messages: Sequence[SessionMessage]) -> Idempotency
     """
     if given is None:
         return None
+    return IdempotencyKey(check_id(given, "idempotency_key"), digest_of(messages))
+
+
+def digest_of(messages: Sequence[SessionMessage]) -> str:
+    """Return what tells whether messages are the same again."""
     digest = hashlib.sha256()
     for message in messages:
         content = message.content
@@ -128,7 +133,7 @@ def key_of(given: str | None, messages: Sequence[SessionMessage]) -> Idempotency
         # The length tells where the next message begins.
         digest.update(f"{message.role.value}:{len(body)}:".encode())
         digest.update(body)
-    return IdempotencyKey(check_id(given, "idempotency_key"), digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _with_metadata(

@@ -310,6 +310,10 @@ class ISessionStorage(ABC):
         key's turn is begun anew otherwise. A reply is an assistant's message at the turn's end, or
         anywhere behind what it began with.
 
+        With a key that has ``only`` set, messages that are stored lead to no turn: the new one is
+        about them, has no row of its own before it is answered, and takes a number that no
+        message has.
+
         Raises:
             InvalidInputError: If there is no message.
             SessionError: As `append` does.

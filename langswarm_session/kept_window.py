@@ -45,6 +45,15 @@ class KeptWindow:
         """
         room = max(0, context.max_messages - len(turn.messages))
         needed = window.calls_needed(turn.messages)
+        if turn.asked_seq is not None:
+            return await window.load(
+                self._storage,
+                self._ref,
+                before=turn.asked_seq,
+                max_messages=room,
+                needed=needed,
+                summary=context.summary,
+            )
         if self._revision == _before(turn) and context.max_messages <= self._limit:
             self.messages = window.cut(self.messages, room, needed)
         else:
@@ -68,7 +77,7 @@ class KeptWindow:
             status: How it ended.
             revision: The session's, after it.
         """
-        is_known = self._revision == _before(turn) and not turn.resumed
+        is_known = self._revision == _before(turn) and not turn.resumed and turn.asked_seq is None
         if is_known and status is TurnStatus.COMPLETE:
             self.messages = [*self.messages, *turn.messages]
             self._revision = revision

@@ -240,10 +240,17 @@ class IdempotencyKey:
     """A caller's key for a turn, and a digest of what the turn was asked.
 
     A second turn with the same key is the same turn; with another digest it is a mistake.
+
+    Attributes:
+        key: The key.
+        digest: Of what the turn was asked.
+        only: Whether nothing but the key tells that a turn was begun before: the messages that it
+            begins with may be stored in another turn, which answers them as well.
     """
 
     key: str
     digest: str
+    only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,12 @@ import random
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from langswarm_session import owner
+from langswarm_session.answerers import Asked
+from langswarm_session.beside import TurnBeside
 from langswarm_session.endings import passed, settled
 from langswarm_session.errors import (
     InvalidInputError,
@@ -74,6 +77,9 @@ class Runtime:
     ) -> None:
         self.storage = storage
         self.queue = TurnQueue()
+        self._gates = TurnQueue()
+        self._leads: weakref.WeakValueDictionary[SessionRef, OpenTurn]
+        self._leads = weakref.WeakValueDictionary()
         self.keeper = LeaseKeeper(storage, lease_seconds, TurnWatch(storage, stall_seconds))
         self.turn_wait = turn_wait
         self.beginning: set[str] = set()
@@ -101,51 +107,148 @@ class Runtime:
         messages: Sequence[SessionMessage],
         key: IdempotencyKey | None,
         wait: float | None,
+        asked: Asked | None = None,
     ) -> OpenTurn:
-        """Begin a turn, when the session is free.
+        """Begin a turn, when the session is free, or beside one that has the same messages.
 
         Args:
             session: The session.
             messages: What the turn begins with.
             key: The caller's idempotency key.
             wait: How long to wait for the session, in seconds; None for as long as it takes.
+            asked: Who is asked, where several may be.
 
         Raises:
             NestedTurnError: If the caller runs in a turn of this session.
             SessionBusyError: If it is not free in time.
             SessionError: Whatever else `ISessionStorage.begin_turn` raises.
         """
-        ref = session.ref
-        turn = OpenTurn(session, new_id(), key is not None)
-
-        async def attempt() -> None:
-            lease = Lease(turn.token, await owner.current(), self.keeper.seconds)
-            self._check_open(ref)
-            self.beginning.add(turn.token)
-            try:
-                start = await self.storage.begin_turn(ref, messages, lease, key=key)
-                session._moved(start.record)
-                if start.replayed:
-                    turn.messages, turn.replayed = start.messages, True
-                else:
-                    turn._begun(start.record, start.messages)
-                    turn._added, turn._given = start.added, len(messages)
-            except asyncio.CancelledError:
-                # It may or may not have happened.
-                end = TurnEnd(turn.token, TurnStatus.CANCELLED, error="cancelled as it began")
-                await settled(asyncio.ensure_future(self._end_by_token(ref, end)))
-                raise
-            finally:
-                self.beginning.discard(turn.token)
-
         deadline = _deadline(wait)
+        if asked is None:
+            return await self._begin_alone(session, messages, key, deadline, None)
+        # Who is asked the same waits only until the other one's turn has begun.
+        gate = session.ref._replace(session_id=f"{session.session_id}\0{messages[-1].id}")
+        await self._gates.acquire(gate, wait)
+        try:
+            lead = self._lead(session.ref, messages, asked)
+            if lead is not None:
+                return await self._begin_beside(lead, session, messages, key, asked)
+            return await self._begin_alone(session, messages, key, deadline, asked)
+        finally:
+            self._gates.release(gate)
+
+    async def _begin_alone(
+        self,
+        session: BaseSession,
+        messages: Sequence[SessionMessage],
+        key: IdempotencyKey | None,
+        deadline: float | None,
+        asked: Asked | None,
+    ) -> OpenTurn:
+        """Begin a turn when the session is free."""
+        ref = session.ref
+        answerer = None if asked is None else asked.answerer
+        turn = OpenTurn(session, new_id(), key is not None, answerer)
         await self._reserve(ref, deadline)
         try:
+            attempt = partial(self._attempt, turn, messages, key, asked)
             await self._when_free(ref, attempt, deadline)
         finally:
             if not turn.is_open:
                 self.queue.release(ref)
         return turn
+
+    async def _attempt(
+        self,
+        turn: OpenTurn,
+        messages: Sequence[SessionMessage],
+        key: IdempotencyKey | None,
+        asked: Asked | None,
+    ) -> None:
+        """Begin a turn in the storage, if the session is free there.
+
+        A turn that is complete is replayed if the same one answered; another one is then begun.
+        """
+        ref, session = turn.ref, turn._session
+        lease = Lease(turn.token, await owner.current(), self.keeper.seconds)
+        self._check_open(ref)
+        self.beginning.add(turn.token)
+        try:
+            start = await self.storage.begin_turn(ref, messages, lease, key=key)
+            if start.replayed and asked is not None and not asked.is_replayed_by(start.messages):
+                start = await self.storage.begin_turn(ref, messages, lease, key=asked.key)
+            session._moved(start.record)
+            if start.replayed:
+                turn.messages, turn.replayed = start.messages, True
+            else:
+                turn._begun(start.record, start.messages)
+                turn._added, turn._given = start.added, len(messages)
+                self._leads[ref] = turn
+        except asyncio.CancelledError:
+            # It may or may not have happened.
+            end = TurnEnd(turn.token, TurnStatus.CANCELLED, error="cancelled as it began")
+            await settled(asyncio.ensure_future(self._end_by_token(ref, end)))
+            raise
+        finally:
+            self.beginning.discard(turn.token)
+
+    def _lead(
+        self, ref: SessionRef, messages: Sequence[SessionMessage], asked: Asked
+    ) -> OpenTurn | None:
+        """Return the open turn of this process in which another one is asked the same."""
+        lead = self._leads.get(ref)
+        if lead is None or not lead.is_ours or lead.answerer == asked.answerer:
+            return None
+        known = {message.id for message in lead.messages}
+        return lead if known.issuperset(message.id for message in messages) else None
+
+    async def _begin_beside(
+        self,
+        lead: OpenTurn,
+        session: BaseSession,
+        messages: Sequence[SessionMessage],
+        key: IdempotencyKey | None,
+        asked: Asked,
+    ) -> OpenTurn:
+        """Begin a turn beside another one, unless its answer is stored."""
+        turn = OpenTurn(session, new_id(), key is not None, asked.answerer)
+        turn.holds_queue = False
+        try:
+            await self._attempt(turn, messages, key, asked)
+        except SessionBusyError:
+            return TurnBeside(session, lead, messages, asked)
+        return turn
+
+    async def begin_late(
+        self,
+        turn: OpenTurn,
+        messages: Sequence[SessionMessage],
+        key: IdempotencyKey,
+        *,
+        has_queue: bool,
+    ) -> bool:
+        """Begin a turn whose answer is there, before whoever waits for the session.
+
+        Args:
+            turn: The turn.
+            messages: What it answers.
+            key: Its key.
+            has_queue: Whether the session is kept for it until it has ended.
+
+        Returns:
+            Whether it has begun; False if its answer is stored already.
+        """
+        if not has_queue:
+            await self.queue.acquire(turn.ref, self.turn_wait, is_next=True)
+            turn.holds_queue = True
+        try:
+            attempt = partial(self._attempt, turn, messages, key, None)
+            await self._when_free(turn.ref, attempt, _deadline(self.turn_wait))
+        finally:
+            if turn.holds_queue and (turn.replayed or turn.id == 0):
+                self.queue.release(turn.ref)
+                turn.holds_queue = False
+        return not turn.replayed
 
     async def alone(
         self, ref: SessionRef, operation: Callable[[], Awaitable[T]], wait: float | None
@@ -238,7 +341,7 @@ class Runtime:
         """
         token, expires = record.turn_token, record.turn_expires
         busy = SessionBusyError("", holder=token, owner=record.turn_owner)
-        end = self._overdue_end(record.ref, busy)
+        end = await self._overdue_end(record.ref, busy)
         if end is None and token is not None and (expires or 0) <= time.time_ns() // 1000:
             end = TurnEnd(token, TurnStatus.FAILED, error=LOST_OWNER)
         if end is not None:

@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from langswarm_session import blocking, contexts, stopping, window
+from langswarm_session.answerers import Asked
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
 from langswarm_session.checks import (
@@ -269,6 +270,7 @@ class BaseSession(ISession):
         *,
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
+        answerer: str | None = None,
     ) -> OpenTurn:
         """Begin a turn that something other than a provider of ours answers.
 
@@ -276,6 +278,9 @@ class BaseSession(ISession):
             messages: What it begins with; it is stored, after the middleware, when this returns.
             idempotency_key: See `send_message`.
             wait: See `send_message`.
+            answerer: Who answers, where several are asked the same message. A repeat is one of the
+                same answerer; another one's turn is about the stored message, and may be open
+                beside the first. It is kept with the answer.
 
         Returns:
             The open turn, to be used as an async context manager or ended by its methods.
@@ -284,7 +289,7 @@ class BaseSession(ISession):
             As `send_message`, but for the provider's errors.
         """
         given = texts_or_messages(messages, self.session_id)
-        return await self._begin_with(given, idempotency_key, wait)
+        return await self._begin_with(given, idempotency_key, wait, answerer)
 
     async def record(
         self,
@@ -749,12 +754,18 @@ class BaseSession(ISession):
         return turn
 
     async def _begin_with(
-        self, messages: list[SessionMessage], idempotency_key: str | None, wait: float | None
+        self,
+        messages: list[SessionMessage],
+        idempotency_key: str | None,
+        wait: float | None,
+        answerer: str | None = None,
     ) -> OpenTurn:
         self._manager._check_open()
         key = key_of(idempotency_key, messages)
         processed = await self._process(messages)
-        turn = await self._runtime.begin(self, processed, key, self._wait(wait))
+        turn = await self._runtime.begin(
+            self, processed, key, self._wait(wait), Asked.of(answerer, key, messages)
+        )
         if turn.is_open:
             try:
                 if turn._added:
@@ -772,7 +783,7 @@ class BaseSession(ISession):
 
         The others (of a turn that failed, or cut from the window) are sent with the new ones.
         """
-        if any(message.turn_id != turn.id for message in turn.messages):
+        if turn.asked_seq is None and any(each.turn_id != turn.id for each in turn.messages):
             known = {message.id for message in await turn.history()}
             turn.messages = [message for message in turn.messages if message.id not in known]
 

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from langswarm_session.answering import Answer, Answering
+from langswarm_session.errors import ProviderStreamError
 from langswarm_session.records import StreamEvent
 
 if TYPE_CHECKING:
@@ -78,7 +79,13 @@ async def _stream(
                 elif not held:
                     turn.received(event.text)
                     yield event
-        assert answer is not None
+        if answer is None:
+            raise ProviderStreamError(
+                "the stream was closed before the reply was complete, as asyncio.run() does with "
+                "what it leaves open; read a stream to its end in one event loop",
+                session_id=session.session_id,
+                provider=session.context.provider,
+            )
         stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
     if held:
         yield StreamEvent(text=stored[-1].text)

@@ -22,7 +22,7 @@ from langswarm_session.errors import MissingDependencyError, ProviderCapabilityE
 from langswarm_session.interfaces import IProviderSession
 from langswarm_session.models import MessageRole, SessionMessage, TokenCounter
 from langswarm_session.records import ProviderRequest
-from langswarm_session.window import beginning_at, calls_needed, place_of, steady
+from langswarm_session.window import beginning_at, calls_needed, first_user, place_of, steady
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,9 @@ def _fitted(request: ProviderRequest, budget: int, count: Counter) -> ProviderRe
 def fit(
     messages: Sequence[SessionMessage], budget: int, count: Counter, keep_from: int
 ) -> list[SessionMessage]:
-    """The newest messages within a budget, system messages, and what is new in any case.
+    """Return the newest messages within a budget, system messages, and what is new in any case.
+
+    What is left begins with a user's message where there is one.
 
     Args:
         messages: Oldest first.
@@ -195,4 +197,9 @@ def fit(
         start -= 1
     if start:
         start = steady(older, start, len(older) - start)
+        user = first_user(range(start, len(older)), older)
+        if user is not None:
+            start = user
+        elif kept and kept[0].role is MessageRole.USER:
+            start = len(older)
     return [*beginning_at(older, start), *kept]

@@ -76,12 +76,15 @@ class TurnQueue:
         self._lock = Lock()
         self._lines: dict[SessionRef, _Line] = {}
 
-    async def acquire(self, ref: SessionRef, seconds: float | None) -> None:
+    async def acquire(
+        self, ref: SessionRef, seconds: float | None, *, is_next: bool = False
+    ) -> None:
         """Wait for the session.
 
         Args:
             ref: The session.
             seconds: How long to wait; None for as long as it takes.
+            is_next: Whether to have it before those who wait already.
 
         Raises:
             SessionBusyError: If the time is over.
@@ -93,7 +96,7 @@ class TurnQueue:
                 return
             loop = asyncio.get_running_loop()
             place = _Place(loop, loop.create_future())
-            line.places.append(place)
+            line.places.insert(0 if is_next else len(line.places), place)
         try:
             await asyncio.wait_for(asyncio.shield(place.granted), seconds)
         except BaseException as error:

@@ -7,13 +7,14 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from langswarm_session import blocking, endings
+from langswarm_session.answerers import marked
 from langswarm_session.checks import said_by
 from langswarm_session.endings import Stop, passed, settled
 from langswarm_session.errors import (
@@ -73,9 +74,17 @@ class OpenTurn:
             another one, and not refused.
         shown: Gives what has been shown of the reply, to be kept if the turn ends early and nothing
             else is given then. Made up of `received` texts where it is None.
+        answerer: Who answers, where several are asked the same; None where nobody else is.
+        asked_seq: The number of the first message that it answers, if that is another turn's: then
+            nothing behind it is sent.
+        after_end: What is called once the turn has ended.
+        late: What ends the turns within it, once it has ended and before the session is free.
+        holds_queue: Whether the next turn of this process waits for its end.
     """
 
-    def __init__(self, session: BaseSession, token: str, keyed: bool) -> None:
+    def __init__(
+        self, session: BaseSession, token: str, keyed: bool, answerer: str | None = None
+    ) -> None:
         self.ref = session.ref
         self.session_id = session.session_id
         self.token = token
@@ -84,6 +93,11 @@ class OpenTurn:
         self.replayed = False
         self.rename: Callable[[SessionMessage], SessionMessage] | None = None
         self.shown: Callable[[], Sequence[SessionMessage]] | None = None
+        self.answerer = answerer
+        self.asked_seq: int | None = None
+        self.after_end: list[Callable[[], Awaitable[None]]] = []
+        self.late: list[Callable[[], Awaitable[None]]] = []
+        self.holds_queue = True
         self._session = session
         self._keyed = keyed
         self._open = False
@@ -166,7 +180,7 @@ class OpenTurn:
         self.check()
         session = self._session
         messages = as_messages(messages, self.session_id)
-        messages = await session._pipeline.process(session, messages)
+        messages = marked(await session._pipeline.process(session, messages), self.answerer)
         try:
             appended = await session._storage.append(self.ref, messages, token=self.token)
         except TurnLostError as error:
@@ -377,6 +391,8 @@ class OpenTurn:
         self.id = record.turn_id or 0
         self.messages = messages
         self._first_revision = record.revision
+        others = [each.seq or 0 for each in messages if each.turn_id != self.id]
+        self.asked_seq = min(others) if others and len(others) == len(messages) else None
         self._open = True
         self._session._runtime.keeper.add(self)
         # Also drops those whose end another context saw.
@@ -511,9 +527,39 @@ class OpenTurn:
             return await self._end(end, [])
 
     async def _end(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> Appended:
+        try:
+            return await self._end_once(end, messages)
+        finally:
+            if not self._open:
+                await self._call_waiting()
+
+    async def _call_waiting(self) -> None:
+        """Call what waited for the end."""
+        late, self.late = self.late, []
+        try:
+            for call in late:
+                await self._call(call)
+        finally:
+            if late:
+                self._session._runtime.queue.release(self.ref)
+        waiting, self.after_end = self.after_end, []
+        for call in waiting:
+            await self._call(call)
+
+    async def _call(self, call: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await call()
+        except SessionError:
+            logger.warning(
+                "session %r: what waited for the end of a turn was lost",
+                self.session_id,
+                exc_info=True,
+            )
+
+    async def _end_once(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> Appended:
         session = self._session
         try:
-            appended = await self._stored_end(end, messages)
+            appended = await self._stored_end(end, marked(messages, self.answerer))
         except (TurnLostError, SessionNotFoundError):
             self._close()
             raise
@@ -545,7 +591,8 @@ class OpenTurn:
             waiting, self._when_closed = self._when_closed, []
         runtime = self._session._runtime
         runtime.keeper.remove(self.token)
-        runtime.queue.release(self.ref)
+        if self.holds_queue and not self.late:
+            runtime.queue.release(self.ref)
         _open_turns.set(tuple(turn for turn in _open_turns.get() if turn is not self))
         for tell in waiting:
             tell()

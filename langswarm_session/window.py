@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
@@ -14,8 +14,11 @@ from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, 
 from langswarm_session.records import SessionRef
 from langswarm_session.replaced import CurrentLog
 
+_SYSTEM, _USER = MessageRole.SYSTEM, MessageRole.USER
+
 _FURTHER = 100
-"""How many more messages to look at for the calls that a turn's results answer."""
+"""How many more messages to look at for the calls that a turn's results answer, or for the
+question that the oldest messages answer."""
 
 STEADY_FROM = 32
 """How many messages make a window large: it is better to send some fewer of them than to have
@@ -57,7 +60,7 @@ async def load(
         newest = await log.newest(limit, before)
         if len(newest) < limit:
             return _summarised(newest, summary, max_messages, needed)
-        others = sum(message.role is not MessageRole.SYSTEM for message in newest)
+        others = sum(message.role is not _SYSTEM for message in newest)
         if others >= max_messages:
             break
         limit += max_messages - others  # system messages take no room
@@ -68,7 +71,24 @@ async def load(
         system_only=True,
     )
     current = [message for message in system if not log.is_replaced(message)]
-    return _summarised([*current, *newest], summary, max_messages, needed)
+    question = await _question(storage, ref, newest)
+    older = [] if question is None or log.is_replaced(question) else [question]
+    messages = [*current, *older, *newest]
+    return _summarised(messages, summary, max_messages, needed, is_whole=False)
+
+
+async def _question(
+    storage: ISessionStorage,
+    ref: SessionRef,
+    newest: Sequence[SessionMessage],
+) -> SessionMessage | None:
+    """Return the user's message that came before the newest messages, if none is among them."""
+    if not newest or any(message.role is _USER for message in newest):
+        return None
+    older = await storage.get_messages(
+        ref, limit=_FURTHER, before=newest[0].seq, answered_only=True
+    )
+    return next((message for message in reversed(older) if message.role is _USER), None)
 
 
 def _summarised(
@@ -76,46 +96,84 @@ def _summarised(
     summary: Summary | None,
     max_messages: int,
     needed: Collection[str],
+    *,
+    is_whole: bool = True,
 ) -> list[SessionMessage]:
     if summary is None:
-        return cut(messages, max_messages, needed)
+        return cut(messages, max_messages, needed, is_whole=is_whole)
     covered = summary.last_seq
-    first = SessionMessage(
-        id=f"summary-{covered}", role=MessageRole.SYSTEM, content=SUMMARY + summary.text
-    )
+    first = SessionMessage(id=f"summary-{covered}", role=_SYSTEM, content=SUMMARY + summary.text)
     kept_from = place_of(messages, needed) if needed else len(messages)
     left = [
         message
         for place, message in enumerate(messages)
-        if message.role is MessageRole.SYSTEM or place >= kept_from or (message.seq or 0) > covered
+        if message.role is _SYSTEM or place >= kept_from or (message.seq or 0) > covered
     ]
     return [first, *cut(left, max_messages, needed)]
 
 
 def cut(
-    messages: Sequence[SessionMessage], max_messages: int, needed: Collection[str] = ()
+    messages: Sequence[SessionMessage],
+    max_messages: int,
+    needed: Collection[str] = (),
+    *,
+    is_whole: bool = True,
 ) -> list[SessionMessage]:
-    """The newest messages, and all system messages.
+    """Return the newest messages, and all system messages.
 
-    A tool's result is only in the window when its call is: results at the beginning, whose call
-    was cut off, are left out as well. A large window that is full begins at a `steady` place.
+    What is left of a log that was cut begins with a user's message, as several providers must have
+    it: the first there is, or else the question of the turn that was cut. A large window that is
+    full begins at a `steady` place.
 
     Args:
         messages: Oldest first.
         max_messages: How many to keep, system messages aside.
         needed: The ids of calls that are kept however many messages that takes.
+        is_whole: Whether the messages begin where a window may begin.
     """
     # Most windows have room left, as a full one begins at a steady place for some turns.
     start = 0 if len(messages) < max_messages else len(messages)
     room = max_messages
-    while start and (room or messages[start - 1].role is MessageRole.SYSTEM):
+    while start and (room or messages[start - 1].role is _SYSTEM):
         start -= 1
-        room -= messages[start].role is not MessageRole.SYSTEM
+        room -= messages[start].role is not _SYSTEM
     if not room and max_messages >= STEADY_FROM:
         start = steady(messages, start, max_messages)
-    if needed:
-        start = min(start, place_of(messages, needed))
-    return beginning_at(messages, start)
+    latest = place_of(messages, needed) if needed else len(messages)
+    if latest < len(messages):
+        start = min(start, latest)
+    if start == 0 and is_whole:
+        return beginning_at(messages, 0)
+    return _beginning_with_user(messages, start, latest, max_messages)
+
+
+def _beginning_with_user(
+    messages: Sequence[SessionMessage], start: int, latest: int, max_messages: int
+) -> list[SessionMessage]:
+    """Return all system messages, and others that begin with a user's.
+
+    Args:
+        messages: Oldest first.
+        start: Where the others begin at the earliest.
+        latest: Where they begin at the latest.
+        max_messages: How many of them there may be.
+    """
+    first = first_user(range(start, latest), messages)
+    if first is not None:
+        return beginning_at(messages, first)
+    question = first_user(range(start - 1, -1, -1), messages)
+    if latest == len(messages):
+        if max_messages <= 1:  # a question without what follows it is noise
+            return beginning_at(messages, latest)
+        others = [place for place in range(start, latest) if messages[place].role is not _SYSTEM]
+        if question is not None and len(others) >= max_messages:
+            start = others[1]
+    return beginning_at(messages, start, question)
+
+
+def first_user(places: Iterable[int], messages: Sequence[SessionMessage]) -> int | None:
+    """Return the first of some places that has a user's message."""
+    return next((place for place in places if messages[place].role is _USER), None)
 
 
 def steady(messages: Sequence[SessionMessage], start: int, size: int) -> int:
@@ -135,14 +193,24 @@ def steady(messages: Sequence[SessionMessage], start: int, size: int) -> int:
     return start
 
 
-def beginning_at(messages: Sequence[SessionMessage], start: int) -> list[SessionMessage]:
-    """All system messages, and the others from a place on, but no result parted from its call."""
-    system = [message for message in messages[:start] if message.role is MessageRole.SYSTEM]
-    while start < len(messages) and messages[start].role in (*RESULT_ROLES, MessageRole.SYSTEM):
-        if messages[start].role is MessageRole.SYSTEM:
-            system.append(messages[start])
+def beginning_at(
+    messages: Sequence[SessionMessage], start: int, question: int | None = None
+) -> list[SessionMessage]:
+    """Return all system messages, and the others from a place on, but no result without its call.
+
+    Args:
+        messages: Oldest first.
+        start: The place; the results there, whose calls are before it, are left out.
+        question: The place of a message before it that is kept as well.
+    """
+    while start < len(messages) and messages[start].role in (*RESULT_ROLES, _SYSTEM):
         start += 1
-    return [*system, *messages[start:]]
+    older = [
+        message
+        for place, message in enumerate(messages[:start])
+        if place == question or message.role is _SYSTEM
+    ]
+    return [*older, *messages[start:]]
 
 
 def calls_needed(messages: Sequence[SessionMessage]) -> set[str]:

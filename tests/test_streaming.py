@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import aclosing
 
+import anyio
 import pytest
 
 from langswarm_session import (
@@ -15,10 +16,12 @@ from langswarm_session import (
     ProviderSessionError,
     ProviderStreamError,
     RefusalBlock,
+    SessionManager,
     SessionMessage,
     StreamEvent,
     TextBlock,
     ToolCallBlock,
+    TurnLostError,
 )
 
 
@@ -244,6 +247,70 @@ class TestAbandoned:
             await anext(stream)
             await anext(stream)
         assert (await session.get_messages())[-1].blocks == [TextBlock(text="I look")]
+
+
+class Grouped(IProviderSession):
+    """Streams from inside of a task group, as clients of MCP servers do."""
+
+    name = "grouped"
+
+    async def send_message(self, request: object) -> ProviderReply:
+        raise NotImplementedError
+
+    async def stream_message(self, request: object):
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 3600)
+            yield StreamEvent(text="one ")
+            yield StreamEvent(text="two ")
+            group.cancel_scope.cancel()
+        yield ProviderReply([SessionMessage(role="assistant", content="one two ")])
+
+
+class TestTaskGroups:
+    async def test_closing_early_raises_nothing_and_keeps_what_was_shown(self, manager):
+        manager.add_provider_session("grouped", Grouped())
+        session = await manager.create_session("ann", "grouped", "m")
+        stream = session.stream_message("x")
+        shown = (await anext(stream)).text
+        await stream.aclose()
+        assert [(m.text, m.finish_reason) for m in await session.get_messages()][1:] == [
+            (shown, "cancelled")
+        ]
+
+    async def test_an_error_of_closing_reaches_the_reader(self, manager):
+        class Failing(Grouped):
+            async def stream_message(self, request: object):
+                try:
+                    yield StreamEvent(text="one ")
+                finally:
+                    raise BaseExceptionGroup("closing", [GeneratorExit(), KeyError("lost")])
+
+        manager.add_provider_session("failing", Failing())
+        session = await manager.create_session("ann", "failing", "m")
+        stream = session.stream_message("x")
+        await anext(stream)
+        with pytest.raises(ProviderSessionError, match="failing") as raised:
+            await stream.aclose()
+        assert isinstance(raised.value.__cause__, ExceptionGroup)
+        assert [m.text for m in await session.get_messages()][1:] == ["one "]
+
+
+def test_a_stream_that_is_read_in_one_loop_after_another_says_so(tmp_path):
+    """Each `asyncio.run` closes the generators that it finds: streamlit issue 8161 has such code."""
+    manager = SessionManager(
+        "sqlite", {"mock": {}}, storage_config={"db_path": tmp_path / "sessions.db"}
+    )
+    session = asyncio.run(manager.create_session("ann", "mock", "echo"))
+    stream = session.stream_message("one two three")
+    shown = asyncio.run(anext(stream)).text
+    with pytest.raises((ProviderStreamError, TurnLostError)):
+        asyncio.run(anext(stream))
+    messages = asyncio.run(session.get_messages())
+    assert [(m.role, m.text) for m in messages] == [
+        ("user", "one two three"),
+        ("assistant", shown),
+    ]
+    asyncio.run(manager.close())
 
 
 class TestBroken:

@@ -162,9 +162,18 @@ class TestBudget:
     ) -> None:
         session = await session_of(manager, max_input_tokens=30)
         await session.add_system_message("be kind")  # 6
-        await session.record([message("user", "x" * 400), message("assistant", "y" * 16)])  # 8
+        await session.record([message("user", "x" * 400), message("assistant", "hi")])
+        await session.record(message("user", "y" * 16))  # 8
         await session.send_message("z" * 16)  # 8
         assert sent(mock) == ["be kind", "y" * 16, "z" * 16]
+
+    async def test_what_is_left_begins_with_a_user(
+        self, manager: SessionManager, mock: MockProviderSession
+    ) -> None:
+        session = await session_of(manager, max_input_tokens=30)
+        await session.record([message("user", "x" * 400), message("assistant", "y" * 16)])  # 8
+        await session.send_message("z" * 16)  # 8
+        assert sent(mock) == ["z" * 16]
 
     async def test_is_not_looked_at_unless_it_is_set(
         self, manager: SessionManager, mock: MockProviderSession
@@ -182,9 +191,15 @@ class TestBudget:
         await session.send_message("x" * 999)
         assert sent(mock) == ["x" * 999]
 
-    @pytest.mark.parametrize("limits", [{"max_input_tokens": 1}, {"max_messages": 1}])
+    @pytest.mark.parametrize(
+        ("limits", "before"), [({"max_input_tokens": 1}, []), ({"max_messages": 1}, ["user"])]
+    )
     async def test_a_tools_result_goes_with_its_call(
-        self, manager: SessionManager, mock: MockProviderSession, limits: dict[str, int]
+        self,
+        manager: SessionManager,
+        mock: MockProviderSession,
+        limits: dict[str, int],
+        before: list[str],
     ) -> None:
         session = await session_of(manager, **limits)
         mock.script([ToolCallBlock(id="c", name="look"), ToolCallBlock(id="d", name="look")])
@@ -192,7 +207,7 @@ class TestBudget:
         results = [ToolResultBlock(tool_call_id=each, content="seen") for each in "cd"]
         await session.send_message(SessionMessage(role="tool", content=results))
         request = mock.requests[-1]
-        assert [each.role for each in request.messages] == ["assistant", "tool"]
+        assert [each.role for each in request.messages] == [*before, "assistant", "tool"]
         assert request.repairs == []
 
     async def test_of_a_provider_that_does_not_count(self, manager: SessionManager) -> None:

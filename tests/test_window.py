@@ -91,7 +91,7 @@ class TestSent:
         await session.send_message("c")
         again = await manager.get_session(session.session_id)
         await again.send_message("d")
-        assert sent(mock) == ["one", "two", "You said: c", "d"]
+        assert sent(mock) == ["one", "two", "d"]
 
     async def test_system_messages_take_no_room(self, manager, mock):
         session = await manager.create_session("ann", "mock", "echo", max_messages=3)
@@ -143,7 +143,7 @@ class TestSent:
         ]
         await session.record(log)
         await session.send_message(log[-1])
-        assert [each.id for each in mock.requests[-1].messages] == [each.id for each in log[-4:]]
+        assert [each.id for each in mock.requests[-1].messages] == [each.id for each in log[-3:]]
 
 
 class TestRead:
@@ -155,11 +155,11 @@ class TestRead:
         for text in "abc":
             await session.send_message(text)
         window = await session.get_window()
-        assert [each.text for each in window] == ["be brief", "You said: b", "c", "You said: c"]
+        assert [each.text for each in window] == ["be brief", "c", "You said: c"]
         await session.update_context(max_messages=4)
         assert [each.text for each in await session.get_window()][1] == "b"
         await session.send_message("d")
-        assert sent(mock) == ["be brief", "You said: b", "c", "You said: c", "d"]
+        assert sent(mock) == ["be brief", "c", "You said: c", "d"]
 
     async def test_a_summary_stands_for_what_it_covers(self, session):
         for text in "ab":
@@ -200,6 +200,39 @@ class TestSteady:
             await (await manager.get_session(session.session_id)).send_message("last")
             again, kept = (list(request.messages) for request in list(mock.requests)[-2:])
             assert [each.text for each in again] == [each.text for each in kept]
+
+    async def test_a_user_says_something_first(self, make_manager, mock):
+        """Providers refuse what begins with an answer, or take it for the user's own style."""
+        manager = make_manager(providers={"mock": mock})
+        session = await manager.create_session("ann", "mock", "echo", max_messages=4)
+        for text in "abcd":
+            await session.send_message(text)
+            assert sent(mock)[0] in "abcd"
+        again = await manager.get_session(session.session_id)
+        assert [each.text for each in await again.get_window()] == [
+            "c", "You said: c", "d", "You said: d"
+        ]  # fmt: skip
+
+    async def test_the_question_of_a_turn_that_does_not_fit(self, make_manager, mock):
+        manager = make_manager(providers={"mock": mock})
+        session = await manager.create_session("ann", "mock", "echo", max_messages=4)
+        steps = [step for name in "abc" for step in (call(name), result(name))]
+        await session.record([message("user", "old"), message("assistant", "so")])
+        await session.record([message("user", "look"), *steps, message("assistant", "seen")])
+        window = await session.get_window()
+        assert [each.text for each in window][::3] == ["look", "seen"]
+        assert [each.role for each in window] == ["user", "assistant", "tool", "assistant"]
+        await session.send_message("b")
+        assert [each.role for each in mock.requests[-1].messages] == ["user", "assistant", "user"]
+        again = await manager.get_session(session.session_id)
+        await again.send_message("c")
+        assert sent(mock) == ["b", "You said: b", "c"]
+
+    async def test_a_greeting_that_nothing_was_cut_from_stays(self, session, mock):
+        await session.record(message("assistant", "Hello!"))
+        await session.send_message("a")
+        await session.send_message("b")
+        assert sent(mock)[0] == "Hello!"
 
 
 class TestToolExchanges:
@@ -383,13 +416,29 @@ class TestCut:
 
     @given(parts, st.integers(0, 12))
     def test_keeps_the_newest_that_fit(self, parts, limit):
-        log = log_of(parts)
-        kept = cut(log, limit)
-        newest = without_system(log)[max(0, len(without_system(log)) - limit) :]
-        others = without_system(kept)
-        left_out = newest[: len(newest) - len(others)]
-        assert others == newest[len(left_out) :]
-        assert all(each.role == "tool" for each in left_out)
+        whole = log_of(parts)
+        log, others = without_system(whole), without_system(cut(whole, limit))
+        newest = others[1:] if others and others[0] is not log[-len(others)] else others
+        assert newest == log[len(log) - len(newest) :]
+        assert len(others) <= limit
+        if len(log) <= limit:
+            left_out = log[: len(log) - len(others)]
+            assert all(each.role == "tool" for each in left_out)
+
+    @given(parts, st.integers(0, 12))
+    @example(["user", 3], 2)
+    def test_what_is_left_of_a_log_begins_with_a_user(self, parts, limit):
+        whole = log_of(parts)
+        log, others = without_system(whole), without_system(cut(whole, limit))
+        if not others or len(log) <= limit:
+            return
+        users = [place for place, each in enumerate(log) if each.role == "user"]
+        assert not users or others[0].role == "user"
+        start = len(log) - len(others)
+        if users and others[0] is not log[start]:
+            question = next(place for place in users if log[place] is others[0])
+            answers = range(question + 1, start + 1)
+            assert not any(place in users for place in answers), "it is what the next one answers"
 
     @given(parts, st.integers(0, 12))
     def test_keeps_every_system_message_and_the_order(self, parts, limit):

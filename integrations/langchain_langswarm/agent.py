@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import takewhile
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest, ModelResponse, ToolCallRequest
-from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.messages import BaseMessage, SystemMessage, ToolMessage
 from langgraph.config import get_config
 from langgraph.types import Command, Overwrite
 from typing_extensions import override
 
 from langchain_langswarm import watch
 from langchain_langswarm.agent_run import AgentRun
-from langchain_langswarm.agent_state import given_of
+from langchain_langswarm.agent_state import (
+    called_with,
+    count_unnamed,
+    given_of,
+    said,
+    with_ids,
+)
 from langchain_langswarm.messages import FORMAT
+from langchain_langswarm.system_messages import chat_models_of, joined, takes_in_place
 from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
+from langswarm_session.models import SessionMessage
 from langswarm_session.presets import get_session_manager
+from langswarm_session.session import BaseSession
 
 ToolResult = ToolMessage | Command[Any]
 
@@ -159,17 +169,40 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
     async def _begin(
         self, state: Sequence[BaseMessage], context: Any, *, is_async: bool
     ) -> dict[str, Any] | None:
-        given = given_of(state, watch.input_of(watch.this_run()))
-        key = _own_key()
-        current = await self._run(state, context, is_async=is_async, given=given, key=key)
-        return _instead(await current.begun(state))
+        value = watch.input_of(watch.this_run())
+        is_replay, called = value is None, called_with(value)
+        newest = count_unnamed(state) if is_replay else sum(not each.id for each in called)
+        session, window = await self._open(context)
+        ids = {message.id for message in window}
+        named = with_ids(state, _scope(), newest=newest, known=ids, is_replay=is_replay)
+        current = self._registered(
+            session,
+            window,
+            named,
+            given=said(named) if is_replay else given_of(named, called),
+            key=_own_key(),
+            is_async=is_async,
+        )
+        made = await current.begun(named)
+        return _instead(None if made == list(state) else made)
 
     async def _asked(
         self, request: ModelRequest[Any], *, is_async: bool
     ) -> tuple[AgentRun, ModelRequest[Any]]:
         state = request.state["messages"]
         current = await self._run(state, request.runtime.context, is_async=is_async)
-        messages: list[Any] = await current.asked(state, request.messages)
+        named = with_ids(state, _scope())
+        names = {id(old): new for old, new in zip(state, named, strict=True)}
+        given = [names.get(id(message), message) for message in request.messages]
+        models = chat_models_of(request.model)
+        messages: list[Any] = await current.asked(named, given, models)
+        system = request.system_message
+        if system is not None and not takes_in_place(models):
+            # Where one must be first there is only one.
+            more = list(takewhile(lambda each: isinstance(each, SystemMessage), messages))
+            if more:
+                request = request.override(system_message=joined([system, *more]))
+                messages = messages[len(more) :]
         if current.holds_stream:
             tags = [*(request.model.tags or ()), "nostream"]
             request = request.override(model=request.model.model_copy(update={"tags": tags}))
@@ -179,28 +212,47 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         self, state: Sequence[BaseMessage], context: Any, *, is_async: bool
     ) -> dict[str, Any] | None:
         current = await self._run(state, context, is_async=is_async)
-        return _instead(await current.finish(state))
+        made = await current.finish(with_ids(state, _scope()))
+        return _instead(None if made == list(state) else made)
 
-    async def _run(
+    async def _run(self, state: Sequence[BaseMessage], context: Any, *, is_async: bool) -> AgentRun:
+        """Return the run in which a hook is called; a new one when that resumes."""
+        current = watch.registered(watch.this_run(), self.name)
+        if current is None:
+            session, window = await self._open(context)
+            return self._registered(session, window, with_ids(state, _scope()), is_async=is_async)
+        assert isinstance(current, AgentRun)
+        return current
+
+    async def _open(self, context: Any) -> tuple[BaseSession, list[SessionMessage]]:
+        """Return the session and its window."""
+        session_id, user_id = self._who(context)
+        owner = "default" if user_id is None else user_id
+        session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
+        return session, await session.get_window()
+
+    def _registered(
         self,
+        session: BaseSession,
+        window: Sequence[SessionMessage],
         state: Sequence[BaseMessage],
-        context: Any,
         *,
         is_async: bool,
         given: Sequence[BaseMessage] = (),
         key: str | None = None,
     ) -> AgentRun:
-        """The run in which a hook is called; a new one when that begins or resumes."""
-        run_id = watch.this_run()
-        current = watch.registered(run_id, self.name)
-        if current is None:
-            session_id, user_id = self._who(context)
-            owner = "default" if user_id is None else user_id
-            session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
-            known = await session.get_window()
-            made = AgentRun(session, known, state, given=given, key=key, is_async=is_async)
-            # Of several tools that resume together the first one's is for all.
-            current = watch.register(run_id, self.name, made)
+        """Return a new run; of several tools that resume together, the first one's is for all."""
+        made = AgentRun(
+            session,
+            window,
+            state,
+            given=given,
+            key=key,
+            is_async=is_async,
+            is_nested="|" in _namespace(),
+            answerer=_answerer(),
+        )
+        current = watch.register(watch.this_run(), self.name, made)
         assert isinstance(current, AgentRun)
         return current
 
@@ -233,6 +285,36 @@ def _own_key() -> str | None:
     """The key that is meant for this run: that of a run around it comes with the config as well."""
     key = _key()
     return None if key == _key_around.get() else key
+
+
+def _namespace() -> str:
+    """Return what tells this step of a run from others: the nodes around it, with their tasks.
+
+    It is made of the checkpoint, so that the same step of a replayed one has the same. Those of a
+    graph in a node of another are parted by a bar (``NS_SEP`` in langgraph._internal._constants).
+    """
+    return str(get_config().get("configurable", {}).get("checkpoint_ns", ""))
+
+
+def _answerer() -> str:
+    """Return what tells this agent from others that are asked the same message.
+
+    The nodes around it and its name, which `create_agent` puts into the metadata.
+    """
+    around, _, _ = _namespace().rpartition("|")
+    place = watch.place_of(watch.this_run(), around)
+    name = get_config().get("metadata", {}).get("lc_agent_name")
+    if name and name not in place[-1:]:
+        place.append(str(name))
+    return "/".join(place)
+
+
+def _scope() -> str:
+    """Return what tells the thread from others, or the run where no thread is kept."""
+    configurable = get_config().get("configurable", {})
+    if configurable.get("__pregel_checkpointer") is None:
+        return str(watch.this_run())
+    return f"{configurable.get('thread_id')}/{_namespace().rpartition('|')[0]}"
 
 
 def _instead(messages: list[BaseMessage] | None) -> dict[str, Any] | None:

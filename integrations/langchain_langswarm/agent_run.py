@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from langchain.agents.middleware.types import ModelResponse
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
@@ -21,6 +22,7 @@ from langgraph.types import Command
 
 from langchain_langswarm.agent_state import (
     M,
+    answers_of_others,
     by_question,
     count_before,
     count_old,
@@ -38,6 +40,7 @@ from langchain_langswarm.messages import (
     from_langchain,
     to_langchain,
 )
+from langchain_langswarm.system_messages import arranged
 from langswarm_session import window
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
@@ -62,6 +65,8 @@ class AgentRun:
         given: Those of them that the agent was called with; none in a run that is resumed.
         key: The caller's idempotency key, of a run that begins.
         is_async: Whether the run was called with ``await``.
+        is_nested: Whether it is called by a node of another graph.
+        answerer: What tells the agent from others that are asked the same.
 
     Attributes:
         replayed: The turn, if it was complete already: then the agent has nothing to do.
@@ -76,11 +81,16 @@ class AgentRun:
         given: Sequence[BaseMessage],
         key: str | None,
         is_async: bool,
+        is_nested: bool = False,
+        answerer: str = "",
     ) -> None:
         self.is_async = is_async
+        self._is_nested = is_nested
+        self._inserted: set[str | None] = set()
         self.replayed: OpenTurn | None = None
         self._session = session
         self._key = key
+        self._answerer = answerer
         self._revision = session.revision
         self._seqs = {message.id: message.seq for message in known if message.seq is not None}
         self._window = known
@@ -95,7 +105,9 @@ class AgentRun:
         self._known = self._recorded | {message.id for message in state[: self._old]}
         self._known -= offered.keys()
         room = max(0, session.context.max_messages - (len(state) - self._old))
-        history = [made for message in window.cut(known, room) for made in parts[message.id]]
+        others = answers_of_others(known, offered.keys(), answerer)
+        shown = [message for message in known if message.id not in others]
+        history = [made for message in window.cut(shown, room) for made in parts[message.id]]
         self._history = [offered.get(message.id, message) for message in history]
         self._turn: OpenTurn | None = None
         self._gone: set[str | None] = set()
@@ -108,23 +120,32 @@ class AgentRun:
 
     # What the agent knows
 
-    async def begun(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
+    async def begun(self, state: Sequence[BaseMessage]) -> list[BaseMessage]:
         """Take what a run before left in the thread into the record, and the record into the state.
 
         Returns:
-            The state with what only the record has; None if nothing changes.
+            The state with what only the record has.
         """
         given_up = await self._take_over(self._left)
         old = [message for message in state[: self._old] if message.id not in given_up]
         made = merged(old, state[self._old :], self._history)
         present = {message.id for message in made}
         self._seqs = {name: seq for name, seq in self._seqs.items() if name in present}
-        return None if made == list(state) else made
+        self._inserted = present - {message.id for message in state}
+        return made
 
     async def asked(
-        self, state: Sequence[BaseMessage], messages: Sequence[BaseMessage]
+        self,
+        state: Sequence[BaseMessage],
+        messages: Sequence[BaseMessage],
+        models: Sequence[BaseChatModel],
     ) -> list[BaseMessage]:
         """Store what is new in the state, before the model is asked.
+
+        Args:
+            state: The state.
+            messages: Those of it, and others, that the model is to be sent.
+            models: The model.
 
         Returns:
             The messages for the model, with what the session's middleware made of them, and every
@@ -142,7 +163,9 @@ class AgentRun:
             at = next(ours, len(shown))
             shown[at:at] = self._late
         shown = self._in_order(shown)
-        request, repairs = sendable(shown)
+        paired, repairs = sendable(shown)
+        request, moved = arranged(paired, models)
+        repairs += moved
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._session.session_id, changes)
@@ -209,16 +232,23 @@ class AgentRun:
         kept = await self.keep(named)
         return replace(result, update={**update, "messages": kept})
 
-    async def finish(self, state: Sequence[BaseMessage]) -> list[BaseMessage] | None:
+    async def finish(self, state: Sequence[BaseMessage]) -> list[BaseMessage]:
         """Store what is left of the agent's messages, and end the turn.
 
         Returns:
-            The state with the turn as it is stored; None if nothing changes.
+            The state with the turn as it is stored. A graph around the agent's is not handed the
+            history: its state would have that behind the question.
         """
         await self.keep(state)
         if self._turn is not None:
             await self._turn.complete()
-        return self._in_order(state) if self._gone else None
+        made = self._in_order(state)
+        if not self._is_nested:
+            return made
+        turn = self.replayed or self._turn
+        own = set() if turn is None else {made.id for made in from_record(turn.messages)}
+        left_out = self._inserted - own
+        return [message for message in made if message.id not in left_out]
 
     def replay(self) -> ModelResponse[Any]:
         """The stored answer of a turn that was complete already."""
@@ -334,9 +364,7 @@ class AgentRun:
 
     def _is_new(self, message: BaseMessage) -> bool:
         return (
-            # Without an id it is in no state, but was made up for one request.
-            message.id is not None
-            and message.id not in self._known
+            message.id not in self._known
             and not isinstance(message, RemoveMessage)
             and not is_summary(message)
         )
@@ -344,7 +372,9 @@ class AgentRun:
     async def _store(self, sent: list[SessionMessage]) -> list[SessionMessage]:
         if self._turn is not None:
             return await self._turn.add(sent)
-        turn = await self._session.begin_turn(sent, idempotency_key=self._key)
+        turn = await self._session.begin_turn(
+            sent, idempotency_key=self._key, answerer=self._answerer
+        )
         if turn.replayed and turn.reply.role is MessageRole.USER:
             return sent  # another door stored it, unanswered: the turn begins with the answer
         stored = {message.id: message for message in turn.messages}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, TypeVar
+from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.messages import (
     AIMessage,
@@ -13,17 +14,21 @@ from langchain_core.messages import (
     ToolMessage,
     convert_to_messages,
 )
+from pydantic_core import to_json
 
 from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
-from langchain_langswarm.plain import encode
+from langchain_langswarm.plain import FORMAT, encode
+from langswarm_session.answerers import answered_by
 from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
-from langswarm_session.models import SessionMessage
+from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable import Repair, Target, make_sendable
 from langswarm_session.storage.rows import dump_json
 
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
 """What a summary begins with, of a LangChain that does not say so otherwise."""
+
+_CALLS = ("tool_calls", "invalid_tool_calls")
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -93,20 +98,71 @@ def with_turn(
     return [*rest, *(own.get(message.id, message) for message in turn)]
 
 
-def given_of(state: Sequence[BaseMessage], value: Any) -> list[BaseMessage]:
-    """What of the state an agent was called with.
+def with_ids(
+    state: Sequence[M],
+    scope: str,
+    *,
+    newest: int = 0,
+    known: Collection[str | None] = (),
+    is_replay: bool = False,
+) -> list[M]:
+    """Return the messages of a state, those without an id as copies that have one.
+
+    The reducer of a DeltaChannel leaves messages without an id as they are (`ensure_message_ids` in
+    langgraph.pregel._messages, and deepagents' own reducer). The ids are made of the place and the
+    content, so that a checkpoint that is replayed gives the same ones.
 
     Args:
-        state: The state, as the run begins.
-        value: The run's input.
+        state: The messages.
+        scope: What tells the thread, or a run that keeps none, from others.
+        newest: How many of those without an id, from the end, came with a call: in a thread whose
+            messages were removed, a user may say the same in the same place again.
+        known: The ids that the record has.
+        is_replay: Whether the call was made before: a checkpoint is gone back to.
     """
+    made = list(state)
+    unnamed = [place for place, message in enumerate(state) if not message.id]
+    called = unnamed[len(unnamed) - newest :]
+    for place in unnamed:
+        message = state[place]
+        parts = [scope, place, message.type, message.content]
+        number = 0
+        if place in called:
+            while _made_id(parts, number) in known:
+                number += 1
+            if is_replay and number:
+                number -= 1
+        made[place] = renamed(message, _made_id(parts, number))
+    return made
+
+
+def _made_id(parts: list[Any], number: int) -> str:
+    return uuid5(NAMESPACE_OID, to_json([*parts, number], fallback=repr).decode()).hex
+
+
+def count_unnamed(messages: Sequence[BaseMessage]) -> int:
+    """Return how many messages without an id there are at the end."""
+    return sum(1 for _ in takewhile(lambda message: not message.id, reversed(messages)))
+
+
+def called_with(value: Any) -> list[BaseMessage]:
+    """Return the messages in what an agent was called with."""
     if not isinstance(value, Mapping) or "messages" not in value:
         return []
     messages = value["messages"]
-    called = convert_to_messages(messages if isinstance(messages, list) else [messages])
-    ids = {message.id for message in called}
+    return convert_to_messages(messages if isinstance(messages, list) else [messages])
+
+
+def given_of(state: Sequence[BaseMessage], called: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return what of the state an agent was called with.
+
+    Args:
+        state: The state, as the run begins; each message has an id.
+        called: The messages of the call.
+    """
+    ids: set[str | None] = {message.id for message in called if message.id}
     # Those that came without an id were put behind all others, with one.
-    unnamed = sum(message.id is None for message in called)
+    unnamed = sum(not message.id for message in called)
     others = [message.id for message in state if message.id not in ids]
     ids.update(others[len(others) - unnamed :])
     return [message for message in state if message.id in ids]
@@ -116,6 +172,32 @@ def said(given: Sequence[BaseMessage]) -> list[BaseMessage]:
     """What a user says in what an agent was called with: the user's messages at its end."""
     last = takewhile(lambda message: isinstance(message, HumanMessage), reversed(given))
     return list(last)[::-1]
+
+
+def answers_of_others(
+    window: Sequence[SessionMessage], asked: Collection[str | None], answerer: str
+) -> set[str]:
+    """Return the ids of what others answered to what one is asked.
+
+    Args:
+        window: What of the record is known.
+        asked: The ids of what is asked.
+        answerer: Who is asked.
+    """
+    seqs = [message.seq or 0 for message in window if message.id in asked]
+    if not seqs:
+        return set()
+    turns: dict[int | None, list[SessionMessage]] = {}
+    for message in window:
+        if (message.seq or 0) > max(seqs) and message.id not in asked:
+            turns.setdefault(message.turn_id, []).append(message)
+    return {
+        message.id
+        for turn in turns.values()
+        if any(each.role is MessageRole.ASSISTANT for each in turn)
+        and answered_by(turn) != answerer
+        for message in turn
+    }
 
 
 def by_question(messages: Iterable[BaseMessage]) -> list[list[BaseMessage]]:
@@ -191,7 +273,8 @@ def _is_paired(messages: Sequence[BaseMessage]) -> bool:
         elif waiting:
             return False
         elif isinstance(message, AIMessage):
-            waiting = {call["id"] for call in message.tool_calls or ()}
+            calls = (*(message.tool_calls or ()), *(message.invalid_tool_calls or ()))
+            waiting = {call.get("id") for call in calls}
     return not waiting
 
 
@@ -205,5 +288,14 @@ def sendable(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[Repai
     return [
         message
         for each in sent
-        for message in ([own[id(each)]] if id(each) in own else to_langchain_messages([each]))
+        for message in ([own[id(each)]] if id(each) in own else _repaired(each))
     ], repairs
+
+
+def _repaired(message: SessionMessage) -> list[BaseMessage]:
+    """A message that was changed for a request, with its calls as they are now."""
+    native = dict(message.native or {})
+    if FORMAT in native:
+        kept = native[FORMAT]
+        native[FORMAT] = {name: value for name, value in kept.items() if name not in _CALLS}
+    return to_langchain_messages([message.replaced(native=native or None)])

@@ -5,7 +5,7 @@ https://docs.langchain.com/oss/python/langchain/messages#standard-content-blocks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -24,6 +24,7 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     VideoBlock,
 )
+from langswarm_session.formats.arguments import RAW
 
 _MEDIA: dict[str, Callable[..., Block]] = {
     "image": ImageBlock,
@@ -86,9 +87,19 @@ def _standard_block(block: dict[str, Any]) -> Block:
         )
     if kind == "tool_call":
         return ToolCallBlock(id=block.get("id"), name=block["name"], args=encode(block["args"]))
+    if kind == "invalid_tool_call":
+        return invalid_call(block)
     if kind == "non_standard":
         return OtherBlock(value=encode(block["value"]), **shared)
     return OtherBlock(value=encode(block))
+
+
+def invalid_call(call: Mapping[str, Any]) -> Block:
+    """A call whose arguments are no JSON object, with the text that the model gave for them."""
+    call_id, name, args = call.get("id"), call.get("name") or "", call.get("args") or ""
+    if not (isinstance(call_id, str | None) and isinstance(name, str) and isinstance(args, str)):
+        return OtherBlock(value=encode(dict(call)))
+    return ToolCallBlock(id=call_id, name=name, extras={RAW: args})
 
 
 def to_content(content: str | Sequence[Block]) -> str | list[dict[str, Any]]:

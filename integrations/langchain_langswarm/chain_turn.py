@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
 from langchain_langswarm.agent_state import sendable
@@ -23,6 +24,7 @@ from langchain_langswarm.shapes import (
     shaped,
     text_of,
 )
+from langchain_langswarm.system_messages import arranged
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.interrupts import Interruptible
 from langswarm_session.models import MessageRole, SessionMessage
@@ -43,6 +45,7 @@ class ChainTurn:
         shape: How the chain takes its messages and gives its answer.
         value: The caller's input.
         key: The caller's idempotency key.
+        models: The chat models that the chain is known to ask.
 
     Attributes:
         input: What the chain is given, once the turn has begun.
@@ -51,11 +54,14 @@ class ChainTurn:
         InvalidInputError: If there is no message in the input, or one that cannot be stored.
     """
 
-    def __init__(self, shape: ChainShape, value: Any, key: str | None) -> None:
+    def __init__(
+        self, shape: ChainShape, value: Any, key: str | None, models: Sequence[BaseChatModel] = ()
+    ) -> None:
         self.input: Any = None
         self._shape = shape
         self._value = value
         self._key = key
+        self._models = models
         self._part = shape.input_part(value)
         self._given = messages_of(self._part)
         if not self._given:
@@ -68,13 +74,24 @@ class ChainTurn:
         self._chunks: list[Any] = []
         self._turn: OpenTurn
 
-    async def begin(self, session: BaseSession) -> None:
+    @property
+    def repeatable(self) -> bool:
+        """Whether a call with the same input may be known to be the same."""
+        return self._repeatable
+
+    async def begin(self, session: BaseSession, answerer: str | None) -> None:
         """Store what is new, and put the history to it.
+
+        Args:
+            session: The session.
+            answerer: What tells the chain from others that are asked the same.
 
         Raises:
             SessionError: Whatever `BaseSession.begin_turn` raises.
         """
-        self._turn = await session.begin_turn(self._sent, idempotency_key=self._key)
+        self._turn = await session.begin_turn(
+            self._sent, idempotency_key=self._key, answerer=answerer
+        )
         if self.replayed:
             return
         self._turn.rename = with_new_id
@@ -165,13 +182,17 @@ class ChainTurn:
             new = to_langchain_messages(self._turn.messages)
             part = shaped(part, new)
         passed, repairs = sendable([*history, *new])
+        if self._shape.history_key is not None:  # what is new goes apart, as it came
+            given = {id(message) for message in new}
+            history = [message for message in passed if id(message) not in given]
+            history, moved = arranged(history, self._models)
+            passed = [*history, *new]
+        else:
+            passed, moved = arranged(passed, self._models)
+        repairs += moved
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._turn.session_id, changes)
-            if self._shape.history_key is not None:  # what is new goes apart, as it came
-                given = {id(message) for message in new}
-                history = [message for message in passed if id(message) not in given]
-                passed = [*history, *new]
         self._passed = passed
         self.input = self._shape.with_history(self._value, part, history, passed)
 

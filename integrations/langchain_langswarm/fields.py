@@ -6,17 +6,17 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from langchain_langswarm.blocks import blocks_of, to_content
+from langchain_langswarm.blocks import blocks_of, invalid_call, to_content
 from langchain_langswarm.plain import encode
 from langchain_langswarm.usage import to_usage_metadata, usage_of
 from langswarm_session.blocks import (
     Block,
-    OtherBlock,
     TextBlock,
     ToolCallBlock,
     ToolResultBlock,
 )
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.formats.arguments import RAW
 from langswarm_session.models import MessageRole, SessionMessage
 
 _TYPES = {
@@ -123,8 +123,25 @@ def _ai_values(content: list[Block]) -> dict[str, Any]:
         "tool_calls": [
             {"name": call.name, "args": call.args, "id": call.id, "type": "tool_call"}
             for call in calls
+            if not _is_invalid(call)
+        ],
+        "invalid_tool_calls": [
+            {
+                "name": call.name,
+                "args": (call.extras or {})[RAW],
+                "id": call.id,
+                "error": None,
+                "type": "invalid_tool_call",
+            }
+            for call in calls
+            if _is_invalid(call)
         ],
     }
+
+
+def _is_invalid(call: ToolCallBlock) -> bool:
+    """Whether the model's arguments were no JSON object."""
+    return RAW in (call.extras or {})
 
 
 def _tool_values(content: list[Block]) -> dict[str, Any]:
@@ -161,5 +178,7 @@ def _ai_content(message: AIMessage) -> str | list[Block]:
         ToolCallBlock(id=call["id"], name=call["name"], args=encode(call["args"]))
         for call in message.tool_calls
     ]
-    blocks += [OtherBlock(value=encode(dict(call))) for call in message.invalid_tool_calls]
+    # Chat models send these as calls, and want their results: see _convert_message_to_dict in
+    # langchain_openai.chat_models.base and _format_messages in langchain_anthropic.chat_models.
+    blocks += [invalid_call(call) for call in message.invalid_tool_calls]
     return blocks

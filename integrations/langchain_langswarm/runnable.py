@@ -6,14 +6,20 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
 from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.utils import get_unique_config_specs
+from langchain_core.utils.pydantic import create_model_v2
+from pydantic import BaseModel
 from typing_extensions import override
 
+from langchain_langswarm import watch
 from langchain_langswarm.chain_turn import ChainTurn
+from langchain_langswarm.fingerprints import fingerprint
 from langchain_langswarm.messages import FORMAT
 from langchain_langswarm.shapes import ChainShape, joined
+from langchain_langswarm.system_messages import chat_models_of
 from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
@@ -66,6 +72,8 @@ class RunnableWithSession(Runnable[Any, Any]):
             ``session_id`` and ``user_id``. With ``user_id`` among them that is the user. With
             ``session_id`` among them that is the session, else its id is made of all the values,
             joined by slashes.
+        name: What tells it from other chains that are asked the same message; what it is made of
+            does when None.
     """
 
     def __init__(
@@ -77,8 +85,11 @@ class RunnableWithSession(Runnable[Any, Any]):
         history_messages_key: str | None = None,
         output_messages_key: str | None = None,
         history_factory_config: Sequence[ConfigurableFieldSpec] | None = None,
+        name: str | None = None,
     ) -> None:
+        self.name = name
         self.runnable = coerce_to_runnable(runnable)
+        self._fingerprint: str | None = None
         self.manager = get_session_manager() if manager is None else manager
         self.input_messages_key = input_messages_key
         self.history_messages_key = history_messages_key
@@ -103,17 +114,30 @@ class RunnableWithSession(Runnable[Any, Any]):
         """What the wrapped runnable gives."""
         return self.runnable.OutputType
 
-    # LangChain passes the config by name, which the types of its helpers do not say.
+    @override
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """Return the schema of the input: the new messages, without the history.
+
+        It is that of `RunnableWithMessageHistory.get_input_schema` in
+        langchain_core.runnables.history, so that tools and servers made from either take the same.
+        """
+        name, module = f"{type(self).__name__}Input", type(self).__module__
+        if self.input_messages_key is None:
+            return create_model_v2(name, module_name=module, root=(Sequence[BaseMessage], ...))
+        several = Sequence[BaseMessage]
+        kind = several if self.history_messages_key is None else str | BaseMessage | several
+        fields: dict[str, Any] = {self.input_messages_key: (kind, ...)}
+        return create_model_v2(name, module_name=module, field_definitions=fields)
 
     @override
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Call the chain in a turn of the session."""
-        return self._call_with_config(self._invoke, input, config, **kwargs)  # type: ignore[arg-type]
+        return self._call_with_config(self._invoke, input, config, **kwargs)
 
     @override
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Call the chain in a turn of the session."""
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)  # type: ignore[arg-type]
+        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
     @override
     def stream(
@@ -140,19 +164,19 @@ class RunnableWithSession(Runnable[Any, Any]):
         self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
         """Stream the answer to an input that itself comes in pieces."""
-        return self._transform_stream_with_config(input, self._stream, config, **kwargs)  # type: ignore[arg-type]
+        return self._transform_stream_with_config(input, self._stream, config, **kwargs)
 
     @override
     def atransform(
         self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Stream the answer to an input that itself comes in pieces."""
-        return self._atransform_stream_with_config(input, self._astream, config, **kwargs)  # type: ignore[arg-type]
+        return self._atransform_stream_with_config(input, self._astream, config, **kwargs)
 
     # The chain's sync code runs in the caller's thread; only the record's work is handed over.
 
-    def _invoke(self, value: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        call = run(self._begin(value, config))
+    def _invoke(self, value: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        call = run(self._begin(value, run_manager, config))
         if call.replayed:
             return call.replay()
         try:
@@ -162,8 +186,10 @@ class RunnableWithSession(Runnable[Any, Any]):
             run(call.end_by(error))
             raise
 
-    async def _ainvoke(self, value: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        call = await self._begin(value, config)
+    async def _ainvoke(
+        self, value: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any
+    ) -> Any:
+        call = await self._begin(value, run_manager, config)
         if call.replayed:
             return call.replay()
         try:
@@ -175,9 +201,9 @@ class RunnableWithSession(Runnable[Any, Any]):
             raise
 
     def _stream(
-        self, inputs: Iterator[Any], config: RunnableConfig, **kwargs: Any
+        self, inputs: Iterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any
     ) -> Iterator[Any]:
-        call = run(self._begin(joined(list(inputs)), config))
+        call = run(self._begin(joined(list(inputs)), run_manager, config))
         if call.replayed:
             yield call.replay()
             return
@@ -194,9 +220,9 @@ class RunnableWithSession(Runnable[Any, Any]):
             yield output
 
     async def _astream(
-        self, inputs: AsyncIterator[Any], config: RunnableConfig, **kwargs: Any
+        self, inputs: AsyncIterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        call = await self._begin(joined([value async for value in inputs]), config)
+        call = await self._begin(joined([value async for value in inputs]), run_manager, config)
         if call.replayed:
             yield call.replay()
             return
@@ -217,16 +243,26 @@ class RunnableWithSession(Runnable[Any, Any]):
         if call.has_chunks and call.holds_stream:
             yield output
 
-    async def _begin(self, value: Any, config: RunnableConfig) -> ChainTurn:
+    async def _begin(self, value: Any, run_manager: Any, config: RunnableConfig) -> ChainTurn:
         session_id, user_id, key = self._who(config)
         shape = ChainShape(
             self.input_messages_key, self.history_messages_key, self.output_messages_key
         )
-        call = ChainTurn(shape, value, key)  # what cannot be stored creates no session
+        # What cannot be stored creates no session.
+        call = ChainTurn(shape, value, key, chat_models_of(self.runnable))
         owner = "default" if user_id is None else user_id
         session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
-        await call.begin(session)
+        answerer = self._answerer(run_manager, config) if call.repeatable else None
+        await call.begin(session, answerer)
         return call
+
+    def _answerer(self, run_manager: Any, config: RunnableConfig) -> str:
+        """Return what tells this chain from others that are asked the same message."""
+        namespace = str(config.get("configurable", {}).get("checkpoint_ns", ""))
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.runnable)
+        own = self.name or self._fingerprint
+        return "/".join([*watch.place_of(run_manager.run_id, namespace), own])
 
     def _who(self, config: RunnableConfig) -> tuple[str, str | None, str | None]:
         """The session's and user's ids and the idempotency key that the config gives."""

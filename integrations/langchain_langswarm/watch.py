@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.context import register_configure_hook
-from langgraph.config import get_config
 
 from langswarm_session.blocking import run
 from langswarm_session.endings import settled
@@ -41,8 +41,15 @@ class Run(Protocol):
         """The run is over."""
 
 
+_KEY = "map:key:"
+"""What a RunnableParallel tags each of its runs with, before its key (`_invoke_step` in
+langchain_core.runnables.base)."""
+
 _parents: dict[UUID, UUID] = {}
 """The run around each run that goes on: around that of a node, that of its graph."""
+
+_keys: dict[UUID, str] = {}
+"""The key of each run that a RunnableParallel has, in that one."""
 
 _inputs: dict[UUID, Any] = {}
 """What each run that goes on was called with."""
@@ -56,8 +63,28 @@ _awaited: set[UUID] = set()
 
 def this_run() -> UUID:
     """The id of the graph's run whose node calls this."""
-    node: UUID = get_config()["callbacks"].parent_run_id  # type: ignore[union-attr,assignment]
+    config = var_child_runnable_config.get()
+    assert config is not None, "it is called by a node"
+    node: UUID = config["callbacks"].parent_run_id  # type: ignore[union-attr,assignment]
     return _parents[node]
+
+
+def place_of(run_id: UUID, namespace: str) -> list[str]:
+    """Return what tells a run from others that are asked the same, outermost first.
+
+    Args:
+        run_id: The run.
+        namespace: The nodes of graphs around it, as LangGraph's ``checkpoint_ns`` has them: each
+            with its task behind a colon, parted by bars.
+    """
+    keys = []
+    run: UUID | None = run_id
+    while run is not None:
+        if run in _keys:
+            keys.append(_keys[run])
+        run = _parents.get(run)
+    nodes = [node.partition(":")[0] for node in namespace.split("|") if node]
+    return [*nodes, *reversed(keys)]
 
 
 def input_of(run_id: UUID) -> Any:
@@ -103,8 +130,12 @@ class _Watch(BaseCallbackHandler):
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        key = next((tag for tag in tags or () if tag.startswith(_KEY)), None)
+        if key is not None:
+            _keys[run_id] = key.removeprefix(_KEY)
         _inputs[run_id] = inputs
         if parent_run_id is not None:
             _parents[run_id] = parent_run_id
@@ -124,6 +155,7 @@ class _Watch(BaseCallbackHandler):
                 each.received(token)
 
     def _over(self, run_id: UUID, error: BaseException | None) -> None:
+        _keys.pop(run_id, None)
         _inputs.pop(run_id, None)
         _parents.pop(run_id, None)
         if run_id in _runs and run_id not in _awaited:

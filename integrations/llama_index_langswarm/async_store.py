@@ -119,6 +119,9 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Archive the oldest active messages: they stay in the record.
 
+        The results of tools that follow go with them, so that what is active never begins with a
+        result whose call is archived.
+
         Returns:
             The messages.
         """
@@ -131,6 +134,10 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
                     break
                 told += chats
                 last = message.seq
+            if last is not None:
+                for message, chats, _ in await view.results_behind(last):
+                    told += chats
+                    last = message.seq
             # All before it is archived by then.
             return Edit(told, archive=last)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from langswarm_session.blocks import (
     text_of,
 )
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.formats.arguments import RAW, call_of
 from llama_index_langswarm.plain import BLOCKS, decode, encode, read
 
 _REASONING = {"id": "id", "signature": "signature", "encrypted_content": "encrypted"}
@@ -82,10 +82,7 @@ def _call(block: types.ToolCallBlock) -> ToolCallBlock:
 
 def _tool_call(call_id: str | None, name: str, arguments: Any) -> ToolCallBlock:
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            arguments = None
+        return call_of(call_id, name, arguments)
     args = encode(arguments) if isinstance(arguments, dict) else {}
     return ToolCallBlock(id=call_id, name=name, args=args)
 
@@ -120,8 +117,10 @@ def _to_block(block: Block) -> Any:
             additional_information={name: v for name, v in known.items() if v is not None},
         )
     if isinstance(block, ToolCallBlock):
+        broken = (block.extras or {}).get(RAW)
+        arguments = decode(block.args) if broken is None else broken
         return types.ToolCallBlock.model_construct(
-            tool_call_id=block.id, tool_name=block.name, tool_kwargs=decode(block.args)
+            tool_call_id=block.id, tool_name=block.name, tool_kwargs=arguments
         )
     if isinstance(block, OtherBlock):
         if block.value.get("$class") in BLOCKS:

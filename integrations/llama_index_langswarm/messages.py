@@ -93,6 +93,14 @@ def to_llama_index_messages(messages: Iterable[SessionMessage]) -> list[ChatMess
     return [chat for message in messages for chat in _chats(message)]
 
 
+def size_of(message: SessionMessage) -> int:
+    """Return how many messages `to_llama_index_messages` makes of one, without making them."""
+    if isinstance(message.content, str):
+        return 1
+    results = sum(isinstance(block, ToolResultBlock) for block in message.content)
+    return results + (results < len(message.content) or not results)
+
+
 def _chats(message: SessionMessage) -> list[ChatMessage]:
     made = _made(message)
     kept = message.native.get(FORMAT) if message.native else None

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 
 from langswarm_session.bulk import collector_paused
-from langswarm_session.models import SessionMessage
+from langswarm_session.models import RESULT_ROLES, SessionMessage
 from langswarm_session.records import LogMeasure
 from langswarm_session.session import BaseSession
 from llama_index_langswarm.edits import STATUS, Edit, Entry
-from llama_index_langswarm.messages import to_llama_index_messages
+from llama_index_langswarm.messages import size_of, to_llama_index_messages
 
 ARCHIVED_UP_TO = "llama_index_archived"
 """The key of a session's context with the number of the newest message archived in a row."""
 
 HAS_ARCHIVED_ALONE = "llama_index_archived_alone"
 """The key of a session's context that says that messages may have been archived one by one."""
+
+
+_PAGE = 20
+"""How many messages are looked at in one go for results that belong to what is before them."""
 
 
 class View:
@@ -45,7 +50,9 @@ class View:
     async def count(self) -> int:
         """Return how many messages there are."""
         measure = None if self._is_mixed else await self._measure(None)
-        return len(await self.chats()) if measure is None else measure.count
+        if measure is None:
+            return sum(map(size_of, await self._read(self._after, None)))
+        return measure.count
 
     async def chats(self, offset: int = 0, limit: int | None = None) -> list[ChatMessage]:
         """Return messages, oldest first.
@@ -66,6 +73,17 @@ class View:
         """Return the entries of so many of the oldest messages."""
         return self._entries((await self._from(0, count))[1]) if count > 0 else []
 
+    async def results_behind(self, seq: int) -> list[Entry]:
+        """Return the entries of the results of tools that follow a message immediately."""
+        found: list[SessionMessage] = []
+        while True:
+            page = await self._read(seq, _PAGE)
+            results = list(takewhile(lambda message: message.role in RESULT_ROLES, page))
+            found += results
+            if len(results) < _PAGE:
+                return self._entries(found)
+            seq = found[-1].seq or 0
+
     async def at(self, idx: int) -> tuple[list[Entry], int]:
         """Return the entry at a position, counted as a list's, maybe with others.
 
@@ -84,13 +102,11 @@ class View:
 
     async def _from(self, offset: int, limit: int | None) -> tuple[int, list[SessionMessage]]:
         """Return the messages from a position on, and how many LlamaIndex sees before these."""
-        if self._is_mixed:
-            return 0, await self._read(0, None)
-        if offset == 0:
+        if offset == 0 and not self._is_mixed:
             return 0, await self._read(self._after, limit)
-        measure = await self._measure(offset)
+        measure = None if self._is_mixed else await self._measure(offset)
         if measure is None:
-            return 0, await self._read(self._after, None)
+            return _from_position(await self._read(self._after, None), offset, limit)
         if measure.at is None:
             return offset, []
         return offset, await self._read(measure.at - 1, limit)
@@ -121,6 +137,24 @@ class View:
                 Entry(message, to_llama_index_messages([message]), self._is_archived(message))
                 for message in messages
             ]
+
+
+def _from_position(
+    messages: list[SessionMessage], offset: int, limit: int | None
+) -> tuple[int, list[SessionMessage]]:
+    """Return the messages that LlamaIndex sees from a position on, and how many are before these.
+
+    Args:
+        messages: All messages.
+        offset: The position.
+        limit: How many messages LlamaIndex is to see of them, at least.
+    """
+    skipped = first = 0
+    while first < len(messages) and skipped + size_of(messages[first]) <= offset:
+        skipped += size_of(messages[first])
+        first += 1
+    last = None if limit is None else first + limit + 1
+    return skipped, messages[first:last]
 
 
 async def carry_out(session: BaseSession, edit: Edit) -> Any:

@@ -103,9 +103,15 @@ def replacement(output: Iterable[TResponseInputItem]) -> list[SessionMessage]:
 async def replace_seen(
     messages: list[SessionMessage], seen: SeenItems, session: BaseSession
 ) -> bool:
-    """Replace all current messages that the caller has seen, in one write."""
+    """Replace all current messages that the caller has seen, in one write.
+
+    Where none of them is left nothing is written: what was cleared meanwhile does not come back as
+    its compaction (https://github.com/openai/openai-agents-python/issues/4679).
+    """
     current = await session.get_current_messages()
     replaced = [message for message in current if seen.includes(message)]
+    if not replaced:
+        return True
     kept = [message for message in current if not seen.includes(message)]
     await session.edit_messages(
         expected_revision=session.revision, add=replacing(messages, replaced, kept)

@@ -146,7 +146,7 @@ class _Log:
         note = self.turns.get(turn) or _TurnNote(TurnStatus.COMPLETE)
         is_open = self.record.turn_token is not None and self.record.turn_id == turn
         status = TurnStatus.OPEN if is_open else note.status
-        is_last = self.messages[-1].turn_id == turn
+        is_last = bool(self.messages) and self.messages[-1].turn_id == turn
         return rules.KnownTurn(turn, is_last, status, note.digest)
 
     def make_free(self, expected_revision: int | None) -> None:
@@ -373,7 +373,8 @@ class InMemorySessionStorage(ISessionStorage):
             log = self._log(ref)
             fresh = rules.new_messages(ref.session_id, messages, _stored(log, messages))
             rules.check_begins(ref.session_id, messages)
-            known = log.known_turn(key, None if fresh else messages[-1])
+            leads = not fresh and rules.leads_to_turn(key)
+            known = log.known_turn(key, messages[-1] if leads else None)
             outcome, asked = None, 0
             if known is not None:
                 begun, stored = log.of_turn(known.turn), _stored(log, messages).values()
@@ -391,9 +392,13 @@ class InMemorySessionStorage(ISessionStorage):
                 log.drop_reply(known.turn, asked)
                 log.move(turn_id=known.turn, **held)
                 log.note(known.turn, TurnStatus.OPEN)
-                return TurnStart(log.record, log.of_turn(known.turn))
+                given = _as_stored(log, messages)
+                begun = rules.begun_with(key, given, log.of_turn(known.turn))
+                return TurnStart(log.record, begun)
             turn = log.record.last_seq + 1
             log.move(fresh, turn_id=turn, turn_count=log.record.turn_count + 1, **held)
+            if not fresh:  # no other turn may have its number
+                log.record = log.record._replace(last_seq=turn)
             if key is not None:
                 log.save_key(turn, TurnStatus.OPEN, key)
             log.put(fresh, turn)
@@ -564,6 +569,7 @@ class InMemorySessionStorage(ISessionStorage):
                 last = min(last, source.record.turn_id - 1)
             target = self._create(session)
             target.messages = source.messages[: _index(source.messages, last + 1)]
+            newest = (target.messages[-1].seq or 0) if target.messages else 0
             target.find_apart()
             target.by_id = {message.id: message for message in target.messages}
             target.turns = {
@@ -571,10 +577,10 @@ class InMemorySessionStorage(ISessionStorage):
                     note.status, note.answered, None, None, note.error, note.finished_at
                 )
                 for turn, note in source.turns.items()
-                if turn <= last
+                if turn <= newest
             }
             target.record = target.record._replace(
-                last_seq=(target.messages[-1].seq or 0) if target.messages else 0,
+                last_seq=newest,
                 message_count=len(target.messages),
                 turn_count=len({message.turn_id for message in target.messages}),
             )

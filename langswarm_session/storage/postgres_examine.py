@@ -44,8 +44,9 @@ _LOST_MESSAGES = (
 )
 _LOST_NOTES = (
     "SELECT count(*) FROM {turns} AS t WHERE NOT EXISTS (SELECT 1 FROM {sessions} AS s "
-    "JOIN {messages} AS m ON m.session = s.key WHERE s.key = t.session AND m.seq >= t.turn "
-    "AND m.turn = t.turn)"
+    "WHERE s.key = t.session) OR (t.status = 'complete' AND NOT EXISTS (SELECT 1 "
+    # One about messages of another turn that was never answered has none.
+    "FROM {messages} AS m WHERE m.session = t.session AND m.seq >= t.turn AND m.turn = t.turn))"
 )
 _LEASES = "SELECT session_id, turn_owner, turn_expires FROM {sessions} WHERE turn_token IS NOT NULL"
 _BROKEN_INDEXES = (

@@ -187,7 +187,7 @@ class Log:
         """The turn the key was used in, or the one of the last message, if all are stored."""
         note = None if key is None else await self._note("key = $2", to_text(key.key))
         turn = None if note is None else note.turn
-        if turn is None and batch.stored and not batch.messages:
+        if turn is None and batch.stored and not batch.messages and rules.leads_to_turn(key):
             turn = batch.stored[batch.order[-1]].turn_id
             note = await self._note("turn = $2", turn)
         if turn is None:
@@ -306,10 +306,9 @@ class Log:
         )
         await self._run(
             "INSERT INTO {turns} (session, turn, status, answered, error, finished_at) SELECT $2, "
-            "turn, status, answered, error, finished_at FROM {turns} "
-            "WHERE session = $1 AND turn <= $3",
+            "turn, status, answered, error, finished_at FROM {turns} WHERE session = $1 "
+            "AND turn <= (SELECT max(seq) FROM {messages} WHERE session = $2)",
             target._place,
-            last,
         )
         rows = await target._run(
             "SELECT coalesce(max(seq), 0), count(*), count(DISTINCT turn) FROM {messages} "
@@ -485,7 +484,9 @@ async def begin_turn(
     """
     batch = await _sorted_out(log, messages)
     if _was_made(batch, unclear) and log.record.turn_token == lease.token:
-        return TurnStart(log.record, batch.placed(0, 0), added=len(batch.stored))
+        begun = batch.placed(0, 0)
+        own = [message for message in begun if message.turn_id == log.record.turn_id]
+        return TurnStart(log.record, begun, added=len(own))
     held = {
         "turn_token": lease.token,
         "turn_owner": lease.owner,
@@ -501,22 +502,32 @@ async def begin_turn(
             return TurnStart(log.record, begun, replayed=True)
     await log.make_free(expected_revision)
     if known is not None and outcome == "resume":
-        return await _resume(log, known.turn, asked, held)
+        return await _resume(log, known.turn, asked, held, key, batch.placed(0, 0))
     turn = log.record.last_seq + 1
     turns = log.record.turn_count + 1
     log.add(len(batch.messages), batch.sums, turn_id=turn, turn_count=turns, **held)
+    if not batch.messages:  # no other turn may have its number
+        log.record = log.record._replace(last_seq=turn)
     if key is not None:
         await log.save_key(turn, TurnStatus.OPEN, key)
     stored = await log.insert(batch, turn)
     return TurnStart(await log.save(), stored, added=len(batch.messages))
 
 
-async def _resume(log: Log, turn: int, asked: int, held: dict[str, Any]) -> TurnStart:
+async def _resume(
+    log: Log,
+    turn: int,
+    asked: int,
+    held: dict[str, Any],
+    key: IdempotencyKey | None,
+    begun: Sequence[SessionMessage],
+) -> TurnStart:
     """Open again a turn that has no whole reply, with what it began with."""
     await log.drop_reply(turn, asked)
     log.add(0, turn_id=turn, **held)
     await log.save_status(turn, TurnStatus.OPEN)
-    return TurnStart(await log.save(), await log.select_turn(turn))
+    left = await log.select_turn(turn)
+    return TurnStart(await log.save(), rules.begun_with(key, begun, left))
 
 
 async def end_turn(

@@ -275,6 +275,27 @@ def last_begun(given: int, stored: Collection[SessionMessage], turn: int) -> int
     return max([turn + given - elsewhere - 1, *ours])
 
 
+def leads_to_turn(key: IdempotencyKey | None) -> bool:
+    """Return whether messages that are stored lead to the turn that they are in."""
+    return key is None or not key.only
+
+
+def begun_with(
+    key: IdempotencyKey | None, asked: Iterable[SessionMessage], turn: Sequence[SessionMessage]
+) -> list[SessionMessage]:
+    """Return the messages of a turn that is open again.
+
+    Args:
+        key: The turn's key.
+        asked: What it begins with, as stored.
+        turn: The turn's own messages.
+    """
+    if leads_to_turn(key):
+        return list(turn)
+    own = {message.id for message in turn}
+    return [*(message for message in asked if message.id not in own), *turn]
+
+
 def new_messages(
     session_id: str,
     messages: Sequence[SessionMessage],

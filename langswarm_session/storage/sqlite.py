@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from langswarm_session.checks import check_count, check_seconds
-from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.errors import InvalidInputError, SessionBusyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
 from langswarm_session.records import (
@@ -313,7 +313,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 start = resumed(connection, batch, held)
                 if start is not None:
                     return start
-            values = (*batch.counted(), *held)
+            values = (*batch.counted(least=1), *held)
             record = log.update_free(connection, log.BEGIN, values, ref, expected_revision)
             turn = record.turn_id or 0
             if key is not None:
@@ -343,7 +343,8 @@ class SQLiteSessionStorage(ISessionStorage):
             values = (*counted, known.turn, *held)
             record = log.update_free(connection, log.RESUME, values, ref, None)
             log.save_status(connection, place, known.turn, TurnStatus.OPEN)
-            return TurnStart(record, log.select_turn(connection, place, known.turn))
+            turn = log.select_turn(connection, place, known.turn)
+            return TurnStart(record, rules.begun_with(key, stored, turn))
 
         return await self._store(ref, messages, job)
 
@@ -613,8 +614,8 @@ class SQLiteSessionStorage(ISessionStorage):
                 size=size,
                 must=must,
             )
-        except sqlite3.IntegrityError:
-            pass
+        except (sqlite3.IntegrityError, SessionBusyError):
+            pass  # what is stored may be answered, also while another turn is open
 
         def careful(connection: sqlite3.Connection) -> T:
             record = log.load(connection, ref)

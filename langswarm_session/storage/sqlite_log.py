@@ -147,10 +147,14 @@ class Batch:
         """How many characters the rows have, roughly."""
         return sum(_ROW + len(row[1] or "") + len(row[4] or "") for row in self.rows)
 
-    def counted(self) -> tuple[int, ...]:
-        """The values of the columns that every write moves."""
+    def counted(self, least: int = 0) -> tuple[int, ...]:
+        """Return the values of the columns that every write moves.
+
+        Args:
+            least: How many numbers to take if there are fewer messages.
+        """
         size = len(self.messages)
-        return (now(), size, size, *rules.usage_sums(self.messages))
+        return (now(), max(size, least), size, *rules.usage_sums(self.messages))
 
     def merged(self, placed: list[SessionMessage]) -> list[SessionMessage]:
         """All messages as stored, in the order they were given."""
@@ -384,7 +388,7 @@ def known_turn(
     place = record.creation
     note = None if key is None else _select_note(connection, place, "key = ?", key.key)
     turn = None if note is None else note.turn
-    if turn is None and batch.stored and not batch.messages:
+    if turn is None and batch.stored and not batch.messages and rules.leads_to_turn(key):
         turn = batch.stored[batch.order[-1]].turn_id
         note = _select_note(connection, place, "turn = ?", turn)
     if turn is None:
@@ -583,8 +587,8 @@ def copy_log(
     connection.execute(
         "INSERT INTO turns (session, turn, status, answered, error, finished_at) "
         "SELECT ?, turn, status, answered, error, finished_at FROM turns "
-        "WHERE session = ? AND turn <= ?",
-        (target, source.creation, last),
+        "WHERE session = ? AND turn <= (SELECT max(seq) FROM messages WHERE session = ?)",
+        (target, source.creation, target),
     )
     connection.execute(
         "UPDATE sessions SET (last_seq, message_count, turn_count) = (SELECT ifnull(max(seq), 0), "

@@ -112,6 +112,7 @@ IN_SESSION: dict[str, Operation] = {
     "end_turn": lambda storage, session: storage.end_turn(session, completed(lease()), [reply()]),
     "get_messages": lambda storage, session: storage.get_messages(session),
     "get_turn_notes": lambda storage, session: storage.get_turn_notes(session),
+    "measure_log": lambda storage, session: storage.measure_log(session),
     "get_turns": lambda storage, session: storage.get_turns(session),
     "clear_messages": lambda storage, session: storage.clear_messages(session),
     "edit_messages": lambda storage, session: storage.edit_messages(session, expected_revision=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from langswarm_session.testing.storage_again import AskedAgainTests
 from langswarm_session.testing.storage_cancelled import CancelledTests
 from langswarm_session.testing.storage_life import LifeTests
 from langswarm_session.testing.storage_log import LogTests
@@ -19,6 +20,7 @@ class StorageConformance(
     LogTests,
     EditTests,
     TurnTests,
+    AskedAgainTests,
     OwnerTests,
     RestoreTests,
     SearchTests,

@@ -57,6 +57,15 @@ class LifeTests(StorageTests):
         assert not health.ok
         assert health.detail
 
+    async def test_it_says_where_it_is(self, storage: ISessionStorage, tmp_path: Path) -> None:
+        """A text that another process, or None if no other can reach it, knows it by."""
+        address = storage.address
+        assert address is None or (type(address) is str and address.isprintable())
+        if self.durable:
+            again = self.reopen(tmp_path)
+            assert again.address == address
+            await again.close()
+
     async def test_closing_twice_is_closing_once(self, storage: ISessionStorage) -> None:
         """Also at once, and before the first use."""
         await asyncio.gather(storage.close(), storage.close())

@@ -10,6 +10,7 @@ from typing import Any
 import postgres_server
 import pytest
 
+from langswarm_session.diagnosis import Level
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.testing.making import new_session, ref, user
 from langswarm_session.testing.storage_turns import TurnTests
@@ -43,7 +44,10 @@ async def make_schema(schema: str) -> None:
     """Tables as they come, with a session in them."""
     storage = PostgresSessionStorage(postgres_server.dsn(), schema=schema)
     await storage.create_session(new_session("from before", "somebody from before"))
-    await storage.append(ref("from before"), [user("kept", id="m1"), user("as well", id="m2")])
+    await storage.append(
+        ref("from before", "somebody from before"),
+        [user("kept", id="m1"), user("as well", id="m2")],
+    )
     await storage.close()
 
 
@@ -67,8 +71,10 @@ async def test_what_was_there_is_kept_and_spread(postgres_schema: str) -> None:
     for number in range(40):
         await storage.create_session(new_session(f"s{number}"))
         await storage.append(ref(f"s{number}"), [user("hello")])
-    kept = await storage.get_messages(ref("from before"))
+    kept = await storage.get_messages(ref("from before", "somebody from before"))
     assert [message.text for message in kept] == ["kept", "as well"]
+    levels = {each.check: each.level for each in await storage.examine(full=True)}
+    assert Level.PROBLEM not in levels.values(), "what is partitioned is as it should be"
     await storage.close()
     rows: list[Any] = postgres_server.query(
         f'SELECT tableoid, count(*) FROM "{postgres_schema}".langswarm_messages GROUP BY 1'

@@ -10,9 +10,9 @@ from typing import Any
 from langswarm_redis.lane import Lane, Word
 from langswarm_redis.scripts import NONCE
 
-KINDS = "smitkuy"
+KINDS = "smitkuyw"
 """The kinds of keys of a session: its hash, messages, ids, turns' notes, idempotency keys, turns
-without an answer, and system messages."""
+without an answer, system messages, and messages with several tools' results."""
 
 TOGETHER = 1000
 """How many arguments a command gets at most; Lua cannot pass many more than that."""

@@ -71,9 +71,12 @@ async def begin_turn(
     record = session.record
     stored = await session.stored(messages)
     if session.was_made:
-        return TurnStart(record, _in_order(messages, stored), added=len(messages))
+        begun = _in_order(messages, stored)
+        own = [message for message in begun if message.turn_id == record.turn_id]
+        return TurnStart(record, begun, added=len(own))
     fresh = rules.new_messages(record.session_id, messages, stored)
-    known = await session.known_turn(key, None if fresh else stored[messages[-1].id])
+    leads = not fresh and rules.leads_to_turn(key)
+    known = await session.known_turn(key, stored[messages[-1].id] if leads else None)
     outcome, asked = None, 0
     if known is not None:
         begun = await session.turn(known.turn)
@@ -88,7 +91,9 @@ async def begin_turn(
         "turn_expires": session.now + int(lease.seconds * 1_000_000),
     }
     if known is not None and outcome == "resume":
-        return await _resume(session, known.turn, asked, held)
+        start = await _resume(session, known.turn, asked, held)
+        begun = rules.begun_with(key, _in_order(messages, stored), start.messages)
+        return TurnStart(start.record, begun)
     turn = session.record.last_seq + 1
     await _begin(session, fresh, TurnStatus.OPEN, key, turn_id=turn, **held)
     appended = await _stored(session, messages, stored, fresh, turn)
@@ -218,6 +223,8 @@ async def _begin(
     """Count a new turn and note its key; returns the turn."""
     turn = session.record.last_seq + 1
     session.count(len(fresh), fresh, turn_count=session.record.turn_count + 1, **fields)
+    if not fresh:  # no other turn may have its number
+        session.record = session.record._replace(last_seq=turn)
     if key is not None:
         former = await session.turn_of(key.key)
         if former is not None:

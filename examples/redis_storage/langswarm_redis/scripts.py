@@ -47,5 +47,5 @@ def script(name: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-NAMES = ("guarded", "write", "messages", "turns", "sessions", "renew", "cancel", "fork")
+NAMES = ("guarded", "write", "messages", "measure", "turns", "sessions", "renew", "cancel", "fork")
 """All of them."""

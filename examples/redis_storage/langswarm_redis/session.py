@@ -40,6 +40,7 @@ from langswarm_redis.scripts import FIELDS, NONCE
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.storage import rules
+from langswarm_session.storage.measuring import has_several_results
 from langswarm_session.storage.session_rows import damaged, decode_status
 
 
@@ -230,10 +231,12 @@ class Session:
         """
         commands = Commands()
         self._add_fields(commands)
-        messages, ids, system = self._place.key("m"), list[Word](), list[Word]()
+        messages, ids = self._place.key("m"), list[Word]()
+        system, several = list[Word](), list[Word]()
         for seq in self._dropped | self._replaced:
             commands.add("ZREMRANGEBYSCORE", messages, seq, seq)
             commands.add("ZREM", self._place.key("y"), seq)
+            commands.add("ZREM", self._place.key("w"), seq)
         commands.words += self._commands.words
         for seq, message in self._put.items():
             field, row = encode(message)
@@ -241,8 +244,11 @@ class Session:
             ids += [field, seq]
             if message.role is MessageRole.SYSTEM:
                 system += [seq, seq]
+            if has_several_results(message):
+                several += [seq, seq]
         commands.add_many("HSET", self._place.key("i"), ids)
         commands.add_many("ZADD", self._place.key("y"), system)
+        commands.add_many("ZADD", self._place.key("w"), several)
         await run(self._place, commands, self._at)
         return self.record
 

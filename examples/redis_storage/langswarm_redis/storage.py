@@ -42,6 +42,7 @@ from langswarm_session.records import (
     Appended,
     IdempotencyKey,
     Lease,
+    LogMeasure,
     NewSession,
     SessionChanges,
     SessionPage,
@@ -322,6 +323,19 @@ class RedisSessionStorage(ISessionStorage):
         if len(rows) <= _AT_ONCE:
             return decode_all(rows)
         return await in_thread(decode_all, rows)
+
+    async def measure_log(
+        self, ref: SessionRef, *, after: int = 0, skip: int | None = None
+    ) -> LogMeasure:
+        """See `ISessionStorage.measure_log`."""
+        place = self._place(ref)
+        words = (self._prefix, place.session_id, after, "" if skip is None else skip)
+        words = (*words, place.user, place.number)
+        reply = await self._reads.read("measure", place.key("s"), *words)
+        if reply is None:
+            raise rules.not_found(ref.session_id)
+        count, at, several = reply
+        return LogMeasure(count, int(at) if at else None, [int(seq) for seq in several])
 
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""

@@ -14,11 +14,14 @@ from langchain_core.messages import (
 )
 from langchain_langswarm.agent_state import (
     by_question,
+    called_with,
     count_before,
     from_record,
     given_of,
     merged,
     said,
+    sendable,
+    with_ids,
     with_turn,
 )
 from langchain_langswarm.messages import from_langchain_messages, to_langchain, with_new_id
@@ -103,7 +106,7 @@ STATE = [human("a"), ai("b"), human("c"), human("d")]
     ],
 )
 def test_what_of_a_state_came_with_the_call(value: Any, given: list[str]) -> None:
-    assert ids(given_of(STATE, value)) == given
+    assert ids(given_of(STATE, called_with(value))) == given
 
 
 def test_a_user_says_what_is_at_the_end() -> None:
@@ -130,3 +133,56 @@ def test_a_turn_is_put_at_the_end_as_it_is_stored() -> None:
     made = with_turn([human("c"), result, human("again"), ai("d")], stored, {"again"})
     assert ids(made) == ["c", "d", "a", "r", "b"]
     assert made[3] is result
+
+
+# Messages without ids
+
+
+def test_a_message_without_an_id_is_known_again() -> None:
+    state = [human("a"), HumanMessage("b"), AIMessage("b"), HumanMessage("b")]
+    named = with_ids(state, "thread")
+    assert named[0] is state[0]
+    assert len({message.id for message in named}) == 4
+    assert state[1].id is None
+    assert with_ids(state, "thread") == named
+    assert with_ids(named, "other") == named
+    assert with_ids(state, "other")[1].id != named[1].id
+
+
+def test_what_is_said_again_in_the_same_place_is_another_message() -> None:
+    state = [HumanMessage("a"), HumanMessage("b")]
+    first = with_ids(state, "thread", newest=1)
+    known = {message.id for message in first}
+    assert with_ids(state, "thread", newest=1, known=known, is_replay=True) == first
+    second = with_ids(state, "thread", newest=1, known=known)
+    assert second[0] == first[0]
+    assert second[1].id not in known
+    known.add(second[1].id)
+    assert with_ids(state, "thread", newest=1, known=known, is_replay=True) == second
+    assert with_ids(state, "thread", newest=1, is_replay=True) == first
+
+
+# What can be sent
+
+
+def broken(call_id: str | None) -> AIMessage:
+    call = {"id": call_id, "name": "book", "args": "{", "error": "truncated"}
+    return AIMessage("", id="calls", invalid_tool_calls=[call])  # type: ignore[list-item]
+
+
+def test_a_call_with_broken_arguments_keeps_its_result() -> None:
+    messages = [human("a"), broken("c1"), ToolMessage("no JSON", tool_call_id="c1"), human("b")]
+    assert sendable(messages) == (messages, [])
+
+
+@pytest.mark.parametrize("call_id", ["c1", None])
+def test_a_call_with_broken_arguments_is_answered(call_id: str | None) -> None:
+    sent, repairs = sendable([human("a"), broken(call_id), human("b")])
+    _, calls, result, _ = sent
+    assert isinstance(calls, AIMessage)
+    assert isinstance(result, ToolMessage)
+    assert calls.invalid_tool_calls[0]["id"] == result.tool_call_id
+    assert result.tool_call_id
+    assert result.status == "error"
+    assert repairs
+    assert sendable(sent) == (sent, [])

@@ -590,8 +590,30 @@ def test_tool_calls_are_blocks() -> None:
         TextBlock(text="one moment"),
         ToolCallBlock(id="call_1", name="look", args=CALL["args"]),
     ]
+
+
+def test_a_call_with_broken_arguments_is_a_call() -> None:
+    """As langchain-openai and langchain-anthropic send it."""
+    broken = ToolCallBlock(id="call_2", name="look", extras={"arguments": '{"city": '})
     invalid = from_langchain(MESSAGES["ai with only invalid calls"])
-    assert invalid.content == [OtherBlock(value={"type": "invalid_tool_call", **BAD_CALL})]
+    assert invalid.content == [broken]
+    made = to_langchain(SessionMessage(role="assistant", content=[broken]))
+    assert isinstance(made, AIMessage)
+    assert made.invalid_tool_calls == [{**BAD_CALL, "error": None, "type": "invalid_tool_call"}]
+    assert made.tool_calls == []
+
+
+def test_a_call_with_broken_arguments_in_the_content_is_one_block() -> None:
+    block = {"type": "invalid_tool_call", **BAD_CALL}
+    message = AIMessage(content=[block], invalid_tool_calls=[BAD_CALL])
+    assert [block.type for block in from_langchain(message).blocks] == ["tool_call"]
+    assert to_langchain(from_langchain(message)) == message
+
+
+def test_a_call_with_broken_arguments_of_another_kind_is_kept_as_it_is() -> None:
+    message = with_fields(AIMessage(""), invalid_tool_calls=[{"name": "f", "args": {"a": 1}}])
+    (block,) = from_langchain(message).blocks
+    assert block == OtherBlock(value={"name": "f", "args": {"a": 1}})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.chat_history import InMemoryChatMessageHistory
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import (
     AIMessage,
@@ -23,6 +24,7 @@ from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, RunnableLambda
+from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_langswarm import RunnableWithSession, SessionChatMessageHistory
 from pydantic import BaseModel
 
@@ -608,3 +610,35 @@ async def test_the_chains_async_code_runs_in_the_callers_loop(
     await memory.ainvoke("hi", config)
     assert [chunk async for chunk in memory.astream("hi", config)] == ["ok"]
     assert threads == [threading.current_thread()] * 2
+
+
+# What it says of itself
+
+
+@pytest.mark.parametrize("input_key", [None, "question"])
+@pytest.mark.parametrize("history_key", [None, "history"])
+@pytest.mark.filterwarnings("ignore:.*RunnableWithMessageHistory.*")
+def test_the_input_schema_is_that_of_what_it_replaces(
+    remember: Remember, input_key: str | None, history_key: str | None
+) -> None:
+    keys = {"input_messages_key": input_key, "history_messages_key": history_key}
+    chain = ChatPromptTemplate.from_messages(
+        [MessagesPlaceholder("history"), ("human", "{question} in {language}")]
+    )
+    replaced = RunnableWithMessageHistory(chain, InMemoryChatMessageHistory, **keys)  # type: ignore[arg-type]
+    memory = remember(chain.invoke, **keys)
+    given, expected = memory.get_input_jsonschema(), replaced.get_input_jsonschema()
+    assert given.pop("title") != expected.pop("title")
+    assert given == expected
+
+
+@pytest.mark.filterwarnings("ignore:This API is in beta")
+async def test_a_tool_is_made_of_it(
+    remember: Remember, chain: Any, config: RunnableConfig, log: Log
+) -> None:
+    keys = {"input_messages_key": "question", "history_messages_key": "history"}
+    tool = remember(chain, **keys).as_tool(name="ask", description="Asks.")
+    assert list(tool.args) == ["question"]
+    assert tool.invoke({"question": "hi"}, config).text == "1:hi"
+    assert (await tool.ainvoke({"question": "again"}, config)).text == "3:again"
+    assert log() == TWO_TURNS

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
 from llama_index.core.storage.chat_store.base_db import MessageStatus
 from llama_index_langswarm import AsyncSessionChatStore, SessionChatStore
 
@@ -80,12 +80,30 @@ async def test_an_edit_reads_what_it_touches(
     long: AsyncSessionChatStore, store: SessionChatStore, read: Callable[[], int]
 ) -> None:
     assert texts(await long.archive_oldest_messages("chat", 3)) == ["100", "101", "102"]
+    assert read() == 3 + 20, "what follows is looked at for results"
     assert texts(await long.delete_oldest_messages("chat", 2)) == ["103", "104"]
     assert str((await long.delete_message("chat", 200)).content) == "305"
     assert str((await long.delete_message("chat", -1)).content) == "599"
     assert str((await store.adelete_last_message("chat")).content) == "598"
     assert str((await store.adelete_message("chat", 7)).content) == "7"
-    assert read() == 3 + 2 + 1 + 1 + 1 + 1
+    assert read() == 2 + 1 + 1 + 1 + 1
+
+
+async def test_no_result_stays_active_without_its_call(
+    database: AsyncSessionChatStore,
+) -> None:
+    call = ToolCallBlock(tool_call_id="1", tool_name="t", tool_kwargs={})
+    results = [ChatMessage(f"r{n}", role="tool", tool_call_id="1") for n in range(25)]
+    turn = [ChatMessage("q"), ChatMessage(role="assistant", blocks=[call]), *results]
+    await database.add_messages("chat", [*turn, ChatMessage("a", role="assistant"), *turn])
+    assert await database.archive_oldest_messages("chat", 1) == turn[:1]
+    assert await database.archive_oldest_messages("chat", 1) == turn[1:]
+    assert (await database.get_messages("chat"))[0].content == "a"
+    assert await database.archive_oldest_messages("chat", 5) == [
+        ChatMessage("a", role="assistant"),
+        *turn,
+    ]
+    assert await database.get_messages("chat") == []
 
 
 async def test_missing_numbers_are_no_positions(long: AsyncSessionChatStore) -> None:

@@ -155,6 +155,14 @@ async def test_an_explicit_compaction_leaves_what_it_has_not_read(
     assert len(await stored(manager)) == 8
 
 
+async def test_what_was_cleared_meanwhile_does_not_come_back(open_chat: OpenChat) -> None:
+    chat, other = open_chat(), open_chat()
+    session = compacting(chat, other.clear_session)
+    await session.add_items(talk(0, 2))
+    await session.run_compaction({"force": True})
+    assert await chat.get_items() == []
+
+
 async def test_what_others_wrote_between_is_left_where_it_is(open_chat: OpenChat) -> None:
     chat, other = open_chat(), open_chat()
     await chat.add_items(talk(0, 1))

@@ -34,6 +34,9 @@ local function copy(message)
   if role == SYSTEM then
     redis.call('ZADD', prefix .. 'y:' .. to, own, own)
   end
+  if redis.call('ZSCORE', prefix .. 'w:' .. from, own) then
+    redis.call('ZADD', prefix .. 'w:' .. to, own, own)
+  end
   if of ~= turn then
     turn, turns = of, turns + 1
     local note = redis.call('HMGET', prefix .. 't:' .. from, of .. ':status', of .. ':error', of .. ':finished')

@@ -99,12 +99,23 @@ for place, name in ipairs({ 'input_tokens', 'output_tokens', 'cached_tokens', 'r
     redis.call('HINCRBY', session, name, ARGV[14 + place])
   end
 end
+local function has_several_results(message)
+  -- A text of a message may quote what only blocks say; a message of blocks has no text.
+  if not string.find(message, '^%d+ %-?%d+ %a%d+ %-1 ') then
+    return false
+  end
+  local first = string.find(message, '"tool_result"', 1, true)
+  return first and string.find(message, '"tool_result"', first + 1, true)
+end
 for at = FIRST, #ARGV, 2 do
   last = last + 1
   redis.call('ZADD', key('m'), last, last .. ' ' .. turn .. ' ' .. ARGV[at + 1])
   redis.call('HSET', key('i'), ARGV[at], last)
   if string.match(ARGV[at + 1], '^%d+') == SYSTEM then
     redis.call('ZADD', key('y'), last, last)
+  end
+  if has_several_results(ARGV[at + 1]) then
+    redis.call('ZADD', key('w'), last, last)
   end
 end
 redis.call('INCRBY', prefix .. 'messages', count)
