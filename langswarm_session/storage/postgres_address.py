@@ -130,8 +130,8 @@ def _is_odd(dsn: str, parts: SplitResult) -> bool:
     is_ours = dsn.startswith(("postgresql://", "postgres://")) and "\0" not in unquote(dsn)
     has_more = "@" in user + parts.path + parts.query or parts.fragment
     # In the place of a name, as in the addresses of JDBC, they would begin an option.
-    has_more = has_more or set(";&=") & set(parts.path)
-    return not is_ours or bool(has_more) or not _HOSTS.fullmatch(hosts)
+    has_option = not {";", "&", "="}.isdisjoint(parts.path)
+    return not is_ours or bool(has_more) or has_option or not _HOSTS.fullmatch(hosts)
 
 
 def _options(query: str) -> tuple[str, dict[str, str]]:

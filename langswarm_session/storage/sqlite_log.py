@@ -351,14 +351,16 @@ def measure(
     """How much of a log there is; see `ISessionStorage.measure_log`."""
     record = load(connection, ref)
     place = record.creation
-    first, last = connection.execute(_ENDS, {"session": place}).fetchone()
-    several = [seq for (seq,) in connection.execute(_SEVERAL, (place, after)).fetchall()]
+    ends = connection.execute(_ENDS, {"session": place}).fetchone()
+    first, last = (None, None) if ends == (None, None) else decode_numbers(ends)
+    rows = connection.execute(_SEVERAL, (place, after)).fetchall()
+    several = [decode_numbers(row)[0] for row in rows]
     spans = measure_span(first, last, record.message_count, after, skip)
     if spans is not None:
         return LogMeasure(*spans, several)
     [count] = connection.execute(_COUNT, (place, after)).fetchone()
     row = None if skip is None else connection.execute(_NTH, (place, after, skip)).fetchone()
-    return LogMeasure(count, None if row is None else row[0], several)
+    return LogMeasure(count, None if row is None else decode_numbers(row)[0], several)
 
 
 def select_turn(connection: sqlite3.Connection, place: Place, turn: int) -> list[SessionMessage]:
