@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -133,6 +134,12 @@ def _place(path: str) -> Iterator[Finding]:
     else:
         advice = "give this user the right to write to the file and to its folder"
         yield problem("file", f"{path} or its folder cannot be written", advice)
+    mode = stat.S_IMODE(Path(path).stat().st_mode)
+    if mode & 0o007:
+        advice = f"chmod o-rwx {path}, and the files beside it, unless others are to use it"
+        yield warning("access", f"the file has the mode {mode:04o}, for every user", advice)
+    else:
+        yield ok("access", f"the file has the mode {mode:04o}")
     free = shutil.disk_usage(folder).free
     if free < _LITTLE_SPACE:
         yield problem(

@@ -94,6 +94,14 @@ async def test_an_activity_that_is_indexed_wrongly(path: Path) -> None:
     assert "1 sessions are miscounted: 's'" in (await problems(path))["figures"]
 
 
+async def test_a_file_that_every_user_can_read(path: Path) -> None:
+    assert (await examined(path))["access"].level is Level.OK
+    path.chmod(0o644)
+    found = (await examined(path))["access"]
+    assert found.level is Level.WARNING
+    assert "0644" in found.message
+
+
 # A limited time
 
 
