@@ -26,6 +26,7 @@ from langswarm_session.models import (
     SessionContext,
     SessionMessage,
 )
+from langswarm_session.printable import one_line
 from langswarm_session.provider_state import ProviderState, state_of, with_state
 from langswarm_session.records import (
     ProviderReply,
@@ -253,7 +254,7 @@ class Answering:
             self._session.session_id,
             following.provider,
             failed.provider,
-            _reason(error),
+            one_line(_reason(error)),
         )
 
     def _note_takeover(self, candidate: Fallback, reason: str) -> None:

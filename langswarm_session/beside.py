@@ -59,6 +59,7 @@ class TurnBeside(OpenTurn):
         self.messages = list(self._asked)
         self.asked_seq = min(message.seq or 0 for message in self._asked)
         self._open = True
+        session._runtime.keeper.add_beside(self)
         self.enter()
         lead.after_end.append(self._stop_with_lead)
 

@@ -20,10 +20,12 @@ import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from langswarm_session.errors import BackgroundLoopError, ManagerClosedError
 from langswarm_session.shared_loop import SharedLoop, wind_up
+from langswarm_session.threads import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +70,7 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 loop = self._loop = SharedLoop()
-                self.thread = threading.Thread(
-                    target=self._run, args=(loop,), name="langswarm-blocking", daemon=True
-                )
-                self.thread.start()
+                self.thread = start_thread(partial(self._run, loop), "langswarm-blocking")
             return self._loop
 
     def submit(self, running: _Running[Any]) -> None:
@@ -346,8 +345,7 @@ def _run_elsewhere(coroutine: Coroutine[Any, Any, T]) -> T:
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             outcome.set_exception(error)
 
-    thread = threading.Thread(target=work, name="langswarm-blocking-nested", daemon=True)
-    thread.start()
+    start_thread(work, "langswarm-blocking-nested")
     try:
         return outcome.result()
     finally:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from langswarm_session.checks import check_name, describe
 from langswarm_session.errors import InvalidInputError, in_session
 from langswarm_session.models import SessionContext
-from langswarm_session.provider_state import KEYS, ProviderState, states_of, stored
+from langswarm_session.provider_state import STATE_KEYS, ProviderState, states_of, stored
 from langswarm_session.records import SessionChanges, SessionRecord
 from langswarm_session.storage.rows import dump_json
 
@@ -22,7 +22,7 @@ TypeAdapter(int)
 
 _COLUMNS = ("provider", "model", "backend")
 _FIXED = ("session_id", "user_id")
-_PROVIDER_STATE = (*KEYS, "provider_states")
+_PROVIDER_STATE = STATE_KEYS
 
 
 def check_context(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from langswarm_session.errors import StorageCorruptError
 from langswarm_session.owner import is_dead
+from langswarm_session.storage.calls import in_thread
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
@@ -195,7 +196,7 @@ async def _by_contract(storage: ISessionStorage, limit: TimeLimit) -> AsyncItera
         async for record in _records(storage)
         if record.turn_token is not None
     ]
-    yield open_turns(leases, time.time_ns() // 1000)
+    yield await in_thread(open_turns, leases, time.time_ns() // 1000)
 
 
 async def _records(storage: ISessionStorage) -> AsyncIterator[SessionRecord]:

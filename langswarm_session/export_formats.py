@@ -28,7 +28,7 @@ from langswarm_session.blocks import (
 from langswarm_session.exporting import FORMAT, VERSION, export_session, messages_of
 from langswarm_session.formats.openai_transcripts import to_transcript
 from langswarm_session.models import SessionMessage
-from langswarm_session.rendering import message_html, session_facts
+from langswarm_session.rendering import message_html, session_facts, to_seconds
 from langswarm_session.sendable.words import in_words
 from langswarm_session.session import BaseSession
 
@@ -140,7 +140,7 @@ class Exporter:
 
     async def _markdown(self, session: BaseSession) -> AsyncIterator[str]:
         facts = " · ".join(session_facts(session._record))
-        yield f"# {_heading(session.session_id)}\n\n{_heading(facts)}\n"
+        yield f"# {_inline(session.session_id)}\n\n{_inline(facts)}\n"
         async for message in self._messages(session):
             yield _markdown_of(message)
         yield "\n"
@@ -153,32 +153,53 @@ class Exporter:
 
 
 def _markdown_of(message: SessionMessage) -> str:
-    """A message under a heading; what it says is quoted, so that it cannot look like a heading."""
-    name = f" {message.name}" if message.name else ""
-    time = message.timestamp.strftime("%Y-%m-%d %H:%M:%S UTC")
-    heading = f"{message.role.value}{name} · #{message.seq} · {time}"
-    parts = "\n\n".join(map(_block_markdown, message.blocks)) or "(empty)"
-    return f"\n## {_heading(heading)}\n\n{_quoted(parts)}\n"
+    """Return a message under a heading.
+
+    What it says is quoted, so that it cannot look like a heading, and each block by itself: a code
+    block that one of them leaves open ends with its quotation.
+    """
+    name = f" {_inline(message.name)}" if message.name else ""
+    time = to_seconds(message.timestamp)
+    heading = f"{message.role.value}{name} · #{message.seq} · {time} UTC"
+    parts = "\n\n".join(_quoted(_block_markdown(block)) for block in message.blocks)
+    return f"\n## {heading}\n\n{parts or '> (empty)'}\n"
 
 
 def _block_markdown(block: Block) -> str:
     if isinstance(block, TextBlock):
-        return block.text
+        return _inert(block.text)
     if isinstance(block, RefusalBlock):
-        return f"*refused:* {block.refusal}"
+        return f"*refused:*\n\n{_inert(block.refusal)}"
     if isinstance(block, ReasoningBlock):
-        return f"*reasoning:* {block.reasoning or '(not shown by the provider)'}"
+        return f"*reasoning:*\n\n{_inert(block.reasoning or '(not shown by the provider)')}"
     if isinstance(block, ToolCallBlock):
         arguments = json.dumps(block.args, ensure_ascii=False, indent=2)
-        return f"*calls* {_code(block.name)}\n{_fenced(arguments, 'json')}"
+        return f"*calls* {_code(block.name)}\n\n{_fenced(arguments, 'json')}"
     if isinstance(block, ToolResultBlock):
         what = "*failed:*" if block.is_error else "*result:*"
-        return f"{what}\n{_fenced(text_of(block.content))}"
+        return f"{what}\n\n{_fenced(text_of(block.content))}"
     if isinstance(block, FileBlock) and block.text:
-        return f"*file* {_code(block.filename or '')}\n{_fenced(block.text)}"
+        return f"*file* {_code(block.filename or 'without a name')}\n\n{_fenced(block.text)}"
     if isinstance(block, OtherBlock):
         return _fenced(json.dumps(block.value, ensure_ascii=False, indent=2), "json")
-    return in_words(block)
+    return _inert(in_words(block))
+
+
+# Raw HTML begins with "<" and a letter, "/", "!" or "?", an autolink with "<" and a letter, and a
+# picture with "![" (https://spec.commonmark.org/0.31.2/#raw-html, #autolinks, #images); nothing of
+# that can be written with entities (#entity-and-numeric-character-references). Links lead to pages.
+_LIVE = re.compile(
+    r"<[A-Za-z/!?]|!\[|\]\(\s*(?!https?://)|^[ ]{0,3}\[[^\n]*\]:\s*(?!https?://)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _inert(text: str) -> str:
+    """Return Markdown that shows a text and neither runs nor fetches anything.
+
+    A text with HTML, pictures or unusual links is shown as it was written, as a code block.
+    """
+    return _fenced(text) if _LIVE.search(text) else text
 
 
 def _fenced(text: str, language: str = "") -> str:
@@ -190,12 +211,17 @@ def _fenced(text: str, language: str = "") -> str:
 def _code(text: str) -> str:
     longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * (longest + 1)
-    return f"{fence} {_heading(text)} {fence}" if longest else f"`{_heading(text)}`"
+    return f"{fence} {_one_line(text)} {fence}" if longest else f"`{_one_line(text)}`"
 
 
 def _quoted(text: str) -> str:
     return "\n".join(f"> {line}".rstrip() for line in text.splitlines()) or "> "
 
 
-def _heading(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _inline(text: str) -> str:
+    """Return a text in one line, of which nothing is Markdown."""
+    return re.sub(r"([\\`*_\[\]<>&!~|$])", r"\\\1", _one_line(text))

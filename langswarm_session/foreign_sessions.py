@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from operator import is_not
+from typing import Any, Protocol
 
 from langswarm_session.archives import ArchiveWriter
 from langswarm_session.checks import check_id
 from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.formats import openai_transcripts as transcripts
+from langswarm_session.local_paths import without_local_paths
 from langswarm_session.models import (
     MessageRole,
     SessionBackend,
@@ -20,11 +22,27 @@ from langswarm_session.models import (
     utc_now,
 )
 from langswarm_session.records import SessionRecord
-from langswarm_session.session_reader import ReadSession, reason_of
+from langswarm_session.session_reader import PATHS_LEFT_OUT, ReadSession, reason_of
 from langswarm_session.storage.rows import dump_json, encode_message
 
 
-def of_chat(number: int, record: Mapping[str, Any], provider: str, model: str) -> ReadSession:
+class Options(Protocol):
+    """What of the import's options these conversations need."""
+
+    @property
+    def provider(self) -> str:
+        """Who answers."""
+
+    @property
+    def model(self) -> str:
+        """With which model."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether messages may name local files."""
+
+
+def of_chat(number: int, record: Mapping[str, Any], options: Options) -> ReadSession:
     """A conversation of OpenAI's chat format."""
     given = record.get("id")
     try:
@@ -36,27 +54,31 @@ def of_chat(number: int, record: Mapping[str, Any], provider: str, model: str) -
         raise ImportFormatError(reason_of(error), line=number) from None
     notes = ["its format has no times: that of the import stands for them"]
     others = {name: value for name, value in record.items() if name not in ("id", "messages")}
-    return _foreign(given, messages, provider, model, notes, {"imported": others} if others else {})
+    return _foreign(given, messages, options, notes, {"imported": others} if others else {})
 
 
 def of_thread(
-    thread_id: str, messages: list[SessionMessage], cut_off: bool, provider: str, model: str
+    thread_id: str, messages: list[SessionMessage], cut_off: bool, options: Options
 ) -> ReadSession:
     """A thread of OpenAI's Assistants API."""
     notes = ["calls of tools are not in a thread's messages"]
     if cut_off:
         notes.append("the listing says that there are more messages (has_more): this is not all")
-    return _foreign(thread_id, messages, provider, model, notes, {"openai_thread_id": thread_id})
+    return _foreign(thread_id, messages, options, notes, {"openai_thread_id": thread_id})
 
 
 def _foreign(
     source_id: str | None,
     messages: list[SessionMessage],
-    provider: str,
-    model: str,
+    options: Options,
     notes: list[str],
     context: Mapping[str, Any],
 ) -> ReadSession:
+    if not options.trusted:
+        cleaned = [_without_paths(message) for message in messages]
+        if any(map(is_not, cleaned, messages)):
+            notes.append(PATHS_LEFT_OUT)
+        messages = cleaned
     _check_foreign(messages)
     writer = ArchiveWriter()
     turn, before = 1, MessageRole.USER
@@ -67,8 +89,14 @@ def _foreign(
         before = message.role
         writer.add(message.replaced(seq=seq, turn_id=turn))
     times = [message.timestamp for message in messages] or [utc_now()]
-    record = _new_record(source_id, writer, provider, model, min(times), max(times), context)
+    record = _new_record(source_id, writer, options, min(times), max(times), context)
     return ReadSession(writer, writer.finish(record), source_id, notes)
+
+
+def _without_paths(message: SessionMessage) -> SessionMessage:
+    """Return the message without local paths, and without its original, which has them too."""
+    cleaned = without_local_paths(message)
+    return message if cleaned is message else cleaned.replaced(native=None)
 
 
 def _check_foreign(messages: Iterable[SessionMessage]) -> None:
@@ -87,8 +115,7 @@ def _check_foreign(messages: Iterable[SessionMessage]) -> None:
 def _new_record(
     source_id: str | None,
     writer: ArchiveWriter,
-    provider: str,
-    model: str,
+    options: Options,
     created: datetime,
     last: datetime,
     context: Mapping[str, Any],
@@ -97,8 +124,8 @@ def _new_record(
     return SessionRecord(
         session_id=source_id or new_id(),
         user_id="default",
-        provider=provider,
-        model=model,
+        provider=options.provider,
+        model=options.model,
         backend=SessionBackend.PROVIDER_NATIVE.value,
         status=SessionStatus.ACTIVE.value,
         context=dump_json(dict(context)),

@@ -26,7 +26,12 @@ from langswarm_session.formats import openai_transcripts as transcripts
 from langswarm_session.jsonlines import Lines, objects
 from langswarm_session.models import SessionMessage, new_id
 from langswarm_session.records import SessionRecord
-from langswarm_session.session_reader import ReadSession, SessionReader, reason_of
+from langswarm_session.session_reader import (
+    STATE_LEFT_OUT,
+    ReadSession,
+    SessionReader,
+    reason_of,
+)
 
 if TYPE_CHECKING:
     from langswarm_session.manager import SessionManager
@@ -81,9 +86,12 @@ class ImportOptions:
         user_id: Whose they become; None: whose they were, or ``default`` where nobody says.
         session_id: The id of the only one there is; None: what it was.
         on_conflict: What to do where the id is taken.
-        dry_run: Whether all is looked at and nothing is written.
+        dry_run: Whether all is read and checked, and nothing is written.
         provider: Who answers in a conversation whose format does not say so.
         model: With which model.
+        trusted: Whether the lines are a backup of your own, unchanged. Then a session that keeps
+            its id and user continues the conversation that a provider keeps, and messages keep
+            the names of local files, which frameworks read. Never for what users hand in.
     """
 
     user_id: str | None = None
@@ -92,6 +100,7 @@ class ImportOptions:
     dry_run: bool = False
     provider: str = "none"
     model: str = "none"
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         if self.user_id is not None:
@@ -205,19 +214,22 @@ async def _exists(manager: SessionManager, session_id: str) -> bool:
 
 def _rename(found: ReadSession, options: ImportOptions) -> None:
     """Give a session the user and the id that were asked for."""
-    record = found.archive.record
-    if options.user_id is not None:
-        record = record._replace(user_id=options.user_id)
-    if options.session_id is not None and options.session_id != record.session_id:
-        record = _apart(record._replace(session_id=options.session_id), found.notes)
+    before = found.archive.record
+    record = before._replace(
+        user_id=before.user_id if options.user_id is None else options.user_id,
+        session_id=before.session_id if options.session_id is None else options.session_id,
+    )
+    if not options.trusted or record != before:
+        record = _apart(record, found.notes)
     found.archive.record = record
 
 
 def _apart(record: SessionRecord, notes: list[str]) -> SessionRecord:
-    """The row of a copy: what a provider keeps of the conversation stays the original's."""
+    """Return the row without what a provider keeps, which stays with the session it came from."""
     if record.provider_state is None:
         return record
-    notes.append("what the provider keeps of the conversation is left to the session it came from")
+    if STATE_LEFT_OUT not in notes:
+        notes.append(STATE_LEFT_OUT)
     return record._replace(provider_state=None)
 
 
@@ -228,16 +240,16 @@ async def _found(lines: Lines, options: ImportOptions) -> AsyncIterator[ReadSess
     try:
         async for number, record in objects(lines):
             if own is not None or record.get("type") == "session":
-                own = own or SessionReader()
+                own = own or SessionReader(trusted=options.trusted)
                 found = own.read(number, record)
                 if found is not None:
                     own = None
                     yield found
             elif record.get("format") == FORMAT:
                 for document in _document(number, record):
-                    yield _of_document(number, document)
+                    yield _of_document(number, document, trusted=options.trusted)
             elif _is_chat(record):
-                yield of_chat(number, record, options.provider, options.model)
+                yield of_chat(number, record, options)
             else:
                 _add(threads, number, record)
         if own is not None:
@@ -246,7 +258,7 @@ async def _found(lines: Lines, options: ImportOptions) -> AsyncIterator[ReadSess
         if own is not None:
             own.close()
     for thread_id, messages in _threads(threads):
-        yield of_thread(thread_id, messages, threads.is_cut_off, options.provider, options.model)
+        yield of_thread(thread_id, messages, threads.is_cut_off, options)
 
 
 def _is_chat(record: Mapping[str, Any]) -> bool:
@@ -271,9 +283,9 @@ def _threads(threads: transcripts.Threads) -> Iterator[tuple[str, list[SessionMe
         raise ImportFormatError(reason_of(error)) from None
 
 
-def _of_document(number: int, lines: Iterator[dict[str, Any]]) -> ReadSession:
-    """A session of a JSON document of `export`."""
-    reading = SessionReader()
+def _of_document(number: int, lines: Iterator[dict[str, Any]], *, trusted: bool) -> ReadSession:
+    """Return a session of a JSON document of `export`."""
+    reading = SessionReader(trusted=trusted)
     try:
         for line in lines:
             found = reading.read(number, line)

@@ -10,6 +10,7 @@ from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionMessage
 from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
+from langswarm_session.users import LEFT_OUT, LeftOut, one_user
 
 T = TypeVar("T")
 
@@ -20,19 +21,27 @@ class KeyedSessions:
     Args:
         provider: The door's name, which a new session has for its provider.
         manager: Where they live; the program's shared manager when None.
-        user_id: Whose they are: another user's is refused. None: whoever's; a new one is the user
-            ``default``'s.
+        user_id: Whose they are, the user ``default``'s where it is left out: another user's
+            sessions do not exist here.
 
     Attributes:
         manager: Where they live.
         user_id: Whose they are.
+        named: The user as it was given, `LEFT_OUT` where none was.
+
+    Raises:
+        InvalidInputError: If the user is None, or another value that cannot be a user's id.
     """
 
     def __init__(
-        self, provider: str, manager: SessionManager | None = None, user_id: str | None = None
+        self,
+        provider: str,
+        manager: SessionManager | None = None,
+        user_id: str | LeftOut = LEFT_OUT,
     ) -> None:
+        self.user_id = one_user(user_id=user_id)
+        self.named = user_id
         self.manager = get_session_manager() if manager is None else manager
-        self.user_id = user_id
         self._provider = provider
         self._latest: BaseSession | None = None
 
@@ -108,9 +117,7 @@ class KeyedSessions:
             SessionNotFoundError: If it is another user's.
         """
         return await self.manager.get_or_create_session(
-            session_id,
-            "default" if self.user_id is None else self.user_id,
-            provider=self._provider,
+            session_id, self.user_id, provider=self._provider
         )
 
     async def edit(self, session_id: str, plan: Callable[[BaseSession], Awaitable[T]]) -> T | None:

@@ -7,7 +7,6 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Mapping
 from concurrent.futures import Future
 from contextvars import Context
 from threading import Lock
@@ -45,6 +44,7 @@ class LeaseKeeper:
         self._due = 0.0
         # Weak, so that a turn that was dropped without an end is not kept alive by its lease.
         self._turns: weakref.WeakValueDictionary[str, OpenTurn] = weakref.WeakValueDictionary()
+        self._beside: weakref.WeakSet[OpenTurn] = weakref.WeakSet()
         self._task: Future[None] | None = None
         self._pid = 0
         self._lock = Lock()
@@ -60,20 +60,20 @@ class LeaseKeeper:
                 pause = min(self.seconds / 3, LOOK_SECONDS)
                 self._task = Context().run(blocking.start, _keep(weakref.ref(self), pause))
 
-    @property
-    def open_turns(self) -> Mapping[str, OpenTurn]:
-        """The turns whose leases are renewed, by token; one that nobody holds any more is left."""
-        return self._turns
+    def add_beside(self, turn: OpenTurn) -> None:
+        """Know of a turn that has no lease yet, as another one of its session is open."""
+        with self._lock:
+            self._beside.add(turn)
 
     def turns(self) -> list[OpenTurn]:
-        """The open turns of this process."""
+        """Return the open turns of this process, those that have a lease first."""
         with self._lock:
-            turns = [*self._turns.values()]
+            turns = dict.fromkeys([*self._turns.values(), *self._beside])
         return [turn for turn in turns if turn.is_ours]
 
-    def turn_of(self, ref: SessionRef) -> OpenTurn | None:
-        """Return the open turn of a session in this process, if there is one."""
-        return next((turn for turn in self.turns() if turn.ref == ref), None)
+    def turns_of(self, ref: SessionRef) -> list[OpenTurn]:
+        """Return the open turns of a session in this process."""
+        return [turn for turn in self.turns() if turn.ref == ref]
 
     def remove(self, token: str) -> None:
         """Renew it no more."""

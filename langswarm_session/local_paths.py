@@ -37,7 +37,7 @@ def without_local_paths(message: SessionMessage) -> SessionMessage:
 def _without_path(block: Block) -> Block:
     if isinstance(block, OtherBlock):
         if _BLOCK_CLASS in block.value and _has_path(block.value):
-            return block.model_copy(update={"value": _emptied(block.value)})
+            return block.model_copy(update={"value": _emptied(block.value) or {}})
         return block
     if isinstance(block, ToolResultBlock):
         if isinstance(block.content, str):

@@ -19,7 +19,7 @@ from langswarm_session.checks import (
     check_seconds,
     check_status,
 )
-from langswarm_session.contexts import as_json, check_context
+from langswarm_session.contexts import as_json, changes_of, check_context
 from langswarm_session.endings import settled
 from langswarm_session.errors import (
     InvalidInputError,
@@ -38,12 +38,14 @@ from langswarm_session.interfaces import (
 )
 from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
 from langswarm_session.pipeline import Pipeline
+from langswarm_session.provider_state import STATE_KEYS
 from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
 from langswarm_session.session_lists import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
+from langswarm_session.users import DEFAULT_USER
 
 if TYPE_CHECKING:
     from langswarm_session.erasing import ErasureReport
@@ -191,7 +193,7 @@ class SessionManager(ISessionManager):
     async def get_or_create_session(
         self,
         session_id: str,
-        user_id: str = "default",
+        user_id: str = DEFAULT_USER,
         *,
         provider: str = "none",
         model: str = "none",
@@ -516,10 +518,15 @@ class SessionManager(ISessionManager):
             provider=checked.provider,
             model=checked.model,
             backend=checked.backend,
-            context=as_json(checked, context),
+            context=as_json(checked, context.keys() - STATE_KEYS),
         )
+        state = {name: context[name] for name in STATE_KEYS if name in context}
         try:
             record = await self._storage.create_session(created)
+            if state:
+                # Where it is kept when it changes: elsewhere it would come back after a switch.
+                changes = changes_of(record.to_context(), state, record.last_seq)
+                record = await self._storage.update_session(record.ref, changes)
         except InvalidInputError as error:
             raise in_session(error, checked.session_id) from error.__cause__
         return await self._created(record)

@@ -11,6 +11,9 @@ from langswarm_session.models import SessionContext
 KEYS = ("provider_session_id", "provider_context", "provider_seq", "provider_calls")
 """The keys of the context that are one provider's; with `provider_states` they are stored apart."""
 
+STATE_KEYS = (*KEYS, "provider_states")
+"""All of the context that says what providers keep of a conversation."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderState:

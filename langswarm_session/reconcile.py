@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from langswarm_session.alignment import common
 from langswarm_session.blocks import (
     AudioBlock,
     Block,
@@ -71,7 +72,8 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
     except SessionError as error:
         raise in_session(error, session.session_id) from error.__cause__
     log = await session._storage.get_messages(session.ref, answered_only=True)
-    only_local, only_remote = compare(log, copy, provider.target(context, {}))
+    target = provider.target(context, {})
+    only_local, only_remote = await asyncio.to_thread(compare, log, copy, target)
     pulled: list[SessionMessage] = []
     if pull and only_remote:
         # The provider's id makes the message's, so that pulling twice stores nothing twice.
@@ -120,15 +122,16 @@ def compare(
     known = {message.id: message for message in log}
     local = _parts(make_sendable(log, target)[0])
     remote = _parts(copy)
-    matcher = SequenceMatcher(
-        None, [part for part, _ in local], [part for part, _ in remote], autojunk=False
-    )
-    only_local: dict[str, SessionMessage] = {}
-    only_remote: dict[str, SessionMessage] = {}
-    for kind, i, j, k, n in matcher.get_opcodes():
-        if kind != "equal":
-            only_local |= {m.id: known[m.id] for _, m in local[i:j] if m.id in known}
-            only_remote |= {m.id: m for _, m in remote[k:n]}
+    pairs = common([part for part, _ in local], [part for part, _ in remote])
+    here, there = {i for i, _ in pairs}, {k for _, k in pairs}
+    only_local = {
+        message.id: known[message.id]
+        for place, (_, message) in enumerate(local)
+        if place not in here and message.id in known
+    }
+    only_remote = {
+        message.id: message for place, (_, message) in enumerate(remote) if place not in there
+    }
     return list(only_local.values()), list(only_remote.values())
 
 

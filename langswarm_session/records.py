@@ -48,6 +48,16 @@ class SessionRef(NamedTuple):
     creation: int | None
 
 
+_NO_STATE: dict[str, Any] = {
+    "provider_session_id": None,
+    "provider_context": {},
+    "provider_seq": 0,
+    "provider_calls": [],
+    "provider_states": {},
+}
+"""Takes the place of such keys in a context's own column, where they never belong."""
+
+
 class SessionRecord(NamedTuple):
     """A session as its storage keeps it, with the lease of its open turn. Times in microseconds.
 
@@ -101,11 +111,12 @@ class SessionRecord(NamedTuple):
         Raises:
             StorageCorruptError: If it holds what no storage puts there.
         """
-        values = {**self.context_values(), **self.provider_values()}
         with self.decoding():
             return SessionContext.model_validate(
                 {
-                    **values,
+                    **self.context_values(),
+                    **_NO_STATE,
+                    **self.provider_values(),
                     "session_id": self.session_id,
                     "user_id": self.user_id,
                     "provider": self.provider,

@@ -6,6 +6,7 @@ Everything that a message says is escaped; nothing of it is ever markup.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.media import inline, is_base64
 from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -68,7 +70,7 @@ def message_html(message: SessionMessage, *, longest: int | None = _LONGEST) -> 
         longest: How many characters of one text are shown; None for all.
     """
     colour = _COLOURS[message.role]
-    facts = [message.timestamp.strftime("%Y-%m-%d %H:%M:%S")]
+    facts = [to_seconds(message.timestamp)]
     if message.seq is not None:
         facts.insert(0, f"#{message.seq}")
     if message.model:
@@ -135,19 +137,25 @@ def session_row(record: SessionRecord) -> tuple[object, ...]:
         record.message_count,
         metrics.total_tokens,
         f"{record.provider}/{record.model}",
-        metrics.last_activity.strftime("%Y-%m-%d %H:%M:%S"),
+        to_seconds(metrics.last_activity),
     )
 
 
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table for a terminal that ``rich`` writes to."""
-    from rich.markup import escape as escape_markup
     from rich.table import Table
 
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(escape_markup(str(cell)) for cell in row))
+        table.add_row(*(_rich_text(str(cell)) for cell in row))
     return table
+
+
+def _rich_text(text: str) -> Text:
+    """Return text that is neither markup nor a control sequence."""
+    from rich.text import Text
+
+    return Text(printable(text))
 
 
 def rich_messages(messages: Sequence[SessionMessage]) -> Table:
@@ -161,17 +169,19 @@ def rich_messages(messages: Sequence[SessionMessage]) -> Table:
 
 def rich_turn(turn: Turn) -> Text:
     """A turn as one line for a terminal."""
-    from rich.text import Text
-
-    return Text(_turn_line(turn))
+    return _rich_text(_turn_line(turn))
 
 
 def rich_note(note: str, table: Table | None = None) -> Group | Text:
     """A line for a terminal, and a table below it."""
     from rich.console import Group
-    from rich.text import Text
 
-    return Text(note) if table is None else Group(Text(note), table)
+    return _rich_text(note) if table is None else Group(_rich_text(note), table)
+
+
+def to_seconds(moment: datetime) -> str:
+    """Return a time in UTC to the second; ``strftime`` cuts the zeros of years before 1000."""
+    return moment.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def session_facts(record: SessionRecord) -> list[str]:

@@ -87,7 +87,7 @@ class Runtime:
         self._is_closed = False
         # Finalizers run in the reverse order at the interpreter's exit: this one before that of the
         # storage, which closes it.
-        weakref.finalize(self, stop_at_exit, self.keeper.open_turns)
+        weakref.finalize(self, stop_at_exit, self.keeper)
 
     def open_turn(self, ref: SessionRef) -> OpenTurn | None:
         """The turn of this session in which the caller runs, if it does."""
@@ -164,14 +164,18 @@ class Runtime:
         messages: Sequence[SessionMessage],
         key: IdempotencyKey | None,
         asked: Asked | None,
+        *,
+        is_late: bool = False,
     ) -> None:
         """Begin a turn in the storage, if the session is free there.
 
         A turn that is complete is replayed if the same one answered; another one is then begun.
+        One whose answer is there already (``is_late``) is stored by a closed manager too.
         """
         ref, session = turn.ref, turn._session
         lease = Lease(turn.token, await owner.current(), self.keeper.seconds)
-        self._check_open(ref)
+        if not is_late:
+            self._check_open(ref)
         self.beginning.add(turn.token)
         try:
             start = await self.storage.begin_turn(ref, messages, lease, key=key)
@@ -242,7 +246,7 @@ class Runtime:
             await self.queue.acquire(turn.ref, self.turn_wait, is_next=True)
             turn.holds_queue = True
         try:
-            attempt = partial(self._attempt, turn, messages, key, None)
+            attempt = partial(self._attempt, turn, messages, key, None, is_late=True)
             await self._when_free(turn.ref, attempt, _deadline(self.turn_wait))
         finally:
             if turn.holds_queue and (turn.replayed or turn.id == 0):

@@ -8,7 +8,9 @@ decided here, so that every storage finds the same.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -257,12 +259,19 @@ class Search:
 
 
 def _pattern(text: str) -> str:
-    """A pattern in which any letter beyond ASCII, and NUL, may be anything."""
-    parts = [
-        "%" if not 0 < ord(char) < 0x80 else f"{ESCAPE}{char}" if char in "%_!" else char
-        for char in text
-    ]
-    return f"%{''.join(parts)}%"
+    """Return a pattern for the longest piece of a text in ASCII: letters beyond it may be anything.
+
+    It is short and has no wildcard inside, as a database's LIKE takes the product of both lengths
+    (https://www.sqlite.org/limits.html#max_like_pattern_length).
+    """
+    piece = max(_ASCII.findall(text), key=len, default="")[:_LONGEST_PIECE]
+    escaped = _WILDCARDS.sub(lambda match: f"{ESCAPE}{match[0]}", piece)
+    return f"%{escaped}%"
+
+
+_ASCII = re.compile("[\x01-\x7f]+")
+_WILDCARDS = re.compile(f"[%_{ESCAPE}]")
+_LONGEST_PIECE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,14 +294,14 @@ async def search_logs(storage: ISessionStorage, search: Search) -> SearchPage:
     newest: list[tuple[Place, int, MessageHit]] = []
     count = 0
     async for record in _sessions(storage, search):
-        async for message in _messages(storage, record.ref):
-            if not search.matches(message):
-                continue
-            hit = search.hit(record.session_id, record.user_id, message)
-            if search.before is None or hit.place < search.before:
-                count += 1
-                keep = heapq.heappush if len(newest) <= search.limit else heapq.heappushpop
-                keep(newest, (hit.place, count, hit))
+        async for page in _pages(storage, record.ref):
+            # Away from the event loop: messages may be long.
+            for message in await asyncio.to_thread(_matching, search, page):
+                hit = search.hit(record.session_id, record.user_id, message)
+                if search.before is None or hit.place < search.before:
+                    count += 1
+                    keep = heapq.heappush if len(newest) <= search.limit else heapq.heappushpop
+                    keep(newest, (hit.place, count, hit))
     return search.page([hit for _, _, hit in sorted(newest, reverse=True)])
 
 
@@ -312,15 +321,21 @@ async def _sessions(storage: ISessionStorage, search: Search) -> AsyncIterator[S
             return
 
 
-async def _messages(storage: ISessionStorage, ref: SessionRef) -> AsyncIterator[SessionMessage]:
+def _matching(search: Search, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
+    return [message for message in messages if search.matches(message)]
+
+
+async def _pages(
+    storage: ISessionStorage, ref: SessionRef
+) -> AsyncIterator[Sequence[SessionMessage]]:
     after = 0
     while True:
         try:
             page = await storage.get_messages(ref, after=after, limit=_PAGE)
         except SessionNotFoundError:  # deleted meanwhile
             return
-        for message in page:
-            yield message
+        if page:
+            yield page
         if len(page) < _PAGE:
             return
         after = page[-1].seq or after

@@ -14,16 +14,22 @@ from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.exporting import FORMAT, VERSION, SessionRow, TurnRow
 from langswarm_session.local_paths import without_local_paths
 from langswarm_session.models import SessionContext, SessionMessage, to_micros
+from langswarm_session.provider_state import STATE_KEYS
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage.rows import dump_json, encode_message
+
+STATE_LEFT_OUT = (
+    "the conversation that a provider keeps is left out: it may not be this session's; a backup of "
+    "your own keeps it with trusted=True (--trusted)"
+)
+PATHS_LEFT_OUT = (
+    "paths of local files in its messages were dropped: they would be read on this machine; a "
+    "backup of your own keeps them with trusted=True (--trusted)"
+)
 
 _CLOSED = "a turn that was open is noted as failed: nobody is left to end it"
 
 _MISCOUNTED = "its messages were miscounted where it came from, and are counted anew"
-
-_LOCAL_PATHS = (
-    "paths of local files in its messages were dropped: they would be read on this machine"
-)
 
 
 @dataclass(slots=True)
@@ -44,15 +50,20 @@ class ReadSession:
 
 
 class SessionReader:
-    """Reads the lines of one session and holds them to what they must be."""
+    """Reads the lines of one session and holds them to what they must be.
 
-    def __init__(self) -> None:
+    Args:
+        trusted: Whether messages may name local files.
+    """
+
+    def __init__(self, *, trusted: bool = False) -> None:
+        self._trusted = trusted
         self._writer = ArchiveWriter()
+        self._notes: dict[str, None] = {}
         self._row: SessionRow | None = None
         self._last_seq = self._last_turn = self._last_note = 0
         self._ids: set[str] = set()
         self._keys: set[str] = set()
-        self._has_local_paths = False
 
     def read(self, number: int, line: Mapping[str, Any]) -> ReadSession | None:
         """Take a line in; returns the session at its end.
@@ -104,6 +115,7 @@ class SessionReader:
                 f"knows up to {VERSION}; upgrade the package"
             )
         row = SessionRow.model_validate(line.get("session"))
+        row = self._without_state(row)
         check_id(row.session_id, "session_id")
         check_id(row.user_id, "user_id")
         SessionContext.model_validate(
@@ -114,6 +126,17 @@ class SessionReader:
             }
         )
         self._row = row
+
+    def _without_state(self, row: SessionRow) -> SessionRow:
+        """Return the row without a provider's state among the context's own keys.
+
+        No export puts it there, and a session would go on with whatever conversation it names.
+        """
+        context = {name: value for name, value in row.context.items() if name not in STATE_KEYS}
+        if len(context) == len(row.context):
+            return row
+        self._notes[STATE_LEFT_OUT] = None
+        return row.model_copy(update={"context": context})
 
     def _message(self, message: SessionMessage) -> None:
         assert self._row is not None
@@ -127,8 +150,9 @@ class SessionReader:
         self._check_noted(turn)
         if message.id in self._ids:
             raise InvalidInputError(f"the message id {message.id!r} comes twice")
-        kept = without_local_paths(message)
-        self._has_local_paths |= kept is not message
+        kept = message if self._trusted else without_local_paths(message)
+        if kept is not message:
+            self._notes[PATHS_LEFT_OUT] = None
         encode_message(kept)
         self._ids.add(message.id)
         self._last_seq, self._last_turn = seq, turn
@@ -163,11 +187,9 @@ class SessionReader:
                 f"there are {count} messages, and {expected} there should be: some are missing"
             )
         archive = self._writer.finish(_record(row)._replace(message_count=count))
-        notes = [_CLOSED] if self._writer.closed_turns else []
+        notes = [*self._notes, *([_CLOSED] if self._writer.closed_turns else [])]
         if row.message_count != count:
             notes.append(_MISCOUNTED)
-        if self._has_local_paths:
-            notes.append(_LOCAL_PATHS)
         return ReadSession(self._writer, archive, row.session_id, notes)
 
 

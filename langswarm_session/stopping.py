@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from langswarm_session import blocking
@@ -13,9 +15,12 @@ from langswarm_session.errors import SessionBusyError
 from langswarm_session.turn_watch import CANCELLED
 
 if TYPE_CHECKING:
+    from langswarm_session.leases import LeaseKeeper
     from langswarm_session.runtime import Runtime
     from langswarm_session.session import BaseSession
     from langswarm_session.turns import OpenTurn
+
+logger = logging.getLogger(__name__)
 
 CLOSED = Stop("its manager was closed")
 EXIT = Stop("the program ended")
@@ -37,9 +42,9 @@ _EXIT_SECONDS = 10.0
 async def cancel(session: BaseSession) -> bool:
     """End the turn of a session, wherever it runs; see `BaseSession.cancel`."""
     runtime, ref = session._runtime, session.ref
-    turn = runtime.keeper.turn_of(ref)
-    if turn is not None:
-        await turn.stop(CANCELLED)
+    turns = runtime.keeper.turns_of(ref)
+    if turns:
+        await _stop(turns, CANCELLED)
         return True
     record = await runtime.storage.get_session(ref)
     token = record.turn_token
@@ -69,7 +74,7 @@ async def stop_all(runtime: Runtime) -> None:
     deadline = time.monotonic() + _BEGIN_SECONDS
     while runtime.beginning and time.monotonic() < deadline:  # noqa: ASYNC110 - of any thread
         await asyncio.sleep(_BEGIN_PAUSE)
-    await asyncio.gather(*(turn.stop(CLOSED) for turn in runtime.keeper.turns()))
+    await _stop(runtime.keeper.turns(), CLOSED)
 
 
 async def finish_all(runtime: Runtime, seconds: float) -> None:
@@ -90,17 +95,26 @@ async def finish_all(runtime: Runtime, seconds: float) -> None:
             await asyncio.sleep(_BEGIN_PAUSE)
 
 
-def stop_at_exit(turns: Mapping[str, OpenTurn]) -> None:
+def stop_at_exit(keeper: LeaseKeeper) -> None:
     """End turns that are open as the interpreter exits, while the storages are not closed yet.
 
     Args:
-        turns: A manager's open turns, by token.
+        keeper: Knows the open turns of a manager.
     """
-    left = [turn for turn in list(turns.values()) if turn.is_ours]
+    left = keeper.turns()
     if left:
 
         async def stop() -> None:
-            async with asyncio.timeout(_EXIT_SECONDS):
-                await asyncio.gather(*(turn.stop(EXIT) for turn in left))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EXIT_SECONDS):
+                    await _stop(left, EXIT)
 
         blocking.run(stop())
+
+
+async def _stop(turns: Iterable[OpenTurn], stop: Stop) -> None:
+    """End turns; one that cannot be ended keeps none of the others open."""
+    outcomes = await asyncio.gather(*(turn.stop(stop) for turn in turns), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            logger.warning("a turn could not be ended", exc_info=outcome)

@@ -545,6 +545,7 @@ class OpenTurn:
         waiting, self.after_end = self.after_end, []
         for call in waiting:
             await self._call(call)
+        self._tell_closed()
 
     async def _call(self, call: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -588,12 +589,18 @@ class OpenTurn:
             if not self._open:
                 return
             self._open = False
-            waiting, self._when_closed = self._when_closed, []
         runtime = self._session._runtime
         runtime.keeper.remove(self.token)
         if self.holds_queue and not self.late:
             runtime.queue.release(self.ref)
         _open_turns.set(tuple(turn for turn in _open_turns.get() if turn is not self))
+        if not (self.late or self.after_end):
+            self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        """Tell those who wait for the end, once all that waits for it has been done."""
+        with self._lock:
+            waiting, self._when_closed = self._when_closed, []
         for tell in waiting:
             tell()
 

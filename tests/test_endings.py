@@ -697,6 +697,38 @@ class TestClose:
             assert [message.text for message in await session.get_messages()] == ["x", first]
 
 
+class TestBeside:
+    """Turns that answer one message side by side have one lease."""
+
+    @pytest.fixture
+    async def two(self, session):
+        """Two that are asked the same, each with half an answer."""
+        question = SessionMessage(id="q", role="user", content="x")
+        law = await session.begin_turn(question, answerer="law")
+        law.received("law ")
+        tax = await asyncio.create_task(session.begin_turn(question, answerer="tax"))
+        tax.received("tax ")
+        return law, tax
+
+    @pytest.mark.parametrize("how", ["cancel", "close"])
+    async def test_both_are_ended(self, session, two, make_manager, texts, turns, how):
+        await (session.cancel() if how == "cancel" else session.manager.close())
+        other = await make_manager().get_session(session.session_id)
+        assert sorted(await texts(other)) == ["law ", "tax ", "x"]
+        assert await turns(other) == ["cancelled", "cancelled"]
+        assert not any(turn.is_open for turn in two)
+
+    @pytest.mark.parametrize("how", ["cancel", "close"])
+    async def test_one_whose_neighbour_is_done_is_ended(
+        self, session, two, make_manager, texts, turns, how
+    ):
+        await two[0].complete([reply("law says so")])
+        await (session.cancel() if how == "cancel" else session.manager.close())
+        other = await make_manager().get_session(session.session_id)
+        assert await texts(other) == ["x", "law says so", "tax "]
+        assert await turns(other) == ["complete", "cancelled"]
+
+
 def run_program(program, *args):
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), *args],

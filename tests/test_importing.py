@@ -15,26 +15,32 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langswarm_session import (
+    ImageBlock,
     ImportFormatError,
     ImportOptions,
     InMemorySessionStorage,
     InvalidInputError,
     ISessionStorage,
     MessageRole,
+    MissingDependencyError,
     MockFailure,
     MockProviderSession,
     OnConflict,
     ProviderSessionError,
     RevisionConflictError,
+    SessionError,
     SessionExistsError,
     SessionManager,
     SessionMessage,
     SQLiteSessionStorage,
+    TextBlock,
     TokenUsage,
     export_session,
     import_session,
     import_sessions,
 )
+from langswarm_session.export_formats import Exporter, ExportFormat
+from langswarm_session.nesting import MAX_NESTING
 from langswarm_session.testing import strategies
 
 _FOLDERS = (parent / "shared/data" for parent in Path(__file__).parents)
@@ -123,7 +129,8 @@ async def test_the_lines_of_a_session(manager: SessionManager):
 async def test_what_comes_back_is_what_went_out(manager: SessionManager, other: SessionManager):
     await some_session(manager)
     lines = await lines_of(manager, "s")
-    imported = await import_session(other, [json.dumps(line) for line in lines])
+    backup = [json.dumps(line) for line in lines]
+    imported = await import_session(other, backup, ImportOptions(trusted=True))
     assert (imported.session_id, imported.messages, imported.turns) == ("s", 7, 5)
     assert (imported.notes, imported.skipped, imported.error) == ((), False, None)
     assert await lines_of(other, "s") == lines
@@ -132,6 +139,247 @@ async def test_what_comes_back_is_what_went_out(manager: SessionManager, other: 
     assert after.context == before.context
     assert await after.get_turns() == await before.get_turns()
     assert await after.get_messages() == await before.get_messages()
+
+
+@pytest.mark.parametrize("place", ["provider_state", "context", "provider_states"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ImportOptions(),
+        ImportOptions(user_id="ann"),
+        ImportOptions(session_id="t"),
+        ImportOptions(session_id="t", trusted=True),
+        ImportOptions(user_id="bob", trusted=True),
+    ],
+    ids=["as it is", "user", "id", "trusted with another id", "trusted for another user"],
+)
+async def test_no_providers_conversation_is_attached(
+    manager: SessionManager, other: SessionManager, place: str, options: ImportOptions
+):
+    await manager.create_session("ann", "mock", "m", session_id="s", topic="trains")
+    lines = await lines_of(manager, "s")
+    row = lines[0]["session"]
+    state = {"provider_session_id": "conv_1", "provider_seq": 1, "provider_context": {"k": 1}}
+    if place == "context":
+        row["context"].update(state)
+    elif place == "provider_state":
+        row["provider_state"] = state
+    else:
+        row["context"]["provider_states"] = {"openai": {**state, "provider_calls": []}}
+    imported = await import_session(other, [json.dumps(line) for line in lines], options)
+    assert [("--trusted" in note) for note in imported.notes] == [True]
+    session = await other.get_session(imported.session_id)
+    context = session.context
+    assert (context.provider_session_id, context.provider_context, context.provider_seq) == (
+        None,
+        {},
+        0,
+    )
+    assert context.provider_states == {}
+    assert context.model_extra == {"topic": "trains"}
+    fork = await session.fork()
+    assert fork.context.provider_session_id is None
+
+
+async def test_a_new_id_leaves_the_providers_conversation(
+    manager: SessionManager, other: SessionManager
+):
+    await some_session(manager)
+    lines = await lines_of(manager, "s")
+    options = ImportOptions(trusted=True, on_conflict=OnConflict.NEW_ID)
+    first, second = [await import_session(other, lines, options) for _ in range(2)]
+    assert (await other.get_session(first.session_id)).context.provider_session_id == "conv_1"
+    assert (await other.get_session(second.session_id)).context.provider_session_id is None
+    assert "conversation" in second.notes[0]
+
+
+async def test_names_of_local_files_are_left_out(manager: SessionManager, other: SessionManager):
+    session = await manager.create_session("ann", "mock", "m", session_id="s")
+    await session.record(
+        SessionMessage(
+            role="user",
+            content=[ImageBlock(url="file:///etc/passwd"), TextBlock(text="see")],
+            native={"llama_index": {"blocks": [{"path": {"$path": "/etc/passwd"}}, {}]}},
+        )
+    )
+    lines = [json.dumps(line) for line in await lines_of(manager, "s")]
+    imported = await import_session(other, lines)
+    assert "local files" in imported.notes[0]
+    (message,) = await (await other.get_session("s")).get_messages()
+    assert "passwd" not in message.model_dump_json()
+    await other.delete_session("s")
+    imported = await import_session(other, lines, ImportOptions(trusted=True))
+    assert imported.notes == ()
+    assert [json.dumps(line) for line in await lines_of(other, "s")] == lines
+
+
+async def test_names_of_local_files_are_left_out_of_other_formats(other: SessionManager):
+    part = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
+    line = json.dumps({"id": "s", "messages": [{"role": "user", "content": [part]}]})
+    imported = await import_session(other, [line])
+    assert any("local files" in note for note in imported.notes)
+    (message,) = await (await other.get_session("s")).get_messages()
+    assert "passwd" not in message.model_dump_json()
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("form", [ExportFormat.JSON, ExportFormat.JSONL])
+async def test_what_was_accepted_can_be_exported_and_imported(
+    manager: SessionManager, other: SessionManager, form: ExportFormat
+):
+    deepest = MAX_NESTING - 1
+    session = await manager.create_session("u", "mock", "m", session_id="s", k=nested(deepest))
+    await session.record(SessionMessage(role="user", content="x", metadata=nested(deepest)))
+    for refused in (nested(MAX_NESTING), nested(196)):
+        with pytest.raises(InvalidInputError, match="nested|stored"):
+            await session.record(SessionMessage(role="user", content="x", metadata=refused))
+        with pytest.raises(InvalidInputError):
+            await session.update_context(k=refused)
+    written = Exporter(form).write(manager.iter_sessions())
+    text = "".join([piece async for piece in written])
+    assert [each.error async for each in import_sessions(other, text.splitlines())] == [None]
+    (message,) = await (await other.get_session("s")).get_messages()
+    assert message.metadata == nested(deepest)
+
+
+THREAD_MESSAGE = {
+    "object": "thread.message",
+    "thread_id": "t",
+    "created_at": 1,
+    "role": "user",
+    "content": "x",
+}
+
+
+def assistants(**fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "assistant", **fields}]}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        assistants(tool_calls=5),
+        assistants(tool_calls={"id": "a"}),
+        assistants(tool_calls=[{"id": "a", "function": {"name": "f", "arguments": 5}}]),
+        assistants(tool_calls=[{"id": "a", "function": {"name": 5}}]),
+        assistants(tool_calls=[{"id": {}, "function": {"name": "f"}}]),
+        assistants(tool_calls=[{"id": "a", "custom": {"name": [], "input": "x"}}]),
+        assistants(function_call={"name": "f", "arguments": {}}),
+        assistants(content=[{"type": "file", "file": {"file_id": "x", "filename": 5}}]),
+        assistants(refusal=5),
+        *({**THREAD_MESSAGE, "content": value} for value in (5, True, {"a": 1})),
+        *({**THREAD_MESSAGE, "attachments": value} for value in (5, {"a": 1})),
+        *({**THREAD_MESSAGE, "created_at": at} for at in (10**14, 10**18, 10**30, -(10**30), True)),
+        {**THREAD_MESSAGE, "metadata": [1]},
+        {**THREAD_MESSAGE, "id": {}},
+    ],
+    ids=lambda document: json.dumps(document)[:70],
+)
+async def test_what_cannot_be_imported_is_a_typed_error(
+    manager: SessionManager, document: dict[str, Any]
+):
+    with pytest.raises(ImportFormatError):
+        await import_session(manager, [json.dumps(document)])
+
+
+JUNK = st.recursive(
+    st.sampled_from([None, True, 5, -1, 10**30, 1.5, "x", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["type", "id", "a", "$path", "$class", "$dict", "$tuple", "$document"]),
+            inner,
+            max_size=2,
+        )
+    ),
+    max_leaves=3,
+)
+WHOLE_CHAT = {
+    "id": "c",
+    "messages": [
+        {"role": "user", "name": "n", "content": [{"type": "text", "text": "x"}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "refusal": "r",
+            "function_call": {"name": "f", "arguments": "{}"},
+            "tool_calls": [
+                {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                {"id": "b", "type": "custom", "custom": {"name": "n", "input": "i"}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "a", "content": "x"},
+    ],
+}
+NATIVE = {
+    "llama_index": {"role": "user", "blocks": [{"$class": "TextBlock", "text": "x"}], "of": 1},
+    "langchain": {"id": "1", "artifact": {"$document": {"page_content": "x"}}},
+    "openai_agents": {"items": [{"role": "user", "content": "x"}, None]},
+    "openai_chat": {"set": {"a": 1}, "without": ["b"]},
+}
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: Any) -> Any:
+    """A document with something else in the place of a part of it."""
+    parts = list(whole.items() if isinstance(whole, dict) else enumerate(whole))
+    if not parts or draw(st.integers(0, 4)) == 0:
+        return draw(JUNK)
+    at, inner = draw(st.sampled_from(parts))
+    copy = dict(whole) if isinstance(whole, dict) else list(whole)
+    copy[at] = draw(damaged(inner) if isinstance(inner, dict | list) else JUNK)
+    return copy
+
+
+@given(document=damaged(WHOLE_CHAT) | damaged({**THREAD_MESSAGE, "attachments": [{"a": "b"}]}))
+@settings(max_examples=150)
+async def test_any_damaged_document_is_imported_or_refused(document: Any):
+    async with SessionManager("memory") as manager:
+        try:
+            imported = await import_session(manager, [json.dumps(document)])
+        except SessionError:
+            return
+        await assert_is_usable(manager, imported.session_id)
+
+
+@given(native=damaged(NATIVE))
+@settings(max_examples=150)
+async def test_whatever_a_format_is_said_to_have_kept_can_be_read(native: Any):
+    async with SessionManager("memory") as manager:
+        session = await manager.create_session("ann", "mock", "m", session_id="s")
+        await session.record(SessionMessage(role="user", content="x"))
+        lines = await lines_of(manager, "s")
+        lines[1]["native"] = native
+        lines[0]["session"]["session_id"] = "t"
+        try:
+            await import_session(manager, [json.dumps(line) for line in lines])
+        except ImportFormatError:
+            return
+        await assert_is_usable(manager, "t")
+
+
+async def assert_is_usable(manager: SessionManager, session_id: str) -> None:
+    """It can be shown, read through each door, exported and imported again."""
+    session = await manager.get_session(session_id)
+    messages = await session.get_messages()
+    assert messages._repr_html_()
+    for target in ("langchain", "llama-index", "openai-agents", "openai", "anthropic"):
+        try:
+            await session.fidelity(target)
+        except MissingDependencyError:
+            continue
+    for form in ExportFormat:
+        exporter = Exporter(form)
+        text = "".join([piece async for piece in exporter.write(manager.iter_sessions())])
+        if form in (ExportFormat.JSON, ExportFormat.JSONL, ExportFormat.OPENAI):
+            async with SessionManager("memory") as again:
+                assert [each.error async for each in import_sessions(again, text.splitlines())]
 
 
 async def test_it_goes_on_after_the_import(manager: SessionManager, other: SessionManager):

@@ -132,7 +132,7 @@ class TestHidden:
 
     @pytest.fixture(autouse=True)
     def hide(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        read, mine = Path.read_text, owner._process(os.getpid())
+        read, mine = Path.read_text, owner.this_process()
         assert mine
 
         def hidden(path: Path, *args: str) -> str:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langswarm_session import BaseSession, SessionContext, SessionManager
+from langswarm_session import (
+    BaseSession,
+    MockProviderSession,
+    SessionContext,
+    SessionManager,
+)
 from langswarm_session.provider_state import (
     ProviderState,
     state_of,
@@ -86,3 +91,22 @@ async def test_is_there_again_after_switching_back(
     again = await manager.get_session(session.session_id)
     await again.switch_provider("mock", before.model)
     assert again.context == before
+
+
+async def test_a_conversation_named_at_the_creation_does_not_come_back(make_manager) -> None:
+    """Nor does a fork, which has none of the provider's state, go on with it."""
+    manager = make_manager(
+        providers={"mock": MockProviderSession(), "other": MockProviderSession()}
+    )
+    session = await manager.create_session(
+        "ann", "mock", "echo", provider_session_id="conv", provider_context={"x": 1}
+    )
+    assert session.context.provider_session_id == "conv"
+    assert (await session.fork()).context.provider_session_id is None
+    await session.switch_provider("other", "echo")
+    assert session.context.provider_session_id is None
+    await session.switch_provider("mock", "echo")
+    assert session.context.provider_session_id == "conv"
+    await session.update_context(provider_session_id=None, provider_context={})
+    again = await manager.get_session(session.session_id)
+    assert (again.context.provider_session_id, again.context.provider_context) == (None, {})

@@ -31,6 +31,7 @@ from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionMessage
 from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
+from langswarm_session.users import LEFT_OUT, LeftOut, check_user, one_user, user_in
 
 ToolResult = ToolMessage | Command[Any]
 
@@ -71,8 +72,8 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
     Args:
         manager: Where the sessions live; the program's shared manager when None.
         session_id: The session where neither the config nor the runtime context names one.
-        user_id: Whose it is where neither names one; None: whoever's it is, and a new session is
-            the user ``default``'s.
+        user_id: Whose it is. The config, the runtime context and this must name the same user, or
+            leave it out; the user ``default`` where all do.
         scope: For an agent within another: its sessions' ids are the other's, a slash and this.
     """
 
@@ -81,13 +82,13 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         manager: SessionManager | None = None,
         *,
         session_id: str | None = None,
-        user_id: str | None = None,
+        user_id: str | LeftOut = LEFT_OUT,
         scope: str | None = None,
     ) -> None:
         super().__init__()
         self.manager = get_session_manager() if manager is None else manager
         self.session_id = session_id
-        self.user_id = user_id
+        self.user_id = user_id if user_id is LEFT_OUT else check_user(user_id)
         self.scope = scope
 
     def __repr__(self) -> str:
@@ -227,8 +228,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
     async def _open(self, context: Any) -> tuple[BaseSession, list[SessionMessage]]:
         """Return the session and its window."""
         session_id, user_id = self._who(context)
-        owner = "default" if user_id is None else user_id
-        session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
+        session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
         return session, await session.get_window()
 
     def _registered(
@@ -256,15 +256,15 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         assert isinstance(current, AgentRun)
         return current
 
-    def _who(self, context: Any) -> tuple[str, str | None]:
-        """The session's and the user's ids."""
+    def _who(self, context: Any) -> tuple[str, str]:
+        """Return the session's and the user's ids.
+
+        Raises:
+            InvalidInputError: If no session is named, or not one user.
+        """
         configurable = get_config().get("configurable", {})
-
-        def named(name: str) -> Any:
-            found = (_named(source, name) for source in (configurable, context, self))
-            return next((value for value in found if value not in (None, "")), None)
-
-        session_id = named("session_id")
+        named = (_named(source, "session_id") for source in (configurable, context, self))
+        session_id = next((value for value in named if value not in (None, "")), None)
         if session_id is None:
             raise InvalidInputError(
                 'no session: call the agent with config={"configurable": {"session_id": "..."}}, '
@@ -272,7 +272,10 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
             )
         if self.scope is not None:
             session_id = f"{session_id}/{self.scope}"
-        return session_id, named("user_id")
+        user_id = one_user(
+            config=user_in(configurable), context=user_in(context), SessionMiddleware=self.user_id
+        )
+        return session_id, user_id
 
 
 def _key() -> str | None:

@@ -44,6 +44,7 @@ from langchain_langswarm.system_messages import arranged
 from langswarm_session import window
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
+from langswarm_session.printable import one_line
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
 from langswarm_session.turns import OpenTurn
@@ -333,7 +334,7 @@ class AgentRun:
                 self._revision += session.revision != before
             except MessageRefusedError as error:
                 given_up |= {message.id for message in turn}
-                logger.warning("%s; its thread has it no more", error)
+                logger.warning("%s; its thread has it no more", one_line(error))
         return given_up
 
     def _in_order(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -12,6 +12,7 @@ from langswarm_session.blocking import run
 from langswarm_session.bulk import collector_paused
 from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
+from langswarm_session.users import LEFT_OUT, LeftOut
 
 
 class SessionChatMessageHistory(BaseChatMessageHistory):
@@ -24,12 +25,19 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
     Args:
         session_id: The session.
         manager: Where it lives; the program's shared manager when None.
-        user_id: Whose it is: another user's session is refused. None: whoever's it is; a new one
-            is the user ``default``'s.
+        user_id: Whose it is, the user ``default``'s where it is left out: another user's session
+            does not exist here.
+
+    Raises:
+        InvalidInputError: If the user is None, or another value that cannot be a user's id.
     """
 
     def __init__(
-        self, session_id: str, manager: SessionManager | None = None, *, user_id: str | None = None
+        self,
+        session_id: str,
+        manager: SessionManager | None = None,
+        *,
+        user_id: str | LeftOut = LEFT_OUT,
     ) -> None:
         super().__init__()
         self.session_id = session_id
@@ -44,8 +52,8 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
         return self._sessions.manager
 
     @property
-    def user_id(self) -> str | None:
-        """Whose it is, if it must be somebody's."""
+    def user_id(self) -> str:
+        """Whose session it is."""
         return self._sessions.user_id
 
     @property

@@ -32,6 +32,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.formats.native import restored
 from langswarm_session.models import MessageRole, SessionMessage, new_id
 
 _CLASSES: dict[str, type[BaseMessage]] = {
@@ -109,10 +110,16 @@ def to_langchain(message: SessionMessage) -> BaseMessage:
     if text is not None:
         return text
     values = values_of(message)
-    kept = message.native.get(FORMAT) if message.native else None
-    if kept is None:
-        return _CLASSES[values["type"]](**values)
-    kept = decode(kept)
+    return restored(
+        message,
+        FORMAT,
+        lambda kept: _as_it_was(values, decode(kept)),
+        lambda: _CLASSES[values["type"]](**values),
+    )
+
+
+def _as_it_was(values: dict[str, Any], kept: dict[str, Any]) -> BaseMessage:
+    """Return the message that `from_langchain` was given."""
     if kept.get("type") == "chat":
         values = {name: value for name, value in values.items() if name in _SHARED}
         values |= {"type": "chat", "role": ""}

@@ -24,6 +24,7 @@ from langswarm_session.blocking import run
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
 from langswarm_session.presets import get_session_manager
+from langswarm_session.users import one_user, user_in
 
 _END: Any = object()
 """What a stream that is over gives."""
@@ -250,8 +251,7 @@ class RunnableWithSession(Runnable[Any, Any]):
         )
         # What cannot be stored creates no session.
         call = ChainTurn(shape, value, key, chat_models_of(self.runnable))
-        owner = "default" if user_id is None else user_id
-        session = await self.manager.get_or_create_session(session_id, owner, provider=FORMAT)
+        session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
         answerer = self._answerer(run_manager, config) if call.repeatable else None
         await call.begin(session, answerer)
         return call
@@ -264,7 +264,7 @@ class RunnableWithSession(Runnable[Any, Any]):
         own = self.name or self._fingerprint
         return "/".join([*watch.place_of(run_manager.run_id, namespace), own])
 
-    def _who(self, config: RunnableConfig) -> tuple[str, str | None, str | None]:
+    def _who(self, config: RunnableConfig) -> tuple[str, str, str | None]:
         """The session's and user's ids and the idempotency key that the config gives."""
         configurable = config.get("configurable", {})
         values = {
@@ -277,4 +277,4 @@ class RunnableWithSession(Runnable[Any, Any]):
         session_id = values.get("session_id")
         if session_id is None:
             session_id = "/".join(quote(str(value), safe="") for value in values.values())
-        return session_id, values.get("user_id"), configurable.get("idempotency_key")
+        return session_id, one_user(config=user_in(values)), configurable.get("idempotency_key")

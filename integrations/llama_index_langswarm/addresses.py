@@ -33,11 +33,11 @@ _own_key = secrets.token_bytes(32)
 _managers: WeakValueDictionary[str, SessionManager] = WeakValueDictionary()
 _made_up: WeakKeyDictionary[ISessionStorage, str] = WeakKeyDictionary()
 
-_Opened = tuple[ref[SessionManager], str | None]
+_Opened = tuple[ref[SessionManager], str]
 _opened: ContextVar[tuple[_Opened, ...]] = ContextVar("opened", default=())
 
 
-def address_of(manager: SessionManager, user_id: str | None) -> str:
+def address_of(manager: SessionManager, user_id: str) -> str:
     """Return the address of a user's sessions, signed.
 
     Args:
@@ -52,14 +52,14 @@ def address_of(manager: SessionManager, user_id: str | None) -> str:
     return f"{place}#{_signature(place, user_id)}"
 
 
-def note_opened(manager: SessionManager, user_id: str | None) -> None:
+def note_opened(manager: SessionManager, user_id: str) -> None:
     """Note that the program opened a user's sessions, in this task and those that it starts."""
     entry = (ref(manager), user_id)
     others = [other for other in _opened.get() if other != entry and other[0]() is not None]
     _opened.set((entry, *others[: _MOST_OPENED - 1]))
 
 
-def manager_at(address: str, user_id: str | None) -> SessionManager:
+def manager_at(address: str, user_id: str) -> SessionManager:
     """Return the manager whose address this is, for a store that was written down.
 
     Args:
@@ -96,7 +96,7 @@ def _shared_at(place: str) -> SessionManager | None:
     return manager if manager is not None and manager.storage.address == place else None
 
 
-def _signature(place: str, user_id: str | None) -> str:
+def _signature(place: str, user_id: str) -> str:
     told = json.dumps([place, user_id]).encode()
     return hmac.digest(_key(), told, "sha256").hex()[:32]
 

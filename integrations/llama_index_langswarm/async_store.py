@@ -10,6 +10,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 
 from langswarm_session.checks import check_limit
 from langswarm_session.manager import SessionManager
+from langswarm_session.users import LEFT_OUT, LeftOut
 from llama_index_langswarm.base import SessionStore
 from llama_index_langswarm.edits import Edit, without
 from llama_index_langswarm.view import View
@@ -29,7 +30,7 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
         self,
         manager: SessionManager | None = None,
         *,
-        user_id: str | None = None,
+        user_id: str | LeftOut = LEFT_OUT,
         address: str | None = None,
         **others: Any,
     ) -> None:
@@ -144,7 +145,7 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
         return await self._edit(key, plan, archived=False) or []
 
     async def get_keys(self) -> list[str]:
-        """The sessions that have messages: the user's, or all where no user was named."""
+        """Return the user's sessions that have messages."""
         return await self._keys()
 
 

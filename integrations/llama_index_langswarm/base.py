@@ -13,6 +13,7 @@ from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
 from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
+from langswarm_session.users import DEFAULT_USER, LEFT_OUT, LeftOut, one_user
 from llama_index_langswarm.addresses import address_of, manager_at, note_opened
 from llama_index_langswarm.edits import Edit, flagged, replaced, without_all, without_one
 from llama_index_langswarm.messages import FORMAT, from_llama_index_messages
@@ -29,36 +30,38 @@ class SessionStore(BaseModel):
     """
 
     address: str
-    user_id: str | None = None
+    user_id: str = DEFAULT_USER
     _sessions: KeyedSessions = PrivateAttr()
 
     def __init__(
         self,
         manager: SessionManager | None = None,
         *,
-        user_id: str | None = None,
+        user_id: str | LeftOut = LEFT_OUT,
         address: str | None = None,
-        **_: Any,
+        class_name: str = "",
     ) -> None:
         """A store.
 
         Args:
             manager: Where the sessions live; the program's shared manager when None.
-            user_id: Whose they are: no other user's session is read or written. None: whoever's; a
-                new one is the user ``default``'s.
+            user_id: Whose they are, the user ``default``'s where it is left out: no other user's
+                session is read or written.
             address: In place of the manager, for a store that was written down.
+            class_name: What LlamaIndex writes down with a store.
 
         Raises:
             InvalidInputError: If this process has no manager at the address, or nothing shows that
-                the store was this user's.
+                the store was this user's, or the user is None or cannot be one.
         """
+        user = one_user(user_id=user_id)
         if manager is None and address is not None:
-            manager = manager_at(address, user_id)
+            manager = manager_at(address, user)
         else:
             manager = get_session_manager() if manager is None else manager
-            note_opened(manager, user_id)
-        super().__init__(address=address_of(manager, user_id), user_id=user_id)
-        self._sessions = KeyedSessions(FORMAT, manager, user_id)
+            note_opened(manager, user)
+        super().__init__(address=address_of(manager, user), user_id=user)
+        self._sessions = KeyedSessions(FORMAT, manager, user)
 
     @property
     def manager(self) -> SessionManager:
@@ -76,10 +79,7 @@ class SessionStore(BaseModel):
         found: list[BaseSession] = []
         cursor: str | None = None
         while True:
-            if self.user_id is None:
-                page = await self.manager.list_sessions(cursor=cursor)
-            else:
-                page = await self.manager.list_user_sessions(self.user_id, cursor=cursor)
+            page = await self.manager.list_user_sessions(self.user_id, cursor=cursor)
             found += [session for session in page if session.metrics.message_count]
             cursor = page.next_cursor
             if cursor is None:
@@ -159,5 +159,5 @@ class SessionStore(BaseModel):
         await self._edit(key, plan, archived=archived)
 
 
-def _load(kind: type[SessionStore], address: str, user_id: str | None) -> SessionStore:
+def _load(kind: type[SessionStore], address: str, user_id: str) -> SessionStore:
     return kind(address=address, user_id=user_id)

@@ -123,9 +123,8 @@ def _to_block(block: Block) -> Any:
             tool_call_id=block.id, tool_name=block.name, tool_kwargs=arguments
         )
     if isinstance(block, OtherBlock):
-        if block.value.get("$class") in BLOCKS:
-            return restored(None, block.value)
-        return None
+        kind = block.value.get("$class")
+        return restored(None, block.value) if isinstance(kind, str) and kind in BLOCKS else None
     if isinstance(block, ToolResultBlock):
         return types.TextBlock.model_construct(text=text_of([block]))
     return _to_media(block)

@@ -17,6 +17,7 @@ from langswarm_session.blocks import Block, TextBlock, ToolCallBlock, ToolResult
 from langswarm_session.bulk import unchecked
 from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.formats import native
 from langswarm_session.given import text_message
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from llama_index_langswarm.blocks import (
@@ -102,9 +103,15 @@ def size_of(message: SessionMessage) -> int:
 
 
 def _chats(message: SessionMessage) -> list[ChatMessage]:
+    return native.restored(
+        message, FORMAT, lambda kept: _as_they_were(message, kept), lambda: _made(message)
+    )
+
+
+def _as_they_were(message: SessionMessage, kept: dict[str, Any]) -> list[ChatMessage]:
+    """Return the message that `from_llama_index` was given."""
     made = _made(message)
-    kept = message.native.get(FORMAT) if message.native else None
-    if kept is None or len(made) != 1:
+    if len(made) != 1:
         return made
     (chat,) = made
     if "role" in kept:

@@ -11,6 +11,7 @@ from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 
 from langswarm_session.blocking import run
 from langswarm_session.manager import SessionManager
+from langswarm_session.users import LEFT_OUT, LeftOut
 from llama_index_langswarm.base import SessionStore
 from llama_index_langswarm.edits import Edit, replaced
 from llama_index_langswarm.view import View
@@ -30,7 +31,7 @@ class SessionChatStore(SessionStore, BaseChatStore):
         self,
         manager: SessionManager | None = None,
         *,
-        user_id: str | None = None,
+        user_id: str | LeftOut = LEFT_OUT,
         address: str | None = None,
         **others: Any,
     ) -> None:
@@ -98,7 +99,7 @@ class SessionChatStore(SessionStore, BaseChatStore):
         return await self.adelete_message(key, -1)
 
     async def aget_keys(self) -> list[str]:
-        """The sessions that have messages: the user's, or all where no user was named."""
+        """Return the user's sessions that have messages."""
         return await self._keys()
 
     def set_messages(self, key: str, messages: Sequence[ChatMessage]) -> None:

@@ -16,6 +16,7 @@ from langswarm_session.blocks import Block, OtherBlock, TextBlock, ToolResultBlo
 from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats import openai_responses
+from langswarm_session.formats.native import restored
 from langswarm_session.formats.openai_responses import Item
 from langswarm_session.models import MessageRole, SessionMessage
 
@@ -55,10 +56,16 @@ def to_openai_agents(messages: Iterable[SessionMessage]) -> list[Item]:
 
 def items_of(message: SessionMessage) -> list[Item]:
     """The items of one message; none where it has nothing that an item can carry."""
-    kept = message.native.get(FORMAT) if message.native else None
-    if kept is None:
-        return _made(message, with_ids=False)
-    items = kept["items"]
+    return restored(
+        message,
+        FORMAT,
+        lambda kept: _as_they_were(message, kept["items"]),
+        lambda: _made(message, with_ids=False),
+    )
+
+
+def _as_they_were(message: SessionMessage, items: Sequence[Item | None]) -> list[Item]:
+    """Return the items that `from_openai_agents` was given."""
     if items == [None]:
         text = _text_item(message)
         if text is not None:

@@ -10,10 +10,11 @@ from agents.memory import SessionSettings
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
 from langswarm_session.checks import check_limit
-from langswarm_session.errors import InvalidInputError
+from langswarm_session.errors import InvalidInputError, in_session
 from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
 from langswarm_session.session import BaseSession
+from langswarm_session.users import LEFT_OUT, LeftOut, one_user, user_in
 from openai_agents_langswarm.compaction import (
     IsExpired,
     SeenItems,
@@ -22,7 +23,6 @@ from openai_agents_langswarm.compaction import (
     snapshot,
 )
 from openai_agents_langswarm.items import FORMAT, from_openai_agents, without_last_item
-from openai_agents_langswarm.run_context import user_of
 from openai_agents_langswarm.tail import Tail
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class AgentSession:
     Args:
         session_id: The session.
         manager: Where it lives; the program's shared manager when None.
-        user_id: Whose it is: another user's session is refused. None: whoever's it is; a new one
-            is the user ``default``'s.
+        user_id: Whose it is, the user ``default``'s where it is left out: another user's session
+            does not exist here.
         session_settings: The SDK's settings: how many of the newest items are read unless a call
             says so.
 
@@ -59,7 +59,7 @@ class AgentSession:
         session_id: str,
         manager: SessionManager | None = None,
         *,
-        user_id: str | None = None,
+        user_id: str | LeftOut = LEFT_OUT,
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         self.session_id = session_id
@@ -81,8 +81,8 @@ class AgentSession:
         return self._sessions.manager
 
     @property
-    def user_id(self) -> str | None:
-        """Whose it is, if it must be somebody's."""
+    def user_id(self) -> str:
+        """Whose session it is, but for runs whose context names the user."""
         return self._sessions.user_id
 
     async def get_items(
@@ -186,15 +186,13 @@ class AgentSession:
 
     def _sessions_of(self, wrapper: RunContextWrapper[Any] | None) -> KeyedSessions:
         """Return the sessions of the user that a run is for."""
-        user = user_of(wrapper)
-        if user is None or user == self.user_id:
+        context = LEFT_OUT if wrapper is None else user_in(wrapper.context)
+        try:
+            user = one_user(context=context, AgentSession=self._sessions.named)
+        except InvalidInputError as error:
+            raise in_session(error, self.session_id) from None
+        if user == self.user_id:
             return self._sessions
-        if self.user_id is not None:
-            raise InvalidInputError(
-                f"the run's context is of the user {user!r}, but the session was opened for "
-                f"{self.user_id!r}; open it for the run's user, or without a user",
-                session_id=self.session_id,
-            )
         if self._of_run is None or self._of_run.user_id != user:
             self._of_run = KeyedSessions(FORMAT, self.manager, user)
         return self._of_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -215,7 +216,8 @@ class Chat:
         notes = console(stderr=True)
         name = printable(self.session_id)
         if self._session is None:
-            again = f"; --session {name} goes on with it" * (self._wanted.session_id is None)
+            resume = f"; --session {shlex.quote(self.session_id)} goes on with it"
+            again = resume * (self._wanted.session_id is None)
             notes.print(f"session {name} is new{again}", style="dim", soft_wrap=True)
         else:
             count = self._session.metrics.message_count

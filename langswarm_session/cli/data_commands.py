@@ -122,7 +122,14 @@ def import_(
     ] = "none",
     model: Annotated[str, typer.Option(help="With which model.")] = "none",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look at all of it and store nothing.")
+        bool, typer.Option("--dry-run", help="Check all of it and store nothing.")
+    ] = False,
+    trusted: Annotated[
+        bool,
+        typer.Option(
+            "--trusted",
+            help="It is a backup of your own: keep providers' conversations and local paths.",
+        ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -137,7 +144,7 @@ def import_(
     place: Place = context.obj
 
     async def work(manager: SessionManager) -> ExitCode:
-        options = ImportOptions(user, session, on_conflict, dry_run, provider, model)
+        options = ImportOptions(user, session, on_conflict, dry_run, provider, model, trusted)
         return await import_file(manager, file, options, as_json=as_json)
 
     code = place.run(work, as_json=as_json, must_exist=False)

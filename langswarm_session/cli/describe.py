@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 from rich.text import Text
 
@@ -31,8 +31,15 @@ STYLES = {
 
 
 def local_time(moment: datetime) -> str:
-    """A time as the clock here shows it, to the second."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time as the clock here shows it, to the second.
+
+    At the ends of the calendar, where the time here has no year, it is the time in UTC.
+    """
+    try:
+        shown, zone = moment.astimezone(), ""
+    except (OverflowError, ValueError):
+        shown, zone = moment.astimezone(UTC), " UTC"
+    return shown.replace(tzinfo=None).isoformat(" ", "seconds") + zone
 
 
 def block_text(block: Block) -> str:
@@ -48,7 +55,7 @@ def block_text(block: Block) -> str:
     if isinstance(block, ToolResultBlock):
         return f"<- {'failed: ' if block.is_error else ''}{text_of(block.content)}"
     if isinstance(block, OtherBlock):
-        return f"[{block.value.get('type', 'other')}]"
+        return f"[{block.kind or 'other'}]"
     source = block.url or block.file_id or ("given by value" if block.base64 else None)
     return f"[{' '.join(filter(None, (block.type, block.mime_type, source)))}]"
 

@@ -44,7 +44,7 @@ def _print(findings: list[Finding]) -> None:
         out.print(
             Text.assemble(
                 (f"{each.level.value:8}", _STYLES[each.level]),
-                f"{each.check:{width}}  {printable(each.message)}",
+                printable(f"{each.check:{width}}  {each.message}"),
             ),
             soft_wrap=True,
         )

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from io import TextIOWrapper
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+from langswarm_session.printable import UNSAFE
+from langswarm_session.printable import printable as printable
 
 _PIPE_WIDTH = 10_000
 """Lines that go to another program are not wrapped and not cut."""
 
-# Control characters but for tab and newline, what reorders text, and halves of surrogate pairs.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
 
 class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
@@ -48,13 +51,6 @@ def prepare_streams() -> None:
             stream.reconfigure(errors=errors)
 
 
-def printable(text: str) -> str:
-    """The text, with what could steer a terminal written out as an escape such as ``x1b``."""
-    return _UNSAFE.sub(
-        lambda match: match[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n")
-    )
-
-
 def clipped(text: str, length: int) -> str:
     """The printable text in one line, cut to a length."""
     line = " ".join(printable(text).split())
@@ -65,7 +61,7 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     """The value as JSON that is safe to print: what `printable` writes out is escaped."""
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(value, ensure_ascii=not readable, indent=indent)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def write_line(line: str) -> None:

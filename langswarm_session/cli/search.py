@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -91,7 +92,8 @@ def _print(hits: MessageHits) -> None:
         ),
     )
     if hits.next_cursor is not None:
-        note(f"more follow: --limit for more at once, or --cursor '{hits.next_cursor}'")
+        cursor = shlex.quote(hits.next_cursor)
+        note(f"more follow: --limit for more at once, or --cursor {cursor}")
 
 
 def _marked(hit: MessageHit) -> Text:

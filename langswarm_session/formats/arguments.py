@@ -7,18 +7,20 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from langswarm_session.blocks import ToolCallBlock
+from langswarm_session.nesting import nests_too_deeply
 
 RAW = "arguments"
 """The key of a call's extras under which text is kept that is no JSON object."""
 
 
 def parsed(text: str | None) -> dict[str, Any] | None:
-    """The arguments, or None where a model gave what is no JSON object."""
+    """Return the arguments, or None for what is no JSON object or too deep to be stored."""
     try:
         value = from_json(text, allow_inf_nan=False) if text else {}
+        too_deep = text is not None and nests_too_deeply(text.encode())
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not too_deep else None
 
 
 def call_of(call_id: str | None, name: str, text: str | None, **extras: Any) -> ToolCallBlock:

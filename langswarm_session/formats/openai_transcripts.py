@@ -8,7 +8,7 @@ before is in files, which `Threads` reads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from langswarm_session.blocks import (
@@ -40,6 +40,7 @@ _ROLES = {
     "tool": MessageRole.TOOL,
     "function": MessageRole.FUNCTION,
 }
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
@@ -129,23 +130,50 @@ def _source(url: str) -> dict[str, str]:
 def _calls(given: Mapping[str, Any]) -> Iterator[ToolCallBlock]:
     old = given.get("function_call")
     if isinstance(old, dict):
-        yield call_of(None, str(old.get("name", "")), old.get("arguments"))
-    for call in given.get("tool_calls") or ():
+        yield call_of(None, _text(old, "name"), _text(old, "arguments"))
+    for call in _listed(given, "tool_calls"):
         if not isinstance(call, dict):
             raise ValueError("a call of a tool is an object")
         custom, function = call.get("custom"), call.get("function")
         if isinstance(custom, dict):
             yield ToolCallBlock(
                 id=call.get("id"),
-                name=str(custom.get("name", "")),
+                name=_text(custom, "name"),
                 args={"input": custom.get("input") or ""},
                 extras={"type": CUSTOM},
             )
         elif isinstance(function, dict):
-            arguments = function.get("arguments")
-            yield call_of(call.get("id"), str(function.get("name", "")), arguments)
+            yield call_of(call.get("id"), _text(function, "name"), _text(function, "arguments"))
         else:
             raise ValueError("a call of a tool has a function")
+
+
+def _text(given: Mapping[str, Any], name: str) -> str:
+    """Return a text that may be missing.
+
+    Raises:
+        ValueError: If something else stands there.
+    """
+    value = given.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, not {type(value).__name__}")
+    return value
+
+
+def _listed(given: Mapping[str, Any], name: str) -> list[Any]:
+    """Return a list that may be missing.
+
+    Raises:
+        ValueError: If something else stands there.
+    """
+    value = given.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list, not {type(value).__name__}")
+    return value
 
 
 def _beside(message: SessionMessage, given: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -171,13 +199,23 @@ def to_transcript(message: SessionMessage) -> tuple[list[ChatMessage], list[str]
     """
     beside = (message.native or {}).get(NATIVE)
     converted, lost = _converted(message)
+    exact: ChatMessage | None = None
     match beside:
         case {"message": dict(given)}:
-            return [given], []
+            exact = given
         case {"set": dict(other), "without": list(extra)} if len(converted) == 1:
             made = {**converted[0], **other}
-            return [{name: made[name] for name in made if name not in extra}], []
-    return converted, lost
+            exact = {name: made[name] for name in made if name not in extra}
+    return ([exact], []) if exact is not None and _can_be_read(exact) else (converted, lost)
+
+
+def _can_be_read(given: ChatMessage) -> bool:
+    """Return whether `from_chat` takes a message: what was kept of one may come from anywhere."""
+    try:
+        from_chat(given, _EPOCH)
+    except ValueError:
+        return False
+    return True
 
 
 def _converted(message: SessionMessage) -> tuple[list[ChatMessage], list[str]]:
@@ -232,8 +270,9 @@ class Threads:
             return self.add(listed)
         if given.get("object") == "thread.message":
             thread = given.get("thread_id")
-            if not isinstance(thread, str) or not isinstance(given.get("created_at"), int):
-                raise ValueError("a thread's message has a thread_id and a created_at")
+            if not isinstance(thread, str):
+                raise ValueError("a thread's message needs a thread_id")
+            _moment(given)
             self._messages.setdefault(thread, []).append(given)
             return True
         if not isinstance(listed, list) or not all(map(is_thread_message, listed)):
@@ -265,6 +304,21 @@ def _created(given: Mapping[str, Any]) -> int:
     return int(given["created_at"])
 
 
+def _moment(given: Mapping[str, Any]) -> datetime:
+    """Return when a thread's message was made.
+
+    Raises:
+        ValueError: If ``created_at`` is not a number of seconds that has a date.
+    """
+    seconds = given.get("created_at")
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        raise ValueError("created_at must be a whole number of seconds since 1970")
+    try:
+        return _EPOCH + timedelta(seconds=seconds)
+    except OverflowError:
+        raise ValueError(f"created_at is no date: {str(seconds)[:20]}") from None
+
+
 def from_thread_message(given: Mapping[str, Any]) -> SessionMessage:
     """A message of a thread. What has no place in a message of ours is kept beside it.
 
@@ -275,11 +329,11 @@ def from_thread_message(given: Mapping[str, Any]) -> SessionMessage:
     if role is None:
         raise ValueError(f"a message has one of the roles {', '.join(_ROLES)}")
     content = given.get("content")
-    parts = [content] if isinstance(content, str) else content or []
+    parts = [content] if isinstance(content, str) else _listed(given, "content")
     blocks: list[Block] = [_thread_part(part) for part in parts]
     blocks += [
         FileBlock(file_id=attached["file_id"])
-        for attached in given.get("attachments") or ()
+        for attached in _listed(given, "attachments")
         if isinstance(attached, dict) and isinstance(attached.get("file_id"), str)
     ]
     assistant = role is MessageRole.ASSISTANT
@@ -287,7 +341,7 @@ def from_thread_message(given: Mapping[str, Any]) -> SessionMessage:
         **without_none(id=given.get("id")),
         role=role,
         content=blocks,
-        timestamp=datetime.fromtimestamp(_created(given), UTC),
+        timestamp=_moment(given),
         metadata=given.get("metadata") or {},
         provider="openai" if assistant else None,
         provider_message_id=given.get("id"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from langswarm_session.errors import InvalidInputError
+from langswarm_session.formats.native import MALFORMED
 
 # Of a subclass (such as the text that a framework's `message.text` gives) the plain value is kept:
 # an equal one.
@@ -80,7 +81,7 @@ class PlainValues:
         return self._encode_object(value)
 
     def decode(self, value: Any) -> Any:
-        """The value that `encode` was given."""
+        """Return the value that `encode` was given; what it never made comes back as it is."""
         if isinstance(value, list):
             return [self.decode(item) for item in value]
         if not isinstance(value, dict):
@@ -88,7 +89,10 @@ class PlainValues:
         if len(value) == 1:
             ((key, inner),) = value.items()
             if key.startswith("$"):
-                return self._decode_marked(key, inner)
+                try:
+                    return self._decode_marked(key, inner)
+                except MALFORMED:
+                    return {key: self.decode(inner)}
         return {key: self.decode(item) for key, item in value.items()}
 
     def _encode_key(self, key: Any) -> Any:

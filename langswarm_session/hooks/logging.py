@@ -6,6 +6,7 @@ import logging
 
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook
 from langswarm_session.models import SessionMessage
+from langswarm_session.printable import one_line
 
 
 class LoggingHook(ISessionLifecycleHook):
@@ -22,26 +23,31 @@ class LoggingHook(ISessionLifecycleHook):
 
     async def on_session_created(self, session: ISession) -> None:
         """Log it."""
-        self.logger.info("session %s: created", session.session_id)
+        self.logger.info("session %s: created", one_line(session.session_id))
 
     async def on_message_sent(self, session: ISession, message: SessionMessage) -> None:
         """Log it."""
         self.logger.debug(
-            "session %s: sent message %s (%s)", session.session_id, message.id, message.role.value
+            "session %s: sent message %s (%s)",
+            one_line(session.session_id),
+            one_line(message.id),
+            message.role.value,
         )
 
     async def on_message_received(self, session: ISession, message: SessionMessage) -> None:
         """Log it."""
-        self.logger.debug("session %s: received message %s", session.session_id, message.id)
+        self.logger.debug(
+            "session %s: received message %s", one_line(session.session_id), one_line(message.id)
+        )
 
     async def on_session_archived(self, session: ISession) -> None:
         """Log it."""
-        self.logger.info("session %s: archived", session.session_id)
+        self.logger.info("session %s: archived", one_line(session.session_id))
 
     async def on_session_deleted(self, session: ISession) -> None:
         """Log it."""
-        self.logger.info("session %s: deleted", session.session_id)
+        self.logger.info("session %s: deleted", one_line(session.session_id))
 
     async def on_error(self, session: ISession, error: BaseException) -> None:
         """Log the kind of error; its text may quote a message."""
-        self.logger.warning("session %s: %s", session.session_id, type(error).__name__)
+        self.logger.warning("session %s: %s", one_line(session.session_id), type(error).__name__)

@@ -6,6 +6,7 @@ import logging
 
 from langswarm_session.interfaces import ISession, ISessionMiddleware
 from langswarm_session.models import SessionMessage
+from langswarm_session.printable import one_line
 
 
 class LoggingMiddleware(ISessionMiddleware):
@@ -36,9 +37,9 @@ class LoggingMiddleware(ISessionMiddleware):
         if self.logger.isEnabledFor(logging.DEBUG):
             self.logger.debug(
                 "session %s: %s %s message %s, %d characters",
-                session.session_id,
+                one_line(session.session_id),
                 direction,
                 message.role.value,
-                message.id,
+                one_line(message.id),
                 len(message.text),
             )

@@ -19,6 +19,7 @@ from pydantic_core import to_json
 from langswarm_session.errors import ProviderRequestError, SessionError
 from langswarm_session.formats.anthropic import Param, joined, to_messages, usage
 from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.printable import one_line
 from langswarm_session.providers.anthropic_messages import Arguments, Messages
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tokens import estimate
@@ -138,12 +139,13 @@ class Threads(Messages):
             logger.warning(
                 "the server at %s does not know message threads, so the whole window is sent; "
                 "name mode='messages' for it",
-                self._sdk.client.base_url,
+                self._sdk.address,
             )
         elif code == UNSUPPORTED:
             logger.info("session %r: this request goes without a thread", request.session_id)
         elif thread["type"] == "continue" and isinstance(error, ProviderRequestError):
-            logger.info("session %r: a new thread is begun: %s", request.session_id, error)
+            logger.info("session %r: a new thread is begun: %s",
+                        request.session_id, one_line(error))  # fmt: skip
             return self._begun(request, fixed)
         else:
             raise error

@@ -25,6 +25,7 @@ from langswarm_session.errors import (
 )
 from langswarm_session.formats.openai_responses import REASONING, Item, from_response, to_items
 from langswarm_session.models import SessionMessage
+from langswarm_session.printable import one_line
 from langswarm_session.providers.openai_copies import Copies, is_lost
 from langswarm_session.providers.openai_responses import FINISHED, Responses
 from langswarm_session.providers.sdk import Patience, Sdk, delay, plain, refusal_of
@@ -173,7 +174,7 @@ class Conversations(Responses):
                 "session %r: OpenAI's conversation %s is not what it was (%s); it is made anew",
                 turn.request.session_id,
                 turn.conversation,
-                error,
+                one_line(error),
             )
             await self._remade(turn)
             return None
@@ -309,7 +310,7 @@ class Conversations(Responses):
                 output = await self._settled(turn)
             except ProviderSessionError as error:
                 logger.warning("session %r: OpenAI's copy is made anew in the next turn: %s",
-                               turn.request.session_id, error)  # fmt: skip
+                               turn.request.session_id, one_line(error))  # fmt: skip
                 output = None
             last_item = output[-1]["id"] if output else None
         context: dict[str, Any] = {"last_item": last_item, "model": turn.model}

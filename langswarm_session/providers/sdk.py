@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
 from langswarm_session.errors import (
@@ -40,6 +40,9 @@ LONGEST_RETRY_AFTER = 60.0
 """The longest Retry-After, in seconds, that is waited for; a longer one is the caller's affair."""
 
 _spread = random.SystemRandom().uniform  # takes no numbers from the program's own `random`
+
+_SHORTEST = 8
+"""How many characters a secret has that is struck from texts."""
 
 _KEYS = re.compile(r"\b(?:sk|key|pk|rk)-[A-Za-z0-9*_\-.]{6,}")
 
@@ -144,7 +147,7 @@ class Sdk:
             getattr(client, "api_key", None) for client in (self._given, *self._clients.values())
         )
         for secret in (*self._secrets, *keys):
-            if isinstance(secret, str) and secret:
+            if isinstance(secret, str) and len(secret) >= _SHORTEST:
                 text = text.replace(secret, "***")
         return _KEYS.sub("***", text)
 
@@ -211,7 +214,7 @@ class Sdk:
                 f"{self.provider} broke the connection: {said}", **where
             )
         return ProviderUnavailableError(
-            f"{self.provider} cannot be reached at {self._address()}; check the base_url and "
+            f"{self.provider} cannot be reached at {self.address}; check the base_url and "
             "the network",
             **where,
         )
@@ -237,7 +240,7 @@ class Sdk:
     def no_answer(self, what: str) -> ProviderResponseError:
         """What came back is no answer of this API."""
         return ProviderResponseError(
-            f"what {self._address()} gave is not an answer of {self.provider}'s API ({what}); "
+            f"what {self.address} gave is not an answer of {self.provider}'s API ({what}); "
             "check the base_url",
             provider=self.provider,
         )
@@ -249,8 +252,7 @@ class Sdk:
         if status in (401, 403):
             what = "refused the key" if status == 401 else "does not allow this to the key"
             return ProviderAuthenticationError(
-                f"{self.provider} {what}; check it, and that it is one for {self._address()} "
-                f"({said})",
+                f"{self.provider} {what}; check it, and that it is one for {self.address} ({said})",
                 **where,
             )
         if status == 404:
@@ -298,12 +300,14 @@ class Sdk:
             text = "a web page, and no answer of the API"
         return self.clean(text)[:500]
 
-    def _address(self) -> str:
+    @property
+    def address(self) -> str:
+        """Where requests go, without names, passwords and query."""
         client = self._given
         if client is None:
             client = next(iter(self._clients.values()), None)
         url = str(getattr(client, "base_url", "") or "its address")
-        return re.sub(r"//[^/@]*@", "//", url)
+        return re.sub(r"//[^/@]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 LOCKED = "conversation_locked"
@@ -431,22 +435,42 @@ def check_options(provider: str, options: Mapping[str, Any], reserved: Mapping[s
 
 
 def client_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A client's options with the address's password in a header: clients log addresses."""
+    """Return a client's options with an address that may be shown: clients log addresses.
+
+    Its password goes into a header, and its query into ``default_query``: the clients put their
+    own path behind whatever the address ends with.
+    """
     parts = urlsplit(str(options.get("base_url") or ""))
-    if parts.username is None:
-        return dict(options)
-    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    basic = base64.b64encode(login.encode()).decode()
-    headers = {"Authorization": f"Basic {basic}", **(options.get("default_headers") or {})}
-    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return {**options, "base_url": address, "default_headers": headers}
+    changed = dict(options)
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        basic = base64.b64encode(login.encode()).decode()
+        headers = options.get("default_headers") or {}
+        changed["default_headers"] = {"Authorization": f"Basic {basic}", **headers}
+    if parts.query:
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        changed["default_query"] = {**query, **(options.get("default_query") or {})}
+    if parts.username is not None or parts.query:
+        netloc = parts.netloc.rpartition("@")[2]
+        changed["base_url"] = urlunsplit(parts._replace(netloc=netloc, query="", fragment=""))
+    return changed
 
 
 def secrets_of(keys: tuple[object, ...], options: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of a client's options must not be seen: keys, headers, the address's password."""
-    headers = client_options(options).get("default_headers") or {}
+    """Return what of a client's options must not be seen.
+
+    These are keys, headers, the address's password and what its query says. A short one is a word
+    that texts have (servers that need no key are given ``x`` or ``test``), and guards nothing.
+    """
+    changed = client_options(options)
+    headers = changed.get("default_headers") or {}
     password = urlsplit(str(options.get("base_url") or "")).password
     words = [word for value in headers.values() for word in str(value).split()]
-    given = [*headers.values(), *words, password]
-    long = [each for each in given if isinstance(each, str) and len(each) >= 8]
-    return (*(key for key in keys if isinstance(key, str) and key), *long)
+    query = [
+        text
+        for name, value in (changed.get("default_query") or {}).items()
+        if not str(name).endswith("version")
+        for text in (str(value), quote(str(value)), quote_plus(str(value)))
+    ]
+    given = [*keys, *headers.values(), *words, password, *query]
+    return tuple(each for each in given if isinstance(each, str) and len(each) >= _SHORTEST)

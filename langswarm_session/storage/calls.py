@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from langswarm_session.errors import SessionStorageError
+from langswarm_session.threads import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ async def in_thread(function: Callable[..., T], *args: Any, **options: Any) -> T
             outcome.set_exception(error)
 
     name = f"langswarm-{getattr(function, '__name__', 'work')}"
-    threading.Thread(target=run, name=name, daemon=True).start()
+    start_thread(run, name)
     return await asyncio.wrap_future(outcome)
 
 

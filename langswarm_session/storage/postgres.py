@@ -656,9 +656,15 @@ class PostgresSessionStorage(ISessionStorage):
         """See `ISessionStorage.examine`. On a connection of its own, and makes no tables."""
         from langswarm_session.storage.postgres_examine import examine
 
-        return await examine(
-            self._settings, self._tables, patience=self._timeout, seconds=seconds, full=full
-        )
+        def look() -> list[Finding]:
+            # On an event loop of its own, as the driver reads files where it connects.
+            return asyncio.run(
+                examine(
+                    self._settings, self._tables, patience=self._timeout, seconds=seconds, full=full
+                )
+            )
+
+        return await in_thread(look)
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""

@@ -42,6 +42,7 @@ from langswarm_session.storage.postgres_pool import CLOSE_TIME, PoolSettings
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_write import Write
 from langswarm_session.storage.postgres_writer import Writer
+from langswarm_session.threads import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -241,11 +242,7 @@ class PostgresEngine:
     def _start(self) -> SharedLoop:
         loop = self._loop = SharedLoop()
         loop.set_exception_handler(_complain)
-        # A daemon, so that a forgotten close() cannot keep the interpreter from its exit.
-        self._thread = threading.Thread(
-            target=self._run, args=(loop,), name=f"langswarm-postgres-{self.name}", daemon=True
-        )
-        self._thread.start()
+        self._thread = start_thread(partial(self._run, loop), f"langswarm-postgres-{self.name}")
         return loop
 
     # The thread

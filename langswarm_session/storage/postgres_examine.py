@@ -21,6 +21,8 @@ from langswarm_session.diagnosis import (
 )
 from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageVersionError
 from langswarm_session.models import SessionContext
+from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.postgres_connect import connect
 from langswarm_session.storage.postgres_errors import state_of, typed_error, unreachable
 from langswarm_session.storage.postgres_expected import differences
 from langswarm_session.storage.postgres_path import SET_PATH
@@ -170,7 +172,7 @@ async def examine(
     limit = TimeLimit(seconds)
     try:
         async with asyncio.timeout(limit.left):
-            raw = await asyncpg.connect(
+            raw = await connect(
                 **settings.options, timeout=settings.connect_timeout, statement_cache_size=0
             )
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
@@ -350,9 +352,8 @@ async def _tables(connection: _Asking, tables: Tables) -> AsyncIterator[Finding]
     yield figures(LogFigures([from_text(row[0]) for row in rows], *lost))
     leases = await connection.fetch(tables.sql(_LEASES))
     now = await connection.value(f"SELECT {_NOW}")
-    yield open_turns(
-        [(from_text(name), owner and from_text(owner), ends) for name, owner, ends in leases], now
-    )
+    texts = [(from_text(name), owner and from_text(owner), ends) for name, owner, ends in leases]
+    yield await in_thread(open_turns, texts, now)
     broken = [row[0] for row in await connection.fetch(_BROKEN_INDEXES, _names(tables))]
     if broken:
         yield problem("indexes", f"not valid: {', '.join(broken)}", "REINDEX them")

@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.storage.postgres_connect import connect
 from langswarm_session.storage.postgres_errors import (
     is_of_parameters,
     may_connect_later,
@@ -344,7 +345,7 @@ class Pool:
 
     async def _connect_once(self) -> Connection:
         settings = self._settings
-        raw = await asyncpg.connect(
+        raw = await connect(
             **settings.options, timeout=settings.connect_timeout, statement_cache_size=0
         )
         try:

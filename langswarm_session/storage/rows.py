@@ -24,6 +24,7 @@ from langswarm_session.models import (
     from_micros,
     to_micros,
 )
+from langswarm_session.nesting import MAX_NESTING, nests_too_deeply
 
 MESSAGE_COLUMNS = "seq, role, content, timestamp, id, turn, extra"
 """The columns of a message, in the order of the rows here, after the session's key."""
@@ -36,9 +37,8 @@ _ROLES_BY_CODE = dict(enumerate(ROLES))
 ASSISTANT = _ROLE_CODES[MessageRole.ASSISTANT]
 SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
 
-_SURELY_SHORT, _SURELY_SHALLOW = 4300, 100
-"""With so few characters JSON has no number that is too long to be read, with so few brackets it is
-not nested too deeply."""
+_SURELY_SHORT = 4300
+"""With so few characters JSON has no number that is too long to be read."""
 
 AT_ONCE, _PIECE = 500, 50
 """How many rows are decoded at once, wherever it is, and how many of a longer log at a time."""
@@ -137,7 +137,11 @@ def dump_json(value: object) -> str:
     """
     try:
         text = to_json(value, inf_nan_mode="constants")
-        if len(text) > _SURELY_SHORT or text.count(b"[") + text.count(b"{") > _SURELY_SHALLOW:
+        if nests_too_deeply(text):
+            raise InvalidInputError(
+                f"this cannot be stored as JSON: it is nested more than {MAX_NESTING} levels deep"
+            )
+        if len(text) > _SURELY_SHORT:
             from_json(text)
         return text.decode()
     except (PydanticSerializationError, ValueError) as error:

@@ -36,6 +36,7 @@ from langswarm_session.storage.sqlite_file import DatabaseFile, OpenFiles
 from langswarm_session.storage.sqlite_schema import MIGRATIONS
 from langswarm_session.storage.sqlite_trouble import Trouble
 from langswarm_session.storage.sqlite_writer import Writer
+from langswarm_session.threads import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -344,10 +345,7 @@ class SQLiteEngine:
     # Threads
 
     def _start(self, run: Callable[[], None]) -> threading.Thread:
-        # Daemons, so that a forgotten close() cannot keep the interpreter from its exit.
-        thread = threading.Thread(target=run, name=f"langswarm-sqlite-{self.path}", daemon=True)
-        thread.start()
-        return thread
+        return start_thread(run, f"langswarm-sqlite-{self.path}")
 
     def _end_threads(self) -> None:
         for _ in self._readers:

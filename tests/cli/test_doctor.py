@@ -137,7 +137,7 @@ class TestFile:
         Path(address).write_text("This is no database. " * 1000)
         result = cli("doctor", "--json")
         assert result.exit_code == 1
-        assert "cannot be read" in json.loads(result.stdout)["findings"][3]["message"]
+        assert "cannot be read" in json.loads(result.stdout)["findings"][4]["message"]
 
     def test_it_is_somebody_elses(self, cli, address):
         change(address, "CREATE TABLE x (y)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -67,7 +68,8 @@ def test_page_by_page(cli):
     cursor = json.loads(first.stdout)["next_cursor"]
     second = cli("search", "train", "--json", "--limit", "2", "--cursor", cursor)
     assert found(first) + found(second) == ["of-bob#2", "of-bob#1", "of-ada#1"]
-    assert "--cursor '" in cli("search", "train", "--limit", "2").stderr
+    hint = cli("search", "train", "--limit", "2").stderr
+    assert shlex.split(hint)[-2:] == ["--cursor", cursor]
 
 
 def test_nothing_found_is_no_error(cli):

@@ -104,7 +104,7 @@ class TestBrokenConnections(BrokenConnectionTests):
         assert created == await storage.find_session("made-once")
         breaks(between, answer, b'{"a":1}')
         changed = await storage.update_session(
-            "s", SessionChanges(context={"a": 1}), expected_revision=0
+            ref("s"), SessionChanges(context={"a": 1}), expected_revision=0
         )
         assert (changed.revision, changed) == (1, await storage.find_session("s"))
         await storage.append(ref("s"), [user("a"), user("b")])
@@ -377,7 +377,7 @@ async def test_a_lease_that_is_renewed_in_the_last_moment_is_not_taken_over(
 
     async def renew_before(name: str, *words: object) -> object:
         if name == "guarded":
-            assert await storage.renew_turns({late.token: "s"}, 3600) == {late.token}
+            assert await storage.renew_turns({late.token: ref("s")}, 3600) == {late.token}
         return await write(name, *words)
 
     monkeypatch.setattr(storage._writes, "write", renew_before)

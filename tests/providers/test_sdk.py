@@ -8,6 +8,7 @@ from email.utils import format_datetime
 
 import pytest
 
+from langswarm_session import create_session_manager
 from langswarm_session.errors import (
     InvalidInputError,
     ProviderAuthenticationError,
@@ -28,11 +29,13 @@ from langswarm_session.providers.sdk import (
     Patience,
     Sdk,
     check_options,
+    client_options,
     delay,
     opened,
     plain,
     refusal_of,
     retry_after,
+    secrets_of,
 )
 
 
@@ -329,3 +332,53 @@ def test_options_that_a_session_decides():
     check_options("acme", {"a": 1}, {"b": "it is ours"})
     with pytest.raises(InvalidInputError, match="b is not to be given.*'acme': it is ours"):
         check_options("acme", {"a": 1, "b": None}, {"b": "it is ours"})
+
+
+class TestAddress:
+    URL = "https://ann:passw0rd-x@h.example/v1?key=s3cret%2Bvalue&api-version=2024-10-01#part"
+
+    def test_what_may_not_be_shown_is_sent_otherwise(self):
+        options = client_options({"base_url": self.URL, "default_query": {"key": "own"}})
+        assert options["base_url"] == "https://h.example/v1"
+        assert options["default_query"] == {"key": "own", "api-version": "2024-10-01"}
+        assert options["default_headers"]["Authorization"].startswith("Basic ")
+        assert client_options({"timeout": 3}) == {"timeout": 3}
+
+    def test_secrets_are_struck_from_texts(self):
+        secrets = secrets_of(("sk-short", "x", "test", None), {"base_url": self.URL})
+        cleaned = Sdk("acme", object, secrets).clean(
+            "a test of x for 2024-10-01: s3cret%2Bvalue s3cret+value passw0rd-x sk-short"
+        )
+        assert cleaned == "a test of x for 2024-10-01: *** *** *** ***"
+
+    async def test_a_short_key_is_a_word(self):
+        class Client:
+            api_key = "test"
+            base_url = URL = "https://ann:pw@h.example/v1/?key=abc#x"
+
+        given = Sdk("acme", object, ("test",), Client())
+        assert given.clean("this is a test") == "this is a test"
+        assert given.address == "https://h.example/v1/"
+
+    @pytest.mark.parametrize("name", ["openai", "anthropic"])
+    async def test_the_query_reaches_the_server_and_nobody_else(self, name, caplog):
+        httpx = pytest.importorskip("httpx2")  # what both SDKs use since 2026
+        caplog.set_level("DEBUG", logger="langswarm_session")
+        asked = []
+
+        def answer(request):
+            asked.append(str(request.url))
+            return httpx.Response(500, json={"error": {"message": f"no: {request.url}"}})
+
+        client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        mode = {"openai": "chat", "anthropic": "messages"}[name]
+        options = {"api_key": "test", "mode": mode, "http_client": client, "max_retries": 0}
+        providers = {name: {**options, "base_url": "https://h.example/v1?key=s3cret-value"}}
+        async with create_session_manager("memory", providers=providers) as manager:
+            session = await manager.create_session("u", name, "m")
+            with pytest.raises(ProviderUnavailableError) as caught:
+                await session.send_message("hi")
+        assert asked[0].startswith("https://h.example/v1/")
+        assert asked[0].endswith("?key=s3cret-value")
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "s3cret" not in shown + repr(manager) + caplog.text

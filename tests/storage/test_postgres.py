@@ -253,18 +253,18 @@ async def test_names_with_nul_are_kept(storage: PostgresSessionStorage) -> None:
     begun = lease(token=f"token{NULS}")
     created = await storage.create_session(new_session(NULS, user_id=f"user{NULS}"))
     assert (created.session_id, created.user_id) == (NULS, f"user{NULS}")
-    start = await storage.begin_turn(ref(NULS), [user(NULS, id=NULS)], begun, key=key)
+    start = await storage.begin_turn(created.ref, [user(NULS, id=NULS)], begun, key=key)
     assert start.record.turn_token == begun.token
-    assert await storage.renew_turns({begun.token: NULS}, 60) == {begun.token}
+    assert await storage.renew_turns({begun.token: created.ref}, 60) == {begun.token}
     await storage.end_turn(
-        ref(NULS), completed(begun), [reply(id=f"{NULS}2", metadata={NULS: NULS})]
+        created.ref, completed(begun), [reply(id=f"{NULS}2", metadata={NULS: NULS})]
     )
     assert (
-        await storage.begin_turn(ref(NULS), [user("x")], lease(), key=IdempotencyKey("k", "d"))
+        await storage.begin_turn(created.ref, [user("x")], lease(), key=IdempotencyKey("k", "d"))
     ).added
-    stored = await storage.get_messages(ref(NULS), limit=2, before=3)
+    stored = await storage.get_messages(created.ref, limit=2, before=3)
     assert [(m.id, m.text) for m in stored] == [(NULS, NULS), (f"{NULS}2", "hi")]
-    assert (await storage.get_turns(ref(NULS)))[0].idempotency_key == key.key
+    assert (await storage.get_turns(created.ref))[0].idempotency_key == key.key
     page = await storage.list_sessions(user_id=f"user{NULS}")
     assert [record.session_id for record in page.records] == [NULS]
 

@@ -12,6 +12,7 @@ import pytest
 
 from langswarm_session.diagnosis import Level
 from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.storage.postgres_log import OWN
 from langswarm_session.testing.making import new_session, ref, user
 from langswarm_session.testing.storage_turns import TurnTests
 
@@ -94,10 +95,13 @@ def test_a_session_is_looked_for_in_one_partition(postgres_schema: str) -> None:
         await connection.execute(f'SET search_path TO "{postgres_schema}"')
         await connection.execute("SET plan_cache_mode = force_generic_plan")
         await connection.execute(
-            "PREPARE newest (text) AS SELECT * FROM langswarm_messages WHERE session = "
-            "(SELECT key FROM langswarm_sessions WHERE session_id = $1) ORDER BY seq DESC LIMIT 20"
+            "PREPARE newest (text, text, bigint) AS SELECT * FROM langswarm_messages "
+            f"WHERE session = (SELECT key FROM langswarm_sessions WHERE {OWN}) "
+            "ORDER BY seq DESC LIMIT 20"
         )
-        rows = await connection.fetch("EXPLAIN (ANALYZE) EXECUTE newest ('from before')")
+        rows = await connection.fetch(
+            "EXPLAIN (ANALYZE) EXECUTE newest ('from before', 'somebody from before', NULL)"
+        )
         await connection.close()
         return "\n".join(row[0] for row in rows)
 

@@ -637,7 +637,7 @@ async def test_one_locked_session_keeps_no_other_lease_from_being_renewed(
         leases = {name: lease(5) for name in ("s", "t")}
         for name, begun in leases.items():
             await storage.begin_turn(ref(name), [user()], begun)
-        tokens = {begun.token: name for name, begun in leases.items()}
+        tokens = {begun.token: ref(name) for name, begun in leases.items()}
         before = {name: await storage.find_session(name) for name in leases}
         async with locked(storage, "s"):
             # The other's is held still, as far as anybody can know.
@@ -659,6 +659,6 @@ async def test_however_many_wait_for_locks_others_go_on(postgres_schema: str) ->
         await storage.begin_turn(ref("s"), [user("asked")], begun)
         async with asyncio.timeout(20), all_locked(storage, names):
             assert (await storage.health()).ok
-            assert await storage.renew_turns({begun.token: "s"}, 60) == {begun.token}
+            assert await storage.renew_turns({begun.token: ref("s")}, 60) == {begun.token}
             await storage.end_turn(ref("s"), completed(begun), [reply("answered")])
             assert texts(await storage.get_messages(ref("s"))) == ["first", "asked", "answered"]

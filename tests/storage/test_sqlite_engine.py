@@ -402,7 +402,7 @@ async def test_more_calls_than_may_wait_are_refused(path: Path) -> None:
     lock = Lock(path)
     writing = [asyncio.ensure_future(storage.append(ref("s"), [user(str(n))])) for n in range(8)]
     await asyncio.sleep(0)
-    renewing = asyncio.ensure_future(storage.renew_turns({"token": "s"}, 30))  # never refused
+    renewing = asyncio.ensure_future(storage.renew_turns({"token": ref("s")}, 30))  # never refused
     await asyncio.sleep(0)
     lock.release()
     outcomes = await asyncio.gather(*writing, return_exceptions=True)

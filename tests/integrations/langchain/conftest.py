@@ -86,7 +86,11 @@ def log(manager: SessionManager) -> Callable[..., list[tuple[str, str]]]:
     """Types and texts of a session's messages."""
 
     def log(session_id: str = "chat") -> list[tuple[str, str]]:
-        history = SessionChatMessageHistory(session_id, manager)
+        try:
+            owner = run(manager.get_session(session_id)).user_id
+        except SessionNotFoundError:
+            return []
+        history = SessionChatMessageHistory(session_id, manager, user_id=owner)
         return [(message.type, str(message.text)) for message in history.messages]
 
     return log

@@ -44,6 +44,7 @@ from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 Log = Callable[..., list[tuple[str, str]]]
 Statuses = Callable[..., list[str]]
 
+BOBS = SessionMessage(role="user", content="for bob only")
 TALK = [
     ("human", "sea"),
     ("ai", ""),
@@ -119,7 +120,9 @@ def agent(manager: SessionManager, model: Caller) -> Any:
 @pytest.fixture
 def stored(manager: SessionManager) -> Callable[..., list[BaseMessage]]:
     """The messages of a session."""
-    return lambda session_id="chat": SessionChatMessageHistory(session_id, manager).messages
+    return lambda session_id="chat": (
+        SessionChatMessageHistory(session_id, manager, user_id="ann").messages
+    )
 
 
 async def ask(way: str, agent: Any, text: str, config: RunnableConfig) -> list[Any]:
@@ -200,7 +203,7 @@ def test_messages_that_were_stored_before_are_not_stored_again(
 @dataclasses.dataclass
 class Context:
     session_id: str
-    user_id: str | None = None
+    user_id: Any
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
@@ -211,16 +214,14 @@ class Context:
         ({}, Context("chat", "ann")),
         ({}, {"session_id": "chat", "user_id": "ann"}),
         ({"configurable": {"session_id": "chat"}}, {"session_id": "other", "user_id": "ann"}),
-        ({"configurable": {"user_id": "ann", "session_id": ""}}, Context("chat", "bob")),
+        ({"configurable": {"user_id": "ann", "session_id": ""}}, Context("chat", "ann")),
     ],
     ids=["config", "context", "context dict", "the config first", "some of both"],
 )
 async def test_the_session_and_the_user_come_from_the_config_or_the_context(
     way: str, options: Any, context: Any, manager: SessionManager, model: Caller
 ) -> None:
-    agent = create_agent(
-        model, [look], middleware=[SessionMiddleware(manager, session_id="x", user_id="y")]
-    )
+    agent = create_agent(model, [look], middleware=[SessionMiddleware(manager, session_id="x")])
     if way == "invoke":
         agent.invoke({"messages": "sea"}, options, context=context)
     else:
@@ -228,6 +229,55 @@ async def test_the_session_and_the_user_come_from_the_config_or_the_context(
     session = await manager.get_session("chat")
     assert (session.user_id, session.metrics.message_count) == ("ann", 4)
     assert len(await manager.list_sessions()) == 1
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize(
+    ("configured", "context", "own"),
+    [
+        ({"user_id": None}, None, {}),
+        ({"user_id": ""}, None, {}),
+        ({"user_id": "bob"}, None, {"user_id": "ann"}),
+        ({"user_id": "bob"}, Context("chat", "ann"), {}),
+        ({"user_id": "bob"}, {"user_id": "ann"}, {}),
+        ({}, {"user_id": "bob"}, {"user_id": "ann"}),
+        ({}, {"user_id": None}, {}),
+        ({}, Context("chat", ""), {}),
+        ({"user_id": "ann"}, Context("chat", None), {"user_id": "ann"}),
+    ],
+)
+async def test_a_user_who_is_not_clear_is_refused(
+    way: str, configured: Any, context: Any, own: Any, manager: SessionManager, model: Caller
+) -> None:
+    """Nobody is shown the conversation of whoever is named second, or of everybody."""
+    await (await manager.create_session("bob", "mock", "echo", session_id="chat")).record(BOBS)
+    agent = create_agent(model, [look], middleware=[SessionMiddleware(manager, **own)])
+    options: Any = {"configurable": {"session_id": "chat", **configured}}
+    with pytest.raises(InvalidInputError, match="user_id"):
+        if way == "invoke":
+            agent.invoke({"messages": "sea"}, options, context=context)
+        else:
+            await agent.ainvoke({"messages": "sea"}, options, context=context)
+    assert model.seen == []
+
+
+@pytest.mark.parametrize("user_id", [None, "", " ", "a\0b", True, []])
+def test_a_middleware_is_made_for_a_user_who_can_be_one(
+    user_id: Any, manager: SessionManager
+) -> None:
+    with pytest.raises(InvalidInputError, match="user_id"):
+        SessionMiddleware(manager, user_id=user_id)
+
+
+async def test_left_out_everywhere_it_is_the_default_users(
+    manager: SessionManager, model: Caller
+) -> None:
+    await (await manager.create_session("bob", "mock", "echo", session_id="chat")).record(BOBS)
+    agent = create_agent(model, [look], middleware=[SessionMiddleware(manager)])
+    with pytest.raises(SessionNotFoundError):
+        await agent.ainvoke({"messages": "x"}, {"configurable": {"session_id": "chat"}})
+    await agent.ainvoke({"messages": "sea"}, {"configurable": {"session_id": "mine"}})
+    assert (await manager.get_session("mine")).user_id == "default"
 
 
 async def test_else_they_are_those_the_middleware_was_given(
@@ -332,7 +382,7 @@ async def test_a_second_run_may_be_told_that_the_session_is_busy(
         await ask("ainvoke", agent, "sky", config)
     go.set()
     await first
-    history = SessionChatMessageHistory("chat", manager)
+    history = SessionChatMessageHistory("chat", manager, user_id="ann")
     assert [message.text for message in await history.aget_messages()] == [
         "sea", "", "saw sea", "I saw sea"
     ]  # fmt: skip

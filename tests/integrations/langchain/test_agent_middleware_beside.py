@@ -498,4 +498,7 @@ async def test_the_history_door_sees_the_same(
 ) -> None:
     agent = create_agent(model, [look], middleware=[SessionMiddleware(manager)])
     output = await ask(agent, "look at sea", config)
-    assert await SessionChatMessageHistory("chat", manager).aget_messages() == output["messages"]
+    assert (
+        await SessionChatMessageHistory("chat", manager, user_id="ann").aget_messages()
+        == output["messages"]
+    )

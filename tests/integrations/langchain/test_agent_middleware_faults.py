@@ -238,7 +238,7 @@ async def test_a_result_is_stored_without_an_artifact_that_cannot_be(
     ]  # fmt: skip
     assert statuses() == ["complete"]
     assert output["messages"][2].artifact is artifact
-    assert SessionChatMessageHistory("chat", manager).messages[2].artifact is None
+    assert SessionChatMessageHistory("chat", manager, user_id="ann").messages[2].artifact is None
     (warning,) = caplog.messages
     for part in ("'chat'", "'pay'", "artifact"):
         assert part in warning
@@ -271,7 +271,7 @@ async def test_an_artifact_that_can_be_stored_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     await ask(paying(build, {"sum": (100, "EUR")}), "use pay", config)
-    stored = SessionChatMessageHistory("chat", manager).messages[2]
+    stored = SessionChatMessageHistory("chat", manager, user_id="ann").messages[2]
     assert stored.artifact == {"sum": (100, "EUR")}
     assert caplog.messages == []
 
@@ -410,7 +410,7 @@ async def test_a_run_that_is_cancelled_while_it_waits_for_its_turn(
     session = await manager.get_or_create_session("chat", "ann")
     outside = contextvars.copy_context()
     async with await session.begin_turn("first"):
-        line = manager._runtime.queue._lines["chat"]
+        line = manager._runtime.queue._lines[session.ref]
         running = asyncio.create_task(build().ainvoke({"messages": "a"}, config), context=outside)
         async with asyncio.timeout(10):
             while not line.places:  # noqa: ASYNC110

@@ -141,7 +141,9 @@ async def test_a_repeated_call_asks_neither_the_model_nor_a_tool(
     await ask(agent, "charge me", **same)
     for _ in range(2):
         output = await ask(agent, "charge me", **same)
-        assert output["messages"] == SessionChatMessageHistory("chat", manager).messages
+        assert (
+            output["messages"] == SessionChatMessageHistory("chat", manager, user_id="ann").messages
+        )
     told = ["charge me", "", "charged", "done"]
     assert (texts(output), [text for _, text in log()], statuses()) == (told, told, ["complete"])
     assert (len(model.seen), len(charges)) == (2, 1)
@@ -385,7 +387,7 @@ async def test_an_answer_with_a_known_id_is_stored_under_another(
     await ask(agent, "a")
     output = await ask(agent, "b")
     assert texts(output) == ["a", "A", "b", second]
-    assert output["messages"] == SessionChatMessageHistory("chat", manager).messages
+    assert output["messages"] == SessionChatMessageHistory("chat", manager, user_id="ann").messages
     assert statuses() == ["complete", "complete"]
     await ask(agent, "c")
     assert model.texts[-1] == ["a", "A", "b", second, "c"]

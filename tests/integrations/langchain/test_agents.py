@@ -91,7 +91,7 @@ async def test_its_steps_are_stored_once_and_in_order(
     await ask(way, agent, "sea", config)
     await ask(way, agent, "sky", config)
     assert log() == TALK
-    messages = SessionChatMessageHistory("chat", manager).messages
+    messages = SessionChatMessageHistory("chat", manager, user_id="ann").messages
     calls = [
         call["id"] for each in messages if isinstance(each, AIMessage) for call in each.tool_calls
     ]

@@ -184,7 +184,8 @@ def test_another_users_session_does_not_exist(manager: SessionManager) -> None:
         bobs.add_user_message("hi")
     bobs.clear()
     assert anns.messages == TALK
-    assert SessionChatMessageHistory("chat", manager).messages == TALK, "no user named: any"
+    unnamed = SessionChatMessageHistory("chat", manager)
+    assert (unnamed.user_id, unnamed.messages) == ("default", [])
 
 
 def test_a_session_deleted_underneath_begins_anew(
@@ -390,7 +391,7 @@ async def test_within_a_turn_of_the_session_it_adds_to_that_turn(
 async def test_several_results_in_one_message_are_several_messages(
     history: SessionChatMessageHistory, manager: SessionManager
 ) -> None:
-    session = await manager.create_session("ann", "mock", "echo", session_id="chat")
+    session = await manager.create_session("default", "mock", "echo", session_id="chat")
     results = [ToolResultBlock(tool_call_id=name, content=f"saw {name}") for name in "abc"]
     await session.record(SessionMessage(id="m", role="tool", content=results))
     messages = await history.aget_messages()

@@ -258,7 +258,7 @@ async def test_an_answer_whose_id_is_stored_is_stored_too(
         answer = AIMessage(text, id="1", usage_metadata=USAGE)
         output = [answer] if as_list else answer
         assert await call(remember(lambda _, given=output: given), "hi", config) == output
-    _, *messages = SessionChatMessageHistory("chat", manager).messages
+    _, *messages = SessionChatMessageHistory("chat", manager, user_id="ann").messages
     assert messages[::2] == [
         AIMessage(text, id="1", usage_metadata=USAGE) for text in ("same", "same", "other")
     ]

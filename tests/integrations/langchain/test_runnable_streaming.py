@@ -88,7 +88,7 @@ def test_pieces_come_as_they_are_and_are_stored_as_one_message(
 ) -> None:
     chunks = list(memory.stream("hi", config))
     assert chunks[:3] == list(words(iter(())))
-    assert SessionChatMessageHistory("chat", manager).messages == [
+    assert SessionChatMessageHistory("chat", manager, user_id="ann").messages == [
         HumanMessage("hi"),
         AIMessage("one two three"),
     ]
@@ -143,7 +143,7 @@ def test_calls_in_pieces_are_stored_whole(
             yield AIMessageChunk("", tool_call_chunks=[piece])
 
     list(streaming(chain).stream("hi", config))
-    (_, answer) = SessionChatMessageHistory("chat", manager).messages
+    (_, answer) = SessionChatMessageHistory("chat", manager, user_id="ann").messages
     call = {"name": "look", "args": {"at": "sea"}, "id": "c", "type": "tool_call"}
     assert answer == AIMessage("", tool_calls=[call])
 

@@ -69,9 +69,20 @@ def test_this_process_reads_what_it_has_written(manager: SessionManager, kind: A
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_user_is_refused(manager: SessionManager, kind: Any) -> None:
     written(manager, "bob", kind)
-    for user in ("bob", "default", None):
+    for user in ("bob", "default"):
         with pytest.raises(ValueError, match="nothing shows"):
             read({**written(manager, "ann", kind), "user_id": user}, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_user_is_refused(manager: SessionManager, kind: Any) -> None:
+    data = written(manager, "ann", kind)
+    for user in (None, "", [], True):
+        with pytest.raises(ValueError, match="user_id"):
+            read({**data, "user_id": user}, kind)
+    del data["user_id"]
+    with pytest.raises(ValueError, match="nothing shows"):
+        read(data, kind)
 
 
 @pytest.mark.parametrize("signature", ["", "#", "#0", "#" + "0" * 32, "#ü"])

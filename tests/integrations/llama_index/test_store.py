@@ -179,7 +179,15 @@ def test_another_users_session_does_not_exist(manager: SessionManager, chats: Ch
         with pytest.raises(SessionNotFoundError):
             write()
     assert anns.get_messages("chat") == chats("ab")
-    assert (anns.get_keys(), SessionChatStore(manager).get_keys()) == (["chat"], ["chat"])
+    unnamed = SessionChatStore(manager)
+    assert (anns.get_keys(), unnamed.get_keys()) == (["chat"], [])
+    assert (unnamed.user_id, unnamed.get_messages("chat")) == ("default", [])
+
+
+@pytest.mark.parametrize("kind", [SessionChatStore, AsyncSessionChatStore])
+def test_a_misspelt_argument_is_refused(manager: SessionManager, kind: Any) -> None:
+    with pytest.raises(TypeError, match="user"):
+        kind(manager, user="ann")
 
 
 def test_keys_come_from_all_pages(store: SessionChatStore) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from agents.memory import OpenAIResponsesCompactionSession, SQLiteSession
+from agents import Agent, Runner, function_tool
+from agents.memory import OpenAIResponsesCompactionSession, SessionSettings, SQLiteSession
 from agents.memory import session as sdk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,9 @@ from openai_agents_langswarm import AgentSession
 from langswarm_session import SessionManager, SessionMessage, export_session
 from langswarm_session.blocking import run
 from langswarm_session.replaced import REPLACES
+
+sys.path.insert(0, str(Path(__file__).parent))
+from agents_model import ScriptedModel, assistant_message, function_call
 
 pytestmark = pytest.mark.skipif(
     not hasattr(sdk, "_CompactionSnapshot"), reason="this version of the SDK asks for no snapshot"
@@ -292,3 +298,46 @@ def test_items_are_those_of_the_sdks_own(chat: AgentSession, steps: list[Any]) -
             own.close()
 
     run(check())
+
+
+@function_tool
+def look(city: str) -> str:
+    return f"sunny in {city}"
+
+
+async def final_items(session: Any) -> list[Any]:
+    """What is left of a talk of six turns with tools, each of which is compacted."""
+    made = 0
+
+    async def compact(**_: Any) -> Any:
+        nonlocal made
+        made += 1
+        return SimpleNamespace(output=[user(f"kept {made}"), *COMPACTED], usage=None)
+
+    client: Any = SimpleNamespace(responses=SimpleNamespace(compact=compact))
+    compacting = OpenAIResponsesCompactionSession(
+        "chat",
+        session,
+        client=client,
+        compaction_mode="input",
+        should_trigger_compaction=lambda context: len(context["session_items"]) >= 4,
+    )
+    steps: list[Any] = []
+    for n in range(6):
+        steps.append([function_call("look", {"city": "Oslo"}, f"call_{n}", f"fc_{n}")])
+        steps.append([assistant_message(f"sunny {n}", f"msg_{n}")])
+    agent = Agent[Any](name="a", model=ScriptedModel(steps), tools=[look])
+    for n in range(6):
+        await Runner.run(agent, f"q{n}", session=compacting)
+    assert made
+    return await session.get_items(1000)
+
+
+@pytest.mark.parametrize("limit", [None, 3, 5, 6])
+async def test_runs_leave_what_they_do_with_the_sdks_own(open_chat: OpenChat, limit: Any) -> None:
+    own = SQLiteSession("chat", session_settings=SessionSettings(limit=limit))
+    try:
+        expected = await final_items(own)
+    finally:
+        own.close()
+    assert await final_items(open_chat(session_settings=SessionSettings(limit=limit))) == expected

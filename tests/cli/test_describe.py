@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from langswarm_session.cli.describe import local_time
+from langswarm_session.rendering import to_seconds
+
+
+@pytest.fixture(params=["Pacific/Kiritimati", "America/Los_Angeles", "UTC"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset") or os.name == "nt", reason="needs tzset")
+@pytest.mark.parametrize(
+    "moment",
+    [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)],
+    ids=["first", "last"],
+)
+def test_the_ends_of_the_calendar_can_be_shown(zone: str, moment: datetime):
+    year = str(moment.year).zfill(4)
+    assert local_time(moment)[:4] in (year, "0001", "9999")
+    assert to_seconds(moment).startswith(year)
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset") or os.name == "nt", reason="needs tzset")
+def test_a_time_is_shown_as_the_clock_here_shows_it(zone: str):
+    shown = {
+        "Pacific/Kiritimati": "2026-12-01 02:00:00",
+        "America/Los_Angeles": "2026-11-30 04:00:00",
+        "UTC": "2026-11-30 12:00:00",
+    }
+    assert local_time(datetime(2026, 11, 30, 12, tzinfo=UTC)) == shown[zone]
