@@ -100,14 +100,15 @@ class PostgresEngine:
         self._ending: asyncio.Task[None] | None = None
         self._has_ended = False
 
-    async def read(self, job: Job[T], *, is_urgent: bool = False) -> T:
-        """Run a job outside of a transaction, and return its result; it may be run again.
+    async def read(self, job: Job[T], *, is_urgent: bool = False, is_bare: bool = False) -> T:
+        """Run a job that needs no transaction, and return its result; it may be run again.
 
         Args:
             job: What to do.
             is_urgent: Whether it is short, and must not wait for what others do.
+            is_bare: Whether it cannot be run in a transaction.
         """
-        call = JobCall(lambda jobs, _: jobs.read(job, is_urgent=is_urgent))
+        call = JobCall(lambda jobs, _: jobs.read(job, is_urgent=is_urgent, is_bare=is_bare))
         self._submit(call)
         try:
             return await call.answer()  # type: ignore[no-any-return]
