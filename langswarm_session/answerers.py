@@ -36,6 +36,16 @@ def answered_by(turn: Iterable[SessionMessage]) -> str:
     return next((str(message.metadata.get(ANSWERER, "")) for message in answers), "")
 
 
+def again_key(key: IdempotencyKey, answerer: str | None) -> IdempotencyKey:
+    """Return the key of a turn in which an answerer answers a message again."""
+    return IdempotencyKey(_digest("again", key.key, answerer or ""), key.digest, only=True)
+
+
+def _digest(*parts: str) -> str:
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return f"answer-{digest[:32]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Who is asked, and the key of a turn in which this one answers what another turn has.
@@ -62,9 +72,15 @@ class Asked:
         if answerer is None or not messages:
             return None
         asked = ["key", key.key] if key is not None else ["id", *(each.id for each in messages)]
-        made = hashlib.sha256("\0".join([*asked, answerer]).encode()).hexdigest()[:32]
-        return cls(answerer, IdempotencyKey(f"answer-{made}", digest_of(messages), only=True))
+        name = _digest(*asked, answerer)
+        return cls(answerer, IdempotencyKey(name, digest_of(messages), only=True))
 
-    def is_replayed_by(self, turn: Iterable[SessionMessage]) -> bool:
-        """Return whether a turn that was complete already has this one's answer."""
-        return answered_by(turn) == self.answerer
+    def is_another(self, turn: Iterable[SessionMessage], key: IdempotencyKey | None) -> bool:
+        """Return whether a turn that was complete already has somebody else's answer.
+
+        Args:
+            turn: Its messages.
+            key: The caller's key that led to it: then an answer of nobody with a name is meant.
+        """
+        name = answered_by(turn)
+        return name != self.answerer and (bool(name) or key is None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeGuard
+from typing import Any, TypeGuard
+from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -41,6 +42,12 @@ def check_id(value: object, name: str) -> str:
     if bad is not None:
         raise InvalidInputError(f"{name} {value[:80]!r} has the unprintable character {bad!r}")
     return value
+
+
+def text_id(value: Any) -> Any:
+    """Return an id as text if it is a whole number or a UUID, as web frameworks hand them over."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_number or isinstance(value, UUID) else value
 
 
 def check_limit(value: object, *, optional: bool = True) -> int | None:

@@ -35,7 +35,7 @@ from langswarm_session.records import (
     TurnEnd,
 )
 from langswarm_session.stopping import finish_all, stop_all, stop_at_exit
-from langswarm_session.storage.rules import LOST_OWNER
+from langswarm_session.storage.rules import LOST_OWNER, begun_with
 from langswarm_session.turn_queue import TurnQueue
 from langswarm_session.turn_watch import TurnWatch
 from langswarm_session.turns import OpenTurn, open_turns
@@ -179,11 +179,12 @@ class Runtime:
         self.beginning.add(turn.token)
         try:
             start = await self.storage.begin_turn(ref, messages, lease, key=key)
-            if start.replayed and asked is not None and not asked.is_replayed_by(start.messages):
-                start = await self.storage.begin_turn(ref, messages, lease, key=asked.key)
+            if start.replayed and asked is not None and asked.is_another(start.messages, key):
+                key = asked.key
+                start = await self.storage.begin_turn(ref, messages, lease, key=key)
             session._moved(start.record)
             if start.replayed:
-                turn.messages, turn.replayed = start.messages, True
+                turn.messages, turn.replayed = begun_with(key, messages, start.messages), True
             else:
                 turn._begun(start.record, start.messages)
                 turn._added, turn._given = start.added, len(messages)

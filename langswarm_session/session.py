@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from langswarm_session import blocking, contexts, stopping, window
-from langswarm_session.answerers import Asked
+from langswarm_session.answerers import Asked, again_key
 from langswarm_session.answering import Answering, check_tools
 from langswarm_session.blocks import Block
 from langswarm_session.checks import (
@@ -214,13 +214,7 @@ class BaseSession(ISession):
         """
         self._check_answerable(options)
         turn = await self._begin(content, role, metadata, idempotency_key, wait)
-        if turn.replayed:
-            return turn.reply
-        async with turn:
-            with turn.answering():
-                answer = await Answering(self, turn, options).send()
-            stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
-        return stored[-1]
+        return await self._answered(turn, options)
 
     def stream_message(
         self,
@@ -248,6 +242,54 @@ class BaseSession(ISession):
         begin = partial(self._begin, content, role, metadata, idempotency_key, wait)
         return stream(self, begin, options)
 
+    async def regenerate(
+        self,
+        message: SessionMessage | str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        wait: float | None = _UNSET,
+        **options: Any,
+    ) -> SessionMessage:
+        """Answer the last message of the user again.
+
+        The log keeps every answer, and `get_messages` returns them. The newest one counts: the
+        others are in no request from then on, and not in `get_current_messages`. An answer that
+        broke off counts if anything of it was shown. What a provider keeps of the conversation is
+        removed there.
+
+        Args:
+            message: The message or its id; the newest of the user when None.
+            idempotency_key: A second call with the same key returns the answer of the first, and
+                makes another without one.
+            wait: See `send_message`.
+            **options: The provider's own (``temperature``, ``tools``...).
+
+        Returns:
+            The answer as it was stored.
+
+        Raises:
+            InvalidInputError: If there is no such message, or the user said something after it:
+                `fork` the session for that.
+            SessionError: Whatever else `send_message` raises.
+        """
+        self._check_answerable(options)
+        turn = await self._begin_again(message, idempotency_key, wait)
+        return await self._answered(turn, options)
+
+    def stream_regenerated(
+        self,
+        message: SessionMessage | str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        wait: float | None = _UNSET,
+        **options: Any,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Answer the last message of the user again, and yield the answer in pieces.
+
+        Args and errors are those of `regenerate`, all else is as in `stream_message`.
+        """
+        return stream(self, partial(self._begin_again, message, idempotency_key, wait), options)
+
     async def cancel(self) -> bool:
         """End the turn that is running in this session, keeping what has been shown of the reply.
 
@@ -273,6 +315,7 @@ class BaseSession(ISession):
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
         answerer: str | None = None,
+        regenerate: bool = False,
     ) -> OpenTurn:
         """Begin a turn that something other than a provider of ours answers.
 
@@ -283,6 +326,8 @@ class BaseSession(ISession):
             answerer: Who answers, where several are asked the same message. A repeat is one of the
                 same answerer; another one's turn is about the stored message, and may be open
                 beside the first. It is kept with the answer.
+            regenerate: Whether the messages are to be answered again, as by `regenerate`; none
+                stand for the last of the user.
 
         Returns:
             The open turn, to be used as an async context manager or ended by its methods.
@@ -291,6 +336,9 @@ class BaseSession(ISession):
             As `send_message`, but for the provider's errors.
         """
         given = texts_or_messages(messages, self.session_id)
+        if regenerate:
+            asked = given[-1] if given else None
+            return await self._begin_again(asked, idempotency_key, wait, answerer)
         return await self._begin_with(given, idempotency_key, wait, answerer)
 
     async def record(
@@ -779,6 +827,43 @@ class BaseSession(ISession):
                 await turn._abandon(error)
                 raise
         return turn
+
+    async def _begin_again(
+        self,
+        asked: SessionMessage | str | None,
+        idempotency_key: str | None,
+        wait: float | None,
+        answerer: str | None = None,
+    ) -> OpenTurn:
+        """Begin a turn about a message that is answered already."""
+        from langswarm_session import regenerating
+
+        self._manager._check_open()
+        question, _ = await regenerating.question_of(self, asked)
+        name = new_id() if idempotency_key is None else idempotency_key
+        known = key_of(name, [question])
+        assert known is not None, "there is a name"
+        key = again_key(known, answerer)
+        turn = await self._runtime.begin(self, [question], key, self._wait(wait), None)
+        turn.rename = renamed
+        turn.answerer = answerer
+        if turn.is_open:
+            try:
+                await regenerating.prepare(self, turn, question)
+            except BaseException as error:
+                await turn._abandon(error)
+                raise
+        return turn
+
+    async def _answered(self, turn: OpenTurn, options: Mapping[str, Any]) -> SessionMessage:
+        """Let the provider answer a turn."""
+        if turn.replayed:
+            return turn.reply
+        async with turn:
+            with turn.answering():
+                answer = await Answering(self, turn, options).send()
+            stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
+        return stored[-1]
 
     async def _leave_out_known(self, turn: OpenTurn) -> None:
         """Of messages that were stored before, those in the window stay where they are there.

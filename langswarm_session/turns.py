@@ -33,6 +33,7 @@ from langswarm_session.records import (
     SessionRecord,
     TurnEnd,
 )
+from langswarm_session.replaced import replacing
 
 if TYPE_CHECKING:
     from langswarm_session.session import BaseSession
@@ -77,6 +78,8 @@ class OpenTurn:
         answerer: Who answers, where several are asked the same; None where nobody else is.
         asked_seq: The number of the first message that it answers, if that is another turn's: then
             nothing behind it is sent.
+        replaced: The messages of the log that its answer stands for from then on.
+        kept: What else of the log follows what it answers.
         after_end: What is called once the turn has ended.
         late: What ends the turns within it, once it has ended and before the session is free.
         holds_queue: Whether the next turn of this process waits for its end.
@@ -95,6 +98,8 @@ class OpenTurn:
         self.shown: Callable[[], Sequence[SessionMessage]] | None = None
         self.answerer = answerer
         self.asked_seq: int | None = None
+        self.replaced: list[SessionMessage] = []
+        self.kept: list[SessionMessage] = []
         self.after_end: list[Callable[[], Awaitable[None]]] = []
         self.late: list[Callable[[], Awaitable[None]]] = []
         self.holds_queue = True
@@ -180,7 +185,7 @@ class OpenTurn:
         self.check()
         session = self._session
         messages = as_messages(messages, self.session_id)
-        messages = marked(await session._pipeline.process(session, messages), self.answerer)
+        messages = self._signed(await session._pipeline.process(session, messages))
         try:
             appended = await session._storage.append(self.ref, messages, token=self.token)
         except TurnLostError as error:
@@ -533,6 +538,15 @@ class OpenTurn:
             if not self._open:
                 await self._call_waiting()
 
+    def _signed(self, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
+        """Return messages that say who answered, and what the answer replaces."""
+        signed = marked(messages, self.answerer)
+        first = next((n for n, each in enumerate(signed) if each.role is MessageRole.ASSISTANT), -1)
+        if first >= 0 and self.replaced:
+            signed[first:] = replacing(signed[first:], self.replaced, self.kept)
+            self.replaced = []
+        return signed
+
     async def _call_waiting(self) -> None:
         """Call what waited for the end."""
         late, self.late = self.late, []
@@ -560,7 +574,7 @@ class OpenTurn:
     async def _end_once(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> Appended:
         session = self._session
         try:
-            appended = await self._stored_end(end, marked(messages, self.answerer))
+            appended = await self._stored_end(end, self._signed(messages))
         except (TurnLostError, SessionNotFoundError):
             self._close()
             raise

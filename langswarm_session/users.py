@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
-from uuid import UUID
 
-from langswarm_session.checks import check_id
+from langswarm_session.checks import check_id, text_id
 from langswarm_session.errors import InvalidInputError
 
 DEFAULT_USER = "default"
@@ -41,8 +40,7 @@ def check_user(user_id: object) -> str:
     Raises:
         InvalidInputError: If it cannot be a user's id.
     """
-    is_number = isinstance(user_id, int) and not isinstance(user_id, bool)
-    return check_id(str(user_id) if is_number or isinstance(user_id, UUID) else user_id, NAME)
+    return check_id(text_id(user_id), NAME)
 
 
 def user_in(source: object) -> object:

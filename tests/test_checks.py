@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from uuid import UUID
 
 import pytest
 
@@ -17,7 +18,7 @@ from langswarm_session import (
     UnknownProviderError,
     create_session_manager,
 )
-from langswarm_session.checks import check_count, check_seconds, storable
+from langswarm_session.checks import check_count, check_seconds, storable, text_id
 
 SECRET = "sk-do-not-show-me"
 
@@ -637,3 +638,10 @@ class TestNumbers:
         with pytest.raises(InvalidInputError, match=r"^n must be .* above 0, at most 10, not "):
             check_seconds(bad, "n", above=0, most=10)
         assert check_seconds(10, "n", above=0, most=10) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("given", "text"), [(7, "7"), (UUID(int=7), str(UUID(int=7))), ("a", "a"), (True, True)]
+)
+def test_numbers_and_uuids_are_ids_as_text(given, text):
+    assert text_id(given) == text

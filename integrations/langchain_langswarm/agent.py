@@ -26,6 +26,7 @@ from langchain_langswarm.agent_state import (
 from langchain_langswarm.messages import FORMAT
 from langchain_langswarm.system_messages import chat_models_of, joined, takes_in_place
 from langswarm_session.blocking import run
+from langswarm_session.checks import text_id
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionMessage
@@ -34,6 +35,9 @@ from langswarm_session.session import BaseSession
 from langswarm_session.users import LEFT_OUT, LeftOut, check_user, one_user, user_in
 
 ToolResult = ToolMessage | Command[Any]
+
+_is_within: ContextVar[bool] = ContextVar("langswarm_is_within", default=False)
+"""Whether a tool runs here: what is asked of the run around it is not asked of one within."""
 
 _key_around: ContextVar[str | None] = ContextVar("langswarm_key_around", default=None)
 """The idempotency key of the run whose tool runs here."""
@@ -54,6 +58,16 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
     a repeated call is given the stored messages (no ``structured_response``), and neither the model
     nor a tool is called. If it had failed it is tried again, from the last result of a tool on. A
     stored id with another text is refused. The key is not that of the agents within a tool.
+
+    With ``"regenerate": True`` in the config the last message of the user, given again or not, is
+    answered again: the log keeps both answers, and the new one counts (`BaseSession.regenerate`).
+    With a key, one of its own, a repeated call is given that answer.
+
+    Of several agents that are asked one message in a graph each answers it; they are told apart by
+    their nodes and names. A repeated call is one of the same agent. Where they run at the same
+    time, or one in another's turn, the turn of the first is open. Those of the others are stored
+    behind it, each in one go as it ends: a process that is killed before that loses what it has of
+    them.
 
     - With a checkpointer the thread is the conversation, and is given what only the record has. A
       run that is interrupted leaves a cancelled turn; the one that resumes it is another turn.
@@ -141,6 +155,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         current = run(self._run(request.state["messages"], context, is_async=False))
         current.enter()
         _key_around.set(_key())
+        _is_within.set(True)
         current.check()
         return run(current.returned(handler(request)))
 
@@ -153,6 +168,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         current = await self._run(request.state["messages"], context, is_async=True)
         current.enter()
         _key_around.set(_key())
+        _is_within.set(True)
         with current.answering():
             result = await handler(request)
         return await current.returned(result)
@@ -251,6 +267,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
             is_async=is_async,
             is_nested="|" in _namespace(),
             answerer=_answerer(),
+            regenerate=not _is_within.get() and _is_asked_again(),
         )
         current = watch.register(watch.this_run(), self.name, made)
         assert isinstance(current, AgentRun)
@@ -270,6 +287,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
                 'no session: call the agent with config={"configurable": {"session_id": "..."}}, '
                 "or name it in the runtime context or to SessionMiddleware"
             )
+        session_id = text_id(session_id)
         if self.scope is not None:
             session_id = f"{session_id}/{self.scope}"
         user_id = one_user(
@@ -282,6 +300,11 @@ def _key() -> str | None:
     """The idempotency key in the config."""
     key: str | None = get_config().get("configurable", {}).get("idempotency_key")
     return key
+
+
+def _is_asked_again() -> bool:
+    """Whether the config asks for another answer."""
+    return bool(get_config().get("configurable", {}).get("regenerate"))
 
 
 def _own_key() -> str | None:

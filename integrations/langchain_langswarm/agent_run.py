@@ -17,7 +17,7 @@ from langchain_core.messages import (
     RemoveMessage,
     ToolMessage,
 )
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.types import Command
 
 from langchain_langswarm.agent_state import (
@@ -33,6 +33,7 @@ from langchain_langswarm.agent_state import (
     said,
     sendable,
     unstorable_artifact,
+    up_to_question,
     with_turn,
     without_artifact,
 )
@@ -40,7 +41,7 @@ from langchain_langswarm.messages import (
     from_langchain,
     to_langchain,
 )
-from langchain_langswarm.system_messages import arranged
+from langchain_langswarm.system_messages import arranged, opened
 from langswarm_session import window
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
@@ -68,6 +69,7 @@ class AgentRun:
         is_async: Whether the run was called with ``await``.
         is_nested: Whether it is called by a node of another graph.
         answerer: What tells the agent from others that are asked the same.
+        regenerate: Whether to answer again what is answered already.
 
     Attributes:
         replayed: The turn, if it was complete already: then the agent has nothing to do.
@@ -84,6 +86,7 @@ class AgentRun:
         is_async: bool,
         is_nested: bool = False,
         answerer: str = "",
+        regenerate: bool = False,
     ) -> None:
         self.is_async = is_async
         self._is_nested = is_nested
@@ -92,6 +95,8 @@ class AgentRun:
         self._session = session
         self._key = key
         self._answerer = answerer
+        self._regenerate = regenerate
+        self._replaced: set[str | None] = set()
         self._revision = session.revision
         self._seqs = {message.id: message.seq for message in known if message.seq is not None}
         self._window = known
@@ -101,13 +106,20 @@ class AgentRun:
         self._old = count_before(state, given, last)
         self._left = state[last : self._old]
         # What the user says is offered to the record as it is now, known or not.
-        self._offered = said(given)
+        self._offered = said(given) or (_last_said(known) if regenerate else [])
         offered = {message.id: message for message in self._offered}
         self._known = self._recorded | {message.id for message in state[: self._old]}
         self._known -= offered.keys()
         room = max(0, session.context.max_messages - (len(state) - self._old))
-        others = answers_of_others(known, offered.keys(), answerer)
-        shown = [message for message in known if message.id not in others]
+        if regenerate:
+            shown = up_to_question(known, self._offered)
+            kept = {message.id for message in shown}
+            self._replaced = {
+                made.id for name, part in parts.items() if name not in kept for made in part
+            }
+        else:
+            others = answers_of_others(known, offered.keys(), answerer)
+            shown = [message for message in known if message.id not in others]
         history = [made for message in window.cut(shown, room) for made in parts[message.id]]
         self._history = [offered.get(message.id, message) for message in history]
         self._turn: OpenTurn | None = None
@@ -130,6 +142,10 @@ class AgentRun:
         given_up = await self._take_over(self._left)
         old = [message for message in state[: self._old] if message.id not in given_up]
         made = merged(old, state[self._old :], self._history)
+        if self._regenerate and self._offered:  # without the answer that there is
+            made = [message for message in made if message.id not in self._replaced]
+            ids = [message.id for message in made]
+            made = made[: ids.index(self._offered[-1].id) + 1]
         present = {message.id for message in made}
         self._seqs = {name: seq for name, seq in self._seqs.items() if name in present}
         self._inserted = present - {message.id for message in state}
@@ -165,8 +181,9 @@ class AgentRun:
             shown[at:at] = self._late
         shown = self._in_order(shown)
         paired, repairs = sendable(shown)
-        request, moved = arranged(paired, models)
-        repairs += moved
+        placed, moved = arranged(paired, models)
+        request, added = opened(placed, models)
+        repairs = [*repairs, *moved, *added]
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._session.session_id, changes)
@@ -305,7 +322,9 @@ class AgentRun:
             turn = self._turn
             if turn is None:
                 return
-            if error is None or isinstance(error, GraphBubbleUp):
+            if isinstance(error, ParentCommand) and not turn.is_stopped:
+                await turn.complete()  # it handed over to another agent of the graph
+            elif error is None or isinstance(error, GraphBubbleUp):
                 await turn.cancel(reason="interrupted")
             else:
                 await turn.end_by(error, _partial(self._shown))
@@ -374,7 +393,10 @@ class AgentRun:
         if self._turn is not None:
             return await self._turn.add(sent)
         turn = await self._session.begin_turn(
-            sent, idempotency_key=self._key, answerer=self._answerer
+            sent,
+            idempotency_key=self._key,
+            answerer=self._answerer,
+            regenerate=self._regenerate,
         )
         if turn.replayed and turn.reply.role is MessageRole.USER:
             return sent  # another door stored it, unanswered: the turn begins with the answer
@@ -420,6 +442,12 @@ class AgentRun:
         if summary is not None and covered:
             await self._session.set_summary(str(summary.text), max(covered))
             self._revision += 1
+
+
+def _last_said(window: Sequence[SessionMessage]) -> list[BaseMessage]:
+    """What a user said last."""
+    users = [message for message in window if message.role is MessageRole.USER]
+    return from_record(users[-1:])
 
 
 def _partial(shown: Sequence[str]) -> list[SessionMessage]:

@@ -200,6 +200,25 @@ def answers_of_others(
     }
 
 
+def up_to_question(
+    window: Sequence[SessionMessage], asked: Sequence[BaseMessage]
+) -> list[SessionMessage]:
+    """Return the window up to a question that is asked again, without it if it has a new id.
+
+    Args:
+        window: What of the record is known.
+        asked: The question.
+    """
+    ids = {message.id for message in asked}
+    users = [message for message in window if message.role is MessageRole.USER]
+    known = next((message for message in users if message.id in ids), None)
+    question = known or (users[-1] if users else None)
+    if question is None:
+        return list(window)
+    last = (question.seq or 0) - (known is None)
+    return [message for message in window if (message.seq or 0) <= last]
+
+
 def by_question(messages: Iterable[BaseMessage]) -> list[list[BaseMessage]]:
     """Messages in parts that begin with a user's."""
     parts: list[list[BaseMessage]] = []

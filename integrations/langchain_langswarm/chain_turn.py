@@ -24,7 +24,7 @@ from langchain_langswarm.shapes import (
     shaped,
     text_of,
 )
-from langchain_langswarm.system_messages import arranged
+from langchain_langswarm.system_messages import arranged, opened
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.interrupts import Interruptible
 from langswarm_session.models import MessageRole, SessionMessage
@@ -75,22 +75,30 @@ class ChainTurn:
         self._turn: OpenTurn
 
     @property
+    def has_id(self) -> bool:
+        """Whether the record may know what the chain is asked."""
+        return any(message.id for message in self._given)
+
+    @property
     def repeatable(self) -> bool:
         """Whether a call with the same input may be known to be the same."""
         return self._repeatable
 
-    async def begin(self, session: BaseSession, answerer: str | None) -> None:
+    async def begin(
+        self, session: BaseSession, answerer: str | None, *, regenerate: bool = False
+    ) -> None:
         """Store what is new, and put the history to it.
 
         Args:
             session: The session.
             answerer: What tells the chain from others that are asked the same.
+            regenerate: Whether to answer again what is answered already.
 
         Raises:
             SessionError: Whatever `BaseSession.begin_turn` raises.
         """
         self._turn = await session.begin_turn(
-            self._sent, idempotency_key=self._key, answerer=answerer
+            self._sent, idempotency_key=self._key, answerer=answerer, regenerate=regenerate
         )
         if self.replayed:
             return
@@ -186,10 +194,12 @@ class ChainTurn:
             given = {id(message) for message in new}
             history = [message for message in passed if id(message) not in given]
             history, moved = arranged(history, self._models)
+            history, added = opened(history, self._models)
             passed = [*history, *new]
         else:
             passed, moved = arranged(passed, self._models)
-        repairs += moved
+            passed, added = opened(passed, self._models)
+        repairs = [*repairs, *moved, *added]
         if repairs:
             changes = describe_repairs(repairs)
             logger.info("session %r: changed in the request: %s", self._turn.session_id, changes)

@@ -10,6 +10,7 @@ from langchain_core.messages import BaseMessage
 from langchain_langswarm.messages import FORMAT, from_langchain_messages, to_langchain_messages
 from langswarm_session.blocking import run
 from langswarm_session.bulk import collector_paused
+from langswarm_session.checks import text_id
 from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
 from langswarm_session.users import LEFT_OUT, LeftOut
@@ -40,7 +41,7 @@ class SessionChatMessageHistory(BaseChatMessageHistory):
         user_id: str | LeftOut = LEFT_OUT,
     ) -> None:
         super().__init__()
-        self.session_id = session_id
+        self.session_id: str = text_id(session_id)
         self._sessions = KeyedSessions(FORMAT, manager, user_id)
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from langchain_langswarm.messages import FORMAT
 from langchain_langswarm.shapes import ChainShape, joined
 from langchain_langswarm.system_messages import chat_models_of
 from langswarm_session.blocking import run
+from langswarm_session.checks import text_id
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
 from langswarm_session.presets import get_session_manager
@@ -61,6 +62,10 @@ class RunnableWithSession(Runnable[Any, Any]):
     id is stored, a repeated call is given the stored answer and the chain is not called: a string,
     a message, or a list of the answer's messages, as the first call was, and of a dict the one
     entry that has it.
+
+    With ``"regenerate": True`` in the config the last message of the user is answered again: the
+    log keeps both answers, and the new one counts (`BaseSession.regenerate`). With a key, one of
+    its own, a repeated call is given that answer.
 
     Args:
         runnable: The chain. It takes and gives a string, a message, a list of messages, or a dict.
@@ -252,8 +257,10 @@ class RunnableWithSession(Runnable[Any, Any]):
         # What cannot be stored creates no session.
         call = ChainTurn(shape, value, key, chat_models_of(self.runnable))
         session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
-        answerer = self._answerer(run_manager, config) if call.repeatable else None
-        await call.begin(session, answerer)
+        again = bool(config.get("configurable", {}).get("regenerate"))
+        is_known = call.has_id if again else call.repeatable
+        answerer = self._answerer(run_manager, config) if is_known else None
+        await call.begin(session, answerer, regenerate=again)
         return call
 
     def _answerer(self, run_manager: Any, config: RunnableConfig) -> str:
@@ -277,4 +284,5 @@ class RunnableWithSession(Runnable[Any, Any]):
         session_id = values.get("session_id")
         if session_id is None:
             session_id = "/".join(quote(str(value), safe="") for value in values.values())
-        return session_id, one_user(config=user_in(values)), configurable.get("idempotency_key")
+        user_id = one_user(config=user_in(values))
+        return text_id(session_id), user_id, configurable.get("idempotency_key")

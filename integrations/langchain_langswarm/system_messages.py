@@ -14,10 +14,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.runnables import Runnable
 
 from langswarm_session.sendable import Repair, RepairKind
+from langswarm_session.sendable.speakers import OPENING
 
 _INNER = ("bound", "runnable", "fallbacks", "first", "middle", "last")
 """The attributes under which LangChain's runnables have those that they are made of."""
@@ -56,9 +63,26 @@ def arranged(
         return messages, []
     if not models or not all(map(_takes_in_place, models)):
         return _first(messages, places)
-    if any(map(_wants_behind_user, models)):
+    if any(map(_is_claude, models)):  # there they must follow a user's and precede an answer
         return _behind_users(messages)
     return messages, []
+
+
+def opened(
+    messages: list[BaseMessage], models: Sequence[BaseChatModel]
+) -> tuple[list[BaseMessage], list[Repair]]:
+    """Return messages that a user begins, where one of some models must have it so.
+
+    Claude refuses a request that begins with an answer ("first message must use the user role"), as
+    one of a chatbot that greets first does (lobehub/lobehub#1601).
+    """
+    at = next((n for n, each in enumerate(messages) if not isinstance(each, SystemMessage)), None)
+    if at is None or not isinstance(messages[at], AIMessage):
+        return messages, []
+    if not any(map(_is_claude, models)):
+        return messages, []
+    repair = Repair(kind=RepairKind.USER_ADDED, detail="at the beginning")
+    return [*messages[:at], HumanMessage(OPENING), *messages[at:]], [repair]
 
 
 def takes_in_place(models: Sequence[BaseChatModel]) -> bool:
@@ -82,8 +106,7 @@ def _takes_in_place(model: BaseChatModel) -> bool:
     return isinstance(profile, dict) and profile.get("mid_conversation_system_messages") is True
 
 
-def _wants_behind_user(model: BaseChatModel) -> bool:
-    """Return whether such messages must follow a user's and precede an answer, as Claude's must."""
+def _is_claude(model: BaseChatModel) -> bool:
     return "anthropic" in str(getattr(model, "_llm_type", ""))
 
 

@@ -9,7 +9,7 @@ from agents.items import TResponseInputItem
 from agents.memory import SessionSettings
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
-from langswarm_session.checks import check_limit
+from langswarm_session.checks import check_limit, text_id
 from langswarm_session.errors import InvalidInputError, in_session
 from langswarm_session.keyed import KeyedSessions
 from langswarm_session.manager import SessionManager
@@ -62,7 +62,7 @@ class AgentSession:
         user_id: str | LeftOut = LEFT_OUT,
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
-        self.session_id = session_id
+        self.session_id: str = text_id(session_id)
         self._sessions = KeyedSessions(FORMAT, manager, user_id)
         self._of_run: KeyedSessions | None = None
         self._seen = SeenItems()

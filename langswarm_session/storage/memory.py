@@ -394,8 +394,8 @@ class InMemorySessionStorage(ISessionStorage):
                 log.drop_reply(known.turn, asked)
                 log.move(turn_id=known.turn, **held)
                 log.note(known.turn, TurnStatus.OPEN)
-                given = _as_stored(log, messages)
-                begun = rules.begun_with(key, given, log.of_turn(known.turn))
+                given = _stored(log, messages).values()
+                begun = rules.begun_with(key, map(_own, given), log.of_turn(known.turn))
                 return TurnStart(log.record, begun)
             turn = log.record.last_seq + 1
             log.move(fresh, turn_id=turn, turn_count=log.record.turn_count + 1, **held)

@@ -519,7 +519,7 @@ async def begin_turn(
             return TurnStart(log.record, begun, replayed=True)
     await log.make_free(expected_revision)
     if known is not None and outcome == "resume":
-        return await _resume(log, known.turn, asked, held, key, batch.placed(0, 0))
+        return await _resume(log, known.turn, asked, held, key, batch.stored.values())
     turn = log.record.last_seq + 1
     turns = log.record.turn_count + 1
     log.add(len(batch.messages), batch.sums, turn_id=turn, turn_count=turns, **held)
@@ -537,14 +537,14 @@ async def _resume(
     asked: int,
     held: dict[str, Any],
     key: IdempotencyKey | None,
-    begun: Sequence[SessionMessage],
+    asked_for: Iterable[SessionMessage],
 ) -> TurnStart:
     """Open again a turn that has no whole reply, with what it began with."""
     await log.drop_reply(turn, asked)
     log.add(0, turn_id=turn, **held)
     await log.save_status(turn, TurnStatus.OPEN)
     left = await log.select_turn(turn)
-    return TurnStart(await log.save(), rules.begun_with(key, begun, left))
+    return TurnStart(await log.save(), rules.begun_with(key, asked_for, left))
 
 
 async def end_turn(

@@ -6,19 +6,24 @@ import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Annotated, Any, Required
+from uuid import UUID
 
 import pytest
 from langchain.agents import AgentState, create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableConfig, RunnableParallel
+from langchain_core.tools import InjectedToolCallId, tool
 from langchain_langswarm import RunnableWithSession, SessionMiddleware
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import InjectedState
+from langgraph.types import Command
 
-from langswarm_session import SessionManager
+from langswarm_session import InvalidInputError, SessionManager
 from langswarm_session.blocking import run
 
 Log = Callable[..., list[tuple[str, str]]]
@@ -349,3 +354,87 @@ def test_chains_that_differ_each_answer(
         answers = [chain.invoke({"q": QUESTION["messages"]}, config) for chain in chains]
         assert texts(answers) == ["law", "tax"]
     assert len(turns()) == 2
+
+
+def test_an_agent_that_hands_over_is_done(
+    manager: SessionManager, config: RunnableConfig, turns: Any
+) -> None:
+    """As the handoff tools of langgraph-supervisor and langgraph-swarm do."""
+
+    @tool
+    def to_law(
+        state: Annotated[Any, InjectedState], call: Annotated[str, InjectedToolCallId]
+    ) -> Command[Any]:
+        """Hand over."""
+        result = ToolMessage("handed over", tool_call_id=call)
+        update = {"messages": [*state["messages"], result]}
+        return Command(goto="law", graph=Command.PARENT, update=update)
+
+    class Hands(Meets):
+        def _generate(self, messages: list[Any], *args: Any, **kwargs: Any) -> ChatResult:
+            call = AIMessage("", tool_calls=[{"name": "to_law", "args": {}, "id": "c"}])
+            return ChatResult(generations=[ChatGeneration(message=call)])
+
+    clerk = create_agent(
+        Hands(responses=[""], seen=[]), [to_law], name="clerk",
+        middleware=[SessionMiddleware(manager)],
+    )  # fmt: skip
+    model, law = expert(manager, "law")
+    graph = StateGraph(MessagesState)
+    graph.add_node("clerk", clerk, destinations=("law",))
+    graph.add_node("law", law)
+    graph.add_edge(START, "clerk")
+    result = graph.compile().invoke(QUESTION, config)
+    assert texts(result["messages"]) == ["may I?", "", "handed over", "law 1"]
+    assert model.seen == [["may I?", "", "handed over"]]
+    assert turns() == [("complete", ["may I?", "", "handed over"]), ("complete", ["law 1"])]
+
+
+# Another answer to the same
+
+
+@pytest.mark.parametrize("keeps_thread", [False, True])
+@pytest.mark.parametrize(
+    "given", [QUESTION["messages"], [("user", "may I?")], []], ids=["id", "text", "nothing"]
+)
+def test_an_agent_answers_again(
+    manager: SessionManager, config: RunnableConfig, log: Log, keeps_thread: bool, given: Any
+) -> None:
+    saver = InMemorySaver() if keeps_thread else None
+    model, agent = expert(manager, "law", checkpointer=saver)
+    agent.invoke(ask("before"), config)
+    model.responses = ["no", "yes", "perhaps"]
+    model.i = 0
+    agent.invoke(QUESTION, config)
+    again: RunnableConfig = {"configurable": {**config["configurable"], "regenerate": True,
+                                              "idempotency_key": "again"}}  # fmt: skip
+    for _ in range(2):
+        result = agent.invoke({"messages": given}, again)
+        assert texts(result["messages"]) == ["before", "law 1", "may I?", "yes"]
+    assert [text for _, text in log()] == ["before", "law 1", "may I?", "no", "yes"]
+    assert model.seen[2] == ["before", "law 1", "may I?"]
+    agent.invoke(ask("and now?"), config)
+    assert model.seen[3] == ["before", "law 1", "may I?", "yes", "and now?"]
+
+
+def test_a_chain_answers_again(manager: SessionManager, config: RunnableConfig, log: Log) -> None:
+    model = Meets(responses=["no", "yes", "perhaps"], seen=[])
+    chain = RunnableWithSession(model, manager)
+    chain.invoke("may I?", config)
+    again: RunnableConfig = {"configurable": {**config["configurable"], "regenerate": True,
+                                              "idempotency_key": "again"}}  # fmt: skip
+    for _ in range(2):
+        assert chain.invoke("may I?", again).text == "yes"
+    assert model.seen == [["may I?"], ["may I?"]]
+    assert [text for _, text in log()] == ["may I?", "no", "yes"]
+    chain.invoke("and now?", config)
+    assert model.seen[2] == ["may I?", "yes", "and now?"]
+    with pytest.raises(InvalidInputError, match="no such message"):
+        chain.invoke("something else", again)
+
+
+def test_numbers_and_uuids_are_ids(manager: SessionManager) -> None:
+    agent = make_plain(manager, ["one", "two"])
+    for session_id in (7, UUID(int=7)):
+        agent.invoke(ask("hi"), {"configurable": {"session_id": session_id, "user_id": 1}})
+        assert run(manager.get_session(str(session_id), user_id="1")).metrics.message_count == 2

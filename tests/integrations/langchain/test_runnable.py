@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -642,3 +643,15 @@ async def test_a_tool_is_made_of_it(
     assert tool.invoke({"question": "hi"}, config).text == "1:hi"
     assert (await tool.ainvoke({"question": "again"}, config)).text == "3:again"
     assert log() == TWO_TURNS
+
+
+@pytest.mark.parametrize("session_id", [7, 0, UUID(int=7)])
+async def test_numbers_and_uuids_are_ids(
+    memory: RunnableWithSession, manager: SessionManager, call: Call, session_id: Any
+) -> None:
+    config: RunnableConfig = {"configurable": {"session_id": session_id, "user_id": UUID(int=1)}}
+    await call(memory, "hi", config)
+    session = await manager.get_session(str(session_id), user_id=str(UUID(int=1)))
+    assert session.metrics.message_count == 2
+    history = SessionChatMessageHistory(session_id, manager, user_id=UUID(int=1))  # type: ignore[arg-type]
+    assert len(await history.aget_messages()) == 2

@@ -17,7 +17,7 @@ from langchain_core.messages import (
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_langswarm import RunnableWithSession, SessionChatMessageHistory
-from langchain_langswarm.system_messages import arranged, chat_models_of, joined
+from langchain_langswarm.system_messages import arranged, chat_models_of, joined, opened
 
 from langswarm_session import SessionManager
 
@@ -101,7 +101,7 @@ def test_where_a_model_takes_them_in_place_they_stay() -> None:
     ],
 )
 def test_claude_has_them_behind_the_user(letters: str, expected: str) -> None:
-    """https://platform.claude.com/docs/en/build-with-claude/mid-conversation-system-messages"""
+    """As `_previous_turn_allows_system` in langchain_anthropic.chat_models has it."""
     sent, _ = arranged(request(letters), [model("anthropic-chat", IN_PLACE)])
     assert " ".join(texts(sent)) == expected
 
@@ -114,6 +114,25 @@ def test_claudes_integration_takes_every_order() -> None:
             sent, _ = arranged(request(f"{letters}u"), known)
             options = {"mid_conversation_system_messages": True} if profile else {}
             chat_models._format_messages(sent, model="claude", **options)
+
+
+def test_a_user_begins_what_claude_is_sent() -> None:
+    greeted = request("saua")
+    sent, repairs = opened(greeted, [model("anthropic-chat")])
+    assert [message.type for message in sent] == ["system", "human", "ai", "human", "ai"]
+    assert [repair.kind for repair in repairs] == ["user_added"]
+    assert opened(greeted, [model()]) == (greeted, [])
+    assert opened(greeted, []) == (greeted, [])
+    for messages in (request("sua"), request("s"), []):
+        assert opened(messages, [model("anthropic-chat")]) == (messages, [])
+
+
+def test_geminis_integration_keeps_every_one() -> None:
+    """langchain-ai/langgraph#2441: two of them."""
+    chat_models = pytest.importorskip("langchain_google_genai.chat_models")
+    sent, _ = arranged(request("suasu"), [model("chat-google-generative-ai")])
+    system, _ = chat_models._parse_chat_history(sent)
+    assert [part.text for part in system.parts] == ["s0\n\ns3"]
 
 
 def test_texts_and_blocks_are_joined() -> None:
@@ -159,6 +178,17 @@ def test_a_chain_of_messages(
     chat = model(profile=profile)
     RunnableWithSession(chat, manager).invoke("now", config)
     assert " ".join(texts(chat.seen[0])) == expected
+
+
+def test_a_chatbot_that_greets_first(manager: SessionManager, config: RunnableConfig) -> None:
+    history = SessionChatMessageHistory("chat", manager, user_id="ann")
+    history.add_messages([AIMessage("Hello!")])
+    chat = model("anthropic-chat")
+    chain = RunnableWithSession(chat, manager)
+    for text in ("a", "b"):
+        chain.invoke(text, config)
+        assert [message.type for message in chat.seen[-1]][:2] == ["human", "ai"]
+    assert texts(history.messages) == ["Hello!", "a", "yes", "b", "yes"]
 
 
 @pytest.mark.usefixtures("noted")
