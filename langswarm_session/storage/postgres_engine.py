@@ -347,16 +347,25 @@ class PostgresEngine:
 
     def _is_wanted(self, call: TimedCall) -> bool:
         """Claim a call; if it was withdrawn or has an outcome, there is nothing to do."""
-        if not call.claim():
+        if not call.claim() or (call.is_given_up and not call.unclear):
             self._finish([call])
         return not call.over
 
     def _give_up(self, call: TimedCall) -> None:
-        """Its caller was cancelled: stop what was begun, but for what was sent to be stored."""
+        """Its caller was cancelled: stop what was begun.
+
+        What was sent to be stored cannot be given up here: the server is asked to stop it, and
+        answers whether it has.
+        """
         if not call.is_claimed:
             self._finish([call])
-        elif call.work is not None and not call.unclear:
+            return
+        call.is_given_up = True
+        if call.work is not None and not call.unclear:
             call.work.cancel()
+        elif call.connection is not None and self._jobs is not None and self._loop is not None:
+            call.connection.is_condemned = True
+            self._spawn(self._loop, self._jobs.stop(call.connection))
 
     def _begin_end(self) -> None:
         assert self._loop is not None

@@ -6,6 +6,7 @@ What became of a transaction whose connection broke is found out on the next one
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +22,8 @@ from langswarm_session.storage.postgres_errors import (
 from langswarm_session.storage.postgres_path import SET_PATH
 from langswarm_session.storage.postgres_pool import DURABLE, Connection, Pool, PoolSettings
 from langswarm_session.storage.postgres_schema import Tables, migrate
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Job = Callable[[Connection], Awaitable[T]]
@@ -116,6 +119,22 @@ class Jobs:
         It may be run again after a rollback. While its commit is under way the call is unclear.
         """
         return await self._repeated(lambda: self._transact_once(job, isolation, call))
+
+    async def stop(self, connection: Connection) -> None:
+        """Ask the server to cancel the statement that runs on a condemned connection.
+
+        The statement is then made or not, and its answer says which. Where the server cannot be
+        asked, that answer is waited for.
+        """
+        if connection.is_pooled:
+            return
+        pid = connection.server_pid
+        try:
+            await self.read(
+                lambda other: other.fetch("SELECT pg_cancel_backend($1)", pid), is_urgent=True
+            )
+        except Exception as error:  # noqa: BLE001 - the time limit holds as well
+            logger.debug("%s: a statement could not be cancelled: %r", self.name, error)
 
     async def close(self) -> None:
         """Close the connections; none may be in use any more."""

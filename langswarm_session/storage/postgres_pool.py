@@ -109,12 +109,19 @@ class Connection:
         self.prepares = prepares
         self.is_pooled = is_pooled
         self._prepared: dict[str, Any] = {}
+        self.is_condemned = False
+        """Whether it is not to be used again, as the server was asked to stop what runs on it."""
         self.used_at = asyncio.get_running_loop().time()
 
     @property
     def is_closed(self) -> bool:
         """Whether it is known to be gone."""
         return bool(self._raw.is_closed())
+
+    @property
+    def server_pid(self) -> int:
+        """The process that serves it, unless `is_pooled`."""
+        return int(self._raw.get_server_pid())
 
     @property
     def answers_through(self) -> int | None:
@@ -263,7 +270,7 @@ class Pool:
             What closes it if it is not: then the server has stopped what was under way.
         """
         closing = None
-        if usable and not connection.is_closed:
+        if usable and not (connection.is_closed or connection.is_condemned):
             connection.used_at = self._loop.time()
             self._pass_on(connection)
         else:
