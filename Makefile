@@ -2,6 +2,7 @@
 # make test  the tests
 # make pythons  the tests on each Python that is promised and installed here
 # make doors each framework's door, alone with its framework (make doors-lowest: its lowest version)
+# make fresh the tests, with random tests drawn from a new seed
 # make chaos faults on purpose, the long form (minutes; as root also full and read-only disks)
 # make check lint, format and types
 # make bench side by side with the peers (installs them into an environment of their own)
@@ -24,7 +25,7 @@ BENCH_VENV := $(VENV)-bench
 BIN := $(VENV)/bin
 DB ?= langswarm_sessions.db
 
-.PHONY: run test pythons chaos doors doors-lowest check format bench load notebooks clean
+.PHONY: run test pythons fresh chaos doors doors-lowest check format bench load notebooks clean
 
 run: $(VENV)/.run
 	@$(BIN)/langswarm-session --db $(DB) chat --session demo --demo
@@ -40,8 +41,11 @@ pythons:
 	done; \
 	[ -z "$$absent" ] || echo "not installed here, so not tested:$$absent"
 
+fresh: $(VENV)/.dev
+	LANGSWARM_SEEDS=fresh $(BIN)/python -m pytest -n auto $(ARGS)
+
 chaos: $(VENV)/.dev
-	LANGSWARM_CHAOS=full $(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos $(ARGS)
+	LANGSWARM_SEEDS=fresh LANGSWARM_CHAOS=full $(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos $(ARGS)
 
 doors: $(addprefix door-,$(DOORS))
 

@@ -4,6 +4,7 @@ A name is loaded when it is first used, so that importing the package costs next
 """
 
 from importlib import import_module
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -516,7 +517,17 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - a third list of the names would only go stale
+_EXTRAS = {"PostgresSessionStorage": "asyncpg"}
+"""The names that need an extra, with the module that it brings."""
+
+
+def _is_there(name: str) -> bool:
+    needed = _EXTRAS.get(name)
+    return needed is None or PathFinder.find_spec(needed) is not None
+
+
+# What `import *` gives works as it is installed; all else is there by name, and says what it needs.
+__all__ = sorted(filter(_is_there, _HOME_OF))  # noqa: PLE0605 - a third list would only go stale
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -32,9 +35,26 @@ from provider_server.client import ProviderServer, ServerWorld
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Random tests draw the same each time, so that a change is what makes one fail. LANGSWARM_SEEDS=fresh
+# (`make fresh`, `make chaos`) draws others; a number draws as the run that named it in its header.
+SEEDS = os.environ.get("LANGSWARM_SEEDS", "fixed")
+if SEEDS == "fresh":
+    SEEDS = os.environ["LANGSWARM_SEEDS"] = str(secrets.randbits(32))  # workers inherit it
+
 # A busy machine is no failure, and nothing is to be left behind.
-settings.register_profile("tests", deadline=None, database=None)
+settings.register_profile("tests", deadline=None, database=None, derandomize=SEEDS == "fixed")
 settings.load_profile("tests")
+
+
+def pytest_report_header() -> str:
+    return f"random tests: LANGSWARM_SEEDS={SEEDS}"
+
+
+@pytest.fixture(autouse=True)
+def seeded_random(request: pytest.FixtureRequest) -> None:
+    """What a test draws by `random` depends on its name and on the run's seed alone."""
+    random.seed(f"{SEEDS} {request.node.nodeid}")
+
 
 MakeManager = Callable[..., SessionManager]
 

@@ -138,7 +138,7 @@ def _free_port() -> int:
     for the port that a member of a cluster has as well, 10,000 further on.
     """
     while True:
-        port = random.randint(20_000, 22_700)
+        port = random.SystemRandom().randint(20_000, 22_700)  # workers share one seed
         if not (_is_taken(port) or _is_taken(port + 10_000)):
             return port
 

@@ -247,10 +247,28 @@ class TestSettled:
             await waiting
 
 
-LOOPS = {
-    "a stream": lambda session: anext(session.stream_message("x")),
-    "a turn": lambda session: session.begin_turn("x"),
-}
+async def test_a_loop_that_is_shut_down_while_a_turn_ends(manager, session, texts, turns):
+    """`asyncio.run` cancels all that is left, and the turn's last step with it."""
+
+    class Slow(ISessionMiddleware):
+        async def process_incoming_message(self, session, message):
+            asked.set()
+            await asyncio.sleep(0.1)
+            return message
+
+    asked, pieces = threading.Event(), []
+    session.add_middleware(Slow())
+    manager.add_provider_session("mock", MockProviderSession(piece_delay=0.001))
+
+    async def leave():
+        task = asyncio.create_task(read(session.stream_message("word " * 1_000), pieces))
+        await there_is(pieces)()
+        task.cancel()
+        await until(lambda: asyncio.sleep(0, asked.is_set()))
+
+    await asyncio.to_thread(lambda: asyncio.run(leave()))
+    assert (await texts(session))[1:] == ["".join(pieces)]
+    assert await turns(session) == ["cancelled"]
 
 
 class TestClosedLoop:

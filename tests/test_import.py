@@ -147,6 +147,32 @@ def test_star_import_gives_the_public_names() -> None:
     assert set(names) - {"__builtins__"} == set(langswarm_session.__all__)
 
 
+def test_star_import_needs_no_extra() -> None:
+    code = """
+import sys
+class Nothing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        top = name.partition(".")[0]
+        known = ("langswarm_session", "pydantic", "pydantic_core", "annotated_types",
+                 "typing_extensions", "typing_inspection")
+        if not (top in known or top in sys.stdlib_module_names or top.startswith("_")):
+            raise ModuleNotFoundError(name, name=name)
+from importlib import machinery
+find = machinery.PathFinder.find_spec
+machinery.PathFinder.find_spec = lambda name, *more: None if name == "asyncpg" else find(name, *more)
+sys.meta_path.insert(0, Nothing)
+from langswarm_session import *
+import langswarm_session
+assert set(langswarm_session._HOME_OF) - set(globals()) == {"PostgresSessionStorage"}
+try:
+    langswarm_session.PostgresSessionStorage
+except langswarm_session.MissingDependencyError as error:
+    assert "langswarm-session[postgres]" in str(error)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'langswarm_session' has no attribute 'Nothing'"):
         langswarm_session.Nothing

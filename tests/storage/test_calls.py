@@ -107,6 +107,23 @@ async def test_a_timeout_of_the_callers_is_one() -> None:
             await call.outcome()
 
 
+async def test_an_anyio_scope_waits_for_what_was_begun() -> None:
+    anyio = pytest.importorskip("anyio")
+    call = Call()
+    assert call.claim()
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.05, call.resolve)
+    with anyio.move_on_after(0.001) as scope:
+        await call.outcome()
+    assert scope.cancelled_caught
+    assert call.future.done()
+    waiting = Call()
+    with anyio.move_on_after(0.001) as scope:
+        await waiting.outcome()
+    assert scope.cancelled_caught
+    assert not waiting.claim()
+
+
 async def test_a_cancelled_read_is_not_waited_for() -> None:
     call = Call()
     task = asyncio.ensure_future(call.answer())

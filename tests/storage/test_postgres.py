@@ -89,7 +89,7 @@ async def test_by_name_and_by_url(postgres_schema: str) -> None:
     by_url = StorageFactory.create_storage(dsn, **options)
     other_url = StorageFactory.create_storage(f"postgres://{dsn.partition('://')[2]}", **options)
     await by_name.create_session(new_session("s"))
-    assert await by_url.find_session("s") == await other_url.get_session("s")
+    assert await by_url.find_session("s") == await other_url.find_session("s")
     for storage in (by_name, by_url, other_url):
         assert isinstance(storage, PostgresSessionStorage)
         await storage.close()
@@ -271,7 +271,7 @@ async def test_names_with_nul_are_kept(storage: PostgresSessionStorage) -> None:
 
 async def test_a_huge_message_comes_back(storage: PostgresSessionStorage) -> None:
     huge = "\u00e9x" * 10_000_000
-    calls = [storage.append(ref("s"), [user(huge)]), storage.append("s", [user("b")])]
+    calls = [storage.append(ref("s"), [user(huge)]), storage.append(ref("s"), [user("b")])]
     await asyncio.gather(*calls)
     read = await storage.get_messages(ref("s"))
     assert sorted(map(len, texts(read))) == [1, len(huge)]
