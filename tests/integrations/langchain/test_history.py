@@ -231,7 +231,7 @@ async def test_a_closed_manager_says_so(
         history.add_user_message("hi")
 
 
-@pytest.mark.parametrize("session_id", ["", "  ", "a\0b", "x" * 513, None, 5])
+@pytest.mark.parametrize("session_id", ["", "  ", "a\0b", "x" * 513, None, 1.5, True])
 def test_an_id_that_cannot_be_one_is_refused(manager: SessionManager, session_id: Any) -> None:
     history = SessionChatMessageHistory(session_id, manager)
     with pytest.raises(InvalidInputError, match="session_id"):
