@@ -188,10 +188,9 @@ def _block_markdown(block: Block) -> str:
 # Raw HTML begins with "<" and a letter, "/", "!" or "?", an autolink with "<" and a letter, and a
 # picture with "![" (https://spec.commonmark.org/0.31.2/#raw-html, #autolinks, #images); nothing of
 # that can be written with entities (#entity-and-numeric-character-references). Links lead to pages.
-_LIVE = re.compile(
-    r"<[A-Za-z/!?]|!\[|\]\(\s*(?!https?://)|^[ ]{0,3}\[[^\n]*\]:\s*(?!https?://)",
-    re.IGNORECASE | re.MULTILINE,
-)
+# A link reference definition (#link-reference-definition) may stand in a list or a quotation, and
+# its label may span lines, so "]:" counts wherever it stands.
+_LIVE = re.compile(r"<[A-Za-z/!?]|!\[|\][(:]\s*(?!\s|https?://)", re.IGNORECASE)
 
 
 def _inert(text: str) -> str:

@@ -39,6 +39,12 @@ LIVE = [
     "a\r<script>alert(1)</script>",
     "a\x0b<script>alert(1)</script>",
     "a\u2028<script>alert(1)</script>",
+    "- [x]: javascript:alert(1)\n\n[click][x]",
+    "1. > [x]: javascript:alert(1)\n\n[click][x]",
+    "[a\nb]: javascript:alert(1)\n\n[click][a b]",
+    "a\r\r[x]: javascript:alert(1)\r\r[click][x]",
+    "a\u2028\u2028[x]: data:text/html,x\u2028\u2028[click][x]",
+    "*\t[x]:\n  javascript:alert(1)\n\n[x]",
 ]
 ALLOWED = {
     "a", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol",
