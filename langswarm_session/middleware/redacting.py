@@ -187,11 +187,15 @@ class _Redaction:
             return [self._walked(item) for item in value]
         if isinstance(value, dict):
             return self._walked_object(value)
-        if isinstance(value, int) and abs(value) >= _SMALLEST_NUMBER:
-            digits = str(value)
-            text = self._replaced(digits)
-            return value if text == digits else text
-        return value
+        return self._number(value) if isinstance(value, int | float) else value
+
+    def _number(self, value: float) -> Any:
+        """Return a number, or the text in its place: JavaScript's numbers are all floats."""
+        if abs(value) < _SMALLEST_NUMBER or (isinstance(value, float) and not value.is_integer()):
+            return value
+        digits = str(int(value))
+        text = self._replaced(digits)
+        return value if text == digits else text
 
     def _walked_object(self, value: dict[str, Any]) -> dict[str, Any]:
         walked: dict[str, Any] = {}

@@ -68,6 +68,35 @@ TOKENS = [
     "dapi" + "0123456789abcdef" * 2,
     f"SG.{X20}.{X40}",
     f"lsv2_pt_{X40}",
+    f"nvapi-{X40}",
+    f"pcsk_{X40}",
+    f"tgp_v1_{X40}",
+    f"jina_{X40}",
+    f"sb_secret_{X36}",
+    f"csk-{LETTERS[26:36].lower() * 4}abcdefgh",
+    f"fw_{X20}",
+    f"e2b_{X40}",
+    f"ntn_{X40}",
+    f"secret_{LETTERS[:43]}",
+    f"lin_api_{X40}",
+    "shpat_" + "0123456789abcdef" * 2,
+    f"sq0atp-{X20}ab",
+    f"dp.pt.{X40}abc",
+    f"hvs.{X100}",
+    f"glsa_{LETTERS[:32]}_0123abcd",
+    f"NRAK-{LETTERS[26:52]}0",
+    f"ATATT3xFfGF0{X100}",
+    f"PMAK-{LETTERS[:24]}-{LETTERS[:34]}",
+    f"figd_{X40}",
+    f"sntrys_{X40}{X20}",
+    "rubygems_" + "0123456789abcdef" * 3,
+    f"dckr_pat_{LETTERS[:27]}",
+    "SK" + "0123456789abcdef" * 2,
+    "key-" + "0123456789abcdef" * 2,
+    f"123456789:AA{LETTERS[:33]}",
+    f"MTA{LETTERS[:23]}.GabcDE.{LETTERS[:38]}",
+    f"pat{LETTERS[:14]}." + "0123456789abcdef" * 4,
+    "AGE-SECRET-KEY-1" + "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L" + LETTERS[26:52],
 ]
 
 
@@ -167,6 +196,48 @@ def test_cards_are_found_among_other_numbers(text, expected):
     assert redacted(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4111\u00a01111\u202f1111\u20091111", "[card]"),
+        ("4111\u20111111\u20131111\u22121111", "[card]"),
+        ("4111  1111 - 1111  1111", "[card]"),
+        ("4111.1111.1111.1111", "[card]"),
+        ("\uff14" + "\uff11" * 15, "[card]"),
+        ("\u0664" + "\u0661" * 15, "[card]"),
+        ("No.4111111111111111", "No.[card]"),
+        (r"a\n4111111111111111\t+46701234567", r"a\n[card]\t[phone]"),
+        ("+46\u00a070\u00a0123\u00a045\u00a067", "[phone]"),
+        ("\uff0b46\u201070\u2010123\u201045\u201067", "[phone]"),
+        ("Tel.0701234567", "Tel.[phone]"),
+        ("(555) 123-4567, 555-123-4567, 555.123.4567", "[phone], [phone], [phone]"),
+        ("ada\uff20example\uff0eorg \u00fc", "[email] \u00fc"),
+    ],
+)
+def test_numbers_and_addresses_are_found_however_they_are_typed(text, expected):
+    assert redacted(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a probability of 0.12345678, -0.12345678 and .0234567",
+        "0.4111111111111111",
+        "on 01.02.2026 and 09-11-2001, (03.04.2026)",
+        "01.02.2026 - 03.04.2026",
+        "12:00:00.000123",
+        "[0 1 0 1 0 1 0 1]",
+        "192.168.100.200 10.0.0.1",
+        "pk_of_the_customer_table",
+        "def sk_something_with_a_name():",
+        "rk-model-checkpoint-latest",
+        "patients_are_waiting_in_the_hall",
+    ],
+)
+def test_other_numbers_and_names_are_left_alone(text):
+    assert redacted(text) == text
+
+
 def test_the_check_digit():
     assert passes_luhn("79927398713")
     assert passes_luhn("7992 7398-713")
@@ -188,7 +259,7 @@ RUNS = [
     "a", "a.", "a@", "@", "a'", "-", "a-", "eyJaaaaaaaaaa-", "eyJaaaaaaaaaa.", "eyJaaaaaaaaaa",
     "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "1 ", "1", "12-", "+1", "(0", "0 ", "sk-", "xox.",
     "\\n", "a%40", "4111111111111112 ", "SG.aaaaaaaaaaaaaaaa-", "ghp_", "a@b.", "@xn--.", "\u0661",
-    "0123456789abcdef", "a@b.c1.",
+    "0123456789abcdef", "a@b.c1.", "\u00a0", "4\u00a0", "1234.", "pk_", "SK0", "12345678:AA", "MTA.",
 ]  # fmt: skip
 
 _SEARCH = """

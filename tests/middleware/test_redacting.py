@@ -194,10 +194,13 @@ def test_keys_are_redacted_and_none_is_lost():
 
 def test_numbers_that_are_cards_are_redacted():
     metadata = {"card": 4111111111111111, "time": 1764500000000000, "count": 7, "yes": True}
+    metadata |= {"big": 1e300, "not": float("inf"), "part": 0.5}
     redacted = RedactingMiddleware().redacted(
-        SessionMessage(role="user", content="hi", metadata=metadata)
+        SessionMessage(
+            role="user", content="hi", metadata={**metadata, "float": 4111111111111111.0}
+        )
     )
-    assert redacted.metadata == {**metadata, "card": "[card]"}
+    assert redacted.metadata == {**metadata, "card": "[card]", "float": "[card]"}
 
 
 def test_a_frameworks_copy_keeps_ids_and_payloads_and_no_revoked_proof():
