@@ -80,7 +80,10 @@ _FUNCTIONS = {
 _TABLE = "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1"
 _THIS = f"c.oid = (SELECT c.oid {_TABLE} AND c.relname = $2)"
 _KIND = (
-    "SELECT c.relkind::text, c.relrowsecurity, c.relhasrules, "
+    # "relhasrules" stays true after the last rule was dropped, until the table is vacuumed:
+    # https://www.postgresql.org/docs/current/catalog-pg-class.html
+    "SELECT c.relkind::text, c.relrowsecurity, "
+    "EXISTS (SELECT 1 FROM pg_rewrite WHERE ev_class = c.oid), "
     "(SELECT array_agg(tgname::text ORDER BY tgname) FROM pg_trigger "
     f"WHERE tgrelid = c.oid AND NOT tgisinternal) {_TABLE} AND c.relname = $2"
 )

@@ -317,6 +317,13 @@ async def test_an_index_that_costs_writes_alone_is_no_problem(schema: str) -> No
     assert await problems(schema) == {}
 
 
+async def test_a_rule_that_was_dropped_is_no_problem(schema: str) -> None:
+    rule = f'ON "{schema}".langswarm_turns'
+    await execute(f"CREATE RULE evil AS {rule.replace('ON', 'ON INSERT TO')} DO INSTEAD NOTHING")
+    await execute(f"DROP RULE evil {rule}")
+    assert await problems(schema) == {}
+
+
 # Who may do what
 
 
