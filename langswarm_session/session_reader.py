@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from langswarm_session.archives import ArchiveWriter, SessionArchive
-from langswarm_session.checks import check_id, describe
+from langswarm_session.checks import check_id, check_name, describe
 from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.exporting import FORMAT, VERSION, SessionRow, TurnRow
 from langswarm_session.local_paths import without_local_paths
@@ -118,6 +118,8 @@ class SessionReader:
         row = self._without_state(row)
         check_id(row.session_id, "session_id")
         check_id(row.user_id, "user_id")
+        check_name(row.provider, "provider")
+        check_name(row.model, "model")
         SessionContext.model_validate(
             {
                 **row.context,

@@ -580,6 +580,10 @@ def _changed(line: dict[str, Any], **values: Any) -> dict[str, Any]:
     return {**line, **values}
 
 
+def _named(line: dict[str, Any], **values: Any) -> dict[str, Any]:
+    return _changed(line, session=_changed(line["session"], **values))
+
+
 @pytest.mark.parametrize(
     ("change", "number", "words"),
     [
@@ -590,6 +594,9 @@ def _changed(line: dict[str, Any], **values: Any) -> dict[str, Any]:
         (lambda all_: [_changed(all_[0], version=2), *all_[1:]], 1, "upgrade"),
         (lambda all_: [_changed(all_[0], format="x"), *all_[1:]], 1, "no session of the format"),
         (lambda all_: [_changed(all_[0], session={"a": 1}), *all_[1:]], 1, "session_id"),
+        (lambda all_: [_named(all_[0], provider=""), *all_[1:]], 1, "provider is empty"),
+        (lambda all_: [_named(all_[0], provider="a\nb"), *all_[1:]], 1, "provider 'a\\nb' has"),
+        (lambda all_: [_named(all_[0], model="\ud800"), *all_[1:]], 1, "model '\\ud800' has"),
         (lambda all_: [all_[0], all_[1], all_[1], *all_[2:]], 3, "does not follow"),
         (lambda all_: [all_[0], all_[3], all_[1]], 3, "does not follow"),
         (lambda all_: [all_[0], _changed(all_[1], role="robot"), *all_[2:]], 2, "role"),
