@@ -321,6 +321,22 @@ class TestVendors:
             assert len(await vendor.use(manager)) == 2
         vendor.check(password, vendor.world.key)
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"base_url": "https://gateway:PASSWORD@[127.0.0.1"},
+            {"base_url": "https://gateway:PASSWORD@127.0.0.1:port"},
+            {"default_headers": "PASSWORD"},
+            {"default_query": ["PASSWORD"]},
+        ],
+    )
+    async def test_options_of_another_form(self, vendor, options):
+        async with vendor.manager(**options) as manager:
+            session = await manager.create_session("ann", vendor.name, vendor.model)
+            with pytest.raises(InvalidInputError, match=next(iter(options))) as caught:
+                await session.send_message("x")
+        assert "PASSWORD" not in traced(caught.value)
+
     @pytest.mark.parametrize("options", [{"nonsense": 1}, {"mode": "psychic"}])
     async def test_options_that_do_not_fit(self, vendor, options):
         async with vendor.manager(**options) as manager:

@@ -16,7 +16,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
+from urllib.parse import (
+    SplitResult,
+    parse_qsl,
+    quote,
+    quote_plus,
+    unquote,
+    urlsplit,
+    urlunsplit,
+)
 from weakref import WeakKeyDictionary
 
 from langswarm_session.errors import (
@@ -439,21 +447,40 @@ def client_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Its password goes into a header, and its query into ``default_query``: the clients put their
     own path behind whatever the address ends with.
+
+    Raises:
+        InvalidInputError: If the address is not a URL, or headers or query are not a mapping.
     """
-    parts = urlsplit(str(options.get("base_url") or ""))
+    parts = _address(options)
+    headers, query = _named(options, "default_headers"), _named(options, "default_query")
     changed = dict(options)
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         basic = base64.b64encode(login.encode()).decode()
-        headers = options.get("default_headers") or {}
         changed["default_headers"] = {"Authorization": f"Basic {basic}", **headers}
     if parts.query:
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        changed["default_query"] = {**query, **(options.get("default_query") or {})}
+        changed["default_query"] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **query}
     if parts.username is not None or parts.query:
         netloc = parts.netloc.rpartition("@")[2]
         changed["base_url"] = urlunsplit(parts._replace(netloc=netloc, query="", fragment=""))
     return changed
+
+
+def _address(options: Mapping[str, Any]) -> SplitResult:
+    try:
+        parts = urlsplit(str(options.get("base_url") or ""))
+        _ = parts.port  # is read only when it is asked for
+    except ValueError:
+        # What it is stays unsaid: it may have a password in it.
+        raise InvalidInputError("base_url is not a URL; write https://host:port/path") from None
+    return parts
+
+
+def _named(options: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = options.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{name} must be a dict, not {type(value).__name__}")
+    return value
 
 
 def secrets_of(keys: tuple[object, ...], options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -464,7 +491,7 @@ def secrets_of(keys: tuple[object, ...], options: Mapping[str, Any]) -> tuple[st
     """
     changed = client_options(options)
     headers = changed.get("default_headers") or {}
-    password = urlsplit(str(options.get("base_url") or "")).password
+    password = _address(options).password
     words = [word for value in headers.values() for word in str(value).split()]
     query = [
         text
