@@ -199,8 +199,8 @@ PHONE = Detector(
 # https://docs.stripe.com/keys and https://docs.stripe.com/webhooks/signature
 # https://docs.gitlab.com/security/tokens/#token-prefixes
 # https://supabase.com/docs/guides/api/api-keys and https://github.com/FiloSottile/age
-# and otherwise as https://github.com/gitleaks/gitleaks/blob/master/config/gitleaks.toml has them, or
-# as newly made keys look.
+# and otherwise as https://github.com/gitleaks/gitleaks/blob/master/config/gitleaks.toml has them,
+# or as newly made keys look.
 API_KEY = Detector(
     "api_key",
     re.compile(

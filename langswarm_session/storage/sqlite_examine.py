@@ -83,6 +83,9 @@ def examine(path: str, *, synchronous: str, full: bool, seconds: float) -> list[
         return [problem("file", f"there is no database {path!r}", advice)]
     limit = TimeLimit(seconds)
     found = list(_place(path))
+    if _is_left_to_writers(path):
+        what = "it was not closed, and only a user who may write to it can open it now"
+        return [*found, problem("file", what, "run this as such a user")]
     try:
         with _opened(path, limit) as connection:
             # As they come, so that what was found is kept when the rest cannot be looked at.
@@ -98,6 +101,8 @@ def examine(path: str, *, synchronous: str, full: bool, seconds: float) -> list[
 def _opened(path: str, limit: TimeLimit) -> Iterator[sqlite3.Connection]:
     """A connection that only reads, and whose statements end when the time is over."""
     address = Path(path).absolute().as_uri() + "?mode=ro"
+    if _leaves_files(path):
+        address += "&immutable=1"
     connection = sqlite3.connect(
         address, uri=True, timeout=min(_PATIENCE, limit.seconds), check_same_thread=False
     )
@@ -114,6 +119,25 @@ def _opened(path: str, limit: TimeLimit) -> Iterator[sqlite3.Connection]:
         finally:
             alarm.cancel()
             alarm.join()
+
+
+def _leaves_files(path: str) -> bool:
+    """Whether SQLite would make files beside the database that its writers cannot open.
+
+    Whoever opens it needs a ``-wal`` and a ``-shm``, which are his who was the first, with the
+    permissions of the database (https://www.sqlite.org/wal.html#read_only_databases).
+    """
+    return not _is_writable(path) and not Path(f"{path}-shm").exists()
+
+
+def _is_left_to_writers(path: str) -> bool:
+    """Whether there is a log that cannot be read without making such files."""
+    log = Path(f"{path}-wal")
+    return _leaves_files(path) and log.exists() and log.stat().st_size > 0
+
+
+def _is_writable(path: str | Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _failed(error: Exception, limit: TimeLimit) -> Finding:
@@ -134,6 +158,7 @@ def _place(path: str) -> Iterator[Finding]:
     else:
         advice = "give this user the right to write to the file and to its folder"
         yield problem("file", f"{path} or its folder cannot be written", advice)
+    yield from _foreign(path, folder)
     mode = stat.S_IMODE(Path(path).stat().st_mode)
     if mode & 0o007:
         advice = f"chmod o-rwx {path}, and the files beside it, unless others are to use it"
@@ -157,6 +182,24 @@ def _place(path: str) -> Iterator[Finding]:
         )
     else:
         yield ok("write-ahead log", _size(size))
+
+
+def _foreign(path: str, folder: Path) -> Iterator[Finding]:
+    """What others can put, or have put, beside the file."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o002:
+        yield warning(
+            "folder",
+            f"{folder} has the mode {mode:04o}: every user can put files beside the database",
+            "keep the database in a folder that only its users may write to",
+        )
+    for name in (f"{path}-wal", f"{path}-shm"):
+        if _is_writable(path) and Path(name).exists() and not _is_writable(name):
+            yield problem(
+                "file",
+                f"{name} cannot be written by this user, so the database cannot be, either",
+                "give it the owner and the mode of the database (chown, chmod)",
+            )
 
 
 def _database(
@@ -209,6 +252,8 @@ def _schema(version: int) -> Finding:
     newest = len(MIGRATIONS)
     if version == newest:
         return ok("schema", f"version {version}")
+    if version < 0:
+        return problem("schema", f"there is no version {version}", _RESCUE)
     return warning(
         "schema",
         f"version {version}, the newest is {newest}",

@@ -102,6 +102,53 @@ async def test_a_file_that_every_user_can_read(path: Path) -> None:
     assert "0644" in found.message
 
 
+def beside(path: Path) -> set[str]:
+    return {each.name for each in path.parent.iterdir()} - {path.name}
+
+
+def not_writable(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    # The permissions themselves would not keep root from it.
+    monkeypatch.setattr(sqlite_examine, "_is_writable", lambda path: not str(path).endswith(names))
+
+
+async def test_a_user_who_may_only_read_leaves_nothing_that_writers_cannot_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_writable(monkeypatch, ".db")
+    for full in (False, True):
+        assert await problems(path, full=full) == {}
+        assert beside(path) == set()
+
+
+async def test_a_log_that_only_a_writer_may_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(f"{path}-wal").write_bytes(b"x")
+    not_writable(monkeypatch, ".db")
+    assert "it was not closed" in (await problems(path))["file"]
+    assert beside(path) == {"a.db-wal"}
+
+
+async def test_files_of_another_user_beside_the_database(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(f"{path}-wal").touch()
+    not_writable(monkeypatch, "-wal")
+    assert "a.db-wal cannot be written" in (await problems(path))["file"]
+
+
+async def test_a_folder_in_which_every_user_may_create(path: Path) -> None:
+    path.parent.chmod(0o1777)
+    found = (await examined(path))["folder"]
+    assert found.level is Level.WARNING
+    assert "1777" in found.message
+
+
+async def test_a_version_that_there_is_none_of(path: Path) -> None:
+    edit(path, "PRAGMA user_version = -1")
+    assert "no version -1" in (await problems(path))["schema"]
+
+
 # A limited time
 
 
