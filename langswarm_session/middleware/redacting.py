@@ -199,19 +199,30 @@ class _Redaction:
 
     def _walked_object(self, value: dict[str, Any]) -> dict[str, Any]:
         walked: dict[str, Any] = {}
+        numbers: dict[str, int] = {}
         for key, item in value.items():
             if isinstance(item, str) and item in self._revoked:
                 continue
-            walked[_unused(self._replaced(key), walked, value)] = self._walked(item)
+            name = _unused(self._replaced(key), walked, value, numbers)
+            walked[name] = self._walked(item)
         return walked
 
 
-def _unused(key: str, taken: dict[str, Any], original: dict[str, Any]) -> str:
-    """Return a key under which nothing stands: two addresses both become ``[email]``."""
-    name, number = key, 1
+def _unused(
+    key: str, taken: dict[str, Any], original: dict[str, Any], numbers: dict[str, int]
+) -> str:
+    """Return a key under which nothing stands: two addresses both become ``[email]``.
+
+    Args:
+        key: The key.
+        taken: What stands already.
+        original: The object as it was.
+        numbers: The last number that each key was given; those before it are not tried again.
+    """
+    name = key
     while name in taken or (name != key and name in original):
-        number += 1
-        name = f"{key} {number}"
+        numbers[key] = numbers.get(key, 1) + 1
+        name = f"{key} {numbers[key]}"
     return name
 
 

@@ -22,6 +22,7 @@ from langswarm_session import (
     ToolCallBlock,
     ToolResultBlock,
 )
+from langswarm_session.middleware import redacting
 from langswarm_session.middleware.detectors import EMAIL
 from langswarm_session.testing.strategies import messages
 
@@ -190,6 +191,24 @@ def test_keys_are_redacted_and_none_is_lost():
     assert "@" not in redacted.model_dump_json()
     assert sorted(map(str, redacted.metadata.values())) == ["1", "2", "3", "{'[email]': 4}"]
     assert RedactingMiddleware().redacted(redacted) is redacted
+
+
+def test_many_keys_that_become_alike_are_numbered_in_linear_time():
+    count = 20_000
+    asked = 0
+
+    class Taken(dict):
+        def __contains__(self, key):
+            nonlocal asked
+            asked += 1
+            return super().__contains__(key)
+
+    taken, numbers = Taken(), {}
+    for number in range(count):
+        taken[redacting._unused("[email]", taken, {"[email] 7": 1}, numbers)] = number
+    assert len(taken) == count
+    assert "[email] 7" not in list(taken)
+    assert asked < 3 * count
 
 
 def test_numbers_that_are_cards_are_redacted():
