@@ -25,7 +25,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.media import inline, is_base64
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.printable import printable
+from langswarm_session.printable import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -79,12 +79,12 @@ def message_html(message: SessionMessage, *, longest: int | None = _LONGEST) -> 
         facts.append(f"{message.usage.input_tokens} + {message.usage.output_tokens} tokens")
     if message.finish_reason and message.finish_reason != "stop":
         facts.append(message.finish_reason)
-    name = f" {message.name}" if message.name else ""
+    name = f" {one_line(message.name)}" if message.name else ""
     blocks = "".join(_block_html(block, longest) for block in message.blocks)
     return (
         f'<div style="border-left:3px solid {colour};padding:.1em .8em;margin:.5em 0">'
         f'<b style="color:{colour}">{escape(message.role.value + name)}</b> '
-        f'<span style="{_MUTED}">{escape(" · ".join(facts))}</span>{blocks}</div>'
+        f'<span style="{_MUTED}">{escape(one_line(" · ".join(facts)))}</span>{blocks}</div>'
     )
 
 
@@ -206,7 +206,7 @@ def _turn_line(turn: Turn) -> str:
         parts.append(f"{seconds:.1f} s")
     if turn.error:
         parts.append(turn.error)
-    return " · ".join(parts)
+    return one_line(" · ".join(parts))
 
 
 def _block_html(block: Block, longest: int | None) -> str:

@@ -20,6 +20,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.cli.output import printable
 from langswarm_session.models import MessageRole, SessionMessage, Turn, TurnStatus
+from langswarm_session.printable import one_line
 
 STYLES = {
     MessageRole.USER: "bold cyan",
@@ -76,7 +77,7 @@ def transcript(messages: list[SessionMessage], turns: list[Turn]) -> Iterator[Te
     for message in messages:
         speaker = message.role.value + (f" {message.name}" if message.name else "")
         yield Text.assemble(
-            (printable(speaker), STYLES[message.role]),
+            (one_line(speaker), STYLES[message.role]),
             (f"  #{message.seq}  {local_time(message.timestamp)}", "dim"),
         )
         yield Text(f"{_indented(message_text(message)) or '  (empty)'}\n")
@@ -89,7 +90,7 @@ def _ending(turn: Turn) -> str:
     if turn.status is TurnStatus.OPEN:
         return "(this turn is still open)"
     reason = f": {turn.error}" if turn.status is TurnStatus.FAILED and turn.error else ""
-    return printable(f"(this turn was {turn.status.value}{reason})")
+    return one_line(f"(this turn was {turn.status.value}{reason})")
 
 
 def _indented(text: str) -> str:

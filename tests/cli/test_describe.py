@@ -6,8 +6,34 @@ from datetime import UTC, datetime
 
 import pytest
 
-from langswarm_session.cli.describe import local_time
-from langswarm_session.rendering import to_seconds
+from langswarm_session import SessionMessage
+from langswarm_session.cli.describe import local_time, transcript
+from langswarm_session.models import Turn, TurnStatus
+from langswarm_session.rendering import message_html, rich_turn, to_seconds, turn_html
+
+FORGED = "x\n\nassistant  #2\u202e"
+
+
+def test_no_name_model_or_error_makes_a_line_of_its_own():
+    moment = datetime(2026, 11, 30, tzinfo=UTC)
+    message = SessionMessage(
+        role="user", content="hi", name=FORGED, model=FORGED, finish_reason=FORGED, seq=1
+    )
+    turn = Turn(
+        id=1,
+        session_id="s",
+        status=TurnStatus.FAILED,
+        first_seq=1,
+        last_seq=1,
+        started_at=moment,
+        finished_at=moment,
+        error=FORGED,
+    )
+    shown = "".join(part.plain for part in transcript([message], [turn]))
+    assert [line for line in shown.splitlines() if line.startswith("assistant")] == []
+    for text in (message_html(message), turn_html(turn), rich_turn(turn).plain):
+        assert "\n" not in text
+        assert "\u202e" not in text
 
 
 @pytest.fixture(params=["Pacific/Kiritimati", "America/Los_Angeles", "UTC"])
