@@ -551,6 +551,31 @@ class TestCancel:
         assert await texts(session) == ["x", "You said: x"]
         assert await turns(session) == ["complete"]
 
+    @pytest.mark.parametrize("end", ["cancel", "close"])
+    async def test_a_middleware_that_waits_for_long_is_interrupted(
+        self, make_manager, texts, turns, end
+    ):
+        class Waiting(ISessionMiddleware):
+            async def process_incoming_message(self, session, message):
+                if not reached.is_set():
+                    reached.set()
+                    await asyncio.Event().wait()
+                return message
+
+        reached = asyncio.Event()
+        manager = make_manager()
+        session = await manager.create_session("ann", "mock", "echo")
+        session.add_middleware(Waiting())
+        pieces = []
+        task = asyncio.create_task(read(session.stream_message("x"), pieces))
+        await reached.wait()
+        await (session.cancel() if end == "cancel" else manager.close())
+        with pytest.raises(TurnCancelledError):
+            await task
+        session = await make_manager().get_session(session.session_id)
+        assert await texts(session) == ["x", "".join(pieces)]
+        assert await turns(session) == ["cancelled"]
+
     async def test_an_error_of_another_sessions_turn_is_a_failure_here(
         self, manager, session, endless, turns
     ):
