@@ -48,39 +48,35 @@ def _digest(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who is asked, and the key of a turn in which this one answers what another turn has.
+    """Who is asked some messages.
 
     Attributes:
         answerer: Who answers.
-        key: The key.
+        messages: What is asked.
+        caller_key: The caller's key, which another one's turn may have as well.
     """
 
     answerer: str
-    key: IdempotencyKey
+    messages: Sequence[SessionMessage]
+    caller_key: IdempotencyKey | None = None
 
-    @classmethod
-    def of(
-        cls, answerer: str | None, key: IdempotencyKey | None, messages: Sequence[SessionMessage]
-    ) -> Asked | None:
-        """Return who is asked some messages; None where nobody else may be.
+    @property
+    def key(self) -> IdempotencyKey:
+        """The key of a turn in which this one answers what another turn has."""
+        known = self.caller_key
+        asked = (
+            ["id", *(each.id for each in self.messages)] if known is None else ["key", known.key]
+        )
+        digest = digest_of(self.messages) if known is None else known.digest
+        return IdempotencyKey(_digest(*asked, self.answerer), digest, only=True)
 
-        Args:
-            answerer: Who answers.
-            key: The caller's key, which the other turn may have as well.
-            messages: What is asked.
-        """
-        if answerer is None or not messages:
-            return None
-        asked = ["key", key.key] if key is not None else ["id", *(each.id for each in messages)]
-        name = _digest(*asked, answerer)
-        return cls(answerer, IdempotencyKey(name, digest_of(messages), only=True))
-
-    def is_another(self, turn: Iterable[SessionMessage], key: IdempotencyKey | None) -> bool:
+    def is_another(self, turn: Iterable[SessionMessage]) -> bool:
         """Return whether a turn that was complete already has somebody else's answer.
+
+        A caller's key also means an answer of nobody with a name.
 
         Args:
             turn: Its messages.
-            key: The caller's key that led to it: then an answer of nobody with a name is meant.
         """
         name = answered_by(turn)
-        return name != self.answerer and (bool(name) or key is None)
+        return name != self.answerer and (bool(name) or self.caller_key is None)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from langswarm_session.errors import StorageCorruptError
 from langswarm_session.owner import is_dead
 from langswarm_session.storage.calls import in_thread
 
@@ -80,19 +83,120 @@ def problem(check: str, message: str, advice: str) -> Finding:
     return Finding(check, Level.PROBLEM, message, advice)
 
 
-async def examine_by_contract(storage: ISessionStorage) -> list[Finding]:
-    """What can be found of any storage, by the methods that all have."""
+class TimeLimit:
+    """How long an examination may take, and what it is looking at.
+
+    Args:
+        seconds: How long.
+
+    Attributes:
+        seconds: How long.
+        at: What is being looked at, for a message.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.at = "the connection"
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """How many seconds are left; none below zero."""
+        return max(0.0, self._end - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() >= self._end
+
+    def finding(self) -> Finding:
+        """Say that it was over, and how far the examination had come."""
+        return warning(
+            "time",
+            f"{self.seconds:g} seconds were over at {self.at}; the rest was not looked at",
+            "give it more time (--timeout), or run it when less is going on",
+        )
+
+
+class Reading:
+    """Rows that are read one by one, and those of them that cannot be.
+
+    Args:
+        check: What they are called.
+        advice: What to do where some cannot be read.
+
+    Attributes:
+        count: How many were looked at.
+    """
+
+    def __init__(self, check: str, advice: str) -> None:
+        self.check = check
+        self.count = 0
+        self._advice = advice
+        self._bad: list[str] = []
+
+    def look(self, name: str, decode: Callable[[Any], object], row: Any) -> None:
+        """Look at a row.
+
+        Args:
+            name: What it is called, if it cannot be read.
+            decode: Reads it.
+            row: The row.
+        """
+        self.count += 1
+        try:
+            decode(row)
+        except StorageCorruptError:
+            self._bad.append(name)
+
+    def finding(self, *, is_whole: bool) -> Finding:
+        """Say whether all could be read.
+
+        Args:
+            is_whole: Whether all were looked at.
+        """
+        if self._bad:
+            first = ", ".join(self._bad[:_NAMED])
+            what = f"{len(self._bad)} cannot be read: {first}"
+            return problem(self.check, what, self._advice)
+        if is_whole:
+            return ok(self.check, "every one can be read")
+        return ok(self.check, f"{self.count} were read by then, and every one of these can be")
+
+
+async def examine_by_contract(storage: ISessionStorage, seconds: float) -> list[Finding]:
+    """Return what can be found of any storage, by the methods that all have.
+
+    Args:
+        storage: The storage.
+        seconds: How long that may take.
+    """
+    limit = TimeLimit(seconds)
+    found: list[Finding] = []
+    try:
+        async with asyncio.timeout(seconds):
+            async for finding in _by_contract(storage, limit):
+                found.append(finding)  # noqa: PERF401 - what was found by then is kept
+    except TimeoutError:
+        found.append(limit.finding())
+    return found
+
+
+async def _by_contract(storage: ISessionStorage, limit: TimeLimit) -> AsyncIterator[Finding]:
+    limit.at = "the health of the storage"
     health = await storage.health()
     if not health.ok:
         advice = "the message says what is wrong; without the storage nothing works"
-        return [problem("storage", health.detail or "it does not answer", advice)]
-    found = [ok("storage", f"{health.sessions} sessions and {health.messages} messages")]
+        yield problem("storage", health.detail or "it does not answer", advice)
+        return
+    yield ok("storage", f"{health.sessions} sessions and {health.messages} messages")
+    limit.at = "the open turns"
     leases = [
         (record.session_id, record.turn_owner, record.turn_expires)
         async for record in _records(storage)
         if record.turn_token is not None
     ]
-    return [*found, await in_thread(open_turns, leases, _now_micros())]
+    yield await in_thread(open_turns, leases, time.time_ns() // 1000)
 
 
 async def _records(storage: ISessionStorage) -> AsyncIterator[SessionRecord]:
@@ -104,12 +208,6 @@ async def _records(storage: ISessionStorage) -> AsyncIterator[SessionRecord]:
         cursor = page.next_cursor
         if cursor is None:
             return
-
-
-def _now_micros() -> int:
-    import time
-
-    return time.time_ns() // 1000
 
 
 def open_turns(leases: Iterable[tuple[str, str | None, int | None]], now: int) -> Finding:

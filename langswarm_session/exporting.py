@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
-from pydantic_core import from_json
 
 from langswarm_session.archives import TurnNote
 from langswarm_session.blocks import JsonObject, Model
@@ -81,13 +80,12 @@ class SessionRow(Model):
             StorageCorruptError: If it holds what no storage puts there.
         """
         values = {name: getattr(record, name) for name in cls.model_fields}
-        state = record.provider_state
         with record.decoding():
             return cls.model_validate(
                 {
                     **values,
-                    "context": from_json(record.context),
-                    "provider_state": from_json(state) if state else None,
+                    "context": record.context_values(),
+                    "provider_state": record.provider_values() if record.provider_state else None,
                     "created_at": from_micros(record.created_at),
                     "last_activity": from_micros(record.last_activity),
                 }

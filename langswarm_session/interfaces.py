@@ -525,17 +525,19 @@ class ISessionStorage(ABC):
         behind, or that cannot do more about it, does nothing, as here.
         """
 
-    async def examine(self, *, full: bool = False) -> list[Finding]:
+    async def examine(self, *, full: bool = False, seconds: float = 300.0) -> list[Finding]:
         """Look for what is wrong, or soon will be; writes nothing, and does not raise.
 
-        By itself this looks at what the methods above tell.
+        By default this looks at what the methods above tell.
 
         Args:
             full: Whether all that is stored is read for it.
+            seconds: How long that may take; what was found by then is returned, with a finding
+                that says so.
         """
         from langswarm_session.diagnosis import examine_by_contract
 
-        return await examine_by_contract(self)
+        return await examine_by_contract(self, seconds)
 
     @abstractmethod
     async def health(self) -> StorageHealth:

@@ -112,12 +112,11 @@ class SessionRecord(NamedTuple):
             StorageCorruptError: If it holds what no storage puts there.
         """
         with self.decoding():
-            state = from_json(self.provider_state) if self.provider_state else {}
             return SessionContext.model_validate(
                 {
-                    **from_json(self.context),
+                    **self.context_values(),
                     **_NO_STATE,
-                    **state,
+                    **self.provider_values(),
                     "session_id": self.session_id,
                     "user_id": self.user_id,
                     "provider": self.provider,
@@ -125,6 +124,24 @@ class SessionRecord(NamedTuple):
                     "backend": self.backend,
                 }
             )
+
+    def context_values(self) -> dict[str, Any]:
+        """Return the context's other keys.
+
+        Raises:
+            StorageCorruptError: If they are not a JSON object.
+        """
+        with self.decoding():
+            return _json_object(self.context)
+
+    def provider_values(self) -> dict[str, Any]:
+        """Return `provider_session_id` and `provider_context`, as far as there are any.
+
+        Raises:
+            StorageCorruptError: If they are not a JSON object.
+        """
+        with self.decoding():
+            return _json_object(self.provider_state) if self.provider_state else {}
 
     def to_metrics(self) -> SessionMetrics:
         """The session's figures.
@@ -154,11 +171,18 @@ class SessionRecord(NamedTuple):
         """
         try:
             yield
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise StorageCorruptError(
                 "its row cannot be decoded: the database is damaged; restore a copy",
                 session_id=self.session_id,
             ) from None
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = from_json(text)
+    if not isinstance(value, dict):
+        raise TypeError("not a JSON object")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class Runtime:
         if asked is None:
             return await self._begin_alone(session, messages, key, deadline, None)
         # Who is asked the same waits only until the other one's turn has begun.
-        gate = session.ref._replace(session_id=f"{session.session_id}\0{messages[-1].id}")
+        gate = session.ref._replace(user_id=f"{session.user_id}\0{messages[-1].id}")
         await self._gates.acquire(gate, wait)
         try:
             lead = self._lead(session.ref, messages, asked)
@@ -179,7 +179,7 @@ class Runtime:
         self.beginning.add(turn.token)
         try:
             start = await self.storage.begin_turn(ref, messages, lease, key=key)
-            if start.replayed and asked is not None and asked.is_another(start.messages, key):
+            if start.replayed and asked is not None and asked.is_another(start.messages):
                 key = asked.key
                 start = await self.storage.begin_turn(ref, messages, lease, key=key)
             session._moved(start.record)

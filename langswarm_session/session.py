@@ -7,8 +7,6 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
-
 from langswarm_session import blocking, contexts, stopping, window
 from langswarm_session.answerers import Asked, again_key
 from langswarm_session.answering import Answering, check_tools
@@ -779,7 +777,7 @@ class BaseSession(ISession):
             provider=source.provider,
             model=source.model,
             backend=SessionBackend(source.backend),
-            context=contexts.forked(from_json(source.context), seq),
+            context=contexts.forked(source.context_values(), seq),
         )
         record = await self._storage.fork_session(self._ref, new, at=seq)
         return await self._manager._created(record)
@@ -813,9 +811,8 @@ class BaseSession(ISession):
         self._manager._check_open()
         key = key_of(idempotency_key, messages)
         processed = await self._process(messages)
-        turn = await self._runtime.begin(
-            self, processed, key, self._wait(wait), Asked.of(answerer, key, messages)
-        )
+        asked = None if answerer is None or not messages else Asked(answerer, messages, key)
+        turn = await self._runtime.begin(self, processed, key, self._wait(wait), asked)
         if turn.is_open:
             try:
                 if turn._added:

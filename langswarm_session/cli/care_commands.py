@@ -36,6 +36,9 @@ def doctor(
     full: Annotated[
         bool, typer.Option("--full", help="Read every message and check every index as well.")
     ] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.001, help="How many seconds it may take at most.")
+    ] = 300.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Look for what is wrong with the database, and say what to do about it.
@@ -47,7 +50,7 @@ def doctor(
     place: Place = context.obj
     _end(
         place.run(
-            lambda manager: examine(manager, full=full, as_json=as_json),
+            lambda manager: examine(manager, full=full, seconds=timeout, as_json=as_json),
             as_json=as_json,
             must_exist=False,
         )

@@ -15,18 +15,19 @@ from langswarm_session.manager import SessionManager
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
-async def doctor(manager: SessionManager, *, full: bool, as_json: bool) -> ExitCode:
+async def doctor(manager: SessionManager, *, full: bool, seconds: float, as_json: bool) -> ExitCode:
     """Look at the storage and at what is installed, and report.
 
     Args:
         manager: Where the sessions are.
         full: Whether all that is stored is read for it.
+        seconds: How long the look at the storage may take.
         as_json: As one JSON object, in place of lines.
 
     Returns:
         The exit code: whether there is no problem.
     """
-    findings = [*await manager.storage.examine(full=full), *environment()]
+    findings = [*await manager.storage.examine(full=full, seconds=seconds), *environment()]
     healthy = all(each.level is not Level.PROBLEM for each in findings)
     if as_json:
         head = {"version": __version__, "storage": manager.storage.name, "healthy": healthy}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,9 @@ The entry's name is what `StorageFactory.create_storage` and the scheme of a URL
 that serves several schemes has several entries.
 """
 
+_NAME = re.compile(r"[\w.+-]*", re.ASCII)
+_MODE = re.compile("mode=([0-7]{3,4})")
+
 
 def _memory(**config: Any) -> ISessionStorage:
     from langswarm_session.storage.memory import InMemorySessionStorage
@@ -32,7 +36,7 @@ def _sqlite(**config: Any) -> ISessionStorage:
     from langswarm_session.storage.sqlite import SQLiteSessionStorage
 
     if "url" in config:
-        config["db_path"] = _sqlite_path(config.pop("url"))
+        config = {**_sqlite_config(config.pop("url")), **config}
     return SQLiteSessionStorage(**config)
 
 
@@ -44,20 +48,30 @@ def _postgres(**config: Any) -> ISessionStorage:
     return PostgresSessionStorage(**config)
 
 
-def _sqlite_path(url: str) -> str:
-    """The file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, as in SQLAlchemy."""
-    if "?" in url or "#" in url:
+def _sqlite_config(url: str) -> dict[str, Any]:
+    """The file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, as in SQLAlchemy, and
+    the permissions that it is created with, where the address ends in ``?mode=0660``.
+
+    Raises:
+        InvalidInputError: If it names no file, or says more than that.
+    """
+    address, mark, query = url.partition("?")
+    mode = _MODE.fullmatch(query)
+    if (mark and mode is None) or "#" in url:
+        # It may be another database's address with a password in it.
         raise InvalidInputError(
-            f"{url!r} has a query or a fragment, and the address of a file has neither: write %3F "
-            "and %23 for ? and # in the file's name, and give settings as storage_config"
+            "the address of a SQLite file can only end in ?mode= with octal permissions, as in "
+            "sqlite:///sessions.db?mode=0660: write %3F and %23 for ? and # in the file's name, "
+            "and give other settings as storage_config"
         )
-    parts = urlsplit(url)
+    parts = urlsplit(address)
     path = unquote(parts.path).removeprefix("/")
     if parts.netloc or not path:
         raise InvalidInputError(
-            f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute/path.db"
+            f"{_url_shown(address)} names no file; write sqlite:///relative.db or "
+            "sqlite:////absolute/path.db"
         )
-    return path
+    return {"db_path": path} if mode is None else {"db_path": path, "mode": mode[1]}
 
 
 class StorageFactory:
@@ -118,8 +132,14 @@ class StorageFactory:
         return made
 
 
+def _url_shown(url: str) -> str:
+    """An address without what stands before an ``@`` in it, which may be a password."""
+    scheme, separator, rest = url.partition("://")
+    return repr(f"{scheme}{separator}{rest.rpartition('@')[2]}")
+
+
 def _shown(name: str) -> str:
-    """A name, unless it may be an address whose ``//`` was forgotten, with a password in it."""
-    if name.isascii() and not set(name) & set(":/@"):
+    """Return a name, unless it may be an address of another form, with a password in it."""
+    if _NAME.fullmatch(name):
         return repr(name)
     return "of that name (an address begins with scheme://)"

@@ -10,8 +10,6 @@ from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic_core import from_json
-
 from langswarm_session.errors import SessionError, StorageClosedError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
@@ -307,7 +305,7 @@ class InMemorySessionStorage(ISessionStorage):
             if changes.provider_state is not None:
                 values["provider_state"] = dump_json(dict(changes.provider_state))
             if changes.context is not None:
-                values["context"] = dump_json({**from_json(record.context), **changes.context})
+                values["context"] = dump_json({**record.context_values(), **changes.context})
             log.record = record._replace(**values)
             return log.record
 

@@ -10,8 +10,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 
-from pydantic_core import from_json
-
 from langswarm_session.bulk import LONGEST_PAUSE, collector_paused
 from langswarm_session.checks import check_count, check_seconds
 from langswarm_session.errors import (
@@ -333,7 +331,7 @@ class PostgresSessionStorage(ISessionStorage):
             rules.check_revision(session.record, expected_revision)
             values = dict(columns)
             if context is not None:
-                values["context"] = dump_json({**from_json(session.record.context), **context})
+                values["context"] = dump_json({**session.record.context_values(), **context})
             session.change(**values)
             return await session.save()
 
@@ -644,7 +642,7 @@ class PostgresSessionStorage(ISessionStorage):
                     f"on {', '.join(tables)} as their owner ({'; '.join(skipped)})"
                 )
 
-        await self._engine.read(job)
+        await self._engine.read(job, is_bare=True)
 
     async def search_messages(self, search: Search) -> SearchPage:
         """See `ISessionStorage.search_messages`."""
@@ -654,14 +652,17 @@ class PostgresSessionStorage(ISessionStorage):
             lambda connection: search_messages(connection, self._tables, search)
         )
 
-    async def examine(self, *, full: bool = False) -> list[Finding]:
+    async def examine(self, *, full: bool = False, seconds: float = 300.0) -> list[Finding]:
         """See `ISessionStorage.examine`. On a connection of its own, and makes no tables."""
         from langswarm_session.storage.postgres_examine import examine
 
         def look() -> list[Finding]:
             # On an event loop of its own, as the driver reads files where it connects.
-            seconds = self._timeout
-            return asyncio.run(examine(self._settings, self._tables, seconds=seconds, full=full))
+            return asyncio.run(
+                examine(
+                    self._settings, self._tables, patience=self._timeout, seconds=seconds, full=full
+                )
+            )
 
         return await in_thread(look)
 

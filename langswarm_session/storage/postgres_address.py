@@ -129,7 +129,9 @@ def _is_odd(dsn: str, parts: SplitResult) -> bool:
     user, _, hosts = parts.netloc.rpartition("@")
     is_ours = dsn.startswith(("postgresql://", "postgres://")) and "\0" not in unquote(dsn)
     has_more = "@" in user + parts.path + parts.query or parts.fragment
-    return not is_ours or bool(has_more) or not _HOSTS.fullmatch(hosts)
+    # In the place of a name, as in the addresses of JDBC, they would begin an option.
+    has_option = not {";", "&", "="}.isdisjoint(parts.path)
+    return not is_ours or bool(has_more) or has_option or not _HOSTS.fullmatch(hosts)
 
 
 def _options(query: str) -> tuple[str, dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langswarm_session.errors import (
     SessionError,
@@ -14,6 +14,9 @@ from langswarm_session.errors import (
 )
 from langswarm_session.storage.calls import Call
 from langswarm_session.storage.postgres_errors import typed_error
+
+if TYPE_CHECKING:
+    from langswarm_session.storage.postgres_pool import Connection
 
 
 class TimedCall(Call):
@@ -27,17 +30,30 @@ class TimedCall(Call):
         over: Whether it has one, or its caller wants none any more.
         unclear: Whether it was sent and no answer came, so that it may be stored. Until one comes
             it is not cancelled with its caller, who waits for it.
+        connection: What it was sent on, if alone: there the server can be asked to stop it.
+        is_given_up: Whether its caller was cancelled, so that it is not tried again.
         is_attended: Whether its caller waits for it on the spot, and takes its outcome then.
     """
 
-    __slots__ = ("deadline", "is_attended", "late", "over", "size", "unclear", "work")
+    __slots__ = (
+        "connection",
+        "deadline",
+        "is_attended",
+        "is_given_up",
+        "late",
+        "over",
+        "size",
+        "unclear",
+        "work",
+    )
 
     def __init__(self, size: int = 0) -> None:
         super().__init__()
         self.size = size
         self.deadline = 0.0
         self.work: asyncio.Task[Any] | Flight | None = None
-        self.late = self.over = self.unclear = self.is_attended = False
+        self.connection: Connection | None = None
+        self.late = self.over = self.unclear = self.is_attended = self.is_given_up = False
 
 
 class JobCall(TimedCall):

@@ -100,14 +100,15 @@ class PostgresEngine:
         self._ending: asyncio.Task[None] | None = None
         self._has_ended = False
 
-    async def read(self, job: Job[T], *, is_urgent: bool = False) -> T:
-        """Run a job outside of a transaction, and return its result; it may be run again.
+    async def read(self, job: Job[T], *, is_urgent: bool = False, is_bare: bool = False) -> T:
+        """Run a job that needs no transaction, and return its result; it may be run again.
 
         Args:
             job: What to do.
             is_urgent: Whether it is short, and must not wait for what others do.
+            is_bare: Whether it cannot be run in a transaction.
         """
-        call = JobCall(lambda jobs, _: jobs.read(job, is_urgent=is_urgent))
+        call = JobCall(lambda jobs, _: jobs.read(job, is_urgent=is_urgent, is_bare=is_bare))
         self._submit(call)
         try:
             return await call.answer()  # type: ignore[no-any-return]
@@ -346,16 +347,25 @@ class PostgresEngine:
 
     def _is_wanted(self, call: TimedCall) -> bool:
         """Claim a call; if it was withdrawn or has an outcome, there is nothing to do."""
-        if not call.claim():
+        if not call.claim() or (call.is_given_up and not call.unclear):
             self._finish([call])
         return not call.over
 
     def _give_up(self, call: TimedCall) -> None:
-        """Its caller was cancelled: stop what was begun, but for what was sent to be stored."""
+        """Its caller was cancelled: stop what was begun.
+
+        What was sent to be stored cannot be given up here: the server is asked to stop it, and
+        answers whether it has.
+        """
         if not call.is_claimed:
             self._finish([call])
-        elif call.work is not None and not call.unclear:
+            return
+        call.is_given_up = True
+        if call.work is not None and not call.unclear:
             call.work.cancel()
+        elif call.connection is not None and self._jobs is not None and self._loop is not None:
+            call.connection.is_condemned = True
+            self._spawn(self._loop, self._jobs.stop(call.connection))
 
     def _begin_end(self) -> None:
         assert self._loop is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -19,6 +20,8 @@ from langswarm_session.errors import (
 _Kind = tuple[type[SessionError], str]
 
 _TOO_LARGE = "a number, or the sum of the session's tokens, is too large to be stored"
+_OUT_OF_RANGE = "a figure of the session is out of range: the database is damaged; restore a copy"
+"""What is given is in range, as the driver or `langswarm_session.checks` have seen to."""
 _TAKEN = "something else has these names; use another table_prefix"
 _LOST = (
     "the tables or their functions are gone: if all are, the next call makes them again; if not, "
@@ -44,10 +47,11 @@ _BY_STATE: dict[str, _Kind] = {
     "42723": (StorageCorruptError, _TAKEN),
     "42P13": (StorageCorruptError, _TAKEN),
     "42703": (StorageCorruptError, _CHANGED),
+    "42804": (StorageCorruptError, _CHANGED),
     "42P01": (StorageUnavailableError, _LOST),
     "42883": (StorageUnavailableError, _LOST),
     "3F000": (StorageUnavailableError, _LOST),
-    "22003": (InvalidInputError, _TOO_LARGE),
+    "22003": (StorageCorruptError, _OUT_OF_RANGE),
     "54000": (InvalidInputError, "an id is too long to be stored"),
     "XX001": (StorageCorruptError, "the database is damaged; restore a copy"),
     "XX002": (StorageCorruptError, "an index of the database is damaged; REINDEX it"),
@@ -70,6 +74,8 @@ STALE = frozenset({"26000", "42P05", "0A000"})
 
 _REFUSED = ("23", "40")
 """The classes of states that say that a statement was undone, and nothing else."""
+
+_QUOTED = re.compile('"([^"]+)"')
 
 _OF_PARAMETERS = frozenset({"22023", "42704", "55P02"})
 """The states that say, when a connection is made, that a parameter of the server is none, cannot be
@@ -116,6 +122,11 @@ def may_connect_later(error: BaseException) -> bool:
     return is_lost(error) or state_of(error) in _TRANSIENT
 
 
+def is_of_parameters(error: BaseException) -> bool:
+    """Whether a connection could not be made for a parameter that the address sets."""
+    return state_of(error) in _OF_PARAMETERS
+
+
 def typed_error(error: BaseException, name: str) -> SessionError:
     """Our error for one of the driver's; errors that are ours already come back as they are.
 
@@ -135,8 +146,11 @@ def unreachable(error: BaseException, name: str) -> SessionError:
     """Our error for a connection that could not be made."""
     if isinstance(error, TimeoutError):
         return StorageUnavailableError(f"{name}: the server cannot be reached: no answer in time")
-    if state_of(error) in _OF_PARAMETERS:
-        return InvalidInputError(f"{name}: the server does not take what the dsn sets ({error})")
+    if is_of_parameters(error):
+        # Which one, and not what it was to be, which the server says next.
+        parameter = _QUOTED.search(str(error))
+        which = f" for {parameter[1]!r}" if parameter else ""
+        return InvalidInputError(f"{name}: the server does not take what the dsn sets{which}")
     return typed_error(error, name)
 
 

@@ -11,6 +11,8 @@ import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from langswarm_session.diagnosis import (
     Finding,
     LogFigures,
+    Reading,
+    TimeLimit,
     figures,
     ok,
     open_turns,
@@ -18,13 +20,18 @@ from langswarm_session.diagnosis import (
     warning,
 )
 from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageVersionError
+from langswarm_session.models import SessionContext
 from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.postgres_connect import connect
 from langswarm_session.storage.postgres_errors import state_of, typed_error, unreachable
+from langswarm_session.storage.postgres_expected import differences
+from langswarm_session.storage.postgres_path import SET_PATH
 from langswarm_session.storage.postgres_pool import PoolSettings, watch
-from langswarm_session.storage.postgres_rows import from_text
+from langswarm_session.storage.postgres_rows import from_text, to_record
 from langswarm_session.storage.postgres_schema import MIGRATIONS, Tables, find_version
+from langswarm_session.storage.postgres_shapes import FIELDS
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, decode_message
+from langswarm_session.storage.session_rows import NOTE_COLUMNS, decode_note
 
 _OLDEST = 130_000
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -79,13 +86,16 @@ _DURABILITY = (
     "FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = $1 "
     "AND relname = ANY($2::text[]) AND relpersistence = 'u')"
 )
+_ACCESS = (
+    "SELECT has_schema_privilege('public', $1, 'CREATE'), (SELECT array_agg(relname::text "
+    "ORDER BY relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+    "WHERE nspname = $1 AND relname = ANY($2::text[]) "
+    "AND has_table_privilege('public', pg_class.oid, 'SELECT, INSERT, UPDATE, DELETE'))"
+)
 _BEGIN = (
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {:d}; "
-    "SET LOCAL lock_timeout = {:d}"
+    f"SET LOCAL lock_timeout = {{:d}}; {SET_PATH}"
 )
-_FULL_TIME = 3600.0
-"""Seconds that the server has at least for an answer where it is to look at everything."""
-
 _TO_TELL = 1.0
 """Seconds that the server has to say that it has come to the end of its time."""
 
@@ -101,22 +111,24 @@ _RESCUE = "restore a backup, or bring what can be read elsewhere with `export --
 
 
 class _Asking:
-    """A connection whose server has so many seconds for each question.
+    """A connection whose server has so many seconds for each question, and for all of them.
 
     Args:
         raw: The driver's.
-        seconds: How long an answer may take.
-        lock_seconds: How long it may wait for others.
+        limit: How long all may take.
+        patience: How long an answer may take, or wait for others.
+        full: Whether an answer may take all the time there is.
     """
 
-    def __init__(self, raw: Any, seconds: float, lock_seconds: float) -> None:
+    def __init__(self, raw: Any, limit: TimeLimit, patience: float, *, full: bool) -> None:
         self._raw = raw
-        self._seconds = seconds
-        self._lock_seconds = lock_seconds
+        self._limit = limit
+        self._patience = patience
+        self._full = full
 
     async def begin(self) -> None:
         """Begin a transaction, in which the server heeds the limit as well."""
-        limits = (max(1, int(each * 1000)) for each in (self._seconds, self._lock_seconds))
+        limits = (max(1, int(each * 1000)) for each in (self._seconds, self._patience))
         async with asyncio.timeout(self._seconds + _TO_TELL):
             await self._raw.execute(_BEGIN.format(*limits))
 
@@ -138,44 +150,59 @@ class _Asking:
         except Exception:  # noqa: BLE001 - then it is closed without
             self._raw.terminate()
 
+    @property
+    def _seconds(self) -> float:
+        """How long the next answer may take."""
+        return self._limit.left if self._full else min(self._limit.left, self._patience)
+
 
 async def examine(
-    settings: PoolSettings, tables: Tables, *, seconds: float, full: bool
+    settings: PoolSettings, tables: Tables, *, patience: float, seconds: float, full: bool
 ) -> list[Finding]:
     """Look at a database.
 
     Args:
         settings: How to connect.
         tables: Where the tables are.
-        seconds: How long the server may take for each answer, and wait for others at that.
+        patience: How long the server may wait for others, and, unless it is to look at everything,
+            take for each answer.
+        seconds: How long all may take.
         full: Whether the indexes are checked (with the extension amcheck), and every message read.
     """
+    limit = TimeLimit(seconds)
     try:
-        raw = await connect(
-            **settings.options, timeout=settings.connect_timeout, statement_cache_size=0
-        )
+        async with asyncio.timeout(limit.left):
+            raw = await connect(
+                **settings.options, timeout=settings.connect_timeout, statement_cache_size=0
+            )
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
         advice = "start the server, or mend the address, the user or the password"
         return [problem("server", str(unreachable(error, settings.name)), advice)]
     watch(raw)
-    connection = _Asking(raw, max(seconds, _FULL_TIME) if full else seconds, seconds)
+    connection = _Asking(raw, limit, patience, full=full)
     try:
-        every = _all(connection, settings.name, tables, seconds, full=full)
+        every = _all(connection, settings.name, tables, limit, patience, full=full)
         return [finding async for finding in every]
     finally:
         await connection.close()
 
 
 async def _all(
-    connection: _Asking, name: str, tables: Tables, seconds: float, *, full: bool
+    connection: _Asking,
+    name: str,
+    tables: Tables,
+    limit: TimeLimit,
+    patience: float,
+    *,
+    full: bool,
 ) -> AsyncIterator[Finding]:
     try:
         await connection.begin()
-        async for finding in _database(connection, name, tables, full=full):
+        async for finding in _database(connection, name, tables, limit, full=full):
             yield finding
         await connection.fetch("ROLLBACK")
     except Exception as error:  # noqa: BLE001 - that is a finding too
-        yield _failed(error, name, seconds)
+        yield limit.finding() if limit.is_over else _failed(error, name, patience)
 
 
 def _failed(error: Exception, name: str, seconds: float) -> Finding:
@@ -189,8 +216,9 @@ def _failed(error: Exception, name: str, seconds: float) -> Finding:
 
 
 async def _database(
-    connection: _Asking, name: str, tables: Tables, *, full: bool
+    connection: _Asking, name: str, tables: Tables, limit: TimeLimit, *, full: bool
 ) -> AsyncIterator[Finding]:
+    limit.at = "the server"
     number = int(await connection.value("SHOW server_version_num"))
     version = await connection.value("SHOW server_version")
     if number < _OLDEST:
@@ -199,6 +227,7 @@ async def _database(
         yield ok("server", f"{name}, PostgreSQL {version}")
     for finding in await durability(connection, tables):
         yield finding
+    limit.at = "the schema"
     try:
         schema = await find_version(connection, tables, name)
     except StorageVersionError as error:
@@ -212,11 +241,45 @@ async def _database(
         return
     if schema == len(MIGRATIONS):
         yield await _function(connection, tables)
+        yield await _objects(connection, tables)
+    yield await _access(connection, tables)
+    limit.at = "the figures of the sessions"
     async for finding in _tables(connection, tables):
         yield finding
     if full:
-        yield await _readable(connection, tables)
+        async for finding in _readable(connection, tables, limit):
+            yield finding
+        limit.at = "the indexes"
         yield await _amcheck(connection, tables)
+
+
+async def _objects(connection: _Asking, tables: Tables) -> Finding:
+    """Whether tables, indexes and functions are as the newest version makes them."""
+    different = [each async for each in differences(connection, tables)]
+    if not different:
+        return ok("objects", "tables, indexes and functions are as they were made")
+    advice = (
+        "find out who changed the schema; drop what is not of this package, and bring what is "
+        "missing back from a backup"
+    )
+    return problem("objects", "; ".join(different), advice)
+
+
+async def _access(connection: _Asking, tables: Tables) -> Finding:
+    """Whether everybody may do what only this package's users should."""
+    may_create, may_read = (await connection.fetch(_ACCESS, tables.schema, _plain_names(tables)))[0]
+    if may_read:
+        advice = "REVOKE ALL on them FROM PUBLIC"
+        what = f"everybody who can connect may read or change {', '.join(may_read)}"
+        return problem("access", what, advice)
+    if may_create:
+        advice = (
+            f"REVOKE CREATE ON SCHEMA {tables.schema} FROM PUBLIC, or use a schema of your own "
+            "(schema=...)"
+        )
+        what = f"everybody who can connect may create objects in the schema {tables.schema!r}"
+        return warning("access", what, advice)
+    return ok("access", "nobody has rights that were not granted to them")
 
 
 async def durability(connection: Any, tables: Tables) -> list[Finding]:
@@ -304,20 +367,40 @@ async def _tables(connection: _Asking, tables: Tables) -> AsyncIterator[Finding]
         yield ok("dead rows", f"{dead} beside {live} live ones")
 
 
-async def _readable(connection: _Asking, tables: Tables) -> Finding:
-    """Whether every message can be read."""
-    query = f"SELECT session, {MESSAGE_COLUMNS} FROM {{messages}}"
-    bad: list[str] = []
-    await connection.fetch(tables.sql(f"DECLARE langswarm_messages CURSOR FOR {query}"))
-    while rows := await connection.fetch(f"FETCH {_PORTION} FROM langswarm_messages"):
-        for place, *row in rows:
-            try:
-                decode_message(tuple(row))
-            except StorageCorruptError:
-                bad.append(f"session {place} #{row[0]}")
-    if not bad:
-        return ok("messages", "every one can be read")
-    return problem("messages", f"{len(bad)} cannot be read: {', '.join(bad[:5])}", _RESCUE)
+async def _readable(
+    connection: _Asking, tables: Tables, limit: TimeLimit
+) -> AsyncIterator[Finding]:
+    """Whether every session, note on a turn, and message can be read."""
+    readings = [
+        (Reading("sessions", _RESCUE), f"{FIELDS}, key", "{sessions}", _to_context),
+        (Reading("notes", _RESCUE), f"{NOTE_COLUMNS}, session", "{turns}", decode_note),
+        (Reading("messages", _RESCUE), f"{MESSAGE_COLUMNS}, session", "{messages}", decode_message),
+    ]
+    cut_short: Exception | None = None
+    for reading, columns, table, decode in readings:
+        limit.at = f"the {reading.check}"
+        query = tables.sql(f"SELECT {columns} FROM {table}")
+        try:
+            async for *row, place in _rows(connection, query):
+                reading.look(f"session {place} #{row[0]}", decode, tuple(row))
+                limit.at = f"the {reading.check}, of which {reading.count} were read"
+        except Exception as error:  # noqa: BLE001 - raised when it has been told what was read
+            cut_short = error
+        yield reading.finding(is_whole=cut_short is None)
+        if cut_short is not None:
+            raise cut_short
+
+
+async def _rows(connection: _Asking, query: str) -> AsyncIterator[Any]:
+    await connection.fetch(f"DECLARE langswarm_rows CURSOR FOR {query}")
+    while rows := await connection.fetch(f"FETCH {_PORTION} FROM langswarm_rows"):
+        for row in rows:
+            yield row
+    await connection.fetch("CLOSE langswarm_rows")
+
+
+def _to_context(row: tuple[Any, ...]) -> SessionContext:
+    return to_record(row).to_context()
 
 
 async def _amcheck(connection: _Asking, tables: Tables) -> Finding:

@@ -6,6 +6,7 @@ What became of a transaction whose connection broke is found out on the next one
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
@@ -18,8 +19,11 @@ from langswarm_session.storage.postgres_errors import (
     may_repeat,
     state_of,
 )
+from langswarm_session.storage.postgres_path import SET_PATH
 from langswarm_session.storage.postgres_pool import DURABLE, Connection, Pool, PoolSettings
 from langswarm_session.storage.postgres_schema import Tables, migrate
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Job = Callable[[Connection], Awaitable[T]]
@@ -35,6 +39,8 @@ _BEGIN = (
     "BEGIN ISOLATION LEVEL {}; SET LOCAL idle_in_transaction_session_timeout = {:d}; "
     "SET LOCAL lock_timeout = {:d}"
 )
+_BEGIN_POOLED = f"{_BEGIN}; {SET_PATH}; SELECT {DURABLE}"
+_BEGIN_READ = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {{:d}}; {SET_PATH}"
 """The server ends it by itself if this process freezes or is cut off, and its locks with it."""
 
 _NUMBER = "SELECT pg_current_xact_id_if_assigned()::text"
@@ -64,6 +70,7 @@ class Jobs:
         self.pool = Pool(settings)
         self.patience = asyncio.Semaphore(max(1, settings.max_connections - 2))
         self._timeout = timeout
+        self._milliseconds = max(1, int(timeout * 1000))
         self._opening = asyncio.Lock()
         self._opened = False
 
@@ -94,14 +101,15 @@ class Jobs:
         if state_of(error) in GONE:
             self._opened = False
 
-    async def read(self, job: Job[T], *, is_urgent: bool = False) -> T:
-        """Run a job outside of a transaction, and return its result; it may be run again.
+    async def read(self, job: Job[T], *, is_urgent: bool = False, is_bare: bool = False) -> T:
+        """Run a job that needs no transaction, and return its result; it may be run again.
 
         Args:
             job: What to do.
             is_urgent: Whether it is short, and takes the connection that is kept for such.
+            is_bare: Whether it cannot be run in a transaction, as it is through a pooler.
         """
-        return await self._repeated(lambda: self._read_once(job, is_urgent))
+        return await self._repeated(lambda: self._read_once(job, is_urgent, is_bare))
 
     async def transact(
         self, job: Job[T], isolation: Isolation = "READ COMMITTED", *, call: TimedCall
@@ -111,6 +119,22 @@ class Jobs:
         It may be run again after a rollback. While its commit is under way the call is unclear.
         """
         return await self._repeated(lambda: self._transact_once(job, isolation, call))
+
+    async def stop(self, connection: Connection) -> None:
+        """Ask the server to cancel the statement that runs on a condemned connection.
+
+        The statement is then made or not, and its answer says which. Where the server cannot be
+        asked, that answer is waited for.
+        """
+        if connection.is_pooled:
+            return
+        pid = connection.server_pid
+        try:
+            await self.read(
+                lambda other: other.fetch("SELECT pg_cancel_backend($1)", pid), is_urgent=True
+            )
+        except Exception as error:  # noqa: BLE001 - the time limit holds as well
+            logger.debug("%s: a statement could not be cancelled: %r", self.name, error)
 
     async def close(self) -> None:
         """Close the connections; none may be in use any more."""
@@ -122,17 +146,31 @@ class Jobs:
                 await migrate(connection, self.tables, self.name)
                 self._opened = True
 
-    async def _read_once(self, job: Job[T], is_urgent: bool) -> T:
+    async def _read_once(self, job: Job[T], is_urgent: bool, is_bare: bool) -> T:
         connection = await self.acquire(reserved=is_urgent)
         usable = False
         try:
-            result = await job(connection)
+            if connection.is_pooled and not is_bare:
+                result = await self._read_pooled(connection, job)
+            else:
+                result = await job(connection)
             usable = True
         except SessionError:
             usable = True
             raise
         finally:
             self.pool.release(connection, reserved=is_urgent, usable=usable)
+        return result
+
+    async def _read_pooled(self, connection: Connection, job: Job[T]) -> T:
+        """Run a job in a transaction, as what is set outside of one stays with the pooler."""
+        try:
+            await connection.script(_BEGIN_READ.format(self._milliseconds))
+            result = await job(connection)
+            await connection.commit()
+        except Exception:
+            await connection.roll_back()
+            raise
         return result
 
     async def _transact_once(self, job: Job[T], isolation: Isolation, call: TimedCall) -> T:
@@ -145,9 +183,9 @@ class Jobs:
         usable, number = False, None
         was_unclear = call.unclear
         try:
-            limit = max(1, int(self._timeout * 1000))
-            begin = _BEGIN.format(isolation, limit, limit)
-            await connection.script(f"{begin}; SELECT {DURABLE}" if connection.is_pooled else begin)
+            limit = self._milliseconds
+            begin = _BEGIN_POOLED if connection.is_pooled else _BEGIN
+            await connection.script(begin.format(isolation, limit, limit))
             result = await job(connection)
             number = (await connection.fetch(_NUMBER))[0][0]
             call.unclear = call.unclear or number is not None

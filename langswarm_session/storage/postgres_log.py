@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from langswarm_session.models import SessionMessage, Turn, TurnStatus, from_micros
+from langswarm_session.models import SessionMessage, Turn, TurnStatus
 from langswarm_session.records import (
     Appended,
     IdempotencyKey,
@@ -27,16 +27,22 @@ from langswarm_session.storage.postgres_pool import Connection
 from langswarm_session.storage.postgres_rows import (
     Batch,
     encode,
-    from_text,
     maybe_text,
     to_id,
+    to_note,
     to_record,
     to_row,
     to_text,
 )
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_shapes import FIELDS
-from langswarm_session.storage.rows import ASSISTANT, MESSAGE_COLUMNS, ROLES, decode_messages
+from langswarm_session.storage.rows import ASSISTANT, MESSAGE_COLUMNS, decode_messages, decode_roles
+from langswarm_session.storage.session_rows import (
+    NOTE_COLUMNS,
+    NoteRow,
+    decode_numbers,
+    to_turn,
+)
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 OWN = "session_id = $1 AND user_id = $2 AND key = coalesce($3::bigint, key)"
@@ -107,7 +113,7 @@ class Log:
     def __init__(self, connection: Connection, tables: Tables, row: Sequence[Any]) -> None:
         self._connection = connection
         self._tables = tables
-        self.now: int = row[0]
+        (self.now,) = decode_numbers(row[:1])
         self.record = to_record(row[1:])
         self._place = self.record.creation
 
@@ -179,30 +185,26 @@ class Log:
 
     async def known_turn(self, batch: Batch, key: IdempotencyKey | None) -> rules.KnownTurn | None:
         """The turn the key was used in, or the one of the last message, if all are stored."""
-        turn: int | None = None
-        if key is not None:
-            rows = await self._run(
-                "SELECT turn FROM {turns} WHERE session = $1 AND key = $2", to_text(key.key)
-            )
-            turn = rows[0][0] if rows else None
+        note = None if key is None else await self._note("key = $2", to_text(key.key))
+        turn = None if note is None else note.turn
         if turn is None and batch.stored and not batch.messages and rules.leads_to_turn(key):
             turn = batch.stored[batch.order[-1]].turn_id
+            note = await self._note("turn = $2", turn)
         if turn is None:
             return None
         rows = await self._run(
-            "SELECT (SELECT turn FROM {messages} WHERE session = $1 ORDER BY seq DESC LIMIT 1), "
-            "status, digest FROM (SELECT) AS one LEFT JOIN {turns} ON session = $1 AND turn = $2",
-            turn,
+            "SELECT turn FROM {messages} WHERE session = $1 ORDER BY seq DESC LIMIT 1"
         )
-        last_turn, status, digest = rows[0]
+        status = TurnStatus.COMPLETE if note is None else note.status
         if self.record.turn_token is not None and self.record.turn_id == turn:
-            status = TurnStatus.OPEN.value
-        return rules.KnownTurn(
-            turn,
-            last_turn == turn,
-            TurnStatus(status or TurnStatus.COMPLETE.value),
-            None if digest is None else from_text(digest),
-        )
+            status = TurnStatus.OPEN
+        is_last = bool(rows) and rows[0][0] == turn
+        return rules.KnownTurn(turn, is_last, status, note and note.digest)
+
+    async def _note(self, condition: str, value: object) -> NoteRow | None:
+        query = f"SELECT {NOTE_COLUMNS} FROM {{turns}} WHERE session = $1 AND {condition}"
+        rows = await self._run(query, value)
+        return to_note(rows[0]) if rows else None
 
     async def drop_reply(self, turn: int, after: int) -> None:
         """Remove what there was of an unfinished turn's reply.
@@ -234,7 +236,7 @@ class Log:
         # The roles only: a message that cannot be decoded does not keep a turn from its end.
         query = "SELECT role FROM {messages} WHERE session = $1 " + _OF_TURN
         rows = await self._run(query, turn)
-        answered = rules.answered(status, [ROLES[code] for (code,) in rows])
+        answered = rules.answered(status, decode_roles(code for (code,) in rows))
         finished = None if status is TurnStatus.OPEN else self.now
         await self._run(_SAVE_STATUS, turn, status.value, answered, maybe_text(error), finished)
 
@@ -266,8 +268,8 @@ class Log:
 
     async def settle_turn(self, turn: int) -> None:
         """Bring what is noted of a turn in line with the messages that it still has."""
-        rows = await self._run("SELECT status FROM {turns} WHERE session = $1 AND turn = $2", turn)
-        if not rows:
+        note = await self._note("turn = $2", turn)
+        if note is None:
             return
         left = await self.select_turn(turn)
         if not left:
@@ -277,7 +279,7 @@ class Log:
             "UPDATE {turns} SET key = NULL, digest = NULL, answered = $3 "
             "WHERE session = $1 AND turn = $2",
             turn,
-            rules.answered(TurnStatus(rows[0][0]), [each.role for each in left]),
+            rules.answered(note.status, [each.role for each in left]),
         )
 
     async def clear(self) -> None:
@@ -319,12 +321,11 @@ class Log:
         """The newest turns, oldest first; reads hardly more messages than they have."""
         spans = await self._spans(limit)
         rows = await self._run(
-            "SELECT turn, status, key, error, finished_at FROM {turns} "
-            "WHERE session = $1 AND turn >= $2",
+            f"SELECT {NOTE_COLUMNS} FROM {{turns}} WHERE session = $1 AND turn >= $2",
             min(spans, default=0),
         )
-        known = {row[0]: tuple(row)[1:] for row in rows}
-        return [self._turn(turn, spans[turn], known.get(turn)) for turn in sorted(spans)]
+        known = {note.turn: note for note in map(to_note, rows)}
+        return [to_turn(self.record, turn, spans[turn], known.get(turn)) for turn in sorted(spans)]
 
     async def _spans(self, limit: int) -> dict[int, list[tuple[int, int]]]:
         """Number and time of the messages, newest first, of the newest turns."""
@@ -336,7 +337,7 @@ class Log:
                 f"ORDER BY seq DESC LIMIT {_SPANS}",
                 before,
             )
-            for turn, seq, timestamp in rows:
+            for turn, seq, timestamp in map(decode_numbers, rows):
                 if turn not in spans and len(spans) == limit:
                     return spans
                 spans.setdefault(turn, []).append((seq, timestamp))
@@ -344,24 +345,6 @@ class Log:
             if len(rows) < _SPANS:
                 break
         return spans
-
-    def _turn(self, turn: int, span: list[tuple[int, int]], known: tuple[Any, ...] | None) -> Turn:
-        status, key, error, finished = known or (TurnStatus.COMPLETE.value, None, None, None)
-        if self.record.turn_token is not None and self.record.turn_id == turn:
-            status = TurnStatus.OPEN.value
-        elif finished is None:
-            finished = span[0][1]
-        return Turn(
-            id=turn,
-            session_id=self.record.session_id,
-            status=TurnStatus(status),
-            first_seq=span[-1][0],
-            last_seq=span[0][0],
-            started_at=from_micros(span[-1][1]),
-            finished_at=None if finished is None else from_micros(finished),
-            idempotency_key=None if key is None else from_text(key),
-            error=None if error is None else from_text(error),
-        )
 
     async def _run(self, template: str, *values: Any) -> list[Any]:
         return await self._connection.fetch(self._tables.sql(template), self._place, *values)

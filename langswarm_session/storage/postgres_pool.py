@@ -17,7 +17,12 @@ import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.storage.postgres_connect import connect
-from langswarm_session.storage.postgres_errors import may_connect_later, unreachable
+from langswarm_session.storage.postgres_errors import (
+    is_of_parameters,
+    may_connect_later,
+    unreachable,
+)
+from langswarm_session.storage.postgres_path import SAFE_PATH
 from langswarm_session.storage.postgres_tls import unreadable_file
 
 _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
@@ -26,10 +31,12 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
 _CHECK_AFTER, _CHECK_TIME = 15.0, 3.0
 """Idle for so many seconds, a connection has so many to answer before it is used again."""
 
-DURABLE = (
-    "(SELECT set_config('synchronous_commit', "
-    "replace(current_setting('synchronous_commit'), 'off', 'on'), true)) <> ''"
+_ON = (
+    "pg_catalog.set_config('synchronous_commit', pg_catalog.replace("
+    "pg_catalog.current_setting('synchronous_commit'), 'off', 'on'), {})"
 )
+
+DURABLE = f"(SELECT {_ON.format('true')}) OPERATOR(pg_catalog.<>) ''"
 """True, and makes the transaction durable when it is acknowledged, for where `is_pooled`."""
 
 CLOSE_TIME = 5.0
@@ -51,13 +58,15 @@ no other thread runs meanwhile.
 """
 
 _GREET = (
-    "SELECT CASE WHEN pg_backend_pid() = {:d} THEN set_config('synchronous_commit', "
-    "replace(current_setting('synchronous_commit'), 'off', 'on'), false) END"
+    "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {:d} "
+    f"THEN pg_catalog.set_config('search_path', '{SAFE_PATH}', false) END, "
+    "CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {:d} "
+    f"THEN {_ON.format('false')} END"
 )
-"""Has what is committed on this connection be durable when it is acknowledged, whatever the
-database, the role or the address says of others'. Nothing comes back, and nothing is set, through a
-pooler: that gives out keys of its own, with the number of a process of its own, and what is set for
-a session there stays with whoever has the server's connection next.
+"""Sets the safe path, and has what is committed on this connection be durable when it is
+acknowledged, whatever the database, the role or the address says of others'. Nothing comes back,
+and nothing is set, through a pooler: that gives out keys of its own, with the number of a process
+of its own, and what is set for a session there stays with whoever has the server's connection next.
 """
 
 
@@ -91,7 +100,8 @@ class Connection:
         raw: The driver's.
         prepares: Whether statements may be prepared.
         is_pooled: Whether each transaction may run on another connection of a pooler's to the
-            server: then it has to see to it itself that it is durable (`DURABLE`).
+            server: then it has to see to it itself that it is durable (`DURABLE`), and that names
+            are looked for in the right place (`SET_PATH`).
     """
 
     def __init__(self, raw: Any, prepares: bool, is_pooled: bool) -> None:
@@ -99,12 +109,19 @@ class Connection:
         self.prepares = prepares
         self.is_pooled = is_pooled
         self._prepared: dict[str, Any] = {}
+        self.is_condemned = False
+        """Whether it is not to be used again, as the server was asked to stop what runs on it."""
         self.used_at = asyncio.get_running_loop().time()
 
     @property
     def is_closed(self) -> bool:
         """Whether it is known to be gone."""
         return bool(self._raw.is_closed())
+
+    @property
+    def server_pid(self) -> int:
+        """The process that serves it, unless `is_pooled`."""
+        return int(self._raw.get_server_pid())
 
     @property
     def answers_through(self) -> int | None:
@@ -253,7 +270,7 @@ class Pool:
             What closes it if it is not: then the server has stopped what was under way.
         """
         closing = None
-        if usable and not connection.is_closed:
+        if usable and not (connection.is_closed or connection.is_condemned):
             connection.used_at = self._loop.time()
             self._pass_on(connection)
         else:
@@ -299,13 +316,13 @@ class Pool:
                     return await self._connect_once()
             except SessionError:  # of the password
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told as ours below
                 self._check_files(error)
                 # Another may have given one back meanwhile, which is as good.
                 given = await self._take_idle()
                 is_last = not may_connect_later(error) or self._loop.time() + delay > deadline
                 if given is None and is_last:
-                    raise unreachable(error, self._settings.name) from error
+                    raise unreachable(error, self._settings.name) from _cause(error)
             given = given or await self._given_back(delay)
             if given is not None:
                 return given
@@ -340,7 +357,7 @@ class Pool:
         )
         try:
             watch(raw)
-            is_pooled = await raw.fetchval(_GREET.format(raw.get_server_pid())) is None
+            is_pooled = await raw.fetchval(_GREET.format(*[raw.get_server_pid()] * 2)) is None
         except BaseException:
             raw.terminate()
             raise
@@ -364,6 +381,11 @@ class Pool:
         if self._idle:
             delay = max(self._idle[0].used_at - oldest, 1.0)
             self._sweep = self._loop.call_later(delay, self._sweep_idle)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """The error as the cause of ours, unless it quotes what the address sets."""
+    return None if is_of_parameters(error) else error
 
 
 def watch(raw: Any) -> None:

@@ -7,17 +7,18 @@ from itertools import islice
 from typing import Any
 
 from langswarm_session.archives import SessionArchive, TurnNote
-from langswarm_session.models import SessionMessage, TurnStatus
+from langswarm_session.models import SessionMessage
 from langswarm_session.records import SessionRecord, SessionRef
 from langswarm_session.storage import rules
 from langswarm_session.storage.postgres_log import OWN, load, own
 from langswarm_session.storage.postgres_pool import Connection
-from langswarm_session.storage.postgres_rows import encode, from_text, maybe_text, to_row
+from langswarm_session.storage.postgres_rows import encode, maybe_text, to_note, to_row
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_shapes import COLUMNS
+from langswarm_session.storage.session_rows import NOTE_COLUMNS
 
 _NOTES = (
-    "SELECT turn, status, answered, key, digest, error, finished_at FROM {turns} WHERE session = "
+    f"SELECT {NOTE_COLUMNS} FROM {{turns}} WHERE session = "
     f"(SELECT key FROM {{sessions}} WHERE {OWN}) AND turn > $4 ORDER BY turn LIMIT $5"
 )
 _VALUES = ", ".join(f"${n}" for n in range(1, len(SessionRecord._fields)))
@@ -49,18 +50,7 @@ async def turn_notes(
     rows = await connection.fetch(tables.sql(_NOTES), *own(ref), after, limit)
     if not rows:
         await load(connection, tables, ref, lock=False)
-    return [
-        TurnNote(
-            turn=turn,
-            status=TurnStatus(status),
-            answered=answered,
-            key=_maybe(key),
-            digest=_maybe(digest),
-            error=_maybe(error),
-            finished_at=finished,
-        )
-        for turn, status, answered, key, digest, error, finished in rows
-    ]
+    return [TurnNote(**to_note(row)._asdict()) for row in rows]
 
 
 async def restore(connection: Connection, tables: Tables, archive: SessionArchive) -> SessionRecord:
@@ -112,7 +102,3 @@ def _note_row(note: TurnNote) -> tuple[Any, ...]:
         maybe_text(note.error),
         note.finished_at,
     )
-
-
-def _maybe(text: str | None) -> str | None:
-    return None if text is None else from_text(text)

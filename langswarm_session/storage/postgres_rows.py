@@ -24,6 +24,7 @@ from langswarm_session.storage.rows import (
     encode_id,
     encode_message,
 )
+from langswarm_session.storage.session_rows import NoteRow, decode_note, decode_record
 
 MAX_SIZE = 200_000_000
 """How many characters one write may have: of four bytes each, they are what a statement may be."""
@@ -96,7 +97,7 @@ def to_row(record: SessionRecord) -> tuple[object, ...]:
 
 def to_record(row: Sequence[object]) -> SessionRecord:
     """The session of a row of its fields."""
-    record = SessionRecord._make(row)
+    record = decode_record(row)
     if "\x01" not in "".join(filter(None, (*record[:4], record.turn_token, record.turn_owner))):
         return record
     return record._replace(
@@ -104,9 +105,24 @@ def to_record(row: Sequence[object]) -> SessionRecord:
         user_id=from_text(record.user_id),
         provider=from_text(record.provider),
         model=from_text(record.model),
-        turn_token=None if record.turn_token is None else from_text(record.turn_token),
-        turn_owner=None if record.turn_owner is None else from_text(record.turn_owner),
+        turn_token=maybe_from_text(record.turn_token),
+        turn_owner=maybe_from_text(record.turn_owner),
     )
+
+
+def to_note(row: Sequence[object]) -> NoteRow:
+    """Return the note of a row with the `NOTE_COLUMNS`."""
+    note = decode_note(row)
+    return note._replace(
+        key=maybe_from_text(note.key),
+        digest=maybe_from_text(note.digest),
+        error=maybe_from_text(note.error),
+    )
+
+
+def maybe_from_text(text: str | None) -> str | None:
+    """The name that a column holds, if there is one."""
+    return None if text is None else from_text(text)
 
 
 def decode_long(rows: list[Any]) -> list[SessionMessage]:

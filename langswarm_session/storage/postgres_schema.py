@@ -6,6 +6,7 @@ advisory lock, in one transaction, so that any number of processes may start at 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from langswarm_session.errors import (
     StorageUnavailableError,
     StorageVersionError,
 )
+from langswarm_session.storage.postgres_path import SET_PATH
 
 if TYPE_CHECKING:
     from langswarm_session.storage.postgres_pool import Connection
@@ -22,6 +24,27 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 63
 _LONGEST_SUFFIX = len("messages_of_system")
 _TABLES = ("messages", "schema_version", "sessions", "turns")
+
+_BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0; {SET_PATH}"
+
+_FIND_TABLES = (
+    "SELECT c.relname::pg_catalog.text, r.rolname::pg_catalog.text, "
+    # Whether it belongs to somebody who is trusted: whoever this user stands for, who owns the
+    # schema or the database, a superuser, or anybody where not everybody may create tables.
+    "pg_catalog.pg_has_role(c.relowner, 'USAGE') OR r.rolsuper "
+    "OR c.relowner OPERATOR(pg_catalog.=) n.nspowner "
+    "OR c.relowner OPERATOR(pg_catalog.=) (SELECT datdba FROM pg_catalog.pg_database "
+    "WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) "
+    "OR NOT pg_catalog.has_schema_privilege('public', n.oid, 'CREATE') "
+    "FROM pg_catalog.pg_class AS c "
+    "JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace "
+    "JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) c.relowner "
+    # As texts: for what else it is given, the driver first asks for its type, by names of its own.
+    "WHERE n.nspname::pg_catalog.text OPERATOR(pg_catalog.=) $1::pg_catalog.text "
+    "AND c.relname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])"
+)
+"""Through a pooler this is asked before any path is set. Not by to_regclass(): within a transaction
+it may remember what was not there a moment ago."""
 
 MIGRATIONS: list[list[str]] = [
     # 1: each write moves its session's row, so the row has room to be written again on its page,
@@ -325,6 +348,24 @@ MIGRATIONS: list[list[str]] = [
         WHERE extra LIKE '%"tool_result"%"tool_result"%'
         """,
     ],
+    # 5: the functions find what they call in the same place, whoever calls them and however. All
+    # types are given, as others may have put functions of these names beside ours.
+    [
+        """
+        ALTER FUNCTION {write}(
+            boolean, text[], text[], text[], text[], bigint[], bigint[], int[], bigint[], bigint[],
+            bigint[], bigint[], text[], text[], boolean[], text[], text[], text[], smallint[],
+            text[], bigint[], bytea[], text[]
+        ) SET search_path = pg_catalog, pg_temp
+        """,
+        """
+        ALTER FUNCTION {write_together}(
+            boolean, text[], text[], text[], text[], bigint[], bigint[], int[], bigint[], bigint[],
+            bigint[], bigint[], text[], text[], boolean[], text[], text[], text[], int[], int[],
+            smallint[], text[], bigint[], bytea[], text[]
+        ) SET search_path = pg_catalog, pg_temp
+        """,
+    ],
 ]
 """One list of statements per version, oldest first. Only ever appended to."""
 
@@ -413,7 +454,7 @@ async def migrate(connection: Connection, tables: Tables, name: str) -> None:
             f"{name}: the database has the encoding {encoding}; create one with UTF8"
         )
     # Others may be at it; how long to wait for them is for each call's own time limit to say.
-    await connection.script("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0")
+    await connection.script(_BEGIN)
     try:
         await connection.fetch("SELECT pg_advisory_xact_lock($1)", _lock_key(tables))
         version = await find_version(connection, tables, name)
@@ -452,20 +493,19 @@ async def find_version(connection: Any, tables: Tables, name: str) -> int:
         StorageCorruptError: If only some of the tables are there, or not as they were made.
     """
     names = [tables.prefix + each for each in _TABLES]
-    # Not by to_regclass(): within a transaction it may remember what was not there a moment ago.
-    rows = await connection.fetch(
-        "SELECT relname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
-        "WHERE nspname = $1 AND relname = ANY($2::text[])",
-        tables.schema,
-        names,
-    )
+    rows = await connection.fetch(_FIND_TABLES, tables.schema, names)
     found = [row[0] for row in rows]
     if not found:
         return 0
+    strangers = {row[1] for row in rows if not row[2]}
+    if strangers:
+        raise _planted(tables, name, strangers)
     missing = [each for each in names if each not in found]
     if missing:
         raise _torn(name, f"some of the tables are gone ({', '.join(missing)})")
-    rows = await connection.fetch(tables.sql("SELECT max(version) FROM {schema_version}"))
+    rows = await connection.fetch(
+        tables.sql("SELECT pg_catalog.max(version) FROM {schema_version}")
+    )
     return _checked_version(rows[0][0], tables, name)
 
 
@@ -478,6 +518,15 @@ def _checked_version(version: object, tables: Tables, name: str) -> int:
             f"to {len(MIGRATIONS)}; upgrade the package (the database was left as it is)"
         )
     return version
+
+
+def _planted(tables: Tables, name: str, owners: Iterable[str]) -> StorageCorruptError:
+    return StorageCorruptError(
+        f"{name}: everybody may create tables in the schema {tables.schema!r}, and those with our "
+        f"names are owned by {', '.join(sorted(owners))}, who may have put them there to read what "
+        "is stored: if they are yours, run `REVOKE CREATE ON SCHEMA ... FROM PUBLIC`; if not, drop "
+        "them, or name a schema of your own (schema=...)"
+    )
 
 
 def _torn(name: str, what: str) -> StorageCorruptError:

@@ -10,6 +10,7 @@ from langswarm_session.storage.postgres_pool import Connection
 from langswarm_session.storage.postgres_rows import from_text, to_text
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, ROLES, decode_message
+from langswarm_session.storage.session_rows import decode_names
 
 # A message of blocks, or with a NUL in it, has no content of its own. With the collation "C" the
 # letters of ASCII match whatever their case, in any language.
@@ -49,7 +50,7 @@ async def search_messages(connection: Connection, tables: Tables, search: Search
         if len(found) < _SCAN:
             return search.page(hits)
         last = found[-1]
-        before = Place(last[2], from_text(last[3]), last[1])
+        before = Place(last[2], from_text(*decode_names(last[3:4])), last[1])
 
 
 async def _look(
@@ -62,7 +63,7 @@ async def _look(
     for *row, number in rows:
         message = decode_message(tuple(row))
         if search.matches(message):
-            session_id, user_id = found[number - 1][3:]
+            session_id, user_id = decode_names(found[number - 1][3:])
             hits.append(search.hit(from_text(session_id), from_text(user_id), message))
     return hits
 

@@ -12,15 +12,23 @@ from langswarm_session.storage.postgres_rows import Batch, maybe_text, to_record
 from langswarm_session.storage.postgres_schema import Tables
 from langswarm_session.storage.postgres_shapes import FIELDS, shape_of
 
-_ARGUMENTS = ", ".join(f"${n}" for n in range(1, 26))
+_TYPES = (
+    *("bool", "text[]", "text[]", "text[]", "text[]", "int8[]", "int8[]", "int4[]"),
+    *("int8[]", "int8[]", "int8[]", "int8[]", "text[]", "text[]", "bool[]", "text[]", "text[]"),
+    *("text[]", "int4[]", "int4[]", "int2[]", "text[]", "int8[]", "bytea[]", "text[]"),
+)
+# With all types given, no other function of that name fits better than ours.
+_ARGUMENTS = ", ".join(f"${n}::pg_catalog.{kind}" for n, kind in enumerate(_TYPES, 1))
 _WRITE = (
     f"SELECT {FIELDS} FROM {{write_together}}({_ARGUMENTS}) WITH ORDINALITY "
     # The function does not know whose session it must be, nor which creation of it. Another one
     # makes this divide by zero: then nothing of it is kept, and each write is done by its own job,
     # which says why. It takes a session that was deleted and created again to come to that. A
     # session that was not written to has no user here.
-    "WHERE 1 / CASE WHEN user_id IS NULL THEN 1 ELSE (user_id = ($26::text[])[ordinality] "
-    "AND key = coalesce(($27::bigint[])[ordinality], key))::int END = 1"
+    "WHERE (1 OPERATOR(pg_catalog./) CASE WHEN user_id IS NULL THEN 1 ELSE "
+    "(user_id OPERATOR(pg_catalog.=) ($26::pg_catalog.text[])[ordinality] AND "
+    "key OPERATOR(pg_catalog.=) coalesce(($27::pg_catalog.int8[])[ordinality], key))"
+    "::pg_catalog.int4 END) OPERATOR(pg_catalog.=) 1"
 )
 _WRITE_POOLED = f"{_WRITE} AND {DURABLE}"
 

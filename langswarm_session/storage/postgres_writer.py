@@ -106,7 +106,7 @@ class Writer:
             self._jobs.pool.release(connection, usable=True)
             return connection
         self._alone[write.session_id] = deque()
-        write.unclear = True
+        write.unclear, write.connection = True, connection
         values = write.shape.pick(write.values, write.batch.rows)
         work = connection.fetch(query, *values)
         write.work = Flight(work, partial(self._land, write, connection, time.perf_counter()))
@@ -124,7 +124,7 @@ class Writer:
         rows: Any,
         error: BaseException | None,
     ) -> None:
-        write.work = None
+        write.work = write.connection = None
         self._gate.record(time.perf_counter() - sent)
         is_alone = len(self._alone) == 1 and not (
             self._waiting or self._gathering or self._alone[write.session_id]
@@ -225,6 +225,7 @@ class Writer:
         try:
             for write in group:
                 write.unclear = True
+                write.connection = connection if len(group) == 1 else None
             await send(connection, self._jobs.tables, group, may_wait=not reserved)
             usable = True
             for write in group:
@@ -233,6 +234,8 @@ class Writer:
             usable = is_refused(error)
             raise
         finally:
+            for write in group:
+                write.connection = None
             closing = self._jobs.pool.release(connection, reserved=reserved, usable=usable)
             if closing is not None:
                 await asyncio.wait([closing], timeout=_STOP_TIME)
@@ -290,4 +293,6 @@ class Writer:
                     raise
             if write.result is not None:
                 return write.result
+            if write.is_given_up and not write.unclear:
+                raise asyncio.CancelledError
         return await self._jobs.transact(write.job, call=write)

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
-
 from langswarm_session.archives import SessionArchive, TurnNote
 from langswarm_session.checks import MAX_LIMIT
 from langswarm_session.models import (
@@ -100,7 +98,7 @@ async def _replay(
 
 def _new(archive: SessionArchive) -> NewSession:
     record = archive.record
-    context = from_json(record.context)
+    context = record.context_values()
     summary = context.get("summary")
     if summary is not None:
         covered = sum((each.seq or 0) <= summary["last_seq"] for each in archive.messages())
@@ -120,7 +118,7 @@ def _changes(archive: SessionArchive) -> SessionChanges:
     state: dict[str, Any] | None = None
     # A provider's state names messages by their numbers.
     if record.provider_state is not None and record.last_seq == record.message_count:
-        state = from_json(record.provider_state)
+        state = record.provider_values()
     return SessionChanges(status=SessionStatus(record.status), provider_state=state)
 
 

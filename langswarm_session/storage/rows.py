@@ -33,6 +33,7 @@ ROLES = list(MessageRole)
 """A role is stored as its place in this list, which may only grow at its end."""
 
 _ROLE_CODES = {role: code for code, role in enumerate(ROLES)}
+_ROLES_BY_CODE = dict(enumerate(ROLES))
 ASSISTANT = _ROLE_CODES[MessageRole.ASSISTANT]
 SYSTEM = _ROLE_CODES[MessageRole.SYSTEM]
 
@@ -43,6 +44,17 @@ AT_ONCE, _PIECE = 500, 50
 """How many rows are decoded at once, wherever it is, and how many of a longer log at a time."""
 
 _desk = Desk()
+
+_EXTRA_TYPES: dict[str, type] = {
+    **dict.fromkeys(
+        ("id", "content", "name", "provider", "model", "provider_message_id", "finish_reason"), str
+    ),
+    **dict.fromkeys(("metadata", "native"), dict),
+}
+"""What a message may have beside its columns, its blocks and its usage."""
+
+_OWN_ID, _LONGEST_ID = 16, 512
+"""Bytes of an id that is stored as such, and characters of any other."""
 
 MessageRow = tuple[int, str | None, int, bytes | str, str | None]
 """What of a row the message itself decides: role, content, timestamp, id, extra."""
@@ -139,17 +151,27 @@ def dump_json(value: object) -> str:
 def decode_message(
     row: tuple[int, int, str | None, int, bytes | str, int, str | None],
 ) -> SessionMessage:
-    """The message of a row with the `MESSAGE_COLUMNS`.
+    """Return the message of a row with the `MESSAGE_COLUMNS`.
 
     Raises:
         StorageCorruptError: If the row is no message; what it holds is not quoted.
     """
     seq, role, content, timestamp, message_id, turn, extra = row
+    # This takes most of the time of reading a long log, so nothing is called that need not be.
+    if not (
+        type(seq) is type(role) is type(timestamp) is type(turn) is int
+        and (content is None or type(content) is str)
+        and (extra is None or type(extra) is str)
+        and seq > 0
+        and turn > 0
+    ):
+        raise _damaged(seq)
+    is_own = type(message_id) is bytes and len(message_id) == _OWN_ID
     try:
         values: dict[str, Any] = {
             **BARE_MESSAGE,
-            "id": message_id.hex() if isinstance(message_id, bytes) else message_id,
-            "role": ROLES[role],
+            "id": message_id.hex() if is_own else _text_id(message_id),  # type: ignore[union-attr]
+            "role": _ROLES_BY_CODE[role],
             "content": content,
             "timestamp": from_micros(timestamp),
             "metadata": {},
@@ -158,21 +180,64 @@ def decode_message(
         }
         if extra is not None:
             _add_extra(values, extra)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise StorageCorruptError(
-            f"message {seq} of a session cannot be decoded: the database is damaged; restore a copy"
-        ) from None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise _damaged(seq) from None
+    if values["content"] is None or not values["id"]:
+        raise _damaged(seq)
     return SessionMessage._trusted(values)
 
 
+def decode_id(stored: object) -> str:
+    """Return the message id that `encode_id` made this of.
+
+    Raises:
+        StorageCorruptError: If it is none.
+    """
+    if type(stored) is bytes and len(stored) == _OWN_ID:
+        return stored.hex()
+    message_id = _text_id(stored)
+    if not message_id:
+        raise _damaged(None)
+    return message_id
+
+
+def decode_roles(codes: Iterable[object]) -> list[MessageRole]:
+    """Return the roles of messages; what is none is left out, as whether there is an answer has to
+    be told of damaged messages as well.
+    """
+    return [_ROLES_BY_CODE[code] for code in codes if type(code) is int and code in _ROLES_BY_CODE]
+
+
+def _damaged(seq: object) -> StorageCorruptError:
+    which = f"message {seq}" if type(seq) is int else "a message"
+    return StorageCorruptError(
+        f"{which} of a session cannot be decoded: the database is damaged; restore a copy"
+    )
+
+
+def _text_id(stored: object) -> str | None:
+    """Return an id that is stored as text; None for a digest of one, which is in ``extra``."""
+    return stored if type(stored) is str and len(stored) <= _LONGEST_ID else None
+
+
 def _add_extra(values: dict[str, Any], extra: str) -> None:
+    """Add what a message has beside its columns.
+
+    Raises:
+        ValueError, LookupError, TypeError, RecursionError: If it is not what was stored.
+    """
     fields = from_json(extra)
+    if type(fields) is not dict:
+        raise TypeError("not a JSON object")
     blocks = fields.pop("blocks", None)
     if blocks is not None:
         values["content"] = blocks_adapter.validate_python(blocks)
-    usage = fields.get("usage")
+    usage = fields.pop("usage", None)
     if usage is not None:
-        fields["usage"] = TokenUsage.model_validate(usage)
+        values["usage"] = TokenUsage.model_validate(usage)
+    for name, value in fields.items():
+        if type(value) is not _EXTRA_TYPES[name]:
+            raise TypeError(name)
     values.update(fields)
 
 

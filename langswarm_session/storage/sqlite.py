@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
-from pydantic_core import from_json
-
 from langswarm_session.checks import check_count, check_seconds
 from langswarm_session.errors import InvalidInputError, SessionBusyError, SessionError
 from langswarm_session.interfaces import ISessionStorage
@@ -34,8 +32,11 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.file_mode import PRIVATE, check_mode
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
+from langswarm_session.storage.session_rows import decode_numbers, decode_record
+from langswarm_session.storage.sqlite_calls import Job
 from langswarm_session.storage.sqlite_engine import SQLiteEngine
 from langswarm_session.storage.sqlite_errors import typed_error
 from langswarm_session.storage.sqlite_file import DatabaseFile, Synchronous
@@ -83,6 +84,9 @@ class SQLiteSessionStorage(ISessionStorage):
         max_readers: How many reads may go on at once.
         max_waiting: How many calls may wait at once; further ones raise `StorageBusyError`.
         timeout: How long a call may take in all, in seconds; then it raises `StorageBusyError`.
+        mode: The permissions of the file if it has to be created, and so of the files that SQLite
+            puts beside it: ``0o600`` by default, for this user only; ``0o660`` lets the file's
+            group use it as well. A file that is there keeps its own.
 
     Raises:
         InvalidInputError: If an argument cannot be used.
@@ -99,6 +103,7 @@ class SQLiteSessionStorage(ISessionStorage):
         max_readers: int = 4,
         max_waiting: int = 10_000,
         timeout: float = 60.0,
+        mode: int | str = PRIVATE,
     ) -> None:
         path = os.fspath(db_path)
         if not path or "\0" in path or path == ":memory:":
@@ -116,7 +121,7 @@ class SQLiteSessionStorage(ISessionStorage):
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
         self._engine = SQLiteEngine(
-            DatabaseFile(str(Path(path).absolute()), synchronous, busy_timeout),
+            DatabaseFile(str(Path(path).absolute()), synchronous, busy_timeout, check_mode(mode)),
             max_readers=max_readers,
             max_waiting=max_waiting,
             timeout=timeout,
@@ -135,7 +140,7 @@ class SQLiteSessionStorage(ISessionStorage):
     async def create_session(self, session: NewSession) -> SessionRecord:
         """See `ISessionStorage.create_session`."""
         context = dump_json(dict(session.context))
-        return await self._engine.write(
+        return await self._write(
             lambda connection: log.create(connection, session, context), is_small=True
         )
 
@@ -183,7 +188,7 @@ class SQLiteSessionStorage(ISessionStorage):
 
         def job(connection: sqlite3.Connection) -> SessionPage:
             rows = connection.execute(query, (*values, limit + 1)).fetchall()
-            records = [SessionRecord._make(row) for row in rows[:limit]]
+            records = [decode_record(row) for row in rows[:limit]]
             more = bool(records) and len(rows) > limit
             return SessionPage(records, rules.make_cursor(records[-1]) if more else None)
 
@@ -214,7 +219,7 @@ class SQLiteSessionStorage(ISessionStorage):
             rules.check_revision(record, expected_revision)
             values = dict(columns)
             if context is not None:
-                values["context"] = dump_json({**from_json(record.context), **context})
+                values["context"] = dump_json({**record.context_values(), **context})
             sets = "".join(f", {name} = ?" for name in values)
             connection.execute(
                 f"UPDATE sessions SET revision = revision + 1{sets} WHERE key = ?",
@@ -222,7 +227,7 @@ class SQLiteSessionStorage(ISessionStorage):
             )
             return log.load(connection, ref)
 
-        return await self._engine.write(job)
+        return await self._write(job)
 
     @names_session
     async def delete_session(
@@ -238,7 +243,7 @@ class SQLiteSessionStorage(ISessionStorage):
             connection.execute("DELETE FROM turns WHERE session = ?", place)
             connection.execute("DELETE FROM sessions WHERE key = ?", place)
 
-        await self._engine.write(job)
+        await self._write(job)
 
     @names_session
     async def append(
@@ -381,7 +386,7 @@ class SQLiteSessionStorage(ISessionStorage):
                 ).rowcount
             }
 
-        return await self._engine.write(job, must=True)
+        return await self._write(job, must=True)
 
     async def request_cancel(self, tokens: Mapping[str, SessionRef]) -> set[str]:
         """See `ISessionStorage.request_cancel`."""
@@ -484,7 +489,7 @@ class SQLiteSessionStorage(ISessionStorage):
             )
             return log.load(connection, ref)
 
-        return await self._engine.write(job)
+        return await self._write(job)
 
     @names_session
     async def edit_messages(
@@ -499,7 +504,7 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.edit_messages`."""
         batch = log.Batch(add)
         changed = [(message, encode_message(message)) for message in change]
-        return await self._engine.write(
+        return await self._write(
             lambda connection: log.edit(connection, ref, expected_revision, remove, changed, batch)
         )
 
@@ -516,7 +521,7 @@ class SQLiteSessionStorage(ISessionStorage):
             log.copy_log(connection, source, target.creation, at)
             return log.load(connection, target.ref)
 
-        return await self._engine.write(job)
+        return await self._write(job)
 
     @names_session
     async def get_turn_notes(
@@ -532,16 +537,13 @@ class SQLiteSessionStorage(ISessionStorage):
         """See `ISessionStorage.restore_session`."""
         from langswarm_session.storage.sqlite_restore import restore
 
-        try:
-            return await self._engine.write(lambda connection: restore(connection, archive))
-        except sqlite3.IntegrityError as error:
-            raise typed_error(error, self.db_path) from error
+        return await self._write(lambda connection: restore(connection, archive))
 
     async def scrub(self) -> None:
         """See `ISessionStorage.scrub`. Takes as much free space as the file has."""
         from langswarm_session.storage.sqlite_scrub import scrub
 
-        await self._engine.write(lambda _: None)  # it is open, and nothing waits before us
+        await self._write(lambda _: None)  # it is open, and nothing waits before us
         try:
             await in_thread(scrub, self._engine.path, timeout=self._busy_timeout)
         except sqlite3.Error as error:
@@ -553,19 +555,22 @@ class SQLiteSessionStorage(ISessionStorage):
 
         return await self._engine.read(lambda connection: search_messages(connection, search))
 
-    async def examine(self, *, full: bool = False) -> list[Finding]:
+    async def examine(self, *, full: bool = False, seconds: float = 300.0) -> list[Finding]:
         """See `ISessionStorage.examine`. Does not open the storage, nor make a file."""
         from langswarm_session.storage.sqlite_examine import examine
 
-        return await in_thread(examine, self._engine.path, synchronous=self._synchronous, full=full)
+        return await in_thread(
+            examine, self._engine.path, synchronous=self._synchronous, full=full, seconds=seconds
+        )
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
 
         def job(connection: sqlite3.Connection) -> tuple[int, int, int]:
-            sessions, messages = connection.execute(
+            counts = connection.execute(
                 "SELECT count(*), ifnull(sum(message_count), 0) FROM sessions"
             ).fetchone()
+            sessions, messages = decode_numbers(counts)
             # Every call looks its session up, by an index that was not read for that.
             connection.execute("SELECT 1 FROM sessions WHERE session_id = ''").fetchone()
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -618,7 +623,11 @@ class SQLiteSessionStorage(ISessionStorage):
             fresh = rules.new_messages(ref.session_id, messages, stored)
             return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))
 
+        return await self._write(careful, must=must)
+
+    async def _write(self, job: Job[T], *, is_small: bool = False, must: bool = False) -> T:
+        """Run a job for which it is an error that rows do not fit together."""
         try:
-            return await self._engine.write(careful, must=must)
+            return await self._engine.write(job, is_small=is_small, must=must)
         except sqlite3.IntegrityError as error:
             raise typed_error(error, self.db_path) from error

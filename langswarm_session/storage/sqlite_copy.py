@@ -8,6 +8,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from langswarm_session.storage.file_mode import PRIVATE, create_file
+
 
 def copy_database(connection: sqlite3.Connection, path: str, copy: Path) -> None:
     """Copy a database, with what is only in its write-ahead log. Blocks.
@@ -20,13 +22,16 @@ def copy_database(connection: sqlite3.Connection, path: str, copy: Path) -> None
     Raises:
         sqlite3.Error, OSError: If there is no space for it, for one.
     """
+    # Nobody else can open it before it has the permissions of the database.
+    create_file(copy, PRIVATE)
     with closing(sqlite3.connect(copy)) as target:
         target.execute("PRAGMA journal_mode = OFF")
         connection.backup(target)
-    shutil.copymode(path, copy)
     own, theirs = copy.stat(), Path(path).stat()
     if (own.st_uid, own.st_gid) != (theirs.st_uid, theirs.st_gid):
         os.chown(copy, theirs.st_uid, theirs.st_gid)
+    # Last, so that no other owner or group is given what is theirs.
+    shutil.copymode(path, copy)
     sync(copy)
 
 

@@ -30,7 +30,7 @@ _ERRORS: dict[int, tuple[type[SessionStorageError], str]] = {
 }
 
 _UNREADABLE = re.compile(
-    r"could not decode|unsupported file format|no such column|already exists", re.IGNORECASE
+    r"could not decode|unsupported file format|no such (column|table)|already exists", re.IGNORECASE
 )
 """What SQLite and its module say of a file whose content makes no sense, and quote it."""
 
@@ -80,6 +80,11 @@ def typed_error(error: Exception, path: str) -> SessionError:
         # Its own text may quote what is stored.
         return StorageCorruptError(
             f"{path}: the database is damaged; restore a copy (what is stored cannot be decoded)"
+        )
+    if _primary(error) == sqlite3.SQLITE_CONSTRAINT and "messages.id" not in str(error):
+        # Ids come from outside; all else that is unique, or must be there, is given by the storage.
+        return StorageCorruptError(
+            f"{path}: the database is damaged; restore a copy (its rows do not fit together)"
         )
     other = (SessionStorageError, "the database refused the operation")
     kind, hint = _ERRORS.get(_primary(error), other)

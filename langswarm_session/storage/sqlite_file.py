@@ -8,24 +8,23 @@ log that belongs to no file any more.
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageUnavailableError
+from langswarm_session.errors import StorageCorruptError, StorageUnavailableError
+from langswarm_session.storage.file_mode import PRIVATE, create_file
 from langswarm_session.storage.file_status import file_status
 from langswarm_session.storage.sqlite_copy import sync
 from langswarm_session.storage.sqlite_errors import ReplacedError, is_busy
+from langswarm_session.storage.sqlite_expected import mend
+from langswarm_session.storage.sqlite_lock import locked
 from langswarm_session.storage.sqlite_schema import check, migrate, snapshot
-
-logger = logging.getLogger(__name__)
 
 Synchronous = Literal["FULL", "NORMAL"]
 Identity = tuple[int, int, int]
@@ -94,11 +93,13 @@ class DatabaseFile:
         path: The file.
         synchronous: ``FULL`` to survive a power cut, ``NORMAL`` to survive a killed process only.
         busy_timeout: How long to wait for other processes, in seconds.
+        mode: The permissions of the file, if it has to be created.
     """
 
     path: str
     synchronous: Synchronous
     busy_timeout: float
+    mode: int = PRIVATE
 
     def open(self) -> tuple[sqlite3.Connection, OpenFiles]:
         """A connection to write with; makes the file and brings its schema up to date.
@@ -147,25 +148,13 @@ class DatabaseFile:
             raise
         return connection
 
-    @contextmanager
-    def alone(self, path: str) -> Iterator[None]:
+    def alone(self, path: str) -> AbstractContextManager[None]:
         """Let no other process open the file, or put another in its place, meanwhile.
 
         Raises:
             StorageBusyError: If another does so for too long.
         """
-        folder = None
-        try:
-            try:
-                folder = os.open(Path(path).parent, os.O_RDONLY)
-                self._lock(folder)
-            except OSError as error:
-                # Some file systems do not lock folders, and then there is nothing to be had.
-                logger.debug("%s: its folder cannot be locked (%s)", path, error)
-            yield
-        finally:
-            if folder is not None:
-                os.close(folder)
+        return locked(path, self.mode, self.busy_timeout)
 
     def remove_stale_log(self, files: OpenFiles) -> None:
         """Remove the log of a database that was removed or replaced, unless that has been done.
@@ -188,6 +177,7 @@ class DatabaseFile:
         with self.alone(files.path):
             if not files.has_database:
                 return
+            copy.unlink(missing_ok=True)
             try:
                 make_copy(copy)
                 _remove_log(files.path)
@@ -196,25 +186,12 @@ class DatabaseFile:
             finally:
                 copy.unlink(missing_ok=True)
 
-    def _lock(self, folder: int) -> None:
-        deadline = time.monotonic() + self.busy_timeout
-        while True:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StorageBusyError(
-                        f"{self.path}: another process has been opening it for "
-                        f"{self.busy_timeout:g} seconds; try again"
-                    ) from None
-                time.sleep(0.005)
-
     def _open(self, path: str) -> tuple[sqlite3.Connection, OpenFiles]:
         there = identity(path)
         _copy_of(path).unlink(missing_ok=True)  # of one who was killed as he made it
         if there is None:
             _remove_log(path)
+            create_file(path, self.mode)
         elif not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             # SQLite would open it to read, and leave a log that cannot be written when this can.
             raise StorageUnavailableError(
@@ -239,7 +216,8 @@ class DatabaseFile:
             check(connection, self.path)
         check_end(connection, path)
         self._use_wal(connection)
-        migrate(connection, self.path)
+        if not migrate(connection, self.path):
+            mend(connection, self.path)
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         # SQLite does not wait by itself when several processes switch a new file at once.
@@ -254,13 +232,17 @@ class DatabaseFile:
                 time.sleep(0.01)
 
     def _connect(self, database: str, timeout: float, *, uri: bool = False) -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             database,
             uri=uri,
             timeout=min(timeout, _LONGEST),
             isolation_level=None,
             check_same_thread=False,
         )
+        # What a file's own views and triggers may call of SQLite's functions: the harmless ones
+        # (https://www.sqlite.org/security.html, "Untrusted SQLite Database Files").
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
 
 
 def identity(path: str) -> Identity | None:

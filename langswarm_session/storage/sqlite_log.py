@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langswarm_session.models import SessionMessage, Turn, TurnStatus, from_micros
+from langswarm_session.models import SessionMessage, Turn, TurnStatus
 from langswarm_session.records import (
     Appended,
     IdempotencyKey,
@@ -27,11 +27,20 @@ from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.rows import (
     ASSISTANT,
     MESSAGE_COLUMNS,
-    ROLES,
     MessageRow,
+    decode_id,
     decode_messages,
+    decode_roles,
     encode_id,
     encode_message,
+)
+from langswarm_session.storage.session_rows import (
+    NOTE_COLUMNS,
+    NoteRow,
+    decode_note,
+    decode_numbers,
+    decode_record,
+    to_turn,
 )
 
 COLUMNS = ", ".join(SessionRecord._fields[:-1])
@@ -169,7 +178,7 @@ def load(connection: sqlite3.Connection, ref: SessionRef) -> SessionRecord:
     row = connection.execute(f"SELECT {FIELDS} FROM sessions WHERE {OWN}", ref).fetchone()
     if row is None:
         raise rules.not_found(ref.session_id)
-    return SessionRecord._make(row)
+    return decode_record(row)
 
 
 def find(connection: sqlite3.Connection, session_id: str, user_id: str | None) -> SessionRecord:
@@ -187,7 +196,7 @@ def find(connection: sqlite3.Connection, session_id: str, user_id: str | None) -
     ).fetchone()
     if row is None:
         raise rules.not_found(session_id)
-    return SessionRecord._make(row)
+    return decode_record(row)
 
 
 def create(connection: sqlite3.Connection, session: NewSession, context: str) -> SessionRecord:
@@ -210,7 +219,7 @@ def create(connection: sqlite3.Connection, session: NewSession, context: str) ->
     row = connection.execute(_CREATE, values).fetchone()
     if row is None:
         raise rules.exists(session.session_id)
-    return SessionRecord._make(row)
+    return decode_record(row)
 
 
 def update_free(
@@ -229,7 +238,7 @@ def update_free(
     if row is None:
         make_free(connection, load(connection, ref), expected_revision)
         row = connection.execute(statement, (*values, *ref, None)).fetchone()
-    return SessionRecord._make(row)
+    return decode_record(row)
 
 
 def make_free(
@@ -273,7 +282,7 @@ def update_held(
         if record.turn_token == token:
             rules.check_revision(record, expected_revision)
         raise rules.lost(ref.session_id)
-    return SessionRecord._make(row)
+    return decode_record(row)
 
 
 def held_turn(connection: sqlite3.Connection, ref: SessionRef, token: str) -> int:
@@ -342,14 +351,16 @@ def measure(
     """How much of a log there is; see `ISessionStorage.measure_log`."""
     record = load(connection, ref)
     place = record.creation
-    first, last = connection.execute(_ENDS, {"session": place}).fetchone()
-    several = [seq for (seq,) in connection.execute(_SEVERAL, (place, after)).fetchall()]
+    ends = connection.execute(_ENDS, {"session": place}).fetchone()
+    first, last = (None, None) if ends == (None, None) else decode_numbers(ends)
+    rows = connection.execute(_SEVERAL, (place, after)).fetchall()
+    several = [decode_numbers(row)[0] for row in rows]
     spans = measure_span(first, last, record.message_count, after, skip)
     if spans is not None:
         return LogMeasure(*spans, several)
     [count] = connection.execute(_COUNT, (place, after)).fetchone()
     row = None if skip is None else connection.execute(_NTH, (place, after, skip)).fetchone()
-    return LogMeasure(count, None if row is None else row[0], several)
+    return LogMeasure(count, None if row is None else decode_numbers(row)[0], several)
 
 
 def select_turn(connection: sqlite3.Connection, place: Place, turn: int) -> list[SessionMessage]:
@@ -376,27 +387,30 @@ def known_turn(
     key: IdempotencyKey | None,
 ) -> rules.KnownTurn | None:
     """The turn the key was used in before, or the one of the last message, if all are stored."""
-    turn: int | None = None
     place = record.creation
-    if key is not None:
-        row = connection.execute(
-            "SELECT turn FROM turns WHERE session = ? AND key = ?", (place, key.key)
-        ).fetchone()
-        turn = None if row is None else row[0]
+    note = None if key is None else _select_note(connection, place, "key = ?", key.key)
+    turn = None if note is None else note.turn
     if turn is None and batch.stored and not batch.messages and rules.leads_to_turn(key):
         turn = batch.stored[batch.order[-1]].turn_id
+        note = _select_note(connection, place, "turn = ?", turn)
     if turn is None:
         return None
-    row = connection.execute(
-        "SELECT status, digest FROM turns WHERE session = ? AND turn = ?", (place, turn)
-    ).fetchone()
     last_turn = connection.execute(
         "SELECT turn FROM messages WHERE session = ? ORDER BY seq DESC LIMIT 1", (place,)
     ).fetchone()
-    status, digest = row or (TurnStatus.COMPLETE.value, None)
+    status = TurnStatus.COMPLETE if note is None else note.status
     if record.turn_token is not None and record.turn_id == turn:
-        status = TurnStatus.OPEN.value
-    return rules.KnownTurn(turn, last_turn == (turn,), TurnStatus(status), digest)
+        status = TurnStatus.OPEN
+    return rules.KnownTurn(turn, last_turn == (turn,), status, note and note.digest)
+
+
+def _select_note(
+    connection: sqlite3.Connection, place: Place, condition: str, value: object
+) -> NoteRow | None:
+    row = connection.execute(
+        f"SELECT {NOTE_COLUMNS} FROM turns WHERE session = ? AND {condition}", (place, value)
+    ).fetchone()
+    return None if row is None else decode_note(row)
 
 
 def drop_reply(connection: sqlite3.Connection, place: Place, turn: int, after: int) -> int:
@@ -438,8 +452,8 @@ def save_status(
     """Note how a turn stands, and whether it belongs in the window."""
     # The roles only, so that a message that cannot be decoded does not keep a turn from its end.
     query = "SELECT role FROM messages WHERE session = ? AND seq >= ? AND turn = ?"
-    roles = [ROLES[code] for (code,) in connection.execute(query, (place, turn, turn)).fetchall()]
-    answered = rules.answered(status, roles)
+    codes = [code for (code,) in connection.execute(query, (place, turn, turn)).fetchall()]
+    answered = rules.answered(status, decode_roles(codes))
     finished = None if status is TurnStatus.OPEN else now()
     connection.execute(_SAVE_STATUS, (place, turn, status.value, answered, error, finished))
 
@@ -491,10 +505,11 @@ def select_places(
     """The ids and turns, by number, of those of the messages that are there."""
     query = "SELECT seq, id, turn FROM messages WHERE session = ? AND seq = ?"
     found = [connection.execute(query, (place, seq)).fetchone() for seq in seqs]
-    return {
-        seq: (message_id.hex() if isinstance(message_id, bytes) else message_id, turn)
-        for seq, message_id, turn in filter(None, found)
-    }
+    places = {}
+    for number, message_id, of in filter(None, found):
+        seq, turn = decode_numbers((number, of))
+        places[seq] = decode_id(message_id), turn
+    return places
 
 
 def delete(connection: sqlite3.Connection, place: Place, seqs: Iterable[int]) -> None:
@@ -521,10 +536,8 @@ def put(
 
 def settle_turn(connection: sqlite3.Connection, place: Place, turn: int) -> None:
     """Bring what is noted of a turn in line with the messages that it still has."""
-    row = connection.execute(
-        "SELECT status FROM turns WHERE session = ? AND turn = ?", (place, turn)
-    ).fetchone()
-    if row is None:
+    note = _select_note(connection, place, "turn = ?", turn)
+    if note is None:
         return
     # A turn's messages stand together, so the next turn's first one ends them.
     following = connection.execute(
@@ -538,7 +551,7 @@ def settle_turn(connection: sqlite3.Connection, place: Place, turn: int) -> None
         return
     connection.execute(
         "UPDATE turns SET key = NULL, digest = NULL, answered = ? WHERE session = ? AND turn = ?",
-        (rules.answered(TurnStatus(row[0]), [each.role for each in left]), place, turn),
+        (rules.answered(note.status, [each.role for each in left]), place, turn),
     )
 
 
@@ -549,42 +562,16 @@ def select_turns(connection: sqlite3.Connection, record: SessionRecord, limit: i
     rows = connection.execute(
         "SELECT turn, seq, timestamp FROM messages WHERE session = ? ORDER BY seq DESC", (place,)
     )
-    for turn, seq, timestamp in rows:
+    for turn, seq, timestamp in map(decode_numbers, rows):
         if turn not in spans and len(spans) == limit:
             break
         spans.setdefault(turn, []).append((seq, timestamp))
-    oldest = min(spans, default=0)
-    known = {
-        row[0]: row[1:]
-        for row in connection.execute(
-            "SELECT turn, status, key, error, finished_at FROM turns "
-            "WHERE session = ? AND turn >= ?",
-            (place, oldest),
-        )
-    }
-    turns = []
-    for turn in sorted(spans):
-        status, key, error, finished = known.get(
-            turn, (TurnStatus.COMPLETE.value, None, None, None)
-        )
-        if record.turn_token is not None and record.turn_id == turn:
-            status = TurnStatus.OPEN.value
-        elif finished is None:
-            finished = spans[turn][0][1]
-        turns.append(
-            Turn(
-                id=turn,
-                session_id=record.session_id,
-                status=TurnStatus(status),
-                first_seq=spans[turn][-1][0],
-                last_seq=spans[turn][0][0],
-                started_at=from_micros(spans[turn][-1][1]),
-                finished_at=None if finished is None else from_micros(finished),
-                idempotency_key=key,
-                error=error,
-            )
-        )
-    return turns
+    notes = connection.execute(
+        f"SELECT {NOTE_COLUMNS} FROM turns WHERE session = ? AND turn >= ?",
+        (place, min(spans, default=0)),
+    )
+    known = {note.turn: note for note in map(decode_note, notes)}
+    return [to_turn(record, turn, spans[turn], known.get(turn)) for turn in sorted(spans)]
 
 
 def copy_log(

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from langswarm_session.archives import SessionArchive, TurnNote
-from langswarm_session.models import TurnStatus
 from langswarm_session.records import SessionRecord, SessionRef
 from langswarm_session.storage import rules
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, encode_message
+from langswarm_session.storage.session_rows import NOTE_COLUMNS, decode_note, decode_record
 
-_NOTE_COLUMNS = "turn, status, answered, key, digest, error, finished_at"
 _NOTES = (
-    f"SELECT {_NOTE_COLUMNS} FROM turns WHERE session = (SELECT key FROM sessions "
+    f"SELECT {NOTE_COLUMNS} FROM turns WHERE session = (SELECT key FROM sessions "
     f"WHERE {log.OWN}) AND turn > ? ORDER BY turn LIMIT ?"
 )
 _CREATE = (
@@ -24,7 +23,7 @@ _CREATE = (
     f"ON CONFLICT (session_id) DO NOTHING RETURNING {log.FIELDS}"
 )
 _MESSAGE = f"INSERT INTO messages (session, {MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_NOTE = f"INSERT INTO turns (session, {_NOTE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_NOTE = f"INSERT INTO turns (session, {NOTE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def turn_notes(
@@ -34,18 +33,7 @@ def turn_notes(
     rows = connection.execute(_NOTES, (*ref, after, limit)).fetchall()
     if not rows:
         log.load(connection, ref)
-    return [
-        TurnNote(
-            turn=turn,
-            status=TurnStatus(status),
-            answered=bool(answered),
-            key=key,
-            digest=digest,
-            error=error,
-            finished_at=finished,
-        )
-        for turn, status, answered, key, digest, error, finished in rows
-    ]
+    return [TurnNote(**decode_note(row)._asdict()) for row in rows]
 
 
 def restore(connection: sqlite3.Connection, archive: SessionArchive) -> SessionRecord:
@@ -58,7 +46,7 @@ def restore(connection: sqlite3.Connection, archive: SessionArchive) -> SessionR
     row = connection.execute(_CREATE, archive.record[:-1]).fetchone()
     if row is None:
         raise rules.exists(archive.record.session_id)
-    record = SessionRecord._make(row)
+    record = decode_record(row)
     place = record.creation
     connection.executemany(_MESSAGE, _rows(place, archive))
     connection.executemany(

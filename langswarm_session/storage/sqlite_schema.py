@@ -122,23 +122,27 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("COMMIT")
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
+def migrate(connection: sqlite3.Connection, path: str) -> bool:
     """Bring a database to the newest schema, in one transaction.
 
     Args:
         connection: A connection in autocommit mode.
         path: The file, for messages.
 
+    Returns:
+        Whether the database was empty before.
+
     Raises:
         StorageVersionError: If the schema is newer than this version of the package knows.
         StorageCorruptError: If the file is a database of something else.
     """
     if _version(connection) == len(MIGRATIONS) and _application(connection) == APPLICATION_ID:
-        return
+        return False
     connection.execute("BEGIN IMMEDIATE")
     try:
         check(connection, path)
-        for statements in MIGRATIONS[_version(connection) :]:
+        before = _version(connection)
+        for statements in MIGRATIONS[before:]:
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -148,6 +152,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    return before == 0
 
 
 def check(connection: sqlite3.Connection, path: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from langswarm_session.searching import ESCAPE, MessageHit, Search, SearchPage
 from langswarm_session.storage import sqlite_log as log
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, ROLES, decode_message
+from langswarm_session.storage.session_rows import decode_names
 from langswarm_session.storage.sqlite_schema import snapshot
 
 # A message of blocks has no content of its own. LIKE ends at a NUL, so what has one is looked at.
@@ -30,7 +31,8 @@ def search_messages(connection: sqlite3.Connection, search: Search) -> SearchPag
         query, values = _query(connection, search)
         hits: list[MessageHit] = []
         # Only the places are sorted, not the messages.
-        for rowid, session_id, user_id in connection.execute(query, values):
+        for rowid, *names in connection.execute(query, values):
+            session_id, user_id = decode_names(names)
             row = connection.execute(_MESSAGE, (rowid,)).fetchone()
             message = decode_message(row)
             if search.matches(message):

@@ -137,7 +137,7 @@ class TestFile:
         Path(address).write_text("This is no database. " * 1000)
         result = cli("doctor", "--json")
         assert result.exit_code == 1
-        assert "cannot be read" in json.loads(result.stdout)["findings"][3]["message"]
+        assert "cannot be read" in json.loads(result.stdout)["findings"][4]["message"]
 
     def test_it_is_somebody_elses(self, cli, address):
         change(address, "CREATE TABLE x (y)")
@@ -246,3 +246,11 @@ def test_any_other_storage(cli, capsys):
     assert main(["--storage", "memory", "doctor", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [each["check"] for each in said["findings"]][:2] == ["storage", "open turns"]
+
+
+def test_it_ends_when_its_time_is_over(process, fill, monkeypatch):
+    one_session(fill)
+    result = process("doctor", "--full", "--timeout", "60", "--json")
+    assert result.returncode == 0
+    assert "time" not in findings(result)
+    assert process("doctor", "--timeout", "0").returncode == 2

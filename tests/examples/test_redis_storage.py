@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis_server
+from edited_by_hand import fill, use
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -36,7 +37,11 @@ from langswarm_session import (  # noqa: E402
     TokenUsage,
     create_session_manager,
 )
-from langswarm_session.records import IdempotencyKey, SessionChanges  # noqa: E402
+from langswarm_session.records import (  # noqa: E402
+    IdempotencyKey,
+    SessionChanges,
+    SessionRecord,
+)
 from langswarm_session.testing import StorageConformance, StorageMachine  # noqa: E402
 from langswarm_session.testing.making import (  # noqa: E402
     completed,
@@ -247,6 +252,55 @@ class TestDurability:
     ) -> None:
         await storage.health()
         assert caplog.records == []
+
+
+EDITS: dict[str, list[Any]] = {
+    "a field of the session": [
+        ("HSET", "s", field, value)
+        for field in (*SessionRecord._fields[:-1], "number", "version", "edits")
+        for value in (b"\xff", b"x", b"-1")
+    ],
+    "a field that is gone": [
+        ("HDEL", "s", field) for field in (*SessionRecord._fields[:-1], "number", "version", "edits")
+    ],
+    "a message": [
+        ("ZADD", "m", 2, row)
+        for row in (b"", b"x", b"2 1 99 0 t1 1 xy", b"2 1 0 0 t1 1 x\xff", b"2 1 0 x t1 1 xy",
+            b"2 1 0 9999999999999999999 t1 1 xy", b"2 1 0 0 t1 1 xy{", b"2 1 0 0 t1 -1 x[]",
+            b"2 1 0 0 b3 1 xyza", b'2 1 0 0 t1 1 xy{"role":"evil"}')
+    ],
+    "a note on a turn": [
+        ("HSET", "t", f"3:{field}", value)
+        for field in ("status", "key", "digest", "error", "finished")
+        for value in (b"\xff", b"x", b"")
+    ],
+    "the turn of a key": [("HSET", "k", "key", value) for value in (b"\xff", b"x", b"-1", b"99")],
+    "the number of an id": [("HSET", "i", b"tan id of a caller", value) for value in (b"x", b"-1")],
+    "another kind of key": [("SET", kind, "x") for kind in "smitkuy"],
+}  # fmt: skip
+
+
+class TestEditedByHand:
+    @pytest.mark.parametrize("kind", EDITS)
+    async def test_only_our_own_errors_come_of_it(self, prefix: str, kind: str) -> None:
+        wrong = []
+        for command, key, *words in EDITS[kind]:
+            with redis_server.client() as admin:
+                for each in admin.scan_iter(f"{prefix}*"):
+                    admin.delete(each)
+                storage = RedisSessionStorage(
+                    redis_server.url(), prefix=prefix, durability="accept"
+                )
+                await fill(storage)
+                name = f"{prefix}{key}:s"
+                if command == "SET":
+                    admin.delete(name)
+                if command == "ZADD":
+                    admin.zremrangebyscore(name, 2, 2)
+                admin.execute_command(command, name, *words)
+            if found := await use(storage):
+                wrong += [f"{command} {key} {words}: {each}" for each in found]
+        assert wrong == []
 
 
 class TestRefusals:

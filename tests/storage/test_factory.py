@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,20 @@ def test_sqlite_by_url(url: str, path: str) -> None:
 def test_a_url_takes_options_as_well() -> None:
     with pytest.raises(InvalidInputError, match="synchronous"):
         StorageFactory.create_storage("sqlite:///a.db", synchronous="OFF")
+
+
+async def test_a_url_says_what_permissions_a_new_file_is_given(tmp_path: Path) -> None:
+    storage = StorageFactory.create_storage(f"sqlite:///{tmp_path}/a.db?mode=0640")
+    await storage.list_sessions()
+    await storage.close()
+    assert stat.S_IMODE((tmp_path / "a.db").stat().st_mode) == 0o640
+
+
+def test_another_databases_address_is_not_quoted_with_its_password() -> None:
+    for url in ("sqlite://me:secret@host/a", "sqlite://me@host/a?password=secret"):
+        with pytest.raises(InvalidInputError) as caught:
+            StorageFactory.create_storage(url)
+        assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

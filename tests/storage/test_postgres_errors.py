@@ -25,10 +25,16 @@ from langswarm_session.storage.postgres_errors import (
 )
 
 
+def test_a_figure_that_the_server_cannot_move_is_damage() -> None:
+    # What is given is in range; only what somebody else stored can leave it.
+    typed = typed_error(E.NumericValueOutOfRangeError("x"), "db")
+    assert type(typed) is StorageCorruptError
+
+
 def test_a_number_too_large_is_told_as_such() -> None:
     unsent = E.DataError("x")
     unsent.__cause__ = OverflowError("x")
-    for error in (OverflowError("x"), unsent, E.NumericValueOutOfRangeError("x")):
+    for error in (OverflowError("x"), unsent):
         typed = typed_error(error, "db")
         assert type(typed) is InvalidInputError
         assert "the sum of the session's tokens" in str(typed)

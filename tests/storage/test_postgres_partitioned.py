@@ -10,6 +10,7 @@ from typing import Any
 import postgres_server
 import pytest
 
+from langswarm_session.diagnosis import Level
 from langswarm_session.storage.postgres import PostgresSessionStorage
 from langswarm_session.storage.postgres_log import OWN
 from langswarm_session.testing.making import new_session, ref, user
@@ -73,6 +74,8 @@ async def test_what_was_there_is_kept_and_spread(postgres_schema: str) -> None:
         await storage.append(ref(f"s{number}"), [user("hello")])
     kept = await storage.get_messages(ref("from before", "somebody from before"))
     assert [message.text for message in kept] == ["kept", "as well"]
+    levels = {each.check: each.level for each in await storage.examine(full=True)}
+    assert Level.PROBLEM not in levels.values(), "what is partitioned is as it should be"
     await storage.close()
     rows: list[Any] = postgres_server.query(
         f'SELECT tableoid, count(*) FROM "{postgres_schema}".langswarm_messages GROUP BY 1'

@@ -170,3 +170,45 @@ def test_what_is_no_message_is_damage_and_not_quoted(damage: dict[str, Any]) -> 
         decode_message(row)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@given(
+    st.integers(0, 6),
+    st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.binary(), st.just([])),
+)
+def test_whatever_a_column_holds_a_message_is_valid_or_damage(place: int, value: Any) -> None:
+    row = list(row_of(SessionMessage(role=MessageRole.USER, content="a")))
+    row[place] = value
+    try:
+        message = decode_message(tuple(row))
+    except StorageCorruptError:
+        return
+    assert SessionMessage.model_validate(message.model_dump()) == message
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *("[]", "1", "null", '{"role":"tool"}', '{"seq":9}', '{"evil":1}', '{"name":1}'),
+        *('{"metadata":[]}', '{"native":"a"}', '{"provider":{}}', '{"model":null}'),
+        *('{"usage":[]}', '{"usage":{"input_tokens":-1}}', '{"blocks":{}}', '{"id":7}'),
+        *('{"blocks":[{"type":"text"}]}', "{" * 300, '{"metadata":' + "[" * 300),
+    ],
+)
+def test_what_no_message_has_beside_its_columns(extra: str) -> None:
+    row = row_of(SessionMessage(role=MessageRole.USER, content="a"))
+    with pytest.raises(StorageCorruptError, match="message 1 of a session cannot be decoded"):
+        decode_message((*row[:-1], extra))
+
+
+@pytest.mark.parametrize("role", [-1, 5])
+def test_a_code_of_no_role(role: int) -> None:
+    row = row_of(SessionMessage(role=MessageRole.USER, content="a"))
+    with pytest.raises(StorageCorruptError):
+        decode_message((row[0], role, *row[2:]))
+
+
+def test_a_message_without_content() -> None:
+    row = row_of(SessionMessage(role=MessageRole.USER, content="a"))
+    with pytest.raises(StorageCorruptError):
+        decode_message((*row[:2], None, *row[3:]))

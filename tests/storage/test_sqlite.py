@@ -781,11 +781,16 @@ async def test_a_row_that_cannot_be_is_damage(
     await storage._engine.write(
         lambda connection: connection.execute(f"UPDATE sessions SET {column} = {value}")
     )
-    record = await storage.find_session("s")
-    read = record.to_metrics if column == "input_tokens" else record.to_context
-    for decode in (read, lambda: SessionRow.of_record(record)):
+
+    async def decode() -> None:
+        (await storage.find_session("s")).to_context()
+
+    async def export() -> None:
+        SessionRow.of_record(await storage.find_session("s"))
+
+    for read in (decode, export):
         with pytest.raises(StorageCorruptError, match="restore a copy") as caught:
-            decode()
+            await read()
         assert caught.value.session_id == "s"
         assert "secret" not in str(caught.value)
 

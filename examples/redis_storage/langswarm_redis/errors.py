@@ -35,6 +35,11 @@ _KNOWN: dict[type[Exception], str] = {
     exceptions.ReadOnlyError: "READONLY",
     exceptions.NoPermissionError: "NOPERM",
 }
+_DAMAGED = re.compile(
+    r"not an integer|user_script:\d+: (attempt to|bad argument)|must be strings or integers"
+)
+"""What the server says where a script, or a command, meets what is no number or not there."""
+
 _NO_SPACE = re.compile(r"no space left", re.IGNORECASE)
 
 
@@ -66,6 +71,8 @@ def _typed(error: BaseException, name: str) -> SessionError:
     if isinstance(error, exceptions.AuthenticationError):
         return StorageUnavailableError(f"{name}: the server refused the login ({said})")
     kind, hint = _BY_CODE.get(_code(error), (SessionStorageError, "the operation failed"))
+    if _DAMAGED.search(said):
+        kind, hint = StorageCorruptError, "what is stored is damaged; restore a copy"
     if _NO_SPACE.search(said):
         kind, hint = StorageFullError, "the server's disk is full"
     return kind(f"{name}: {hint} ({said or type(error).__name__})")

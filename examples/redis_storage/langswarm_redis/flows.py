@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic_core import from_json
-
 from langswarm_redis.session import Session
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import (
@@ -143,7 +141,7 @@ async def update(
     rules.check_revision(session.record, expected_revision)
     state, context = changes.provider_state, changes.context
     if context is not None:
-        context = {**from_json(session.record.context), **context}
+        context = {**session.record.context_values(), **context}
     fields = {
         "status": None if changes.status is None else changes.status.value,
         "provider": changes.provider,

@@ -14,6 +14,7 @@ from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage.rows import check_text, decode_message, encode_id, encode_message
+from langswarm_session.storage.session_rows import damaged, decode_record
 
 _NUMBERS = {name for name, kind in SessionRecord.__annotations__.items() if "int" in str(kind)}
 _MOST = 2**53 - 1
@@ -56,22 +57,32 @@ def with_place(row: bytes, seq: int, turn: int) -> bytes:
 
 
 def decode(row: bytes) -> SessionMessage:
-    """The message of a whole row."""
+    """Return the message of a whole row.
+
+    Raises:
+        StorageCorruptError: If the row is no message.
+    """
+    try:
+        columns = _columns(row)
+    except (ValueError, IndexError):
+        raise damaged("a message of a session") from None
+    return decode_message(columns)
+
+
+def _columns(row: bytes) -> tuple[int, int, str | None, int, bytes | str, int, str | None]:
     seq, turn, role, timestamp, id_size, content_size, rest = row.split(b" ", 6)
     id_end = int(id_size[1:])
     size = int(content_size)
     end = id_end + max(size, 0)
     message_id = rest[:id_end]
-    return decode_message(
-        (
-            int(seq),
-            int(role),
-            None if size < 0 else rest[id_end:end].decode(),
-            int(timestamp),
-            message_id if id_size[:1] == b"b" else message_id.decode(),
-            int(turn),
-            rest[end:].decode() or None,
-        )
+    return (
+        int(seq),
+        int(role),
+        None if size < 0 else rest[id_end:end].decode(),
+        int(timestamp),
+        message_id if id_size[:1] == b"b" else message_id.decode(),
+        int(turn),
+        rest[end:].decode() or None,
     )
 
 
@@ -82,9 +93,41 @@ def decode_all(rows: Iterable[bytes]) -> list[SessionMessage]:
 
 
 def to_record(values: Sequence[bytes | None]) -> SessionRecord:
-    """The session of its fields, in the record's order."""
+    """Return the session of its fields, in the record's order.
+
+    Raises:
+        StorageCorruptError: If a field holds what no storage puts there.
+    """
     pairs = zip(SessionRecord._fields, values, strict=True)
-    return SessionRecord._make(_value(name, value) for name, value in pairs)
+    try:
+        fields = [_value(name, value) for name, value in pairs]
+    except ValueError:
+        raise damaged("the fields of a session") from None
+    return decode_record(fields)
+
+
+def to_number(value: bytes | None) -> int:
+    """Return a whole number.
+
+    Raises:
+        StorageCorruptError: If it is none.
+    """
+    try:
+        return int(value or b"")
+    except ValueError:
+        raise damaged("a number of a session") from None
+
+
+def to_name(value: bytes) -> str:
+    """Return a text.
+
+    Raises:
+        StorageCorruptError: If it is none.
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise damaged("a text of a session") from None
 
 
 def own_fields(record: SessionRecord) -> dict[str, Any]:

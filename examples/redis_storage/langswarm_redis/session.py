@@ -31,6 +31,8 @@ from langswarm_redis.rows import (
     own_fields,
     to_bytes,
     to_fields,
+    to_name,
+    to_number,
     to_record,
     with_place,
 )
@@ -39,6 +41,7 @@ from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.storage import rules
 from langswarm_session.storage.measuring import has_several_results
+from langswarm_session.storage.session_rows import damaged, decode_status
 
 
 class Session:
@@ -53,12 +56,14 @@ class Session:
         seconds, micros = reply[0]
         *fields, version, recent, edits = reply[1]
         self.number = fields[-1]
+        if self.number is None:
+            raise damaged("the number of a session")
         self.now = int(seconds) * 1_000_000 + int(micros)
         self.record = self._loaded = to_record(fields)
         self._place = place
-        self._version = int(version)
+        self._version = to_number(version)
         self._recent = recent or b""
-        self._edits = int(edits)
+        self._edits = to_number(edits)
         self._commands = Commands()
         self._put: dict[int, SessionMessage] = {}
         self._dropped: set[int] = set()
@@ -71,7 +76,12 @@ class Session:
             return {}
         commands = Commands()
         commands.add_many("HMGET", self._place.key("i"), [id_field(each.id) for each in messages])
-        seqs = {int(seq) for reply in await self._ask(commands) for seq in reply if seq is not None}
+        seqs = {
+            to_number(seq)
+            for reply in await self._ask(commands)
+            for seq in reply
+            if seq is not None
+        }
         return {each.id: each for each in (await self.places(seqs)).values()}
 
     async def places(self, seqs: Iterable[int]) -> dict[int, SessionMessage]:
@@ -114,12 +124,12 @@ class Session:
         commands.add("HMGET", self._place.key("t"), *fields)
         newest, (status, digest) = await self._ask(commands)
         is_open = self.record.turn_token is not None and self.record.turn_id == turn
-        noted = TurnStatus((status or b"complete").decode())
+        noted = TurnStatus.COMPLETE if status is None else decode_status(to_name(status))
         return rules.KnownTurn(
             turn,
             bool(newest) and decode(newest[0]).turn_id == turn,
             TurnStatus.OPEN if is_open else noted,
-            None if digest is None else digest.decode(),
+            None if digest is None else to_name(digest),
         )
 
     async def turn_of(self, key: str) -> int | None:
@@ -127,14 +137,14 @@ class Session:
         commands = Commands()
         commands.add("HGET", self._place.key("k"), to_bytes(key))
         [turn] = await self._ask(commands)
-        return None if turn is None else int(turn)
+        return None if turn is None else to_number(turn)
 
     async def note_of(self, turn: int) -> tuple[TurnStatus, bytes | None] | None:
         """Status and idempotency key that are noted of a turn, if any are."""
         commands = Commands()
         commands.add("HMGET", self._place.key("t"), f"{turn}:status", f"{turn}:key")
         [(status, key)] = await self._ask(commands)
-        return None if status is None else (TurnStatus(status.decode()), key)
+        return None if status is None else (decode_status(to_name(status)), key)
 
     # Changing; the methods only note what is to be done
 

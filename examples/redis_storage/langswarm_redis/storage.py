@@ -13,9 +13,9 @@ from langswarm_redis.commands import (
     MadeError,
     MovedError,
     Place,
+    creation_number,
     first_fields,
     new_number,
-    to_number,
 )
 from langswarm_redis.lane import Lane, Word
 from langswarm_redis.rows import (
@@ -25,6 +25,7 @@ from langswarm_redis.rows import (
     own_fields,
     to_bytes,
     to_fields,
+    to_number,
     to_record,
 )
 from langswarm_redis.server import SCHEMA_VERSION, Durability, Server
@@ -55,6 +56,7 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.rows import dump_json, placed
+from langswarm_session.storage.session_rows import damaged
 
 T = TypeVar("T")
 
@@ -154,9 +156,10 @@ class RedisSessionStorage(ISessionStorage):
         wanted = "" if status is None else status.value
         since: Word = "" if inactive_since is None else inactive_since
         at: tuple[Word, Word] = ("", "")
+        before: tuple[int, bytes] | None = None
         if cursor is not None:
             activity, last_id = rules.parse_cursor(cursor)
-            at = (activity, to_bytes(last_id))
+            at = before = (activity, to_bytes(last_id))
         found: list[Any] = []
         # One more than asked for, to know whether there is another page.
         while len(found) <= limit:
@@ -167,8 +170,13 @@ class RedisSessionStorage(ISessionStorage):
                 break
             at = (end[0], end[1])
         records = [to_record(row) for row in found[:limit]]
-        more = bool(records) and len(found) > limit
-        return SessionPage(records, rules.make_cursor(records[-1]) if more else None)
+        if not records or len(found) <= limit:
+            return SessionPage(records, None)
+        last = records[-1]
+        if before is not None and (last.last_activity, to_bytes(last.session_id)) >= before:
+            # The index says other than the session itself, and the pages would never end.
+            raise damaged("the place of a session in the index", last.session_id)
+        return SessionPage(records, rules.make_cursor(last))
 
     async def update_session(
         self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
@@ -329,13 +337,13 @@ class RedisSessionStorage(ISessionStorage):
     ) -> LogMeasure:
         """See `ISessionStorage.measure_log`."""
         place = self._place(ref)
-        words = (self._prefix, place.session_id, after, "" if skip is None else skip)
-        words = (*words, place.user, place.number)
+        span = (after, "" if skip is None else skip)
+        words = (self._prefix, place.session_id, *span, place.user, place.number)
         reply = await self._reads.read("measure", place.key("s"), *words)
         if reply is None:
             raise rules.not_found(ref.session_id)
         count, at, several = reply
-        return LogMeasure(count, int(at) if at else None, [int(seq) for seq in several])
+        return LogMeasure(count, to_number(at) if at else None, [to_number(seq) for seq in several])
 
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
         """See `ISessionStorage.get_turns`."""
@@ -418,7 +426,7 @@ class RedisSessionStorage(ISessionStorage):
     def _place(self, ref: SessionRef) -> Place:
         place = self._named(ref.session_id)
         place.user = to_bytes(ref.user_id)
-        place.number = b"" if ref.creation is None else to_number(ref.creation)
+        place.number = b"" if ref.creation is None else creation_number(ref.creation)
         return place
 
     async def _quickly(

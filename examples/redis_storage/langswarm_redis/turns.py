@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langswarm_session.models import Turn, TurnStatus, from_micros
+from langswarm_redis.rows import to_name, to_number
+from langswarm_session.models import Turn, TurnStatus
+from langswarm_session.storage.session_rows import damaged, decode_moment, decode_status
 
 
 def to_turns(
@@ -16,15 +18,18 @@ def to_turns(
 
 def _turn(session_id: str, open_turn: bytes | None, row: list[bytes | None]) -> Turn:
     turn, first_seq, last_seq, started, ended, status, key, error, finished = row
+    if turn is None or first_seq is None or last_seq is None or started is None or ended is None:
+        raise damaged("a turn of a session")
     is_open = turn == open_turn
+    noted = TurnStatus.COMPLETE if status is None else decode_status(to_name(status))
     return Turn(
-        id=int(turn or 0),
+        id=to_number(turn),
         session_id=session_id,
-        status=TurnStatus.OPEN if is_open else TurnStatus((status or b"complete").decode()),
-        first_seq=int(first_seq or 0),
-        last_seq=int(last_seq or 0),
-        started_at=from_micros(int(started or 0)),
-        finished_at=None if is_open else from_micros(int(finished or ended or 0)),
-        idempotency_key=None if key is None else key.decode(),
-        error=None if error is None else error.decode(),
+        status=TurnStatus.OPEN if is_open else noted,
+        first_seq=to_number(first_seq),
+        last_seq=to_number(last_seq),
+        started_at=decode_moment(to_number(started)),
+        finished_at=None if is_open else decode_moment(to_number(finished or ended)),
+        idempotency_key=None if key is None else to_name(key),
+        error=None if error is None else to_name(error),
     )

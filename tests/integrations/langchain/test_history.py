@@ -231,7 +231,7 @@ async def test_a_closed_manager_says_so(
         history.add_user_message("hi")
 
 
-@pytest.mark.parametrize("session_id", ["", "  ", "a\0b", "x" * 513, None, 5])
+@pytest.mark.parametrize("session_id", ["", "  ", "a\0b", "x" * 513, None, 1.5, True])
 def test_an_id_that_cannot_be_one_is_refused(manager: SessionManager, session_id: Any) -> None:
     history = SessionChatMessageHistory(session_id, manager)
     with pytest.raises(InvalidInputError, match="session_id"):
@@ -299,7 +299,7 @@ def test_a_lone_surrogate_stores_nothing(history: SessionChatMessageHistory, pla
     assert history.messages == []
 
 
-@pytest.mark.parametrize("depth", [150, 230, 5000])
+@pytest.mark.parametrize("depth", [140, 230, 5000])
 def test_data_nested_too_deeply_leaves_the_session_readable(
     history: SessionChatMessageHistory, depth: int
 ) -> None:
@@ -309,7 +309,7 @@ def test_data_nested_too_deeply_leaves_the_session_readable(
     try:
         history.add_message(ToolMessage("a", tool_call_id="c", artifact=nested))
     except InvalidInputError:
-        assert depth > 150
+        assert depth > 140
     assert len(history.messages) <= 1
 
 

@@ -413,7 +413,7 @@ async def test_missing_keys_are_named(
         await call(memory, "hi", configured(**values))
 
 
-@pytest.mark.parametrize("session_id", [5, "a\nb", "x" * 600], ids=["int", "newline", "huge"])
+@pytest.mark.parametrize("session_id", [1.5, "a\nb", "x" * 600], ids=["float", "newline", "huge"])
 def test_an_id_that_cannot_be_one_is_refused(session_id: Any, memory: RunnableWithSession) -> None:
     with pytest.raises(InvalidInputError, match="session_id"):
         memory.invoke("hi", configured(session_id=session_id))
