@@ -15,7 +15,9 @@ from langswarm_session.errors import (
     ProviderRateLimitError,
     ProviderSessionError,
     ProviderStreamError,
+    RevisionConflictError,
     SessionError,
+    TurnLostError,
     in_session,
 )
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
@@ -321,10 +323,35 @@ class Answering:
         return context.model_copy(update={**update, **state.to_context()}), state
 
     async def _save(self, provider: str, state: ProviderState) -> None:
-        session = self._session
-        changes = SessionChanges(provider_state=with_state(session.context, provider, state))
-        record = await session._storage.update_session(session.ref, changes)
-        session._moved(record)
+        """Store a provider's state while the turn holds the session, and not later.
+
+        Raises:
+            TurnCancelledError, TurnLostError: If the turn has ended: the state may be that of a
+                later turn by now.
+        """
+        session, turn = self._session, self._turn
+        record = session._record
+        if record.turn_token != turn.token:  # it may be what an earlier call saw
+            record = await session._storage.get_session(session.ref)
+        while record.turn_token == turn.token:
+            changes = SessionChanges(
+                provider_state=with_state(record.to_context(), provider, state)
+            )
+            try:
+                moved = await session._storage.update_session(
+                    session.ref, changes, expected_revision=record.revision
+                )
+            except RevisionConflictError:
+                record = await session._storage.get_session(session.ref)
+            else:
+                session._moved(moved)
+                return
+        turn.check()
+        raise TurnLostError(
+            f"the turn had ended before the state of the provider {provider!r} was stored; it was "
+            "left as it is",
+            session_id=session.session_id,
+        )
 
     def _answer(
         self, reply: ProviderReply | None, request: ProviderRequest, candidate: Fallback

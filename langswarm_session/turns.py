@@ -22,6 +22,7 @@ from langswarm_session.errors import (
     MessageConflictError,
     SessionError,
     SessionNotFoundError,
+    StorageClosedError,
     TurnLostError,
     in_session,
 )
@@ -224,9 +225,10 @@ class OpenTurn:
         end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=provider_state)
         self._is_ending = True  # whoever ends it from outside waits for this
         try:
-            messages = await self._session._pipeline.process(self._session, messages)
+            with self.answering():  # but for no middleware that takes as long as a provider
+                messages = await self._session._pipeline.process(self._session, messages)
             appended = await self._end(end, messages)
-        except TurnLostError as error:
+        except (TurnLostError, StorageClosedError) as error:
             self.check(error)
             raise
         finally:
@@ -310,6 +312,8 @@ class OpenTurn:
         if not self.is_ours:
             return
         self._stop = self._stop or stop
+        if self._is_ending and await self.closed(GRACE_SECONDS):
+            return
         interrupted = [block.interrupt() for block in list(self._blocks)]
         if any(interrupted) and await self.closed(GRACE_SECONDS):
             return

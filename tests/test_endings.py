@@ -22,6 +22,7 @@ from langswarm_session import (
     ManagerClosedError,
     MessageRefusedError,
     MockProviderSession,
+    ProviderSessionError,
     SessionManager,
     SessionMessage,
     SQLiteSessionStorage,
@@ -31,6 +32,8 @@ from langswarm_session import (
     blocking,
 )
 from langswarm_session.endings import Stop, settled
+from langswarm_session.models import TurnStatus
+from langswarm_session.records import ProviderReply, TurnEnd
 
 
 def reply(text):
@@ -550,6 +553,91 @@ class TestCancel:
         assert (await task).text == "You said: x"
         assert await texts(session) == ["x", "You said: x"]
         assert await turns(session) == ["complete"]
+
+    @pytest.mark.parametrize("end", ["cancel", "close"])
+    async def test_a_middleware_that_waits_for_long_is_interrupted(
+        self, make_manager, texts, turns, end
+    ):
+        class Waiting(ISessionMiddleware):
+            async def process_incoming_message(self, session, message):
+                if not reached.is_set():
+                    reached.set()
+                    await asyncio.Event().wait()
+                return message
+
+        reached = asyncio.Event()
+        manager = make_manager()
+        session = await manager.create_session("ann", "mock", "echo")
+        session.add_middleware(Waiting())
+        pieces = []
+        task = asyncio.create_task(read(session.stream_message("x"), pieces))
+        await reached.wait()
+        await (session.cancel() if end == "cancel" else manager.close())
+        with pytest.raises(TurnCancelledError):
+            await task
+        session = await make_manager().get_session(session.session_id)
+        assert await texts(session) == ["x", "".join(pieces)]
+        assert await turns(session) == ["cancelled"]
+
+    async def test_a_provider_that_does_not_let_go_changes_no_later_state(self, manager, session):
+        """A conversation that it makes when its turn is over is not that of the next turn."""
+        let_go, outcome = asyncio.Event(), []
+
+        class Stubborn(MockProviderSession):
+            async def send_message(self, request):
+                if not outcome:
+                    outcome.append("asked")
+                    while not let_go.is_set():
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await let_go.wait()
+                    try:
+                        await request.save("late", {})
+                    except TurnCancelledError as error:
+                        outcome.append(error)
+                return ProviderReply([reply("there")], "newest")
+
+        manager.add_provider_session("mock", Stubborn())
+        task = asyncio.create_task(session.send_message("x"))
+        await there_is(outcome)()
+        other = await manager.get_session(session.session_id)
+        assert await other.cancel() is True
+        await other.send_message("y")
+        let_go.set()
+        with pytest.raises(TurnCancelledError):
+            await task
+        await session.refresh()
+        assert session.context.provider_session_id == "newest"
+        assert isinstance(outcome[1], TurnCancelledError)
+
+    async def test_a_turn_whose_lease_was_lost_changes_no_later_state(self, manager, session):
+        """The process stood still, and another one went on with the session."""
+
+        class Suspended(MockProviderSession):
+            async def send_message(self, request):
+                token = (await manager.storage.get_session(session.ref)).turn_token
+                await manager.storage.end_turn(session.ref, TurnEnd(token, TurnStatus.FAILED))
+                await request.save("late", {})
+
+        manager.add_provider_session("mock", Suspended())
+        with pytest.raises(TurnLostError):
+            await session.send_message("x")
+        await session.refresh()
+        assert session.context.provider_session_id is None
+
+    async def test_a_state_is_kept_beside_other_changes(self, manager, session):
+        class Saving(MockProviderSession):
+            async def send_message(self, request):
+                other = await manager.get_session(session.session_id)
+                await other.update_context(place="here")
+                await request.save("kept", {})
+                raise ProviderSessionError("gone")
+
+        manager.add_provider_session("mock", Saving())
+        with pytest.raises(ProviderSessionError):
+            await session.send_message("x")
+        await session.refresh()
+        assert session.context.provider_session_id == "kept"
+        assert session.context.place == "here"
 
     async def test_an_error_of_another_sessions_turn_is_a_failure_here(
         self, manager, session, endless, turns

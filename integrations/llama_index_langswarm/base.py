@@ -55,13 +55,13 @@ class SessionStore(BaseModel):
                 the store was this user's, or the user is None or cannot be one.
         """
         user = one_user(user_id=user_id)
-        if manager is None and address is not None:
-            manager = manager_at(address, user)
-        else:
-            manager = get_session_manager() if manager is None else manager
-            note_opened(manager, user)
+        is_written_down = manager is None and address is not None
+        if manager is None:
+            manager = get_session_manager() if address is None else manager_at(address, user)
         super().__init__(address=address_of(manager, user), user_id=user)
         self._sessions = KeyedSessions(FORMAT, manager, user)
+        if not is_written_down:
+            note_opened(manager, user, self._sessions)
 
     @property
     def manager(self) -> SessionManager:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import json
@@ -124,8 +125,8 @@ def test_a_task_that_opened_the_users_store_reads_another_process_s(
     another_process()
 
     def task() -> None:
-        SessionChatStore(manager, user_id="ann")
-        assert SessionChatStore.model_validate(data).manager is manager
+        opened = SessionChatStore(manager, user_id="ann")
+        assert SessionChatStore.model_validate(data).manager is opened.manager
         with pytest.raises(ValueError, match="'bob'"):
             SessionChatStore.model_validate({**data, "user_id": "bob"})
 
@@ -134,6 +135,52 @@ def test_a_task_that_opened_the_users_store_reads_another_process_s(
     elsewhere(task)
     with pytest.raises(ValueError, match="nothing shows"):
         read(data)
+
+
+def test_a_thread_that_served_a_user_before_shows_nothing(manager: SessionManager) -> None:
+    """The threads of a WSGI server answer one user after the other in one context."""
+    forged = {**written(manager, "bob"), "user_id": "ann"}
+
+    def thread() -> None:
+        SessionChatStore(manager, user_id="ann")
+        with pytest.raises(ValueError, match="nothing shows"):
+            SessionChatStore.model_validate(forged)
+
+    elsewhere(thread)
+
+
+def test_what_a_program_opens_at_its_start_shows_nothing_in_tasks(manager: SessionManager) -> None:
+    forged = {**written(manager, "bob"), "user_id": "admin"}
+
+    async def request() -> None:
+        with pytest.raises(ValueError, match="nothing shows"):
+            SessionChatStore.model_validate(forged)
+
+    def program() -> None:
+        store = SessionChatStore(manager, user_id="admin")
+        asyncio.run(request())
+        assert store.user_id == "admin"
+
+    elsewhere(program)
+
+
+def test_tasks_show_nothing_to_those_that_come_after_them(manager: SessionManager) -> None:
+    forged = {**written(manager, "bob"), "user_id": "ann"}
+
+    async def request(user_id: str) -> contextvars.Context:
+        SessionChatStore(manager, user_id=user_id)
+        await asyncio.create_task(reads())
+        return contextvars.copy_context()
+
+    async def reads() -> None:
+        assert SessionChatStore.model_validate(forged).user_id == "ann"
+
+    async def server() -> None:
+        context = await asyncio.create_task(request("ann"))
+        with pytest.raises(ValueError, match="nothing shows"):
+            await asyncio.create_task(reads(), context=context)
+
+    elsewhere(lambda: asyncio.run(server()))
 
 
 def test_processes_may_share_a_key(
@@ -170,11 +217,10 @@ def test_the_shared_manager_is_not_taken_for_another(
 
 def test_only_so_many_stores_are_remembered(manager: SessionManager) -> None:
     def task() -> None:
-        for n in range(50):
-            SessionChatStore(manager, user_id=f"user {n}")
-        SessionChatStore(manager, user_id="user 45")
+        stores = [SessionChatStore(manager, user_id=f"user {n}") for n in range(50)]
+        stores.append(SessionChatStore(manager, user_id="user 45"))
         assert len(addresses._opened.get()) == 32
-        assert len({user for _, user in addresses._opened.get()}) == 32
+        assert len({entry.user_id for entry in addresses._opened.get()}) == 32
 
     elsewhere(task)
 
@@ -183,7 +229,7 @@ def test_a_manager_is_not_kept() -> None:
     def task() -> None:
         SessionChatStore(SessionManager("memory"), user_id="ann")
         gc.collect()
-        assert addresses._opened.get()[0][0]() is None
+        assert addresses._opened.get()[0].manager() is None
 
     elsewhere(task)
 
@@ -223,7 +269,7 @@ def test_another_process_gives_the_store_its_manager(
         "import sys\nfrom langswarm_session import SessionManager\n"
         "from llama_index_langswarm import SessionChatStore\n"
         "manager = SessionManager('sqlite', storage_config={'db_path': sys.argv[2]})\n"
-        "if int(sys.argv[3]): SessionChatStore(manager)\n"
+        "opened = SessionChatStore(manager) if int(sys.argv[3]) else None\n"
         "store = SessionChatStore.from_dict(eval(sys.argv[1]))\n"
         "print([m.content for m in store.get_messages('chat')])"
     )
