@@ -13,7 +13,6 @@ from langchain_langswarm.agent_state import sendable
 from langchain_langswarm.messages import (
     from_langchain_messages,
     to_langchain,
-    to_langchain_messages,
     told_apart,
     with_new_id,
 )
@@ -185,9 +184,13 @@ class ChainTurn:
             await self._turn.end_by(error, self._partial())
 
     def _pass_on(self, history: list[BaseMessage]) -> None:
-        part, new = self._part, self._given
-        if not _same(self._sent, self._turn.messages):  # changed by a middleware, or stored before
-            new = to_langchain_messages(self._turn.messages)
+        part, stored = self._part, self._turn.messages
+        if _same(self._sent, stored):
+            new = [_named(*each) for each in zip(self._given, stored, strict=True)]
+            if _is_messages(part):
+                part = shaped(part, new)
+        else:  # changed by a middleware, or stored before
+            new = told_apart(stored)
             part = shaped(part, new)
         passed, repairs = sendable([*history, *new])
         if self._shape.history_key is not None:  # what is new goes apart, as it came
@@ -243,6 +246,17 @@ def _message_or_text(
         return from_langchain_messages(shape.answer(output, passed))
     except InvalidInputError:
         return [SessionMessage(role=MessageRole.ASSISTANT, content=text_of(output))]
+
+
+def _named(message: BaseMessage, stored: SessionMessage) -> BaseMessage:
+    """The message, as a copy with the record's id if it has none: a graph would give it another."""
+    return message if message.id else message.model_copy(update={"id": stored.id})
+
+
+def _is_messages(part: Any) -> bool:
+    """Whether it is a message, or a list of messages."""
+    parts = part if isinstance(part, list) else [part]
+    return all(isinstance(each, BaseMessage) for each in parts)
 
 
 def _same(given: Sequence[SessionMessage], stored: Sequence[SessionMessage]) -> bool:
