@@ -255,7 +255,8 @@ class RunnableWithSession(Runnable[Any, Any]):
             self.input_messages_key, self.history_messages_key, self.output_messages_key
         )
         # What cannot be stored creates no session.
-        call = ChainTurn(shape, value, key, chat_models_of(self.runnable))
+        tokens = watch.tokens_of(run_manager)
+        call = ChainTurn(shape, value, key, chat_models_of(self.runnable), tokens)
         session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
         again = bool(config.get("configurable", {}).get("regenerate"))
         is_known = call.has_id if again else call.repeatable
