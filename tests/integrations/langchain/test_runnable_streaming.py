@@ -505,3 +505,23 @@ def test_tokens_that_nobody_is_shown_are_no_answer(
     with pytest.raises(ChainError, match="one two three"):
         list(RunnableWithSession(chain, manager).stream("hi", config))
     assert log() == [("human", "hi")]
+
+
+@pytest.mark.parametrize("way", ["ainvoke", "astream"])
+async def test_a_graph_around_the_chain_shows_nothing_that_a_middleware_holds(
+    way: str, redacting: SessionManager, config: RunnableConfig, log: Log
+) -> None:
+    langgraph = pytest.importorskip("langgraph.graph")
+    model = GenericFakeChatModel(messages=iter([AIMessage("a secret word")]))
+    memory = RunnableWithSession(model, redacting)
+
+    async def node(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        if way == "ainvoke":
+            return {"messages": [await memory.ainvoke("hi", config)]}
+        return {"messages": [chunk async for chunk in memory.astream("hi", config)]}
+
+    builder = langgraph.StateGraph(langgraph.MessagesState).add_node("node", node)
+    graph = builder.add_edge(langgraph.START, "node").compile()
+    stream = graph.astream({"messages": "hi"}, config, stream_mode="messages")
+    assert "".join([str(chunk.text) async for chunk, _ in stream]) == "a *** word"
+    assert log() == [("human", "hi"), ("ai", "a *** word")]
