@@ -57,10 +57,12 @@ METHODS: dict[str, Call] = {
     "reconcile": lambda session: session.reconcile(),
     "record": lambda session: session.record(user("x")),
     "refresh": lambda session: session.refresh(),
+    "regenerate": lambda session: session.regenerate(),
     "send_message": lambda session: session.send_message("x"),
     "set_status": lambda session: session.set_status("paused"),
     "set_summary": lambda session: session.set_summary("x"),
     "stream_message": lambda session: all_of(session.stream_message("x")),
+    "stream_regenerated": lambda session: all_of(session.stream_regenerated()),
     "switch_provider": lambda session: session.switch_provider("mock", "other"),
     "update_context": lambda session: session.update_context(x=1),
 }
@@ -88,7 +90,8 @@ def test_no_method_is_forgotten() -> None:
         if not name.startswith("_")
         and (inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method))
     }
-    assert methods | {"stream_message"} == METHODS.keys() | NO_STORAGE
+    streams = {"stream_message", "stream_regenerated"}
+    assert methods | streams == METHODS.keys() | NO_STORAGE
 
 
 async def replaced(manager: SessionManager, owner: str | None) -> tuple[BaseSession, Any]:

@@ -190,8 +190,9 @@ async def test_providers(run: Run, world):
     assert text["repaired"].endswith("repaired: call_answered - the call 'call_1'\n")
 
     tokens = [int(each) for each in re.findall(r"took (\d+) input", text["budget"])]
-    assert tokens[0] < tokens[1] < tokens[2] < tokens[3] <= 1500
-    assert max(tokens) <= 1500
+    # Where the budget is used up, a window begins with the next user's message that fits.
+    assert tokens[0] < tokens[-1] <= 1500
+    assert tokens == sorted(tokens)
     assert text["summary"].startswith("8 of 14 messages are summarised: I see 1 messages. ")
     assert text["end"] == "3 conversations deleted at OpenAI, 0 sessions left here\n"
     assert not world.state()["conversations"]

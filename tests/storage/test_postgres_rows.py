@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import postgres_server  # noqa: F401 - skips the module without the driver
 import pytest
 from hypothesis import given
@@ -102,7 +100,7 @@ def test_a_long_log_is_decoded_in_order_and_others_run_in_between(
     naps: list[float] = []
     monkeypatch.setattr(giving_way, "_SHORT", -1.0)
     monkeypatch.setattr(giving_way, "_LONG", -1.0)
-    monkeypatch.setattr(time, "sleep", naps.append)
+    monkeypatch.setattr(giving_way, "pause", naps.append)
     columns = encode(SessionMessage(role=MessageRole.USER, content="a"))
     rows = [(n, *columns[:4], n, columns[4]) for n in range(1, count + 1)]
     messages = [decode_message(row) for row in rows]

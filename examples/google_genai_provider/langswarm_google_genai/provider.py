@@ -49,9 +49,7 @@ class GoogleProviderSession(IProviderSession):
     """
 
     name: ClassVar[str] = wire.PROVIDER
-    capabilities: ClassVar[frozenset[ProviderCapability]] = frozenset(
-        {ProviderCapability.STREAMING, ProviderCapability.TOOLS}
-    )
+    capabilities = frozenset({ProviderCapability.STREAMING, ProviderCapability.TOOLS})
 
     def __init__(
         self,

@@ -69,7 +69,7 @@ class Commands:
             self.add(name, key, *words[start : start + TOGETHER])
 
 
-def to_number(creation: int) -> bytes:
+def creation_number(creation: int) -> bytes:
     """Return a creation as the number that scripts know it by."""
     return b"%d" % creation
 
@@ -80,7 +80,7 @@ async def new_number(place: Place) -> tuple[bytes, int]:
     commands.add("INCR", place.prefix + b"sessions")
     commands.words += [1, "TIME"]
     number, (seconds, micros) = await run(place, commands, b"*")
-    return to_number(number), int(seconds) * 1_000_000 + int(micros)
+    return creation_number(number), int(seconds) * 1_000_000 + int(micros)
 
 
 def first_fields(place: Place, number: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from langswarm_redis.commands import (
     MadeError,
     MovedError,
     Place,
+    creation_number,
     first_fields,
     new_number,
 )
@@ -336,8 +337,8 @@ class RedisSessionStorage(ISessionStorage):
     ) -> LogMeasure:
         """See `ISessionStorage.measure_log`."""
         place = self._place(ref)
-        words = (self._prefix, place.session_id, after, "" if skip is None else skip)
-        words = (*words, place.user, place.number)
+        span = (after, "" if skip is None else skip)
+        words = (self._prefix, place.session_id, *span, place.user, place.number)
         reply = await self._reads.read("measure", place.key("s"), *words)
         if reply is None:
             raise rules.not_found(ref.session_id)
@@ -425,7 +426,7 @@ class RedisSessionStorage(ISessionStorage):
     def _place(self, ref: SessionRef) -> Place:
         place = self._named(ref.session_id)
         place.user = to_bytes(ref.user_id)
-        place.number = b"" if ref.creation is None else to_number(ref.creation)
+        place.number = b"" if ref.creation is None else creation_number(ref.creation)
         return place
 
     async def _quickly(

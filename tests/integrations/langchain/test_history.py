@@ -299,7 +299,7 @@ def test_a_lone_surrogate_stores_nothing(history: SessionChatMessageHistory, pla
     assert history.messages == []
 
 
-@pytest.mark.parametrize("depth", [150, 230, 5000])
+@pytest.mark.parametrize("depth", [140, 230, 5000])
 def test_data_nested_too_deeply_leaves_the_session_readable(
     history: SessionChatMessageHistory, depth: int
 ) -> None:
@@ -309,7 +309,7 @@ def test_data_nested_too_deeply_leaves_the_session_readable(
     try:
         history.add_message(ToolMessage("a", tool_call_id="c", artifact=nested))
     except InvalidInputError:
-        assert depth > 150
+        assert depth > 140
     assert len(history.messages) <= 1
 
 
