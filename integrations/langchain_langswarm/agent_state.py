@@ -11,6 +11,7 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     HumanMessage,
+    SystemMessage,
     ToolMessage,
     convert_to_messages,
 )
@@ -161,11 +162,35 @@ def given_of(state: Sequence[BaseMessage], called: Sequence[BaseMessage]) -> lis
         called: The messages of the call.
     """
     ids: set[str | None] = {message.id for message in called if message.id}
-    # Those that came without an id were put behind all others, with one.
-    unnamed = sum(not message.id for message in called)
-    others = [message.id for message in state if message.id not in ids]
-    ids.update(others[len(others) - unnamed :])
+    others = [message for message in state if message.id not in ids]
+    unnamed = [message for message in called if not message.id]
+    # Those that came without an id were put behind all others, with one. A middleware that runs
+    # earlier may have added messages behind them, or changed them.
+    came = _alike_at_end(others, unnamed) or others[len(others) - len(unnamed) :]
+    ids.update(message.id for message in came)
     return [message for message in state if message.id in ids]
+
+
+def _alike_at_end(
+    state: Sequence[BaseMessage], called: Sequence[BaseMessage]
+) -> list[BaseMessage] | None:
+    """Return the last messages that say what others do, in their order.
+
+    Returns:
+        The messages; None if there are none, or if more than instructions and a user's messages
+        follow them, as these are older ones.
+    """
+    found: list[BaseMessage] = []
+    rest = list(state)
+    for message in reversed(called):
+        while rest and (rest[-1].type, rest[-1].content) != (message.type, message.content):
+            passed = rest.pop()
+            if not found and not isinstance(passed, HumanMessage | SystemMessage):
+                return None
+        if not rest:
+            return None
+        found.append(rest.pop())
+    return found[::-1]
 
 
 def said(given: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -13,7 +13,6 @@ from langchain_langswarm.agent_state import sendable
 from langchain_langswarm.messages import (
     from_langchain_messages,
     to_langchain,
-    to_langchain_messages,
     told_apart,
     with_new_id,
 )
@@ -25,6 +24,8 @@ from langchain_langswarm.shapes import (
     text_of,
 )
 from langchain_langswarm.system_messages import arranged, opened
+from langchain_langswarm.watch import Tokens
+from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.interrupts import Interruptible
 from langswarm_session.models import MessageRole, SessionMessage
@@ -46,6 +47,7 @@ class ChainTurn:
         value: The caller's input.
         key: The caller's idempotency key.
         models: The chat models that the chain is known to ask.
+        tokens: What models say in the chain's run where a callback shows it.
 
     Attributes:
         input: What the chain is given, once the turn has begun.
@@ -55,13 +57,19 @@ class ChainTurn:
     """
 
     def __init__(
-        self, shape: ChainShape, value: Any, key: str | None, models: Sequence[BaseChatModel] = ()
+        self,
+        shape: ChainShape,
+        value: Any,
+        key: str | None,
+        models: Sequence[BaseChatModel] = (),
+        tokens: Tokens | None = None,
     ) -> None:
         self.input: Any = None
         self._shape = shape
         self._value = value
         self._key = key
         self._models = models
+        self._tokens = tokens or Tokens()
         self._part = shape.input_part(value)
         self._given = messages_of(self._part)
         if not self._given:
@@ -185,9 +193,13 @@ class ChainTurn:
             await self._turn.end_by(error, self._partial())
 
     def _pass_on(self, history: list[BaseMessage]) -> None:
-        part, new = self._part, self._given
-        if not _same(self._sent, self._turn.messages):  # changed by a middleware, or stored before
-            new = to_langchain_messages(self._turn.messages)
+        part, stored = self._part, self._turn.messages
+        if _same(self._sent, stored):
+            new = [_named(*each) for each in zip(self._given, stored, strict=True)]
+            if _is_messages(part):
+                part = shaped(part, new)
+        else:  # changed by a middleware, or stored before
+            new = told_apart(stored)
             part = shaped(part, new)
         passed, repairs = sendable([*history, *new])
         if self._shape.history_key is not None:  # what is new goes apart, as it came
@@ -208,14 +220,32 @@ class ChainTurn:
 
     def _shown(self) -> Callable[[], list[SessionMessage]]:
         """What gives the pieces so far, without a reference to this and so to the turn."""
-        shape, chunks, passed = self._shape, self._chunks, self._passed
+        shape, chunks, passed, tokens = self._shape, self._chunks, self._passed, self._tokens
         session_id = self._turn.session_id
-        return lambda: _partial(shape, list(chunks), passed, session_id)
+        return lambda: _with_tokens(_partial(shape, list(chunks), passed, session_id), tokens)
 
     def _partial(self) -> list[SessionMessage]:
         """What there is of the answer."""
         chunks = self._unfit or self._chunks
-        return _partial(self._shape, chunks, self._passed, self._turn.session_id)
+        partial = _partial(self._shape, chunks, self._passed, self._turn.session_id)
+        return _with_tokens(partial, self._tokens)
+
+
+def _with_tokens(partial: list[SessionMessage], tokens: Tokens) -> list[SessionMessage]:
+    """What there is of an answer, with what a callback has shown of it beyond that."""
+    text = tokens.text
+    if not text or any(each.text == text for each in partial):
+        return partial
+    shown = SessionMessage(role=MessageRole.ASSISTANT, content=text)
+    last = partial[-1] if partial else None
+    if (
+        last is None
+        or last.role is not MessageRole.ASSISTANT
+        or any(isinstance(block, ToolCallBlock) for block in last.blocks)
+    ):
+        return [*partial, shown]
+    is_more = isinstance(last.content, str) and text.startswith(last.content)
+    return [*partial[:-1], shown] if is_more else partial
 
 
 def _partial(
@@ -243,6 +273,17 @@ def _message_or_text(
         return from_langchain_messages(shape.answer(output, passed))
     except InvalidInputError:
         return [SessionMessage(role=MessageRole.ASSISTANT, content=text_of(output))]
+
+
+def _named(message: BaseMessage, stored: SessionMessage) -> BaseMessage:
+    """The message, as a copy with the record's id if it has none: a graph would give it another."""
+    return message if message.id else message.model_copy(update={"id": stored.id})
+
+
+def _is_messages(part: Any) -> bool:
+    """Whether it is a message, or a list of messages."""
+    parts = part if isinstance(part, list) else [part]
+    return all(isinstance(each, BaseMessage) for each in parts)
 
 
 def _same(given: Sequence[SessionMessage], stored: Sequence[SessionMessage]) -> bool:

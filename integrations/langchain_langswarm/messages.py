@@ -140,18 +140,19 @@ def to_langchain_messages(messages: Iterable[SessionMessage]) -> list[BaseMessag
 
 
 def told_apart(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
-    """As `to_langchain_messages`, but no two with one id: a graph keeps one message of each.
+    """As `to_langchain_messages`, but each with an id, and no two with the same.
 
-    Of several with one id the first has it, the others have that of the record.
+    A graph keeps one message of each id, and gives a new one to each that comes without: in a
+    thread that would be another message with each call. Where an id is missing, or another message
+    has it, the record's stands in.
     """
     made: list[BaseMessage] = []
     seen: set[str] = set()
     for stored in messages:
         for message in _split(stored):
-            if message.id in seen:
+            if message.id is None or message.id in seen:
                 message.id = stored.id
-            if message.id is not None:
-                seen.add(message.id)
+            seen.add(message.id)
             made.append(message)
     return made
 

@@ -186,7 +186,7 @@ class RunnableWithSession(Runnable[Any, Any]):
         if call.replayed:
             return call.replay()
         try:
-            output = self.runnable.invoke(call.input, config, **kwargs)
+            output = self.runnable.invoke(call.input, _unshown(config, call), **kwargs)
             return run(call.complete(output))
         except BaseException as error:
             run(call.end_by(error))
@@ -200,7 +200,7 @@ class RunnableWithSession(Runnable[Any, Any]):
             return call.replay()
         try:
             with call.answering():
-                output = await self.runnable.ainvoke(call.input, config, **kwargs)
+                output = await self.runnable.ainvoke(call.input, _unshown(config, call), **kwargs)
             return await call.complete(output)
         except BaseException as error:
             await call.end_by(error)
@@ -214,7 +214,7 @@ class RunnableWithSession(Runnable[Any, Any]):
             yield call.replay()
             return
         try:
-            for chunk in self.runnable.stream(call.input, config, **kwargs):
+            for chunk in self.runnable.stream(call.input, _unshown(config, call), **kwargs):
                 call.received(chunk)
                 if not call.holds_stream:
                     yield chunk
@@ -232,7 +232,7 @@ class RunnableWithSession(Runnable[Any, Any]):
         if call.replayed:
             yield call.replay()
             return
-        stream = self.runnable.astream(call.input, config, **kwargs)
+        stream = self.runnable.astream(call.input, _unshown(config, call), **kwargs)
         try:
             while True:
                 with call.answering():
@@ -255,7 +255,8 @@ class RunnableWithSession(Runnable[Any, Any]):
             self.input_messages_key, self.history_messages_key, self.output_messages_key
         )
         # What cannot be stored creates no session.
-        call = ChainTurn(shape, value, key, chat_models_of(self.runnable))
+        tokens = watch.tokens_of(run_manager)
+        call = ChainTurn(shape, value, key, chat_models_of(self.runnable), tokens)
         session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
         again = bool(config.get("configurable", {}).get("regenerate"))
         is_known = call.has_id if again else call.repeatable
@@ -286,3 +287,14 @@ class RunnableWithSession(Runnable[Any, Any]):
             session_id = "/".join(quote(str(value), safe="") for value in values.values())
         user_id = one_user(config=user_in(values))
         return text_id(session_id), user_id, configurable.get("idempotency_key")
+
+
+def _unshown(config: RunnableConfig, call: ChainTurn) -> RunnableConfig:
+    """The config for the chain, whose models no graph around it streams where a middleware holds.
+
+    LangGraph streams in the mode "messages" what any model within a node says, but for those with
+    the tag ``nostream`` (``TAG_NOSTREAM`` in langgraph.constants).
+    """
+    if not call.holds_stream:
+        return config
+    return {**config, "tags": [*(config.get("tags") or ()), "nostream"]}

@@ -19,6 +19,7 @@ from langchain_core.messages import (
 from langchain_core.prompt_values import PromptValue
 from pydantic_core import to_json
 
+from langchain_langswarm.graph_streams import graph_parts, messages_in, updated
 from langswarm_session.errors import InvalidInputError
 
 _PARSED = "what parses an answer goes behind: RunnableWithSession(chain, ...) | parser"
@@ -70,22 +71,14 @@ class ChainShape:
         part = self._output_part(output)
         if isinstance(part, str):
             return [AIMessage(content=part)]
-        objects = {id(message) for message in passed}
         if not isinstance(part, list | tuple):
-            return [message for message in _said(part) if id(message) not in objects]
+            return _new(_said(part), passed, in_order=False)
         if not all(isinstance(message, BaseMessage) for message in part):
             raise InvalidInputError(
                 "the chain's answer is a list, and not of messages; say where they are with "
-                "output_messages_key, and stream a graph with stream_mode 'updates' or 'values'"
+                "output_messages_key"
             )
-        ids, old = _ids(passed), _count_old(part, passed)
-        return [
-            message
-            for place, message in enumerate(part)
-            if id(message) not in objects
-            and not (place < old and message.id in ids)
-            and not isinstance(message, RemoveMessage)
-        ]
+        return _new(part, passed)
 
     def with_answer(
         self, output: Any, answer: Sequence[BaseMessage], changed: list[BaseMessage]
@@ -99,25 +92,35 @@ class ChainShape:
 
     def whole(self, chunks: Sequence[Any], passed: Sequence[BaseMessage]) -> Any:
         """What the pieces of a stream add up to."""
+        parts = graph_parts(chunks)
+        if parts:
+            return self._of_graph(messages_in(parts, self.output_key or "messages"), passed)
         key = self.output_key
         if key is not None and not any(
             isinstance(chunk, dict) and key in chunk for chunk in chunks
         ):
             # A graph streams what each of its nodes added, unless it is asked for the whole values.
-            # Under the id of a message that it was passed it changes that one.
-            ids = _ids(passed)
-            added = [
-                message
-                for chunk in chunks
-                if isinstance(chunk, dict)
-                for update in chunk.values()
-                if isinstance(update, dict) and key in update
-                for message in messages_of(update[key])
-                if message.id not in ids
-            ]
-            if added:
-                return {key: added}
+            updates = list(updated(chunks, key))
+            if updates:
+                return self._of_graph(updates, passed)
         return joined(chunks)
+
+    def _of_graph(
+        self, updates: Sequence[Sequence[BaseMessage]], passed: Sequence[BaseMessage]
+    ) -> dict[str, Any]:
+        """What a graph added to its state; under a known id it changed that message."""
+        ids = _ids(passed)
+        added: dict[Any, BaseMessage] = {}
+        for update in updates:
+            for message in _new(update, passed):
+                if message.id is None or message.id not in ids:
+                    added[message.id or id(message)] = message
+        if not added and not any(updates):
+            raise InvalidInputError(
+                "there is no message in what the graph streamed; stream it with one of the "
+                "stream modes 'messages', 'updates' and 'values'"
+            )
+        return {self.output_key or "messages": list(added.values())}
 
     def describe(self, output: Any) -> dict[str, Any]:
         """How the chain gave its answer, for a repeated call."""
@@ -147,6 +150,25 @@ class ChainShape:
         return part
 
 
+def _new(
+    answer: Sequence[BaseMessage], passed: Sequence[BaseMessage], *, in_order: bool = True
+) -> list[BaseMessage]:
+    """Those of a chain's messages that it was not passed.
+
+    Args:
+        answer: The messages.
+        passed: What the chain was passed.
+        in_order: Whether all up to the last that it was passed are older than that one.
+    """
+    objects = {id(message) for message in passed}
+    old = _count_old(answer, passed) if in_order else 0
+    return [
+        message
+        for message in answer[old:]
+        if id(message) not in objects and not isinstance(message, RemoveMessage)
+    ]
+
+
 def _ids(messages: Sequence[BaseMessage]) -> set[str]:
     return {message.id for message in messages if message.id is not None}
 
@@ -154,8 +176,8 @@ def _ids(messages: Sequence[BaseMessage]) -> set[str]:
 def _count_old(answer: Sequence[BaseMessage], passed: Sequence[BaseMessage]) -> int:
     """How many of a chain's messages go up to the last that it was passed.
 
-    Those are an agent's state, where an id tells what is old. Behind them, or without, an id may
-    be that of another answer.
+    Those are an agent's state; a graph that keeps a thread has more in it than it was passed.
+    Behind them an id may be that of another answer.
     """
     last = passed[-1]
     return max(

@@ -12,9 +12,13 @@ import contextlib
 from contextvars import ContextVar
 from typing import Any, Protocol
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tracers import BaseTracer
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from langswarm_session.blocking import run
@@ -59,6 +63,47 @@ _runs: dict[UUID, dict[str, Run]] = {}
 
 _awaited: set[UUID] = set()
 """Those of them that are async."""
+
+
+class Tokens:
+    """What models say in a run as a stream, which callbacks may show before the run gives anything.
+
+    LangGraph's stream mode "messages" and ``astream_events`` do, whichever way a chain is called.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[UUID, list[str]] = {}
+
+    @property
+    def text(self) -> str:
+        """What the model said that began last."""
+        return "".join(next(reversed(self._texts.values()), ()))
+
+    def received(self, run_id: UUID, text: str) -> None:
+        """Take a piece of what a model's run said."""
+        self._texts.setdefault(run_id, []).append(text)
+
+
+_tokens: WeakValueDictionary[UUID, Tokens] = WeakValueDictionary()
+"""Who wants to know what models say in a chain's run, for as long as it wants to."""
+
+
+def tokens_of(run_manager: BaseRunManager) -> Tokens:
+    """Return what models are going to say in a run; nothing where no callback shows it."""
+    tokens = Tokens()
+    if any(map(_shows_tokens, run_manager.handlers)):
+        _tokens[run_manager.run_id] = tokens
+    return tokens
+
+
+def _shows_tokens(handler: BaseCallbackHandler) -> bool:
+    """Whether a callback handler may show tokens: one made for that, or an application's own."""
+    if isinstance(handler, _StreamingCallbackHandler):
+        return True
+    if isinstance(handler, _Watch | _AsyncWatch | BaseTracer) or handler.ignore_llm:
+        return False
+    defaults = (BaseCallbackHandler.on_llm_new_token, AsyncCallbackHandler.on_llm_new_token)
+    return type(handler).on_llm_new_token not in defaults
 
 
 def this_run() -> UUID:
@@ -116,6 +161,13 @@ async def _end(run_id: UUID, error: BaseException | None) -> None:
             await settled(asyncio.ensure_future(each.ended(error)))
 
 
+def _text_of(token: Any, chunk: Any) -> str:
+    """Return the text of a token; of content in blocks, as Claude's with tools, it is in parts."""
+    if isinstance(token, str):
+        return token
+    return str(getattr(getattr(chunk, "message", None), "text", ""))
+
+
 class _Watch(BaseCallbackHandler):
     """Knows which run is inside which, and ends sync ones."""
 
@@ -147,12 +199,28 @@ class _Watch(BaseCallbackHandler):
         self._over(run_id, error)
 
     def on_llm_new_token(
-        self, token: Any, *, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        token: Any,
+        *,
+        run_id: UUID,
+        chunk: Any = None,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
     ) -> None:
-        graph = None if parent_run_id is None else _parents.get(parent_run_id)
-        if graph in _runs and isinstance(token, str):
+        if parent_run_id is None or not (_runs or _tokens):
+            return
+        text = _text_of(token, chunk)
+        if not text:
+            return
+        graph = _parents.get(parent_run_id)
+        if graph in _runs:
             for each in _runs[graph].values():
-                each.received(token)
+                each.received(text)
+        around: UUID | None = parent_run_id
+        while _tokens and around is not None:
+            if (tokens := _tokens.get(around)) is not None:
+                tokens.received(run_id, text)
+            around = _parents.get(around)
 
     def _over(self, run_id: UUID, error: BaseException | None) -> None:
         _keys.pop(run_id, None)

@@ -14,6 +14,7 @@ from langchain.agents.middleware import (
     ModelCallLimitMiddleware,
     PIIMiddleware,
     SummarizationMiddleware,
+    before_agent,
 )
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models import BaseChatModel
@@ -502,3 +503,24 @@ async def test_the_history_door_sees_the_same(
         await SessionChatMessageHistory("chat", manager, user_id="ann").aget_messages()
         == output["messages"]
     )
+
+
+# Middleware that adds messages
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+async def test_what_a_middleware_adds_behind_the_question_does_not_change_the_order(
+    ask: Any, manager: SessionManager, model: Looker, config: RunnableConfig, log: Log,
+    comes_first: bool,
+) -> None:  # fmt: skip
+    @before_agent
+    def add_context(state: Any, runtime: Any) -> dict[str, Any]:
+        return {"messages": [HumanMessage("It is Monday.")]}
+
+    both = [add_context, SessionMiddleware(manager)]
+    agent = create_agent(model, middleware=both if comes_first else both[::-1])
+    for question in ("a", "b"):
+        await ask(agent, question, config)
+    answer = "about It is Monday."
+    assert model.texts[-1] == ["a", "It is Monday.", answer, "b", "It is Monday."]
+    assert [text for _, text in log()] == [*model.texts[-1], answer]

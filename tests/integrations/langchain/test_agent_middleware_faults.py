@@ -53,6 +53,7 @@ class Fragile(BaseChatModel):
 
     seen: list[list[BaseMessage]] = []
     failures: list[Exception] = []
+    in_blocks: bool = False
 
     @property
     def _llm_type(self) -> str:
@@ -95,9 +96,11 @@ class Fragile(BaseChatModel):
         for word in answer.text.split():
             if word == "break":
                 raise ConnectionError("broken off")
-            chunk = ChatGenerationChunk(message=AIMessageChunk(word + " "))
+            block = {"type": "text", "text": word + " ", "index": 0}
+            content: Any = [block] if self.in_blocks else word + " "
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content))
             if run_manager:
-                run_manager.on_llm_new_token(word + " ", chunk=chunk)
+                run_manager.on_llm_new_token(content, chunk=chunk)
             yield chunk
 
 
@@ -471,10 +474,14 @@ async def test_a_stream_that_is_broken_off_between_two_steps(
     assert statuses()[-1] == "complete"
 
 
+@pytest.mark.parametrize("in_blocks", [False, True])
 @pytest.mark.parametrize("way", ["stream", "astream"])
 async def test_a_stream_that_is_broken_off_within_an_answer_keeps_what_was_shown(
-    way: str, build: Any, config: RunnableConfig, log: Log, statuses: Statuses
-) -> None:
+    way: str, in_blocks: bool, build: Any, model: Fragile, config: RunnableConfig, log: Log,
+    statuses: Statuses,
+) -> None:  # fmt: skip
+    """Claude with tools and OpenAI's Responses stream blocks, and not a string."""
+    model.in_blocks = in_blocks
     shown = ""
     stream = pieces(way, build(), "one two three", config, stream_mode="messages")
     async for chunk, _ in stream:
@@ -490,10 +497,13 @@ async def test_a_stream_that_is_broken_off_within_an_answer_keeps_what_was_shown
     assert statuses() in (["cancelled"], ["complete"])
 
 
+@pytest.mark.parametrize("in_blocks", [False, True])
 @pytest.mark.parametrize("way", ["stream", "astream"])
 async def test_a_model_that_breaks_off_within_an_answer(
-    way: str, build: Any, config: RunnableConfig, log: Log, statuses: Statuses
-) -> None:
+    way: str, in_blocks: bool, build: Any, model: Fragile, config: RunnableConfig, log: Log,
+    statuses: Statuses,
+) -> None:  # fmt: skip
+    model.in_blocks = in_blocks
     with pytest.raises(ConnectionError):
         async for _ in pieces(way, build(), "one break two", config, stream_mode="messages"):
             pass

@@ -109,6 +109,20 @@ def test_what_of_a_state_came_with_the_call(value: Any, given: list[str]) -> Non
     assert ids(given_of(STATE, called_with(value))) == given
 
 
+@pytest.mark.parametrize(
+    ("state", "given"),
+    [
+        ([human("a"), ai("b"), human("c"), human("added")], ["c"]),
+        ([human("c"), ai("b"), human("c, changed")], ["c, changed"]),
+        ([human("added"), human("c")], ["c"]),
+    ],
+)
+def test_what_came_with_a_call_is_known_beside_what_a_middleware_added(
+    state: list[BaseMessage], given: list[str]
+) -> None:
+    assert ids(given_of(state, called_with({"messages": "c"}))) == given
+
+
 def test_a_user_says_what_is_at_the_end() -> None:
     assert ids(said(STATE)) == ["c", "d"]
     assert ids(said(STATE[:2])) == []

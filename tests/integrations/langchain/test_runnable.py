@@ -136,11 +136,25 @@ def test_the_chain_is_given_the_callers_own_messages(
     remember: Remember, config: RunnableConfig
 ) -> None:
     given: list[Any] = []
-    message = HumanMessage("hi", additional_kwargs={"a": (1,)})
+    message = HumanMessage("hi", id="1", additional_kwargs={"a": (1,)})
     remember(lambda messages: given.extend(messages) or "ok").invoke(message, config)
     assert given == [message]
     assert given[0] is message
+
+
+def test_a_message_without_an_id_is_given_to_the_chain_with_the_records(
+    remember: Remember, config: RunnableConfig, manager: SessionManager
+) -> None:
+    """A graph would give it another one with each call."""
+    given: list[Any] = []
+    message = HumanMessage("hi", additional_kwargs={"a": (1,)})
+    chain = remember(lambda messages: given.append(list(messages)) or "ok")
+    chain.invoke(message, config)
+    chain.invoke("again", config)
     assert message.id is None
+    stored = run(run(manager.get_session("chat")).get_messages())
+    assert given[0] == [message.model_copy(update={"id": stored[0].id})]
+    assert [each.id for each in given[1]] == [each.id for each in stored[:3]]
 
 
 async def test_several_messages_may_come_at_once(
@@ -242,7 +256,7 @@ async def test_what_a_chain_removes_is_no_message(
 def test_a_message_that_is_handed_back_is_no_answer(
     remember: Remember, config: RunnableConfig, log: Log
 ) -> None:
-    assert remember(lambda messages: messages[-1]).invoke("hi", config) == HumanMessage("hi")
+    assert remember(lambda messages: messages[-1]).invoke("hi", config).text == "hi"
     assert log() == [("human", "hi")]
 
 

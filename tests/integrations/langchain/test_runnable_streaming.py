@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import (
     Runnable,
     RunnableConfig,
     RunnableGenerator,
+    RunnableLambda,
     RunnableParallel,
     RunnablePassthrough,
 )
@@ -394,3 +398,130 @@ def test_a_repeated_stream_comes_in_one_piece(
     (piece,) = streaming(broken).stream("hi", config)
     assert piece == AIMessage("one two three")
     assert len(log()) == 2
+
+
+# What callbacks show of a chain that gives nothing yet
+
+
+class Blocks(GenericFakeChatModel):
+    """A model that streams its text in blocks, as Claude's does that has tools."""
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        for number, word in enumerate(("one ", "two ", "three")):
+            block = {"type": "text", "text": word, "index": 0}
+            last = "last" if number == 2 else None
+            message = AIMessageChunk([block], id="run", chunk_position=last)
+            yield ChatGenerationChunk(message=message)
+
+
+class Words(GenericFakeChatModel):
+    """A model that streams its text."""
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        for chunk in words(iter(())):
+            yield ChatGenerationChunk(message=chunk)
+
+
+async def shown_by_events(memory: Runnable[Any, Any], config: RunnableConfig) -> str:
+    events = memory.astream_events("hi", config)
+    shown = ""
+    async with contextlib.aclosing(events):  # type: ignore[type-var]
+        async for event in events:
+            if event["event"] == "on_chat_model_stream":
+                shown += event["data"]["chunk"].text
+            if len(shown) > 4:
+                return shown
+    raise AssertionError("nothing was shown")
+
+
+async def shown_by_graph(memory: Runnable[Any, Any], config: RunnableConfig) -> str:
+    langgraph = pytest.importorskip("langgraph.graph")
+
+    async def node(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        return {"messages": [await memory.ainvoke(state["messages"][-1].text, config)]}
+
+    builder = langgraph.StateGraph(langgraph.MessagesState).add_node("node", node)
+    graph = builder.add_edge(langgraph.START, "node").compile()
+    shown = ""
+    stream = graph.astream({"messages": "hi"}, config, stream_mode="messages")
+    async with contextlib.aclosing(stream):
+        async for chunk, _ in stream:
+            shown += chunk.text
+            if len(shown) > 4:
+                return shown
+    raise AssertionError("nothing was shown")
+
+
+async def shown_by_callback(memory: Runnable[Any, Any], config: RunnableConfig) -> str:
+    shown: list[str] = []
+    enough = asyncio.Event()
+
+    class Show(AsyncCallbackHandler):
+        run_inline = True
+
+        async def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
+            if len(shown) == 2:
+                enough.set()
+                await asyncio.Event().wait()
+            shown.append(chunk.message.text)
+
+    call = asyncio.ensure_future(memory.ainvoke("hi", {**config, "callbacks": [Show()]}))
+    async with asyncio.timeout(60):
+        await enough.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    return "".join(shown)
+
+
+@pytest.mark.parametrize("model", [Words, Blocks])
+@pytest.mark.parametrize("show", [shown_by_events, shown_by_graph, shown_by_callback])
+async def test_what_a_callback_has_shown_is_kept(
+    show: Any, model: Any, manager: SessionManager, config: RunnableConfig, log: Log,
+    statuses: Statuses,
+) -> None:  # fmt: skip
+    async def all_of_it(messages: Any, config: RunnableConfig) -> Any:
+        chunks = [chunk async for chunk in asker.astream(messages, config)]
+        return "".join(str(chunk.text) for chunk in chunks)
+
+    asker = model(messages=iter(()))
+    shown = await show(RunnableWithSession(RunnableLambda(all_of_it), manager), config)
+    assert statuses() == ["cancelled"]
+    (_, answer) = log()
+    assert answer[0] == "ai"
+    assert answer[1].startswith(shown), "the model may be ahead of its reader"
+    assert "one two three".startswith(answer[1])
+
+
+def test_tokens_that_nobody_is_shown_are_no_answer(
+    manager: SessionManager, config: RunnableConfig, log: Log
+) -> None:
+    """A question that a chain has rewritten for its search, say."""
+
+    def search(rewritten: AIMessage) -> str:
+        raise ChainError(rewritten.text)
+
+    chain = Words(messages=iter(())) | RunnableLambda(search)
+    with pytest.raises(ChainError, match="one two three"):
+        list(RunnableWithSession(chain, manager).stream("hi", config))
+    assert log() == [("human", "hi")]
+
+
+@pytest.mark.parametrize("way", ["ainvoke", "astream"])
+async def test_a_graph_around_the_chain_shows_nothing_that_a_middleware_holds(
+    way: str, redacting: SessionManager, config: RunnableConfig, log: Log
+) -> None:
+    langgraph = pytest.importorskip("langgraph.graph")
+    model = GenericFakeChatModel(messages=iter([AIMessage("a secret word")]))
+    memory = RunnableWithSession(model, redacting)
+
+    async def node(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        if way == "ainvoke":
+            return {"messages": [await memory.ainvoke("hi", config)]}
+        return {"messages": [chunk async for chunk in memory.astream("hi", config)]}
+
+    builder = langgraph.StateGraph(langgraph.MessagesState).add_node("node", node)
+    graph = builder.add_edge(langgraph.START, "node").compile()
+    stream = graph.astream({"messages": "hi"}, config, stream_mode="messages")
+    assert "".join([str(chunk.text) async for chunk, _ in stream]) == "a *** word"
+    assert log() == [("human", "hi"), ("ai", "a *** word")]
