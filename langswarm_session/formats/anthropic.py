@@ -21,6 +21,7 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     text_of,
 )
+from langswarm_session.formats.arguments import object_of_arguments
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
 from langswarm_session.sendable import Repair, RepairKind
@@ -94,13 +95,21 @@ def _is_server_result(kind: str) -> bool:
 
 
 def needs_files_api(messages: Iterable[SessionMessage]) -> bool:
-    """Whether a file is named by its id, which is a beta of its own."""
+    """Whether a file is named by its id, which is a beta of its own.
+
+    See https://docs.claude.com/en/docs/build-with-claude/files: it names documents, images and
+    container uploads.
+    """
     return any(_names_file(block) for message in messages for block in message.blocks)
 
 
 def _names_file(block: Block) -> bool:
     if isinstance(block, ToolResultBlock) and not isinstance(block.content, str):
         return any(map(_names_file, block.content))
+    if isinstance(block, OtherBlock):
+        source = block.value.get("source")
+        named = isinstance(source, Mapping) and source.get("type") == "file"
+        return named or block.kind == "container_upload"
     return isinstance(block, ImageBlock | FileBlock) and bool(block.file_id)
 
 
@@ -158,7 +167,8 @@ def _param(block: Block) -> Param:
         title = {"title": block.filename[:255]} if block.filename else {}
         return {"type": "document", "source": _source(block), **title}
     if isinstance(block, ToolCallBlock):
-        return {"type": "tool_use", "id": block.id, "name": block.name, "input": block.args}
+        arguments = object_of_arguments(block)
+        return {"type": "tool_use", "id": block.id, "name": block.name, "input": arguments}
     if isinstance(block, ToolResultBlock):
         return _result(block)
     if isinstance(block, ReasoningBlock):

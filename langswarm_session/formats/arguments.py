@@ -1,10 +1,10 @@
-"""The arguments of a tool call as the JSON text that OpenAI's APIs have in place of an object."""
+"""The arguments of a tool call, as text or as an object that can be sent as JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.nesting import nests_too_deeply
@@ -36,3 +36,13 @@ def text_of_arguments(call: ToolCallBlock) -> str:
     raw = (call.extras or {}).get(RAW)
     arguments = call.args if raw is None else parsed(str(raw)) or {RAW: raw}
     return to_json(arguments, inf_nan_mode="null").decode()
+
+
+def object_of_arguments(call: ToolCallBlock) -> dict[str, Any]:
+    """Return the arguments as an object that is JSON: a number that is none in JSON is null there.
+
+    Raises:
+        ValueError: If a value has no form in JSON.
+    """
+    arguments: dict[str, Any] = to_jsonable_python(call.args, inf_nan_mode="null")
+    return arguments

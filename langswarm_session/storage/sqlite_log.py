@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from langswarm_session.errors import StorageCorruptError
 from langswarm_session.models import SessionMessage, Turn, TurnStatus
 from langswarm_session.records import (
     Appended,
@@ -304,16 +305,22 @@ def insert(
 
     Raises:
         sqlite3.IntegrityError: If an id is stored already.
+        StorageCorruptError: If a trigger kept one of them out, which SQLite tells nobody.
     """
     place = record.creation
     first = record.last_seq - len(batch.messages) + 1
-    connection.executemany(
+    inserted = connection.executemany(
         _INSERT,
         [
             (place, seq, role, content, timestamp, message_id, turn, extra)
             for seq, (role, content, timestamp, message_id, extra) in enumerate(batch.rows, first)
         ],
-    )
+    ).rowcount
+    if batch.rows and inserted != len(batch.rows):
+        raise StorageCorruptError(
+            "a trigger of the database keeps messages from being stored; find it with "
+            "langswarm-session doctor, and remove it"
+        )
     return batch.merged(
         [message._placed(seq, turn) for seq, message in enumerate(batch.messages, first)]
     )

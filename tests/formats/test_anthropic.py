@@ -312,6 +312,12 @@ class TestMedia:
         in_result = ToolResultBlock(tool_call_id="1", content=[named])
         assert needs_files_api([user(named)])
         assert needs_files_api([user(in_result)])
+        document = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+        assert needs_files_api([user(OtherBlock(value=document))])
+        upload = {"type": "container_upload", "file_id": "file_1"}
+        assert needs_files_api([user(OtherBlock(value=upload))])
+        text = {"type": "document", "source": {"type": "text", "data": "x"}}
+        assert not needs_files_api([user(OtherBlock(value=text))])
         assert not needs_files_api([user(ToolResultBlock(tool_call_id="1", content="x"))])
         assert not needs_files_api([user(TextBlock(text="x"), ImageBlock(base64=DATA))])
 

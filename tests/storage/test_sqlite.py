@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -847,3 +848,18 @@ async def pragma_of(storage: SQLiteSessionStorage, name: str) -> Any:
     return await storage._engine.write(
         lambda connection: connection.execute(f"PRAGMA {name}").fetchone()[0]
     )
+
+
+async def test_a_trigger_that_keeps_messages_out_is_told(
+    storage: SQLiteSessionStorage, tmp_path: Path
+) -> None:
+    """``RAISE(IGNORE)`` drops a row in silence (https://www.sqlite.org/lang_createtrigger.html)."""
+    await storage.append(ref("s"), [user("a")])
+    with closing(sqlite3.connect(storage.db_path, isolation_level=None)) as connection:
+        connection.execute(
+            "CREATE TRIGGER planted BEFORE INSERT ON messages BEGIN SELECT RAISE(IGNORE); END"
+        )
+    with pytest.raises(StorageCorruptError, match="trigger"):
+        await storage.append(ref("s"), [user("b")])
+    assert [each.text for each in await storage.get_messages(ref("s"))] == ["a"]
+    assert (await storage.get_session(ref("s"))).message_count == 1

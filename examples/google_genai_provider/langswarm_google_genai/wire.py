@@ -25,6 +25,7 @@ from langswarm_session import (
     ToolResultBlock,
     VideoBlock,
 )
+from langswarm_session.formats.arguments import object_of_arguments
 from langswarm_session.formats.media import Media, inline, is_base64
 
 Part = dict[str, Any]
@@ -116,7 +117,8 @@ def _parts(message: SessionMessage, model: str, names: Mapping[str | None, str])
 
 def _part(block: Block, names: Mapping[str | None, str]) -> Part:
     if isinstance(block, ToolCallBlock):
-        return {"function_call": {"id": block.id, "name": block.name, "args": block.args}}
+        arguments = object_of_arguments(block)
+        return {"function_call": {"id": block.id, "name": block.name, "args": arguments}}
     if isinstance(block, ToolResultBlock):
         key = "error" if block.is_error else "result"
         text = SessionMessage(role=MessageRole.TOOL, content=block.content).text
