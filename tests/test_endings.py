@@ -615,7 +615,8 @@ class TestCancel:
         class Suspended(MockProviderSession):
             async def send_message(self, request):
                 token = (await manager.storage.get_session(session.ref)).turn_token
-                await manager.storage.end_turn(session.ref, TurnEnd(token, TurnStatus.FAILED))
+                end = TurnEnd(token, TurnStatus.FAILED)
+                await manager.storage.end_turn(session.ref, end, [])
                 await request.save("late", {})
 
         manager.add_provider_session("mock", Suspended())
