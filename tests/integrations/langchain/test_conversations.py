@@ -86,7 +86,8 @@ def test_replayed_through_a_chain(
         asked = next(place for place, message in enumerate(turn) if message.type == "human") + 1
         memory = RunnableWithSession(lambda _, turn=turn, asked=asked: turn[asked:], manager)
         memory.invoke(turn[:asked], config)
-    assert SessionChatMessageHistory("chat", manager).messages == messages
+    history = SessionChatMessageHistory("chat", manager, user_id="ann")
+    assert history.messages == messages
 
 
 @pytest.mark.parametrize("storage_kind", ["sqlite"], indirect=True)
