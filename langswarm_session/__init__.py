@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         BackgroundLoopError as BackgroundLoopError,
     )
     from langswarm_session.errors import (
+        ContextLengthError as ContextLengthError,
+    )
+    from langswarm_session.errors import (
         IdempotencyConflictError as IdempotencyConflictError,
     )
     from langswarm_session.errors import (
@@ -57,6 +60,9 @@ if TYPE_CHECKING:
     )
     from langswarm_session.errors import (
         InvalidInputError as InvalidInputError,
+    )
+    from langswarm_session.errors import (
+        InvalidReasoningError as InvalidReasoningError,
     )
     from langswarm_session.errors import (
         ManagerClosedError as ManagerClosedError,
@@ -81,6 +87,9 @@ if TYPE_CHECKING:
     )
     from langswarm_session.errors import (
         ProviderCapabilityError as ProviderCapabilityError,
+    )
+    from langswarm_session.errors import (
+        ProviderQuotaError as ProviderQuotaError,
     )
     from langswarm_session.errors import (
         ProviderRateLimitError as ProviderRateLimitError,
@@ -388,9 +397,11 @@ _HOMES = {
     "erasing": ("ErasureReport",),
     "errors": (
         "BackgroundLoopError",
+        "ContextLengthError",
         "ImportFormatError",
         "IdempotencyConflictError",
         "InvalidInputError",
+        "InvalidReasoningError",
         "ManagerClosedError",
         "MessageConflictError",
         "MessageRefusedError",
@@ -399,6 +410,7 @@ _HOMES = {
         "NestedTurnError",
         "ProviderAuthenticationError",
         "ProviderCapabilityError",
+        "ProviderQuotaError",
         "ProviderRateLimitError",
         "ProviderRequestError",
         "ProviderResponseError",

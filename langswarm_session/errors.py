@@ -20,14 +20,18 @@
     ├── ManagerClosedError               the manager was closed
     ├── BackgroundLoopError              the event loop under sync calls ended before the call did
     ├── MissingDependencyError           an optional package is not installed (also an ImportError)
-    ├── ProviderSessionError             the provider failed: carries ``provider`` and ``retriable``
+    ├── ProviderSessionError             the provider failed: carries ``provider``, ``retriable``
+    │   │                                and ``retry_after`` (seconds, where the server named them)
     │   ├── UnknownProviderError         no provider goes by this name
     │   ├── ProviderCapabilityError      the provider cannot do what was asked
     │   ├── ProviderAuthenticationError  the key is missing, wrong, or not allowed to do this
     │   ├── UnknownModelError            the provider has no such model, or not for this key
     │   ├── ProviderRequestError         the provider refused the request as it was
+    │   │   ├── ContextLengthError       the request is too long for the model or the account
+    │   │   └── InvalidReasoningError    reasoning in the request is not valid there
     │   ├── ProviderResponseError        what came back is not an answer of this API
-    │   ├── ProviderRateLimitError       too many requests: carries ``retry_after`` (seconds)
+    │   ├── ProviderRateLimitError       too many requests
+    │   │   └── ProviderQuotaError       no credit is left, or a spend limit is reached
     │   ├── ProviderTimeoutError         no answer in time
     │   ├── ProviderUnavailableError     the provider is down or cannot be reached
     │   └── ProviderStreamError          the stream broke off before the reply was complete
@@ -186,6 +190,7 @@ class ProviderSessionError(SessionError):
     Args:
         provider: The provider's name.
         retriable: Whether the same request may succeed later.
+        retry_after: The seconds that the server asked to wait, where it did.
     """
 
     retriable_by_default = False
@@ -197,10 +202,12 @@ class ProviderSessionError(SessionError):
         session_id: str | None = None,
         provider: str | None = None,
         retriable: bool | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, session_id=session_id)
         self.provider = provider
         self.retriable = self.retriable_by_default if retriable is None else retriable
+        self.retry_after = retry_after
 
 
 class UnknownProviderError(ProviderSessionError):
@@ -223,6 +230,14 @@ class ProviderRequestError(ProviderSessionError):
     """The provider refused the request as it was; the same request would be refused again."""
 
 
+class ContextLengthError(ProviderRequestError):
+    """The request is longer than the model, the server or the account takes."""
+
+
+class InvalidReasoningError(ProviderRequestError):
+    """Reasoning in the request is bound elsewhere, or cannot be verified or decrypted there."""
+
+
 class ProviderResponseError(ProviderSessionError):
     """What came back is not an answer of the provider's API: often a wrong base URL."""
 
@@ -232,17 +247,11 @@ class ProviderRateLimitError(ProviderSessionError):
 
     retriable_by_default = True
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        session_id: str | None = None,
-        provider: str | None = None,
-        retriable: bool | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, session_id=session_id, provider=provider, retriable=retriable)
-        self.retry_after = retry_after
+
+class ProviderQuotaError(ProviderRateLimitError):
+    """The account has no credit left or has reached its spend limit; waiting does not help."""
+
+    retriable_by_default = False
 
 
 class ProviderTimeoutError(ProviderSessionError):
