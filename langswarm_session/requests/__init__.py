@@ -1,0 +1,1 @@
+"""Requests to providers: what they begin with, and how they stay append-only."""
