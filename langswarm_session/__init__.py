@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         BackgroundLoopError as BackgroundLoopError,
     )
     from langswarm_session.errors import (
+        ContextLengthError as ContextLengthError,
+    )
+    from langswarm_session.errors import (
         IdempotencyConflictError as IdempotencyConflictError,
     )
     from langswarm_session.errors import (
@@ -57,6 +60,9 @@ if TYPE_CHECKING:
     )
     from langswarm_session.errors import (
         InvalidInputError as InvalidInputError,
+    )
+    from langswarm_session.errors import (
+        InvalidReasoningError as InvalidReasoningError,
     )
     from langswarm_session.errors import (
         ManagerClosedError as ManagerClosedError,
@@ -328,6 +334,12 @@ if TYPE_CHECKING:
     from langswarm_session.records import (
         Takeover as Takeover,
     )
+    from langswarm_session.requests.prefix import (
+        PrefixChange as PrefixChange,
+    )
+    from langswarm_session.requests.prefix import (
+        PrefixChangeReason as PrefixChangeReason,
+    )
     from langswarm_session.searching import (
         MessageHit as MessageHit,
     )
@@ -388,9 +400,11 @@ _HOMES = {
     "erasing": ("ErasureReport",),
     "errors": (
         "BackgroundLoopError",
+        "ContextLengthError",
         "ImportFormatError",
         "IdempotencyConflictError",
         "InvalidInputError",
+        "InvalidReasoningError",
         "ManagerClosedError",
         "MessageConflictError",
         "MessageRefusedError",
@@ -495,6 +509,10 @@ _HOMES = {
         "StorageHealth",
         "StreamEvent",
         "Takeover",
+    ),
+    "requests.prefix": (
+        "PrefixChange",
+        "PrefixChangeReason",
     ),
     "searching": ("MessageHit",),
     "sendable": (

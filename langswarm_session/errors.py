@@ -26,6 +26,8 @@
     │   ├── ProviderAuthenticationError  the key is missing, wrong, or not allowed to do this
     │   ├── UnknownModelError            the provider has no such model, or not for this key
     │   ├── ProviderRequestError         the provider refused the request as it was
+    │   │   ├── ContextLengthError       the request has more tokens than the model takes
+    │   │   └── InvalidReasoningError    reasoning of earlier replies is not valid in this request
     │   ├── ProviderResponseError        what came back is not an answer of this API
     │   ├── ProviderRateLimitError       too many requests: carries ``retry_after`` (seconds)
     │   ├── ProviderTimeoutError         no answer in time
@@ -221,6 +223,22 @@ class UnknownModelError(ProviderSessionError):
 
 class ProviderRequestError(ProviderSessionError):
     """The provider refused the request as it was; the same request would be refused again."""
+
+
+class ContextLengthError(ProviderRequestError):
+    """The request has more tokens than the model takes; a shorter window may do.
+
+    A turn that meets it is asked again with half of its window, as long as there is older history
+    to leave out.
+    """
+
+
+class InvalidReasoningError(ProviderRequestError):
+    """The provider refused reasoning of earlier replies: it is bound to another conversation, or
+    cannot be decrypted or verified.
+
+    A turn that meets it is asked once more without that reasoning.
+    """
 
 
 class ProviderResponseError(ProviderSessionError):

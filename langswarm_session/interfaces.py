@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from langswarm_session.archives import SessionArchive, TurnNote
     from langswarm_session.blocks import Block
     from langswarm_session.diagnosis import Finding
+    from langswarm_session.requests.prefix import PrefixChange
     from langswarm_session.searching import Search, SearchPage
 
 
@@ -704,6 +705,9 @@ class ISessionLifecycleHook:
 
     async def on_request_repaired(self, session: ISession, repairs: Sequence[Repair]) -> None:
         """A request was changed so that the provider accepts it; the record is as it was."""
+
+    async def on_prefix_changed(self, session: ISession, change: PrefixChange) -> None:
+        """A request did not begin with the whole of the one before, so little of it was cached."""
 
     async def on_provider_fallback(self, session: ISession, takeover: Takeover) -> None:
         """Another provider answered than the session's own."""

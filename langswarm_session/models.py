@@ -320,6 +320,11 @@ class TokenCounter(StrEnum):
     """By asking the provider: one more request each turn."""
 
 
+NOTES = "langswarm"
+"""The key of a reply's metadata under which this package keeps what it notes about the request:
+repairs, a fallback, a changed prefix and what the reply was made under."""
+
+
 class SessionContext(BaseModel):
     """What a session is about and how its window is cut; unknown keys are kept with it.
 
@@ -341,6 +346,8 @@ class SessionContext(BaseModel):
         provider_seq: The newest message of the log that the provider's own copy has.
         provider_calls: The ids of the calls in that copy that have no result yet.
         provider_states: The same four of the other providers that answered here, by name.
+        request_state: Where requests begin, and what providers noted about them; see
+            `langswarm_session.requests.state`.
     """
 
     model_config = ConfigDict(
@@ -368,6 +375,7 @@ class SessionContext(BaseModel):
     provider_seq: int = 0
     provider_calls: list[str] = Field(default_factory=list)
     provider_states: dict[str, JsonObject] = Field(default_factory=dict)
+    request_state: JsonObject = Field(default_factory=dict)
 
 
 class SessionMetrics(Model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from langswarm_session.models import (
     new_id,
 )
 from langswarm_session.pipeline import Pipeline
+from langswarm_session.provider_state import with_request_state
 from langswarm_session.records import (
     Appended,
     LogMeasure,
@@ -51,6 +53,7 @@ from langswarm_session.records import (
     StreamEvent,
 )
 from langswarm_session.replaced import CurrentLog
+from langswarm_session.requests.state import RequestState
 from langswarm_session.streaming import stream
 from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn
@@ -434,12 +437,18 @@ class BaseSession(ISession):
         """
         self._manager._check_open()
         context = self.context
-        return await window.load(
+        start = RequestState.of(context).start_for(context)
+        if context.summary is not None:
+            start = max(start, context.summary.last_seq + 1)
+        messages = await window.load(
             self._storage,
             self._ref,
             before=self.last_seq + 1,
             max_messages=context.max_messages,
-            summary=context.summary,
+            start=start,
+        )
+        return window.with_summary(
+            window.cut(messages, context.max_messages).messages, context.summary
         )
 
     async def read_messages(
@@ -757,7 +766,8 @@ class BaseSession(ISession):
             user_id: Whose it is; this one's user when None.
 
         Returns:
-            The new session. It keeps the context, and none of the provider's state.
+            The new session. It keeps the context, and none of the provider's state; its requests
+            begin where those of this one do.
 
         Raises:
             InvalidInputError: If ``at`` is not in the log's range.
@@ -780,6 +790,11 @@ class BaseSession(ISession):
             context=contexts.forked(source.context_values(), seq),
         )
         record = await self._storage.fork_session(self._ref, new, at=seq)
+        state = RequestState.of(source.to_context())
+        if state.start and (seq is None or seq >= state.start):
+            moved = with_request_state(record.to_context(), replace(state, notes={}))
+            changes = SessionChanges(provider_state=moved)
+            record = await self._storage.update_session(record.ref, changes)
         return await self._manager._created(record)
 
     # What turns need
@@ -876,7 +891,8 @@ class BaseSession(ISession):
         size = self.context.max_messages
         if len(turn.messages) > max(given, size):
             needed = window.calls_needed(turn.messages[-given:])
-            turn.messages = window.cut(turn.messages, size, needed)
+            newest = window.begin(turn.messages, len(turn.messages) - size, needed)
+            turn.messages = newest.messages
 
     async def _process(self, messages: list[SessionMessage]) -> list[SessionMessage]:
         try:

@@ -1,1 +1,1 @@
-"""Requests to providers: what they begin with, and how they stay append-only."""
+"""How requests are built from the record so that each begins with the whole of the one before."""
