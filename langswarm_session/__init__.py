@@ -337,6 +337,12 @@ if TYPE_CHECKING:
     from langswarm_session.records import (
         Takeover as Takeover,
     )
+    from langswarm_session.requests.prefix import (
+        PrefixChange as PrefixChange,
+    )
+    from langswarm_session.requests.prefix import (
+        PrefixChangeReason as PrefixChangeReason,
+    )
     from langswarm_session.searching import (
         MessageHit as MessageHit,
     )
@@ -345,6 +351,9 @@ if TYPE_CHECKING:
     )
     from langswarm_session.sendable import (
         RepairKind as RepairKind,
+    )
+    from langswarm_session.sendable import (
+        SystemPlacement as SystemPlacement,
     )
     from langswarm_session.sendable import (
         Target as Target,
@@ -508,10 +517,15 @@ _HOMES = {
         "StreamEvent",
         "Takeover",
     ),
+    "requests.prefix": (
+        "PrefixChange",
+        "PrefixChangeReason",
+    ),
     "searching": ("MessageHit",),
     "sendable": (
         "Repair",
         "RepairKind",
+        "SystemPlacement",
         "Target",
     ),
     "session": ("BaseSession",),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.errors import (
+    ContextLengthError,
+    InvalidReasoningError,
     ProviderCapabilityError,
     ProviderRateLimitError,
     ProviderSessionError,
@@ -22,6 +24,7 @@ from langswarm_session.errors import (
 )
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import (
+    NOTES,
     Fallback,
     MessageRole,
     SessionBackend,
@@ -37,17 +40,16 @@ from langswarm_session.records import (
     StreamEvent,
     Takeover,
 )
+from langswarm_session.requests.prefix import PrefixChange, PrefixChangeReason
 from langswarm_session.sendable import describe_repairs
-from langswarm_session.tokens import within_budget
+from langswarm_session.tokens import estimate, within_budget
+from langswarm_session.window import begin, is_lasting
 
 if TYPE_CHECKING:
     from langswarm_session.session import BaseSession
     from langswarm_session.turns import OpenTurn
 
 logger = logging.getLogger(__name__)
-
-NOTES = "langswarm"
-"""The key of a reply's metadata under which repairs and a takeover are kept."""
 
 REST_SECONDS = 30.0
 """How long a provider that failed is left alone where others can answer and it named no time."""
@@ -151,6 +153,7 @@ class Answering:
         context = session.context
         self._own = Fallback(provider=context.provider, model=context.model)
         self._last_choice = self._own
+        self._asked = self._own
         self._takeover: Takeover | None = None
 
     async def send(self) -> Answer:
@@ -160,8 +163,9 @@ class Answering:
             ProviderSessionError: If nobody gives one; the error of the last one asked.
         """
         candidates = self._candidates()
-        for candidate in candidates:
-            is_last = candidate is candidates[-1]
+        waiting = list(candidates)
+        while True:
+            candidate = waiting[0]
             request: ProviderRequest | None = None
             try:
                 provider = self._provider(candidate)
@@ -169,15 +173,10 @@ class Answering:
                 reply = await provider.send_message(request)
                 answer = self._answer(reply, request, candidate)
             except Exception as error:  # noqa: BLE001 - what a provider raises is translated
-                await self._tell_repairs(request)
-                failure = self._error(error, candidate)
-                if is_last or not self._can_take_over(failure, candidate):
-                    raise failure from _cause(error, failure)
-                self._take_over(candidate, candidates, failure)
+                await self._failed(error, request, waiting, candidates)
             else:
                 await self._answered(candidate, request)
                 return answer
-        raise AssertionError("there is always somebody to ask")  # pragma: no cover
 
     async def stream(self) -> AsyncGenerator[StreamEvent | Answer, None]:
         """The reply in pieces; the last thing yielded is the answer.
@@ -186,8 +185,9 @@ class Answering:
             ProviderSessionError: If nobody gives one, or one breaks off after its first piece.
         """
         candidates = self._candidates()
-        for candidate in candidates:
-            is_last, has_begun = candidate is candidates[-1], False
+        waiting = list(candidates)
+        while True:
+            candidate, has_begun = waiting[0], False
             request: ProviderRequest | None = None
             try:
                 provider = self._provider(candidate)
@@ -202,15 +202,61 @@ class Answering:
                             yield event
                 answer = self._answer(reply, request, candidate)
             except Exception as error:  # noqa: BLE001 - what a provider raises is translated
-                await self._tell_repairs(request)
-                failure = self._error(error, candidate)
-                if is_last or has_begun or not self._can_take_over(failure, candidate):
-                    raise failure from _cause(error, failure)
-                self._take_over(candidate, candidates, failure)
+                if has_begun:
+                    waiting.clear()
+                await self._failed(error, request, waiting, candidates)
             else:
                 await self._answered(candidate, request)
                 yield answer
                 return
+
+    async def _failed(
+        self,
+        error: Exception,
+        request: ProviderRequest | None,
+        waiting: list[Fallback],
+        candidates: Sequence[Fallback],
+    ) -> None:
+        """Return if there is somebody to ask next, the first of those who wait.
+
+        Args:
+            error: Why the first of them gave no reply.
+            request: What it was asked, if it came to that.
+            waiting: Who may still be asked; empty once a reader has seen a part of a reply.
+            candidates: Everybody who may answer.
+
+        Raises:
+            SessionError: The error, if there is nobody.
+        """
+        await self._tell_repairs(request)
+        candidate = waiting[0] if waiting else self._asked
+        failure = self._error(error, candidate)
+        if waiting and request is not None and self._remedied(failure, request):
+            return
+        if len(waiting) < 2 or not self._can_take_over(failure, candidate):
+            raise failure from _cause(error, failure)
+        self._take_over(candidate, candidates, failure)
+        waiting.pop(0)
+
+    def _remedied(self, failure: SessionError, request: ProviderRequest) -> bool:
+        """Return whether the same provider can be asked another way, as the turn is set up for."""
+        turn, context = self._turn, self._session.context
+        state = turn.request_state(context)
+        if isinstance(failure, InvalidReasoningError) and state.reasoning_after < turn.id - 1:
+            logger.info("session %r: reasoning of earlier replies is left out: %s",
+                        turn.session_id, one_line(failure))  # fmt: skip
+            state = state.without_reasoning(turn.id - 1)
+            turn.keep_request_state(state)
+            turn.prefix_change = PrefixChangeReason.REASONING
+            return True
+        if isinstance(failure, ContextLengthError):
+            start = _middle(request)
+            if start is not None:
+                logger.info("session %r: older messages are left out: %s",
+                            turn.session_id, one_line(failure))  # fmt: skip
+                turn.begin_requests_at(start, PrefixChangeReason.SIZE)
+                return True
+        return False
 
     # Who is asked
 
@@ -229,7 +275,7 @@ class Answering:
         return [*rested, *resting]
 
     def _provider(self, candidate: Fallback) -> IProviderSession:
-        session = self._session
+        session, self._asked = self._session, candidate
         provider = session.manager._providers.of(candidate.provider, session.session_id)
         check_tools(provider, self._options, session.session_id)
         return provider
@@ -271,8 +317,10 @@ class Answering:
     async def _answered(self, candidate: Fallback, request: ProviderRequest) -> None:
         self._outages.ended(candidate)
         await self._tell_repairs(request)
+        session, change = self._session, self._change(request)
+        if change is not None:
+            await session._pipeline.prefix_changed(session, change)
         if self._takeover is not None:
-            session = self._session
             await session._pipeline.taken_over(session, self._takeover)
 
     # What it is asked, and what comes of it
@@ -292,6 +340,7 @@ class Answering:
         messages = [*history, *turn.messages]
         if not state.is_empty:
             messages, new_count = _unseen_last(history, turn.messages, state.seq)
+        sent = turn.request_state(context)
         request = ProviderRequest(
             session_id=session.session_id,
             context=context,
@@ -303,8 +352,14 @@ class Answering:
             in_step=not state.is_empty and turn.id == state.seq + 1 and not turn.resumed,
             retries=retries,
             save=save,
+            notes=sent.notes.get(candidate.provider),
+            reasoning_after=sent.reasoning_after,
         )
-        return await within_budget(request, provider, is_stand_in=candidate is not self._own)
+        window = await within_budget(request, provider, is_stand_in=candidate is not self._own)
+        if window.start is None:
+            return request
+        turn.begin_requests_at(window.start, PrefixChangeReason.BUDGET)
+        return request.with_window(window.messages)
 
     def _context_for(self, candidate: Fallback) -> tuple[SessionContext, ProviderState]:
         """The session's context as if a candidate were its provider, and that one's state."""
@@ -366,6 +421,7 @@ class Answering:
                 f"the provider {candidate.provider!r} gave no message", provider=candidate.provider
             )
         messages = [self._noted(message, request) for message in reply.messages]
+        self._keep_notes(reply, candidate)
         state = None
         if reply.provider_session_id is not None or reply.provider_context is not None:
             session = self._session
@@ -379,6 +435,16 @@ class Answering:
             state = with_state(session.context, candidate.provider, after)
         return Answer(messages, state)
 
+    def _keep_notes(self, reply: ProviderReply, candidate: Fallback) -> None:
+        """Have what the provider says about its requests stored with the turn."""
+        turn = self._turn
+        state = turn.request_state(self._session.context)
+        if reply.dropped_reasoning:
+            state = state.without_reasoning(turn.id - 1)
+        if reply.notes is not None:
+            state = state.with_notes(candidate.provider, reply.notes)
+        turn.keep_request_state(state)
+
     def _noted(self, message: SessionMessage, request: ProviderRequest) -> SessionMessage:
         """The message with who made it, and what was done so that it could be made."""
         if message.role is not MessageRole.ASSISTANT:
@@ -388,7 +454,13 @@ class Answering:
             "provider": message.provider or context.provider,
             "model": message.model or context.model,
         }
-        notes: dict[str, Any] = {}
+        noted = message.metadata.get(NOTES)
+        notes: dict[str, Any] = dict(noted) if isinstance(noted, dict) else {}
+        if request.made_under is not None:
+            notes |= request.made_under.to_notes()
+        change = self._change(request)
+        if change is not None:
+            notes["prefix_change"] = change.model_dump(mode="json")
         if request.repairs:
             notes["repairs"] = describe_repairs(request.repairs)
         if self._takeover is not None:
@@ -401,6 +473,13 @@ class Answering:
         if notes:
             update["metadata"] = {**message.metadata, NOTES: notes}
         return SessionMessage._trusted({**message.__dict__, **update})
+
+    def _change(self, request: ProviderRequest) -> PrefixChange | None:
+        """Return why the request does not begin with the whole of the one before, if so."""
+        reason = self._turn.prefix_change or request.changed
+        if reason is None:
+            return None
+        return PrefixChange(reason=reason, tokens=sum(map(estimate, request.window)))
 
     async def _tell_repairs(self, request: ProviderRequest | None) -> None:
         if request is not None and request.repairs:
@@ -419,6 +498,15 @@ class Answering:
 
 def _cause(error: Exception, failure: SessionError) -> BaseException | None:
     return error.__cause__ if failure is error else error
+
+
+def _middle(request: ProviderRequest) -> int | None:
+    """Return where requests begin that have half of the history; None if there is no half left."""
+    history = request.window[: len(request.window) - request.new_count]
+    places = [place for place, message in enumerate(history) if not is_lasting(message)]
+    if not places:
+        return None
+    return begin(history, places[len(places) // 2] + 1).start
 
 
 def _unseen_last(

@@ -21,7 +21,7 @@ TypeAdapter(int)
 # use, often on an event loop; this is while a module is imported.
 
 _COLUMNS = ("provider", "model", "backend")
-_FIXED = ("session_id", "user_id")
+_FIXED = ("session_id", "user_id", "request_state")
 _PROVIDER_STATE = STATE_KEYS
 
 
@@ -95,7 +95,7 @@ def _provider_state(
         states[after.provider] = ProviderState(
             after.provider_session_id, after.provider_context, last_seq
         )
-    return stored(states, after.provider)
+    return stored(states, after.provider, before.request_state)
 
 
 def forked(context: dict[str, Any], at: int | None) -> dict[str, Any]:

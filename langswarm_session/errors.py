@@ -231,11 +231,18 @@ class ProviderRequestError(ProviderSessionError):
 
 
 class ContextLengthError(ProviderRequestError):
-    """The request is longer than the model, the server or the account takes."""
+    """The request is longer than the model, the server or the account takes.
+
+    A turn that meets it asks again with half of its window, while there is older history to leave
+    out.
+    """
 
 
 class InvalidReasoningError(ProviderRequestError):
-    """Reasoning in the request is bound elsewhere, or cannot be verified or decrypted there."""
+    """Reasoning in the request is bound elsewhere, or cannot be verified or decrypted there.
+
+    A turn that meets it asks once more without that reasoning.
+    """
 
 
 class ProviderResponseError(ProviderSessionError):

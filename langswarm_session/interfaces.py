@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from langswarm_session.archives import SessionArchive, TurnNote
     from langswarm_session.blocks import Block
     from langswarm_session.diagnosis import Finding
+    from langswarm_session.requests.prefix import PrefixChange
     from langswarm_session.searching import Search, SearchPage
 
 
@@ -608,6 +609,27 @@ class IProviderSession(ABC):
             provider=self.name,
         )
 
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
+        """Have the provider make a compaction: a block of its own that stands for a whole request.
+
+        Args:
+            request: What the compaction stands for: all that would be sent, without a new message.
+
+        Returns:
+            One assistant message with the provider's blocks as they came, in `OtherBlock`, and the
+            tokens it took. It is stored behind what it stands for; later requests to this provider
+            begin with it, those to other providers with the messages before it.
+
+        Raises:
+            ProviderCapabilityError: If the provider makes none.
+            ProviderSessionError: If there is no reply; the finer class says why.
+        """
+        raise ProviderCapabilityError(
+            f"the provider {self.name!r} makes no compactions; use SummarizingMiddleware without "
+            "native=True",
+            provider=self.name,
+        )
+
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """Create a conversation at the provider and return its id.
 
@@ -704,6 +726,9 @@ class ISessionLifecycleHook:
 
     async def on_request_repaired(self, session: ISession, repairs: Sequence[Repair]) -> None:
         """A request was changed so that the provider accepts it; the record is as it was."""
+
+    async def on_prefix_changed(self, session: ISession, change: PrefixChange) -> None:
+        """A request did not begin with the whole of the one before, so little of it was cached."""
 
     async def on_provider_fallback(self, session: ISession, takeover: Takeover) -> None:
         """Another provider answered than the session's own."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from langswarm_session.blocks import Block, JsonObject, Model, text_of
+from langswarm_session.blocks import Block, JsonObject, Model, is_turn_context, text_of
 from langswarm_session.bulk import unchecked
 
 
@@ -165,8 +165,10 @@ class SessionMessage(Model):
 
     @property
     def text(self) -> str:
-        """The readable text of the content; blocks that are not text are left out."""
-        return text_of(self.content)
+        """The readable text of the content: without other blocks, and without turn context."""
+        if isinstance(self.content, str):
+            return self.content
+        return text_of([block for block in self.content if not is_turn_context(block)])
 
     @property
     def token_count(self) -> int | None:
@@ -320,6 +322,11 @@ class TokenCounter(StrEnum):
     """By asking the provider: one more request each turn."""
 
 
+NOTES = "langswarm"
+"""The key of a reply's metadata under which this package keeps what it notes about the request:
+repairs, a fallback, a changed prefix and what the reply was made under."""
+
+
 class SessionContext(BaseModel):
     """What a session is about and how its window is cut; unknown keys are kept with it.
 
@@ -341,6 +348,8 @@ class SessionContext(BaseModel):
         provider_seq: The newest message of the log that the provider's own copy has.
         provider_calls: The ids of the calls in that copy that have no result yet.
         provider_states: The same four of the other providers that answered here, by name.
+        request_state: Where requests begin, and what providers noted about them; see
+            `langswarm_session.requests.state`.
     """
 
     model_config = ConfigDict(
@@ -368,6 +377,7 @@ class SessionContext(BaseModel):
     provider_seq: int = 0
     provider_calls: list[str] = Field(default_factory=list)
     provider_states: dict[str, JsonObject] = Field(default_factory=dict)
+    request_state: JsonObject = Field(default_factory=dict)
 
 
 class SessionMetrics(Model):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from langswarm_session.records import Takeover
+    from langswarm_session.requests.prefix import PrefixChange
     from langswarm_session.sendable import Repair
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,11 @@ class Pipeline:
         """Tell the hooks what was changed of a request."""
         for hook in self.hooks:
             await _observe(hook.on_request_repaired, session, repairs)
+
+    async def prefix_changed(self, session: ISession, change: PrefixChange) -> None:
+        """Tell the hooks that a request did not begin with the whole of the one before."""
+        for hook in self.hooks:
+            await _observe(hook.on_prefix_changed, session, change)
 
     async def taken_over(self, session: ISession, takeover: Takeover) -> None:
         """Tell the hooks that another provider answers."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langswarm_session.models import SessionContext
+from langswarm_session.requests.state import RequestState
 
 KEYS = ("provider_session_id", "provider_context", "provider_seq", "provider_calls")
 """The keys of the context that are one provider's; with `provider_states` they are stored apart."""
 
-STATE_KEYS = (*KEYS, "provider_states")
-"""All of the context that says what providers keep of a conversation."""
+STATE_KEYS = (*KEYS, "provider_states", "request_state")
+"""All of the context that says what providers keep of a conversation, and what they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,23 @@ def states_of(context: SessionContext) -> dict[str, ProviderState]:
 
 def with_state(context: SessionContext, provider: str, state: ProviderState) -> dict[str, Any]:
     """What to store when a provider's state has changed."""
-    return stored({**states_of(context), provider: state}, context.provider)
+    states = {**states_of(context), provider: state}
+    return stored(states, context.provider, context.request_state)
 
 
-def stored(states: Mapping[str, ProviderState], current: str) -> dict[str, Any]:
+def with_request_state(context: SessionContext, request_state: RequestState) -> dict[str, Any]:
+    """Return what to store when requests begin elsewhere, or a provider noted something."""
+    return stored(states_of(context), context.provider, request_state.to_context())
+
+
+def stored(
+    states: Mapping[str, ProviderState], current: str, request_state: Mapping[str, Any]
+) -> dict[str, Any]:
     """All states, as they are stored where this provider is the session's own."""
     kept = {name: state.to_context() for name, state in states.items() if not state.is_empty}
-    own = kept.pop(current, {})
-    return {**own, "provider_states": kept} if kept else own
+    values = kept.pop(current, {})
+    if kept:
+        values["provider_states"] = kept
+    if request_state:
+        values["request_state"] = dict(request_state)
+    return values

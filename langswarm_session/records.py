@@ -24,6 +24,7 @@ from langswarm_session.sendable import Repair, Target, make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionBackend
+    from langswarm_session.requests.prefix import MadeUnder, PrefixChangeReason
 
 SaveState = Callable[[str | None, Mapping[str, Any] | None], Awaitable[None]]
 """Keeps a provider's state: its id of the conversation, and what else it needs."""
@@ -54,6 +55,7 @@ _NO_STATE: dict[str, Any] = {
     "provider_seq": 0,
     "provider_calls": [],
     "provider_states": {},
+    "request_state": {},
 }
 """Takes the place of such keys in a context's own column, where they never belong."""
 
@@ -375,9 +377,13 @@ class ProviderRequest:
             this one was never tried before: then its own copy is as it left it.
         retries: How often to try again what may be tried again; None: as often as usual.
         save: Keeps the provider's state at once, before the turn has ended.
+        notes: What the provider noted about its earlier requests of the session.
+        reasoning_after: The reasoning of replies up to this sequence number is left out.
 
     Attributes:
         repairs: What had to be changed of the messages that were looked at.
+        made_under: What the reply is made under, once the provider has built its request.
+        changed: Why it does not begin with the whole of the request before, if it does not.
     """
 
     def __init__(
@@ -393,6 +399,8 @@ class ProviderRequest:
         in_step: bool = False,
         retries: int | None = None,
         save: SaveState | None = None,
+        notes: Mapping[str, Any] | None = None,
+        reasoning_after: int = 0,
     ) -> None:
         self.session_id = session_id
         self.context = context
@@ -404,6 +412,10 @@ class ProviderRequest:
         self.in_step = in_step
         self.retries = retries
         self.repairs: list[Repair] = []
+        self.notes: Mapping[str, Any] = {} if notes is None else notes
+        self.reasoning_after = reasoning_after
+        self.made_under: MadeUnder | None = None
+        self.changed: PrefixChangeReason | None = None
         self._save = save
 
     def __repr__(self) -> str:
@@ -443,7 +455,18 @@ class ProviderRequest:
             in_step=self.in_step,
             retries=self.retries,
             save=self._save,
+            notes=self.notes,
+            reasoning_after=self.reasoning_after,
         )
+
+    def note_prefix(self, made_under: MadeUnder, changed: PrefixChangeReason | None) -> None:
+        """Note what the reply is made under.
+
+        Args:
+            made_under: The fingerprint of the request.
+            changed: Why it does not begin with the whole of the request before; None if it does.
+        """
+        self.made_under, self.changed = made_under, changed
 
     def report(self, repair: Repair) -> None:
         """Say that something was changed."""
@@ -479,11 +502,17 @@ class ProviderReply:
         messages: The reply; nearly always one message.
         provider_session_id: The provider's id of the conversation, where it keeps one.
         provider_context: What the provider needs to go on with it next time.
+        notes: What the provider notes about its requests of the session: `ProviderRequest.notes` of
+            the next one. None where that is as it was: only what changes rarely belongs here.
+        dropped_reasoning: Whether the provider says that it left out reasoning of earlier replies,
+            as what came before them had changed: later requests leave that out.
     """
 
     messages: list[SessionMessage]
     provider_session_id: str | None = None
     provider_context: Mapping[str, Any] | None = None
+    notes: Mapping[str, Any] | None = None
+    dropped_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

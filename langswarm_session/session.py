@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from langswarm_session.given import (
     make_message,
     renamed,
     texts_or_messages,
+    with_turn_context,
 )
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.kept_window import KeptWindow
@@ -41,6 +43,7 @@ from langswarm_session.models import (
     new_id,
 )
 from langswarm_session.pipeline import Pipeline
+from langswarm_session.provider_state import with_request_state
 from langswarm_session.records import (
     Appended,
     LogMeasure,
@@ -51,6 +54,7 @@ from langswarm_session.records import (
     StreamEvent,
 )
 from langswarm_session.replaced import CurrentLog
+from langswarm_session.requests.state import RequestState
 from langswarm_session.streaming import stream
 from langswarm_session.tools import as_tools, call_tools
 from langswarm_session.turns import OpenTurn
@@ -178,6 +182,7 @@ class BaseSession(ISession):
         role: MessageRole | str = MessageRole.USER,
         *,
         metadata: dict[str, Any] | None = None,
+        turn_context: str | None = None,
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
         **options: Any,
@@ -191,6 +196,9 @@ class BaseSession(ISession):
             content: Text, blocks, or a message of your own making.
             role: Who speaks, if the content is not a message already.
             metadata: JSON values to keep with the message.
+            turn_context: What the model is to know for this answer and nobody said: the date,
+                retrieved text. It is stored and sent behind the message's own content, where it
+                stays, so that later requests begin with this one; it is not in ``message.text``.
             idempotency_key: A second call with the same key gives the stored reply; one whose
                 turn failed, or was cancelled, is tried again without storing the message twice,
                 unless others followed it: then it is stored once more, behind them.
@@ -211,7 +219,8 @@ class BaseSession(ISession):
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
         self._check_answerable(options)
-        turn = await self._begin(content, role, metadata, idempotency_key, wait)
+        message = self._sent(content, role, metadata, turn_context)
+        turn = await self._begin(message, idempotency_key, wait)
         return await self._answered(turn, options)
 
     def stream_message(
@@ -220,6 +229,7 @@ class BaseSession(ISession):
         role: MessageRole | str = MessageRole.USER,
         *,
         metadata: dict[str, Any] | None = None,
+        turn_context: str | None = None,
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
         **options: Any,
@@ -237,7 +247,11 @@ class BaseSession(ISession):
         Yields:
             The pieces; the last event carries the whole reply as it was stored.
         """
-        begin = partial(self._begin, content, role, metadata, idempotency_key, wait)
+        message = partial(self._sent, content, role, metadata, turn_context)
+
+        async def begin() -> OpenTurn:
+            return await self._begin(message(), idempotency_key, wait)
+
         return stream(self, begin, options)
 
     async def regenerate(
@@ -434,12 +448,18 @@ class BaseSession(ISession):
         """
         self._manager._check_open()
         context = self.context
-        return await window.load(
+        start = RequestState.of(context).start_for(context)
+        if context.summary is not None:
+            start = max(start, context.summary.last_seq + 1)
+        messages = await window.load(
             self._storage,
             self._ref,
             before=self.last_seq + 1,
             max_messages=context.max_messages,
-            summary=context.summary,
+            start=start,
+        )
+        return window.with_summary(
+            window.cut(messages, context.max_messages).messages, context.summary
         )
 
     async def read_messages(
@@ -757,7 +777,8 @@ class BaseSession(ISession):
             user_id: Whose it is; this one's user when None.
 
         Returns:
-            The new session. It keeps the context, and none of the provider's state.
+            The new session. It keeps the context, and none of the provider's state; its requests
+            begin where those of this one do.
 
         Raises:
             InvalidInputError: If ``at`` is not in the log's range.
@@ -780,6 +801,11 @@ class BaseSession(ISession):
             context=contexts.forked(source.context_values(), seq),
         )
         record = await self._storage.fork_session(self._ref, new, at=seq)
+        state = RequestState.of(source.to_context())
+        if state.start and (seq is None or seq >= state.start):
+            moved = with_request_state(record.to_context(), replace(state, notes={}))
+            changes = SessionChanges(provider_state=moved)
+            record = await self._storage.update_session(record.ref, changes)
         return await self._manager._created(record)
 
     # What turns need
@@ -787,17 +813,21 @@ class BaseSession(ISession):
     def _moved(self, record: SessionRecord) -> None:
         self._record = record
 
-    async def _begin(
+    def _sent(
         self,
         content: str | list[Block] | SessionMessage,
         role: MessageRole | str,
         metadata: dict[str, Any] | None,
-        idempotency_key: str | None,
-        wait: float | None,
-    ) -> OpenTurn:
+        turn_context: str | None,
+    ) -> SessionMessage:
         message = make_message(content, role, session_id=self.session_id, metadata=metadata)
         sent = check_sent(message, self.session_id)
-        turn = await self._begin_with([sent], idempotency_key, wait)
+        return sent if turn_context is None else with_turn_context(sent, turn_context)
+
+    async def _begin(
+        self, message: SessionMessage, idempotency_key: str | None, wait: float | None
+    ) -> OpenTurn:
+        turn = await self._begin_with([message], idempotency_key, wait)
         turn.rename = renamed  # a provider may give two replies one id
         return turn
 
@@ -876,7 +906,8 @@ class BaseSession(ISession):
         size = self.context.max_messages
         if len(turn.messages) > max(given, size):
             needed = window.calls_needed(turn.messages[-given:])
-            turn.messages = window.cut(turn.messages, size, needed)
+            newest = window.begin(turn.messages, len(turn.messages) - size, needed)
+            turn.messages = newest.messages
 
     async def _process(self, messages: list[SessionMessage]) -> list[SessionMessage]:
         try:

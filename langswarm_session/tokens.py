@@ -20,9 +20,9 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.errors import MissingDependencyError, ProviderCapabilityError
 from langswarm_session.interfaces import IProviderSession
-from langswarm_session.models import MessageRole, SessionMessage, TokenCounter
+from langswarm_session.models import SessionMessage, TokenCounter
 from langswarm_session.records import ProviderRequest
-from langswarm_session.window import beginning_at, calls_needed, first_user, place_of, steady
+from langswarm_session.window import Window, begin, calls_needed, is_lasting, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +115,8 @@ def _json(value: Any) -> str:
 
 async def within_budget(
     request: ProviderRequest, provider: IProviderSession, *, is_stand_in: bool = False
-) -> ProviderRequest:
-    """The request with as many of the newest messages as its context's budget has room for.
+) -> Window:
+    """Return the request's window, or a new beginning of it that its context's budget has room for.
 
     Args:
         request: What is to be asked.
@@ -131,7 +131,7 @@ async def within_budget(
     context = request.context
     budget = context.max_input_tokens
     if budget is None:
-        return request
+        return Window(list(request.window), None)
     if context.token_counter is TokenCounter.TIKTOKEN:
         return _fitted(request, budget, tiktoken_counter(context.model))
     if context.token_counter is TokenCounter.PROVIDER:
@@ -144,40 +144,38 @@ async def within_budget(
     return _fitted(request, budget, estimate)
 
 
-async def _counted(
-    request: ProviderRequest, budget: int, provider: IProviderSession
-) -> ProviderRequest:
-    """The request within a budget by the provider's count, shared out by the estimates."""
+async def _counted(request: ProviderRequest, budget: int, provider: IProviderSession) -> Window:
+    """Return the window within a budget by the provider's count, shared out by the estimates."""
+    window = Window(list(request.window), None)
     for _ in range(COUNTS):
         counted = await provider.count_tokens(request)
+        if counted <= budget:
+            return window
         estimated = sum(map(estimate, request.window))
         smaller = _fitted(request, budget, _scaled(counted / max(1, estimated)))
-        if counted <= budget or smaller is request:
-            return request
-        request = smaller
-    return request
+        if smaller.start is None:
+            return window
+        window, request = smaller, request.with_window(smaller.messages)
+    return window
 
 
 def _scaled(factor: float) -> Counter:
     return lambda message: math.ceil(estimate(message) * factor)
 
 
-def _fitted(request: ProviderRequest, budget: int, count: Counter) -> ProviderRequest:
+def _fitted(request: ProviderRequest, budget: int, count: Counter) -> Window:
     window = request.window
     keep = len(window) - request.new_count
     needed = calls_needed(window[keep:])
     if needed:
         keep = min(keep, place_of(window, needed))
-    fitting = fit(window, budget, count, keep)
-    return request if len(fitting) == len(window) else request.with_window(fitting)
+    return fit(window, budget, count, keep)
 
 
-def fit(
-    messages: Sequence[SessionMessage], budget: int, count: Counter, keep_from: int
-) -> list[SessionMessage]:
-    """Return the newest messages within a budget, system messages, and what is new in any case.
+def fit(messages: Sequence[SessionMessage], budget: int, count: Counter, keep_from: int) -> Window:
+    """Return messages within a budget: all, or a new beginning that takes about half of it.
 
-    What is left begins with a user's message where there is one.
+    System messages and what is new are kept in any case.
 
     Args:
         messages: Oldest first.
@@ -185,21 +183,26 @@ def fit(
         count: Tokens of one message.
         keep_from: From this place on everything is kept.
     """
-    kept, older = list(messages[keep_from:]), messages[:keep_from]
-    left = budget - sum(map(count, kept))
-    left -= sum(count(message) for message in older if message.role is MessageRole.SYSTEM)
+    sizes = [count(message) for message in messages]
+    if sum(sizes) <= budget or keep_from == 0:
+        return Window(list(messages), None)
+    older, kept = messages[:keep_from], messages[keep_from:]
+    fixed = sum(sizes[keep_from:])
+    fixed += sum(size for size, m in zip(sizes, older, strict=False) if is_lasting(m))
+    for room in (budget // 2, budget):
+        start = _first_within(older, sizes, room - fixed)
+        begun = begin(older, start)
+        if len(begun.messages) > sum(map(is_lasting, older)):
+            break
+    return Window([*begun.messages, *kept], begun.start)
+
+
+def _first_within(older: Sequence[SessionMessage], sizes: Sequence[int], room: int) -> int:
+    """Return the place from which on older messages take no more than there is room for."""
     start = len(older)
     while start:
-        message = older[start - 1]
-        left -= 0 if message.role is MessageRole.SYSTEM else count(message)
-        if left < 0:
+        room -= 0 if is_lasting(older[start - 1]) else sizes[start - 1]
+        if room < 0:
             break
         start -= 1
-    if start:
-        start = steady(older, start, len(older) - start)
-        user = first_user(range(start, len(older)), older)
-        if user is not None:
-            start = user
-        elif kept and kept[0].role is MessageRole.USER:
-            start = len(older)
-    return [*beginning_at(older, start), *kept]
+    return start

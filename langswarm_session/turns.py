@@ -29,14 +29,18 @@ from langswarm_session.errors import (
 from langswarm_session.given import as_messages
 from langswarm_session.interrupts import Interruptible
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
+from langswarm_session.provider_state import with_request_state
 from langswarm_session.records import (
     Appended,
     SessionRecord,
     TurnEnd,
 )
 from langswarm_session.replaced import replacing
+from langswarm_session.requests.prefix import PrefixChangeReason
+from langswarm_session.requests.state import RequestState
 
 if TYPE_CHECKING:
+    from langswarm_session.models import SessionContext
     from langswarm_session.session import BaseSession
     from langswarm_session.streaming import Reader
 
@@ -79,6 +83,8 @@ class OpenTurn:
         answerer: Who answers, where several are asked the same; None where nobody else is.
         asked_seq: The number of the first message that it answers, if that is another turn's: then
             nothing behind it is sent.
+        prefix_change: Why its requests do not begin with the whole of the one before, where the
+            turn itself makes it so.
         replaced: The messages of the log that its answer stands for from then on.
         kept: What else of the log follows what it answers.
         after_end: What is called once the turn has ended.
@@ -120,6 +126,8 @@ class OpenTurn:
         self._last_task: asyncio.Task[None] | None = None
         self._added = 0
         self._given = 0
+        self._request_state: RequestState | None = None
+        self.prefix_change: PrefixChangeReason | None = None
         self.reader: Reader | None = None
 
     @property
@@ -172,6 +180,29 @@ class OpenTurn:
         """
         return await self._session._window.before(self, self._session.context)
 
+    def request_state(self, context: SessionContext) -> RequestState:
+        """Return where requests of this turn begin.
+
+        Args:
+            context: The session's context, for what the turn has not changed.
+        """
+        return self._request_state or RequestState.of(context)
+
+    def keep_request_state(self, state: RequestState) -> None:
+        """Have a state of the session's requests stored when the turn completes."""
+        self._request_state = state
+
+    def begin_requests_at(self, seq: int, reason: PrefixChangeReason) -> None:
+        """Have requests begin at another message from this turn on.
+
+        Args:
+            seq: The message's sequence number; stored when the turn completes.
+            reason: Why.
+        """
+        context = self._session.context
+        self._request_state = self.request_state(context).started_at(seq, context)
+        self.prefix_change = reason
+
     async def add(self, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
         """Store more of the turn, after the middleware.
 
@@ -222,7 +253,9 @@ class OpenTurn:
         """
         self.check()
         messages = as_messages(messages, self.session_id)
-        end = TurnEnd(self.token, TurnStatus.COMPLETE, provider_state=provider_state)
+        end = TurnEnd(
+            self.token, TurnStatus.COMPLETE, provider_state=self._with_requests(provider_state)
+        )
         self._is_ending = True  # whoever ends it from outside waits for this
         try:
             with self.answering():  # but for no middleware that takes as long as a provider
@@ -235,6 +268,15 @@ class OpenTurn:
             self._is_ending = False
         await self._session._pipeline.stored(self._session, appended.new_messages)
         return appended.messages
+
+    def _with_requests(self, provider_state: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the providers' state with that of the requests, if the turn changed that."""
+        state, context = self._request_state, self._session.context
+        if state is None or state == RequestState.of(context):
+            return provider_state
+        if provider_state is None:
+            return with_request_state(context, state)
+        return {**provider_state, "request_state": state.to_context()}
 
     async def cancel(self, messages: Sequence[SessionMessage] = (), reason: str = "") -> None:
         """End the turn as cancelled, keeping what there is of the reply.

@@ -1,12 +1,14 @@
-"""What of the record is sent: the newest messages, whole tool exchanges, every system message.
+"""What of the record is sent: the messages from where requests begin, and every system message.
 
-A summary stands for the messages it covers, and a compaction for those it replaced; the log keeps
-them.
+Requests are append-only: the window grows with each turn, and when it would grow beyond its limit
+it begins again with about half of it, at a user's message. A summary stands for the messages it
+covers, and a compaction for those it replaced; the log keeps them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 from langswarm_session.interfaces import ISessionStorage
@@ -17,15 +19,26 @@ from langswarm_session.replaced import CurrentLog
 _SYSTEM, _USER = MessageRole.SYSTEM, MessageRole.USER
 
 _FURTHER = 100
-"""How many more messages to look at for the calls that a turn's results answer, or for the
-question that the oldest messages answer."""
-
-STEADY_FROM = 32
-"""How many messages make a window large: it is better to send some fewer of them than to have
-another beginning in each turn."""
+"""How many more messages to read for the calls that a turn's results answer, or for the question
+that the oldest messages answer."""
 
 SUMMARY = "What was said before, in short: "
 """What a summary begins with where it is sent."""
+
+_SUMMARY_ID = "langswarm-summary-"
+
+
+class Window(NamedTuple):
+    """Messages to send, and where they begin.
+
+    Attributes:
+        messages: Oldest first.
+        start: The sequence number of the first one that is neither a system message nor the
+            question of an exchange that was cut; None where nothing was left out.
+    """
+
+    messages: list[SessionMessage]
+    start: int | None
 
 
 async def load(
@@ -34,17 +47,20 @@ async def load(
     *,
     before: int,
     max_messages: int,
+    start: int = 0,
     needed: Collection[str] = (),
-    summary: Summary | None = None,
 ) -> list[SessionMessage]:
-    """The window as it stood before a turn; reads no more than it holds.
+    """Return what may be sent before a turn; reads no more than that.
+
+    Where there is more of it than ``max_messages`` it is cut short at one message more: then
+    `cut` decides where requests begin from now on.
 
     Args:
         ref: The session.
         before: The first sequence number of the turn.
-        max_messages: How many messages to take, system messages aside.
+        max_messages: How many messages may be sent, system messages aside.
+        start: Where requests begin.
         needed: The ids of calls that must be in it: the turn has their results.
-        summary: What stands for the beginning of the log.
 
     Raises:
         SessionNotFoundError: If there is no such session.
@@ -55,147 +71,129 @@ async def load(
         return await storage.get_messages(ref, limit=limit, before=before, answered_only=True)
 
     log = CurrentLog(read)
-    limit = max_messages + (_FURTHER if needed else 0)
+    limit = max_messages + 1 + (_FURTHER if needed else 0)
     while True:
         newest = await log.newest(limit, before)
-        if len(newest) < limit:
-            return _summarised(newest, summary, max_messages, needed)
-        others = sum(message.role is not _SYSTEM for message in newest)
-        if others >= max_messages:
+        if len(newest) < limit or (newest[0].seq or 0) <= start:
             break
-        limit += max_messages - others  # system messages take no room
-    system = await storage.get_messages(
-        ref,
-        before=newest[0].seq if newest else before,
-        answered_only=True,
-        system_only=True,
-    )
-    current = [message for message in system if not log.is_replaced(message)]
-    question = await _question(storage, ref, newest)
-    older = [] if question is None or log.is_replaced(question) else [question]
-    messages = [*current, *older, *newest]
-    return _summarised(messages, summary, max_messages, needed, is_whole=False)
+        others = sum(message.role is not _SYSTEM for message in newest)
+        if others > max_messages:
+            break
+        limit += max_messages + 1 - others  # system messages take no room
+    sent = [message for message in newest if (message.seq or 0) >= start]
+    if len(newest) < limit:
+        first = next((m for m in sent if m.role is not _SYSTEM), None)
+        older = newest[: len(newest) - len(sent)]
+        question = None if not start or first is None else _question_in(older, first)
+        system = [message for message in older if message.role is _SYSTEM]
+    else:
+        first_seq = sent[0].seq if sent else before
+        everything = await storage.get_messages(
+            ref, before=first_seq, answered_only=True, system_only=True
+        )
+        system = [message for message in everything if not log.is_replaced(message)]
+        question = await _question(storage, ref, sent, log)
+    return [*system, *([] if question is None else [question]), *sent]
 
 
 async def _question(
-    storage: ISessionStorage,
-    ref: SessionRef,
-    newest: Sequence[SessionMessage],
+    storage: ISessionStorage, ref: SessionRef, sent: Sequence[SessionMessage], log: CurrentLog
 ) -> SessionMessage | None:
-    """Return the user's message that came before the newest messages, if none is among them."""
-    if not newest or any(message.role is _USER for message in newest):
+    """Return the question that the first messages answer, if it is not among them."""
+    first = next((message for message in sent if message.role is not _SYSTEM), None)
+    if first is None or is_question(first):
         return None
-    older = await storage.get_messages(
-        ref, limit=_FURTHER, before=newest[0].seq, answered_only=True
-    )
-    return next((message for message in reversed(older) if message.role is _USER), None)
+    older = await storage.get_messages(ref, limit=_FURTHER, before=first.seq, answered_only=True)
+    question = _question_in(older, first)
+    return None if question is None or log.is_replaced(question) else question
 
 
-def _summarised(
-    messages: Sequence[SessionMessage],
-    summary: Summary | None,
-    max_messages: int,
-    needed: Collection[str],
-    *,
-    is_whole: bool = True,
+def _question_in(older: Sequence[SessionMessage], first: SessionMessage) -> SessionMessage | None:
+    """Return the newest question among older messages, unless the first message is one."""
+    if is_question(first):
+        return None
+    return next((message for message in reversed(older) if is_question(message)), None)
+
+
+def with_summary(
+    messages: Sequence[SessionMessage], summary: Summary | None
 ) -> list[SessionMessage]:
+    """Return what is sent with a summary in front, behind the system messages there.
+
+    It is a user's message: in the system text it would change that with each summary.
+
+    Args:
+        messages: The messages behind those that the summary covers, oldest first.
+        summary: What stands for the older messages, if anything.
+    """
     if summary is None:
-        return cut(messages, max_messages, needed, is_whole=is_whole)
-    covered = summary.last_seq
-    first = SessionMessage(id=f"summary-{covered}", role=_SYSTEM, content=SUMMARY + summary.text)
-    kept_from = place_of(messages, needed) if needed else len(messages)
-    left = [
-        message
-        for place, message in enumerate(messages)
-        if message.role is _SYSTEM or place >= kept_from or (message.seq or 0) > covered
-    ]
-    return [first, *cut(left, max_messages, needed)]
+        return list(messages)
+    place = next(
+        (place for place, message in enumerate(messages) if message.role is not _SYSTEM),
+        len(messages),
+    )
+    text = SUMMARY + summary.text
+    first = SessionMessage(id=f"{_SUMMARY_ID}{summary.last_seq}", role=_USER, content=text)
+    return [*messages[:place], first, *messages[place:]]
 
 
 def cut(
     messages: Sequence[SessionMessage],
     max_messages: int,
+    new_count: int = 0,
     needed: Collection[str] = (),
-    *,
-    is_whole: bool = True,
-) -> list[SessionMessage]:
-    """Return the newest messages, and all system messages.
+) -> Window:
+    """Return what is sent before a turn: all messages, or a new beginning where they are too many.
 
-    What is left of a log that was cut begins with a user's message, as several providers must have
-    it: the first there is, or else the question of the turn that was cut. A large window that is
-    full begins at a `steady` place.
+    A new beginning has about half as many messages as there may be, so that the next one is far
+    off, and begins with a user's message, as several providers must have it: the first there is, or
+    else the question of the turn that was cut. System messages are all kept.
 
     Args:
-        messages: Oldest first.
-        max_messages: How many to keep, system messages aside.
+        messages: What may be sent, oldest first.
+        max_messages: How many may be sent, with the new ones, system messages aside.
+        new_count: How many new ones the turn has.
         needed: The ids of calls that are kept however many messages that takes.
-        is_whole: Whether the messages begin where a window may begin.
     """
-    # Most windows have room left, as a full one begins at a steady place for some turns.
-    start = 0 if len(messages) < max_messages else len(messages)
-    room = max_messages
-    while start and (room or messages[start - 1].role is _SYSTEM):
-        start -= 1
-        room -= messages[start].role is not _SYSTEM
-    if not room and max_messages >= STEADY_FROM:
-        start = steady(messages, start, max_messages)
-    latest = place_of(messages, needed) if needed else len(messages)
-    if latest < len(messages):
-        start = min(start, latest)
-    if start == 0 and is_whole:
-        return beginning_at(messages, 0)
-    return _beginning_with_user(messages, start, latest, max_messages)
+    places = [place for place, message in enumerate(messages) if message.role is not _SYSTEM]
+    if len(places) + new_count <= max_messages:
+        return Window(_without_lost_results(messages), None)
+    room = half(max_messages, new_count)
+    return begin(messages, places[len(places) - room] if room else len(messages), needed)
 
 
-def _beginning_with_user(
-    messages: Sequence[SessionMessage], start: int, latest: int, max_messages: int
-) -> list[SessionMessage]:
-    """Return all system messages, and others that begin with a user's.
+def half(max_messages: int, new_count: int) -> int:
+    """Return how many messages a new beginning takes over: half of a window, or one exchange."""
+    return max(max_messages // 2, min(max_messages, new_count + 2)) - new_count
+
+
+def begin(messages: Sequence[SessionMessage], start: int, needed: Collection[str] = ()) -> Window:
+    """Return all system messages, and the others from a place on or from the next question.
 
     Args:
         messages: Oldest first.
-        start: Where the others begin at the earliest.
-        latest: Where they begin at the latest.
-        max_messages: How many of them there may be.
+        start: The place where the others begin at the earliest.
+        needed: The ids of calls that are kept wherever they are.
     """
+    latest = place_of(messages, needed) if needed else len(messages)
     first = first_user(range(start, latest), messages)
     if first is not None:
-        return beginning_at(messages, first)
+        return _beginning_at(messages, first)
+    if latest < start:
+        start = latest
     question = first_user(range(start - 1, -1, -1), messages)
-    if latest == len(messages):
-        if max_messages <= 1:  # a question without what follows it is noise
-            return beginning_at(messages, latest)
-        others = [place for place in range(start, latest) if messages[place].role is not _SYSTEM]
-        if question is not None and len(others) >= max_messages:
-            start = others[1]
-    return beginning_at(messages, start, question)
+    others = [p for p in range(start, latest) if messages[p].role is not _SYSTEM]
+    if latest == len(messages) and question is not None:
+        # The question takes the place of one of them; without what follows it, it is noise.
+        if len(others) <= 1:
+            return _beginning_at(messages, latest)
+        start = others[1]
+    return _beginning_at(messages, start, question)
 
 
-def first_user(places: Iterable[int], messages: Sequence[SessionMessage]) -> int | None:
-    """Return the first of some places that has a user's message."""
-    return next((place for place in places if messages[place].role is _USER), None)
-
-
-def steady(messages: Sequence[SessionMessage], start: int, size: int) -> int:
-    """A place from which a window may begin for some turns, at most a quarter of it further on.
-
-    Providers find in their cache what begins as an earlier request did; a window that moves with
-    each turn has another beginning each time.
-
-    Args:
-        messages: Oldest first.
-        start: Where the window may begin at the earliest.
-        size: How many messages it may have.
-    """
-    step = 1 << max(0, (size // 4).bit_length() - 1)
-    while start < len(messages) and (messages[start].seq or 0) % step:
-        start += 1
-    return start
-
-
-def beginning_at(
+def _beginning_at(
     messages: Sequence[SessionMessage], start: int, question: int | None = None
-) -> list[SessionMessage]:
+) -> Window:
     """Return all system messages, and the others from a place on, but no result without its call.
 
     Args:
@@ -203,14 +201,45 @@ def beginning_at(
         start: The place; the results there, whose calls are before it, are left out.
         question: The place of a message before it that is kept as well.
     """
-    while start < len(messages) and messages[start].role in (*RESULT_ROLES, _SYSTEM):
+    while start < len(messages) and (is_lasting(messages[start]) or is_result(messages[start])):
         start += 1
     older = [
         message
         for place, message in enumerate(messages[:start])
-        if place == question or message.role is _SYSTEM
+        if place == question or is_lasting(message)
     ]
-    return [*older, *messages[start:]]
+    kept = messages[start:]
+    seq = next((message.seq for message in kept if message.seq), None)
+    behind = next((message.seq for message in reversed(messages) if message.seq), 0) + 1
+    return Window([*older, *kept], seq or behind)
+
+
+def _without_lost_results(messages: Sequence[SessionMessage]) -> list[SessionMessage]:
+    """Return messages without the results at their beginning, whose calls are not there."""
+    start = 0
+    while start < len(messages) and (messages[start].role is _SYSTEM or is_result(messages[start])):
+        start += 1
+    return [m for m in messages[:start] if m.role is _SYSTEM] + list(messages[start:])
+
+
+def is_result(message: SessionMessage) -> bool:
+    """Return whether a message gives what a call asked for, so that it belongs behind the call."""
+    return message.role in RESULT_ROLES
+
+
+def is_lasting(message: SessionMessage) -> bool:
+    """Return whether a message is sent wherever requests begin: a system message or a summary."""
+    return message.role is _SYSTEM or message.id.startswith(_SUMMARY_ID)
+
+
+def is_question(message: SessionMessage) -> bool:
+    """Return whether a request may begin with a message."""
+    return message.role is _USER and not is_result(message) and not is_lasting(message)
+
+
+def first_user(places: Iterable[int], messages: Sequence[SessionMessage]) -> int | None:
+    """Return the first of some places that has a message with which a request may begin."""
+    return next((place for place in places if is_question(messages[place])), None)
 
 
 def calls_needed(messages: Sequence[SessionMessage]) -> set[str]:

@@ -46,6 +46,7 @@ from langswarm_session import window
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
 from langswarm_session.printable import one_line
+from langswarm_session.requests.prefix import PrefixChangeReason
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
 from langswarm_session.turns import OpenTurn
@@ -110,7 +111,6 @@ class AgentRun:
         offered = {message.id: message for message in self._offered}
         self._known = self._recorded | {message.id for message in state[: self._old]}
         self._known -= offered.keys()
-        room = max(0, session.context.max_messages - (len(state) - self._old))
         if regenerate:
             shown = up_to_question(known, self._offered)
             kept = {message.id for message in shown}
@@ -120,7 +120,9 @@ class AgentRun:
         else:
             others = answers_of_others(known, offered.keys(), answerer)
             shown = [message for message in known if message.id not in others]
-        history = [made for message in window.cut(shown, room) for made in parts[message.id]]
+        sent = window.cut(shown, session.context.max_messages, len(state) - self._old)
+        self._start = sent.start
+        history = [made for message in sent.messages for made in parts[message.id]]
         self._history = [offered.get(message.id, message) for message in history]
         self._turn: OpenTurn | None = None
         self._gone: set[str | None] = set()
@@ -407,6 +409,8 @@ class AgentRun:
             self.replayed = turn
             return sent
         self._turn = turn
+        if self._start is not None:
+            turn.begin_requests_at(self._start, PrefixChangeReason.WINDOW)
         shown = self._shown
         turn.shown = lambda: _partial(shown)  # not this, which has the turn
         if self._session.revision != self._revision + 1:  # somebody was quicker
