@@ -243,7 +243,7 @@ class Responses:
             raise self._failure({"response": response})
         if not isinstance(response.get("output"), list):
             raise self._sdk.no_answer("no output")
-        with self._sdk.errors(model):  # whatever is wrong with it
+        with self._sdk.errors(model, reading=True):  # whatever is wrong with it
             return from_response(response, model)
 
     def _failure(self, event: Mapping[str, Any]) -> ProviderSessionError:
@@ -294,11 +294,23 @@ def cache_key(session_id: str) -> str:
 def _shown(event: Mapping[str, Any]) -> StreamEvent | None:
     kind = event.get("type")
     if kind in ("response.output_text.delta", "response.refusal.delta"):
-        return StreamEvent(text=event.get("delta") or "")
+        return StreamEvent(text=_delta(event))
     if kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
-        return StreamEvent(reasoning=event.get("delta") or "")
+        return StreamEvent(reasoning=_delta(event))
     if kind == "response.output_item.done":
         blocks = from_output([event["item"]])
         call = next((block for block in blocks if isinstance(block, ToolCallBlock)), None)
         return None if call is None else StreamEvent(block=call)
     return None
+
+
+def _delta(event: Mapping[str, Any]) -> str:
+    """The text that an event adds.
+
+    Raises:
+        TypeError: If it is no text: what a reader is shown becomes part of the record.
+    """
+    delta = event.get("delta") or ""
+    if not isinstance(delta, str):
+        raise TypeError(f"expected text, got {type(delta).__name__}")
+    return delta
