@@ -275,7 +275,7 @@ class TestStateless:
         self, world, stateless, kind, at
     ):
         world.fail(ASK, kind, at=at)
-        reply, *_ = await shown_by(stateless, "one")
+        reply = await shown_by(stateless, "one")
         assert reply.text == "I see 1 messages. The last says: one"
         assert len(world.requests(ASK)) == 2
 
