@@ -196,11 +196,7 @@ class Messages:
                         yield event
                     else:
                         message = event
-            if message is None:
-                raise ProviderStreamError(
-                    "the stream ended before the reply was complete; send the message again",
-                    provider=self._sdk.provider,
-                )
+            assert message is not None  # a stream gives its message or an error
             with self._sdk.errors(request.context.model, reading=True):
                 replies.append(from_message(message, request.context.model))
             if message.get("stop_reason") != "pause_turn" or len(replies) > PAUSES:
@@ -226,6 +222,11 @@ class Messages:
                         yield shown
                     if event.type == "message_stop":
                         yield plain(self._sdk, stream.current_message_snapshot)
+                        return
+        raise ProviderStreamError(
+            "the stream ended before the reply was complete; send the message again",
+            provider=self._sdk.provider,
+        )
 
     def look_at(
         self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
