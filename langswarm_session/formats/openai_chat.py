@@ -1,7 +1,7 @@
 """The messages of OpenAI's Chat Completions API, which most compatible servers speak.
 
-https://developers.openai.com/api/reference/resources/chat. What servers have beside that API is read
-as well, and goes back to the model that gave it, as far as its dialect takes it.
+https://developers.openai.com/api/reference/resources/chat. What servers have beside that API is
+read as well, and goes back to the model that gave it, as far as its dialect takes it.
 """
 
 from __future__ import annotations
@@ -438,7 +438,7 @@ def _call_blocks(message: Mapping[str, Any]) -> Iterator[ToolCallBlock]:
         yield _function(None, legacy, {})
     for call in message.get("tool_calls") or ():
         more = {name: call[name] for name in call if name not in _KNOWN_OF_CALLS and call[name]}
-        extras = {_MORE: more} if more else {}
+        extras: dict[str, Any] = {_MORE: more} if more else {}
         custom = call.get("custom")
         if custom:
             arguments = {"input": custom.get("input") or ""}

@@ -166,9 +166,9 @@ class _Content:
 class _Calls:
     """Calls in pieces.
 
-    OpenAI numbers them. Others give each the number 0 and an id of its own (Ollama, SGLang, Gemini's
-    gateways), give none, or repeat id and name in each piece:
-    https://github.com/ollama/ollama/issues/7881, https://github.com/BerriAI/litellm/issues/10034.
+    OpenAI numbers them, and their pieces may alternate. Others give each the number 0 and an id
+    (https://github.com/NousResearch/hermes-agent/pull/3468), or no id, so that only whole arguments
+    tell that a call is over (https://github.com/huggingface/smolagents/pull/1958); or none.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -201,55 +201,67 @@ class _Lesson(NamedTuple):
     changes: Mapping[str, Any]
 
 
-_REFUSED = r"unsupported|not supported|not permitted|unexpected|unknown|unrecogni[sz]ed|forbidden"
+_REFUSED = r"(unsupported|not supported|not permitted|unexpected|unknown|unrecogni[sz]ed|forbidden)"
 
-_LESSONS = tuple(
-    _Lesson(re.compile(pattern, re.IGNORECASE | re.DOTALL), changes)
-    for pattern, changes in (
-        # The field is wanted: DeepSeek, Kimi.
-        (
-            r"reasoning_content.{0,60}(must be passed back|is missing)",
-            {"returns_reasoning": True, "needs_reasoning": "reasoning_content"},
-        ),
-        # It is refused: Groq, Cerebras, Mistral ("Extra inputs are not permitted").
-        (
-            rf"({_REFUSED})[^.]{{0,80}}\b(reasoning|thinking)(_content|_details|_blocks)?\b"
-            rf"|\b(reasoning|thinking)(_content|_details|_blocks)\b[^.]{{0,80}}({_REFUSED})",
-            {"returns_reasoning": False, "needs_reasoning": None, "echoes": False},
-        ),
-        (r"missing an? .{0,2}thought_signature", {"call_signature": SKIP_SIGNATURE}),
-        # Templates of Qwen, Gemma, Mistral and others, at whatever serves them.
-        (
-            r"system (message|role|prompt).{0,40}(beginning|first|start)|"
-            r"multiple system messages|only one system",
-            {"system": SystemPlacement.FIRST},
-        ),
-        (
-            r"roles must alternate|only user and assistant roles|successive (user|assistant)"
-            r"|multiple .{0,20}(user|assistant).{0,20} in a row|must start with a user",
-            _AT_START,
-        ),
-        (r"unexpected role 'user' after role 'tool'", {"answers_results": True}),
-        (r"a-z, A-Z, 0-9, with a length of 9", {"call_id_exact": 9}),
-        (r"expected last role user or tool", {"needs_user": True}),
-        # What is asked for beside the messages.
-        (rf"stream_options.{{0,80}}({_REFUSED})|({_REFUSED}).{{0,80}}stream_options",
-         {"streams_usage": False}),
-        (rf"prompt_cache_key.{{0,80}}({_REFUSED})|({_REFUSED}).{{0,80}}prompt_cache_key",
-         {"takes_cache_key": False}),
-        (rf"'?name'?.{{0,20}} ({_REFUSED})", {"takes_names": False}),
-        # The shape of content.
-        (
-            r"content.{0,80}(none is not an allowed|got null|null value|"
-            r"invalid type: null|should be a valid string)",
-            {"content_of_calls": ""},
-        ),
-        (
-            r"(invalid type: sequence|content.{0,60}(must be a string|should be a valid string))",
-            {"takes_parts": False},
-        ),
-    )
-)  # fmt: skip
+
+def _refused(name: str) -> tuple[str, str]:
+    """Return what fits a refusal of a field, whether it is named before or behind that."""
+    return rf"{_REFUSED}[^.]{{0,80}}{name}", rf"{name}[^.]{{0,80}}{_REFUSED}"
+
+
+def _lesson(*said: str, **changes: Any) -> _Lesson:
+    return _Lesson(re.compile("|".join(said), re.IGNORECASE | re.DOTALL), changes)
+
+
+_LESSONS = (
+    # Reasoning is wanted (DeepSeek, Kimi), or refused: Groq, Cerebras, Mistral ("Extra inputs are
+    # not permitted").
+    _lesson(
+        r"reasoning_content.{0,60}(must be passed back|is missing)",
+        returns_reasoning=True,
+        needs_reasoning="reasoning_content",
+    ),
+    _lesson(
+        *_refused(r"\b(reasoning|thinking)(_content|_details|_blocks)?\b"),
+        returns_reasoning=False,
+        needs_reasoning=None,
+        echoes=False,
+    ),
+    _lesson(r"missing an? .{0,2}thought_signature", call_signature=SKIP_SIGNATURE),
+    # Templates of Qwen, Gemma, Mistral and others, at whatever serves them.
+    _lesson(
+        r"system (message|role|prompt).{0,40}(beginning|first|start)",
+        r"multiple system messages",
+        r"only one system",
+        system=SystemPlacement.FIRST,
+    ),
+    _lesson(
+        r"roles must alternate",
+        r"only user and assistant roles",
+        r"successive (user|assistant)",
+        r"multiple .{0,20}(user|assistant).{0,20} in a row",
+        r"must start with a user",
+        **_AT_START,
+    ),
+    _lesson(r"unexpected role '?user'? after role '?tool'?", answers_results=True),
+    _lesson(r"a-z, A-Z, 0-9, with a length of 9", call_id_exact=9),
+    _lesson(r"expected last role user or tool", needs_user=True),
+    # What is asked for beside the messages.
+    _lesson(*_refused("stream_options"), streams_usage=False),
+    _lesson(*_refused("prompt_cache_key"), takes_cache_key=False),
+    _lesson(rf"property '?name'?.{{0,20}}{_REFUSED}", takes_names=False),
+    # The shape of content.
+    _lesson(
+        r"content.{0,80}(none is not an allowed|got null|null value|invalid type: null)",
+        content_of_calls="",
+    ),
+    _lesson(
+        r"invalid type: sequence",
+        r"content.{0,60}(must be a string|should be a valid string)",
+        takes_parts=False,
+        content_of_calls="",
+    ),
+)
 
 
 def corrected(dialect: Dialect, said: str) -> Dialect | None:
@@ -273,12 +285,13 @@ class Dialects:
     Args:
         choice: The dialect for every model: its name, or a dialect. None: what the address and the
             model's name say.
+        address: Tells where requests go.
 
     Raises:
         InvalidInputError: If there is no dialect of that name.
     """
 
-    def __init__(self, choice: str | Dialect | None = None) -> None:
+    def __init__(self, choice: str | Dialect | None, address: Callable[[], str]) -> None:
         if isinstance(choice, str):
             if choice not in DIALECTS:
                 raise InvalidInputError(
@@ -291,12 +304,15 @@ class Dialects:
                 f"dialect must be a name or a Dialect, not {type(choice).__name__}"
             )
         self._choice = choice
+        self._address = address
         self._by_model: dict[str, Dialect] = {}
 
-    def of(self, base_url: str, model: str) -> Dialect:
-        """Return the dialect of a model."""
-        known = self._by_model.get(model)
-        return known or self._choice or dialect_of(base_url, model)
+    def of(self, model: str) -> Dialect:
+        """Return the dialect of a model, as far as it is known by now."""
+        known = self._by_model.get(model) or self._choice
+        if known is None:
+            known = self._by_model[model] = dialect_of(self._address(), model)
+        return known
 
     def learn(self, dialect: Dialect, model: str, said: str) -> bool:
         """Take in a refusal.

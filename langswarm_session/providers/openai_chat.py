@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from itertools import takewhile
@@ -27,7 +27,7 @@ from langswarm_session.providers.openai_responses import RESERVED, cache_key
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.requests.prefix import Prefix
-from langswarm_session.sendable import Repair, RepairKind, Target
+from langswarm_session.sendable import Repair, RepairKind, SystemPlacement, Target
 from langswarm_session.tools import as_tools
 from langswarm_session.tools import to_chat as tool_to_chat
 
@@ -54,13 +54,9 @@ class Chat:
         self._retries = max_retries
         self._dialects = dialects
 
-    def dialect(self, model: str) -> Dialect:
-        """How the server speaks to a model, as far as that is known by now."""
-        return self._dialects.of(str(self._sdk.client.base_url), model)
-
     def target(self, model: str) -> Target:
         """What the server and a model accept."""
-        dialect = self.dialect(model)
+        dialect = self._dialects.of(model)
         return Target(
             provider=self._sdk.provider,
             model=model,
@@ -139,7 +135,7 @@ class Chat:
         """What the server answers. A refusal that names its reason corrects the dialect."""
         model = request.context.model
         for _ in range(_LESSONS):
-            dialect = self.dialect(model)
+            dialect = self._dialects.of(model)
             try:
                 return await self._create(request, dialect, streams=streams)
             except Exception as error:
@@ -148,7 +144,7 @@ class Chat:
                 if not is_answer or not self._dialects.learn(dialect, model, str(error)):
                     raise
             request.retarget(self.target(model))
-        return await self._create(request, self.dialect(model), streams=streams)
+        return await self._create(request, self._dialects.of(model), streams=streams)
 
     async def _create(self, request: ProviderRequest, dialect: Dialect, *, streams: bool) -> Any:
         arguments = self._arguments(request, dialect)
@@ -176,11 +172,11 @@ class Chat:
     ) -> list[ChatMessage]:
         """The request's messages, with the fingerprint of what the reply will be made under."""
         first = [{"role": "system", "content": instructions}] if instructions else []
-        is_system = partial(_has_role, MessageRole.SYSTEM)
-        first += to_chat(takewhile(is_system, request.messages), dialect)
+        system = list(takewhile(lambda each: each.role is MessageRole.SYSTEM, request.messages))
+        first += to_chat(system, dialect)
         prefix = Prefix(request, system=first, tools=tools, binds=False)
         sent: list[ChatMessage] = []
-        for message in request.messages[_length(takewhile(is_system, request.messages)) :]:
+        for message in request.messages[len(system) :]:
             said = message
             if message.role is MessageRole.ASSISTANT and not prefix.allows(message):
                 said = _without_reasoning(message, request)
@@ -190,7 +186,7 @@ class Chat:
                 prefix.add(part)
                 sent.append(part)
         prefix.end()
-        if dialect.alternates and len(first) > 1:
+        if dialect.system is SystemPlacement.FIRST and len(first) > 1:
             first = [{"role": "system", "content": "\n\n".join(map(_content, first))}]
         return [*first, *(in_turn(sent) if dialect.alternates else sent)]
 
@@ -198,14 +194,6 @@ class Chat:
         model = request.context.model
         with self._sdk.errors(model, reading=True):  # whatever is missing from it
             return from_completion(completion, model, self._sdk.provider)
-
-
-def _has_role(role: MessageRole, message: SessionMessage) -> bool:
-    return message.role is role
-
-
-def _length(messages: Iterable[object]) -> int:
-    return sum(1 for _ in messages)
 
 
 def _content(message: ChatMessage) -> str:
@@ -218,7 +206,5 @@ def _without_reasoning(message: SessionMessage, request: ProviderRequest) -> Ses
     if len(kept) == len(message.blocks):
         return message
     detail = "not valid behind what comes before it"
-    request.report(
-        Repair(kind=RepairKind.REASONING_DROPPED, message_id=message.id, detail=detail)
-    )
+    request.report(Repair(kind=RepairKind.REASONING_DROPPED, message_id=message.id, detail=detail))
     return message.model_copy(update={"content": kept})

@@ -16,7 +16,8 @@ from langswarm_session.blocks import (
     ToolCallBlock,
     ToolResultBlock,
 )
-from langswarm_session.formats.openai_chat import ChunkAssembler, from_completion, takes, to_chat
+from langswarm_session.formats.openai_chat import from_completion, takes, to_chat
+from langswarm_session.formats.openai_chunks import ChunkAssembler
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable import Target, make_sendable
 from langswarm_session.testing import strategies
@@ -67,7 +68,7 @@ def test_a_stream_gives_what_the_whole_gives(reply, size):
     whole, shown = ChunkAssembler(), ""
     for delta in deltas(sent, size):
         assert not whole.is_complete
-        shown += whole.add({"id": "chatcmpl-1", "choices": [{"delta": delta}]})
+        shown += whole.add({"id": "chatcmpl-1", "choices": [{"delta": delta}]}).text
     whole.add({"choices": [{"delta": {}, "finish_reason": "stop"}]})
     assert whole.is_complete
     message = from_completion(whole.completion(), "m")
