@@ -40,15 +40,18 @@ _ALL = (
     # https://docs.cloud.google.com/vertex-ai/generative-ai/docs/thought-signatures
     Dialect("gemini", call_signature=SKIP_SIGNATURE),
     # https://api-docs.deepseek.com/guides/thinking_mode; an empty one is missed as well:
-    # https://github.com/deepseek-ai/deepseek-harness/discussions/739
+    # https://github.com/deepseek-ai/deepseek-harness/discussions/739; no lists:
+    # https://github.com/BerriAI/litellm/issues/6642
     Dialect(
         "deepseek",
         **_LOOSE,
         needs_reasoning="reasoning_content",
         echoes=False,
+        takes_parts=False,
     ),
-    # The model before V4 refuses its own reasoning and two of a speaker in a row.
-    # https://api-docs.deepseek.com/guides/reasoning_model
+    # The model before V4 refused its own reasoning (https://api-docs.deepseek.com/guides/
+    # reasoning_model), until it could call tools and missed it: that is learned. Two of a speaker
+    # in a row: https://github.com/BerriAI/litellm/issues/8018.
     Dialect("deepseek-reasoner", returns_reasoning=False, echoes=False),
     # "thinking is enabled but reasoning_content is missing in assistant tool call message":
     # https://github.com/continuedev/continue/issues/11600
@@ -64,7 +67,8 @@ _ALL = (
     # The rules of roles and ids: mistral_common/protocol/instruct/validator.py in
     # https://github.com/mistralai/mistral-common; a user behind a tool:
     # https://github.com/BerriAI/litellm/issues/6323. Thinking is a chunk of the content:
-    # https://docs.mistral.ai/studio-api/conversations/reasoning
+    # https://docs.mistral.ai/studio-api/conversations/reasoning. No field that is not in the API,
+    # names among them: https://github.com/Gage-Technologies/mistral-go/pull/2
     Dialect(
         "mistral",
         alternates=False,
@@ -73,6 +77,7 @@ _ALL = (
         call_id_exact=9,
         echoes=False,
         content_of_calls="",
+        takes_names=False,
     ),
     # No names: https://console.groq.com/docs/openai; "property 'reasoning_content' is unsupported":
     # https://github.com/NousResearch/hermes-agent/issues/11089
@@ -88,8 +93,9 @@ _ALL = (
     # The field is `reasoning`, and was `reasoning_content`; a server takes the one that it gives.
     # https://docs.vllm.ai/en/stable/features/reasoning_outputs/
     Dialect("vllm"),
-    # https://docs.ollama.com/api/openai-compatibility
-    Dialect("ollama", takes_names=False),
+    # "invalid message content type: <nil>":
+    # https://github.com/SAIL-Research-Lab/cheetahclaws/pull/72
+    Dialect("ollama", content_of_calls=""),
     # "System message must be at the beginning": https://github.com/ggml-org/llama.cpp/issues/20733
     Dialect("llama.cpp"),
     # `thinking_blocks` and `provider_specific_fields` go back as they came:
@@ -214,10 +220,11 @@ def _lesson(*said: str, **changes: Any) -> _Lesson:
 
 
 _LESSONS = (
-    # Reasoning is wanted (DeepSeek, Kimi), or refused: Groq, Cerebras, Mistral ("Extra inputs are
-    # not permitted").
+    # Reasoning is wanted: DeepSeek, Kimi; https://github.com/OpenHands/benchmarks/issues/353. Or it
+    # is refused: Groq, Cerebras, Mistral ("Extra inputs are not permitted").
     _lesson(
         r"reasoning_content.{0,60}(must be passed back|is missing)",
+        r"missing .{0,2}reasoning_content",
         returns_reasoning=True,
         needs_reasoning="reasoning_content",
     ),
@@ -249,10 +256,13 @@ _LESSONS = (
     # What is asked for beside the messages.
     _lesson(*_refused("stream_options"), streams_usage=False),
     _lesson(*_refused("prompt_cache_key"), takes_cache_key=False),
-    _lesson(rf"property '?name'?.{{0,20}}{_REFUSED}", takes_names=False),
-    # The shape of content.
+    _lesson(rf"'name'.{{0,40}}{_REFUSED}", takes_names=False),
+    # The shape of content: LM Studio (https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/
+    # 261), Ollama, and lists that are refused (https://github.com/cline/cline/issues/247).
     _lesson(
-        r"content.{0,80}(none is not an allowed|got null|null value|invalid type: null)",
+        r"content.{0,80}(none is not an allowed|got null|was null|null value|invalid type: null)",
+        r"content' field must be a string or an array",
+        r"invalid message content type: <nil>",
         content_of_calls="",
     ),
     _lesson(
