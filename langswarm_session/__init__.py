@@ -350,6 +350,9 @@ if TYPE_CHECKING:
         RepairKind as RepairKind,
     )
     from langswarm_session.sendable import (
+        SystemPlacement as SystemPlacement,
+    )
+    from langswarm_session.sendable import (
         Target as Target,
     )
     from langswarm_session.session import (
@@ -518,6 +521,7 @@ _HOMES = {
     "sendable": (
         "Repair",
         "RepairKind",
+        "SystemPlacement",
         "Target",
     ),
     "session": ("BaseSession",),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,12 +44,13 @@ from langswarm_session.formats import anthropic, openai_chat, openai_responses
 from langswarm_session.sendable import (
     Repair,
     RepairKind,
+    SystemPlacement,
     Target,
     describe_repairs,
     make_sendable,
 )
 from langswarm_session.sendable.pairing import NO_RESULT
-from langswarm_session.sendable.speakers import CONTINUE, OPENING
+from langswarm_session.sendable.speakers import CONTINUE, NOTED, OPENING
 from langswarm_session.testing import strategies
 from langswarm_session.tools import Tool, to_anthropic
 
@@ -603,10 +605,22 @@ class TestCalls:
     @EVERY
     def test_late_result_is_moved(self, name: str) -> None:
         late = tool(result("b"))
-        log = [*LOOK[:3], assistant("hm"), user("so?"), late]
+        log = [*LOOK[:3], user("so?"), late]
         sent, repairs = make_sendable(log, TARGETS[name])
         assert sent[3] is late
         assert [r.kind for r in repairs if r.message_id == late.id] == ["result_moved"]
+        ACCEPTED[name](sent)
+
+    @EVERY
+    def test_result_that_a_reply_was_made_without_is_put_into_words(self, name: str) -> None:
+        late = tool(result("b", "seen after all"), result("b", "seen again"))
+        log = [*LOOK[:3], assistant("hm"), user("so?"), late]
+        sent, repairs = make_sendable(log, TARGETS[name])
+        assert texts_of(sent)[3:] == [NO_RESULT, "hm", "so?", "[result of look] seen after all"]
+        assert [r.kind for r in repairs if r.message_id == late.id][:2] == [
+            "block_converted",
+            "result_dropped",
+        ]
         ACCEPTED[name](sent)
 
     def test_results_stay_in_the_order_they_came_in(self) -> None:
@@ -747,12 +761,39 @@ class TestReasoning:
         assert texts_of(sent) == ["hi", "and?"]
         assert kinds(repairs)[:2] == ["reasoning_dropped", "message_dropped"]
 
-    def test_comes_first_where_it_must(self) -> None:
-        target = TARGETS["anthropic"]
-        mine = assistant(call("a"), "so", self.proven, "well", provider="anthropic", model=CLAUDE)
-        sent, repairs = make_sendable([user("hi"), mine, tool(result("a"))], target)
-        assert [block.type for block in sent[1].blocks] == ["text", "text", "tool_call"]
-        assert kinds(repairs) == ["reordered", "reasoning_dropped"]
+    def test_keeps_its_place_in_a_reply_of_the_same_model(self) -> None:
+        first, second = (self.proven.model_copy(update={"id": each}) for each in ("r1", "r2"))
+        own = assistant(
+            first, "so", call("a"), second, call("b"), provider="anthropic", model=CLAUDE
+        )
+        log = [user("hi"), own, tool(result("a"), result("b"))]
+        assert make_sendable(log, TARGETS["anthropic"]) == (log, [])
+
+    def test_of_another_model_goes_back_where_the_model_reads_it(self) -> None:
+        reads = Target(
+            "anthropic", CLAUDE, strict=True, reads=lambda model: model == "claude-opus-5"
+        )
+        for model, repaired in (("claude-opus-5", []), ("claude-fable-5-1", ["reasoning_dropped"])):
+            mine = assistant(self.proven, "so", provider="anthropic", model=model)
+            _, repairs = make_sendable([user("hi"), mine, user("?")], reads)
+            assert kinds(repairs) == repaired
+
+    def test_goes_back_as_it_is_where_the_provider_says_so(self) -> None:
+        bare = ReasoningBlock(reasoning="")
+        mine = assistant(bare, TextBlock(text=""), "so", provider="p", model="m")
+        log = [user("hi"), mine, user("?")]
+        back = Target("p", "m", strict=True, takes_back=lambda block: True)
+        assert make_sendable(log, back) == (log, [])
+        assert kinds(make_sendable(log, Target("p", "n", strict=True))[1]) == [
+            "reasoning_dropped",
+            "block_dropped",
+        ]
+
+    def test_calls_of_another_model_come_last_where_they_must(self) -> None:
+        log = [user("hi"), assistant(call("a"), "so"), tool(result("a"))]
+        sent, repairs = make_sendable(log, TARGETS["anthropic"])
+        assert [block.type for block in sent[1].blocks] == ["text", "tool_call"]
+        assert kinds(repairs) == ["reordered"]
 
     def test_between_uses_of_the_providers_own_tools_is_kept(self) -> None:
         search = OtherBlock(value={"type": "server_tool_use", "id": "srv_1"})
@@ -765,8 +806,8 @@ class TestReasoning:
         own = {"provider": "anthropic", "model": CLAUDE}
         log = [user("hi"), assistant("one", **own), assistant(self.proven, "two", **own), user("?")]
         sent, repairs = make_sendable(log, TARGETS["anthropic"])
-        assert texts_of(sent) == ["hi", "one", CONTINUE, "two", "?"]
-        assert kinds(repairs) == ["user_added"]
+        assert texts_of(sent) == ["hi", "one", "two", "?"]
+        assert kinds(repairs) == ["merged"]
 
     def test_with_an_id_that_came_before_is_left_out(self) -> None:
         log = [user("hi"), assistant(self.proven, "one"), assistant(self.proven, "two"), user("?")]
@@ -901,8 +942,8 @@ class TestLenient:
 
     def test_gets_no_call_without_result_nor_the_reverse(self) -> None:
         sent, repairs = make_sendable([tool(result("x")), assistant(call("a"))], Target())
-        assert [message.role for message in sent] == ["assistant", "tool"]
-        assert kinds(repairs) == ["result_dropped", "call_answered"]
+        assert [message.role for message in sent] == ["user", "assistant", "tool"]
+        assert kinds(repairs) == ["result_dropped", "user_added", "call_answered"]
 
     def test_gets_no_call_or_result_out_of_a_result_that_names_no_call(self) -> None:
         inner = [call("a"), result("b", [result("c")]), TextBlock(text="so")]
@@ -928,3 +969,196 @@ class TestLenient:
 def test_repairs_are_told_as_json() -> None:
     repairs = [Repair(kind=RepairKind.USER_ADDED, detail="at the end")]
     assert describe_repairs(repairs) == [{"kind": "user_added", "detail": "at the end"}]
+
+
+# What goes on from requests before
+
+
+PLACEMENTS = [
+    *TARGETS.values(),
+    *(
+        replace(TARGETS["anthropic"], system=place, answers_results=notes, call_id_exact=exact)
+        for place in SystemPlacement
+        for notes, exact in ((False, None), (True, 9))
+    ),
+    *(replace(TARGETS["responses"], system=place, needs_user=True) for place in SystemPlacement),
+    Target(),
+    Target(system=SystemPlacement.FIRST),
+]
+
+HOSTED = [
+    {"type": "computer_call", "id": "cu", "call_id": "a", "action": {"type": "screenshot"}},
+    {"type": "shell_call", "id": "sh", "call_id": "a", "action": {"commands": ["ls"]}},
+    {
+        "type": "mcp_approval_request",
+        "id": "a",
+        "arguments": "{}",
+        "name": "n",
+        "server_label": "s",
+    },
+]
+ANSWERS = [
+    {"type": "computer_call_output", "call_id": "a", "output": {"type": "computer_screenshot"}},
+    {"type": "shell_call_output", "call_id": "a", "output": []},
+    {"type": "mcp_approval_response", "approval_request_id": "a", "approve": True},
+]
+
+
+@st.composite
+def hosted(draw: st.DrawFn) -> list[SessionMessage]:
+    """A call of the provider's own format and what answers it, if anything, sooner or later."""
+    number = draw(st.integers(0, len(HOSTED) - 1))
+    calling = assistant("now", OtherBlock(value=HOSTED[number]))
+    answering = user(OtherBlock(value=ANSWERS[number]), *draw(st.lists(texts, max_size=1)))
+    others = [[], [answering], [user("wait"), answering], [assistant("so"), answering]]
+    return [calling, *draw(st.sampled_from(others))]
+
+
+def said_in(messages: Sequence[SessionMessage]) -> list[tuple[str, Any]]:
+    return [(message.role.value, message.blocks) for message in messages]
+
+
+class TestAppendOnly:
+    """What a reply was made to is sent as it was, whatever the log goes on with."""
+
+    @given(
+        parts=st.lists(odd_logs() | hosted(), min_size=1, max_size=3),
+        target=st.sampled_from(PLACEMENTS),
+        open_calls=st.none() | st.just(["a", "b"]),
+    )
+    @settings(max_examples=400)
+    def test_any_log(
+        self, parts: list[list[SessionMessage]], target: Target, open_calls: list[str] | None
+    ) -> None:
+        log = numbered(parts)
+        whole = said_in(make_sendable(log, target, open_calls=open_calls)[0])
+        if target.system is SystemPlacement.FIRST:  # a later system message is a new beginning
+            whole = [each for each in whole if each[0] != "system"]
+        for place, message in enumerate(log):
+            before = log[place - 1].role if place else MessageRole.ASSISTANT
+            if message.role is MessageRole.ASSISTANT and before in ("user", "tool", "function"):
+                sent, _ = make_sendable(log[:place], target, open_calls=open_calls)
+                asked = said_in(sent)
+                if target.system is SystemPlacement.FIRST:
+                    asked = [each for each in asked if each[0] != "system"]
+                assert whole[: len(asked)] == asked
+
+    def test_a_user_that_was_added_stays(self) -> None:
+        log = [user("hi"), assistant("so"), user(" "), assistant("yes"), user("?")]
+        sent, repairs = make_sendable(log, TARGETS["anthropic"])
+        assert texts_of(sent) == ["hi", "so", CONTINUE, "yes", "?"]
+        assert kinds(repairs) == ["block_dropped", "message_dropped", "user_added"]
+
+
+class TestSystemMessages:
+    log = [
+        made("system", ["be kind"]),
+        user("hi"),
+        assistant("hello"),
+        made("system", ["be brief"]),
+        user("so?"),
+    ]
+
+    def sent(self, place: SystemPlacement, log: list[SessionMessage]) -> Any:
+        sent, repairs = make_sendable(log, Target("p", "m", strict=True, system=place))
+        return texts_of(sent), kinds(repairs)
+
+    def test_stay_where_they_were_said(self) -> None:
+        said = texts_of(self.log)
+        assert self.sent(SystemPlacement.ANYWHERE, self.log) == (said, [])
+
+    def test_go_behind_the_user(self) -> None:
+        said = ["be kind", "hi", "hello", "so?", "be brief"]
+        assert self.sent(SystemPlacement.AFTER_USER, self.log) == (said, ["system_moved"])
+        again = [*self.log, assistant("yes"), user("and?")]
+        more = [*said, "yes", "and?"]
+        assert self.sent(SystemPlacement.AFTER_USER, again) == (more, ["system_moved"])
+
+    def test_go_behind_results(self) -> None:
+        log = [user("hi"), assistant(call("a")), made("system", ["be brief"]), tool(result("a"))]
+        said = ["hi", "", "seen", "be brief"]
+        assert self.sent(SystemPlacement.AFTER_USER, log) == (said, ["result_moved"])
+
+    def test_stay_behind_the_user_where_they_are(self) -> None:
+        log = [*self.log[:3], self.log[4], self.log[3]]
+        assert self.sent(SystemPlacement.AFTER_USER, log) == (texts_of(log), [])
+
+    def test_go_behind_what_continues_a_conversation(self) -> None:
+        log = [made("system", ["be brief"]), user("hi")]
+        target = Target("p", "m", strict=True, system=SystemPlacement.AFTER_USER)
+        sent, _ = make_sendable(log, target, open_calls=[])
+        assert texts_of(sent) == ["hi", "be brief"]
+
+    def test_are_joined_at_the_start(self) -> None:
+        said = ["be kind\n\nbe brief", "hi", "hello", "so?"]
+        assert self.sent(SystemPlacement.FIRST, self.log) == (said, ["system_moved"])
+        late = self.log[1:]
+        said = ["be brief", "hi", "hello", "so?"]
+        assert self.sent(SystemPlacement.FIRST, late) == (said, ["system_moved"])
+        assert self.sent(SystemPlacement.FIRST, self.log[:3])[1] == []
+
+
+class TestHostedCalls:
+    """Calls of a provider's own format: they and their answers go together, or not at all."""
+
+    @pytest.mark.parametrize("number", range(len(HOSTED)))
+    def test_with_its_answer_behind_it(self, number: int) -> None:
+        calling, answer = OtherBlock(value=HOSTED[number]), OtherBlock(value=ANSWERS[number])
+        log = [user("go"), assistant(calling), user(answer), assistant("so"), user("?")]
+        assert make_sendable(log, TARGETS["responses"]) == (log, [])
+        late = [user("go"), assistant(calling), user("wait"), user(answer)]
+        sent, repairs = make_sendable(late, TARGETS["responses"])
+        assert [m.id for m in sent] == [late[n].id for n in (0, 1, 3, 2)]
+        assert kinds(repairs) == ["result_moved"]
+
+    @pytest.mark.parametrize("number", range(len(HOSTED)))
+    def test_that_nothing_answers_is_put_into_words(self, number: int) -> None:
+        calling, answer = OtherBlock(value=HOSTED[number]), OtherBlock(value=ANSWERS[number])
+        thought = ReasoningBlock(id="rs_1", encrypted="e")
+        log = [user("go"), assistant(thought, calling), user("stop"), assistant("so"), user(answer)]
+        sent, repairs = make_sendable(log, TARGETS["responses"])
+        assert [block.type for message in sent for block in message.blocks] == ["text"] * 5
+        assert f"[{HOSTED[number]['type']}]" in sent[1].text
+        assert f"[{ANSWERS[number]['type']}]" in sent[4].text
+        assert kinds(repairs) == ["block_converted", "reasoning_dropped", "block_converted"]
+
+    def test_an_answer_without_its_call_is_left_out(self) -> None:
+        log = [user("go"), assistant("so"), user("?", OtherBlock(value=ANSWERS[0]))]
+        sent, repairs = make_sendable(log, TARGETS["responses"])
+        assert texts_of(sent) == ["go", "so", "?"]
+        assert len(sent[2].blocks) == 1
+        assert kinds(repairs) == ["result_dropped"]
+
+    def test_an_answer_to_a_call_that_the_provider_holds_stays(self) -> None:
+        log = [user(OtherBlock(value=ANSWERS[0]))]
+        assert make_sendable(log, TARGETS["conversations"], open_calls=[]) == (log, [])
+
+    @pytest.mark.parametrize("name", ["call_id", "id"])
+    def test_of_a_local_shell_by_either_field(self, name: str) -> None:
+        calling = {"type": "local_shell_call", "id": "lsh", "call_id": "a", "action": {}}
+        answer = {"type": "local_shell_call_output", "id": "out", "output": "{}", name: "a"}
+        log = [user("go"), assistant(OtherBlock(value=calling)), user(OtherBlock(value=answer))]
+        assert make_sendable(log, TARGETS["responses"]) == (log, [])
+
+
+class TestIdsOfALength:
+    def test_are_made_of_what_they_were(self) -> None:
+        target = Target("p", "m", strict=True, call_id_exact=9)
+        ids = ["abcdef123", "call_1", "abc-ef123"]
+        log = [user("look"), assistant(*map(call, ids)), tool(*map(result, ids))]
+        sent, _ = make_sendable(log, target)
+        made = [block.id for block in sent[1].blocks]
+        assert made[0] == ids[0]
+        assert all(len(each) == 9 and each.isalnum() for each in made)
+        assert [block.tool_call_id for block in sent[2].blocks] == made
+        assert len(set(made)) == 3
+        longer = [*log, assistant(call("call_1")), tool(result("call_1"))]
+        assert make_sendable(longer, target)[0][:3] == sent
+
+
+class TestResultsAndUsers:
+    def test_have_the_assistant_between_them_where_they_must(self) -> None:
+        target = Target("p", "m", strict=True, answers_results=True)
+        sent, repairs = make_sendable([*LOOK, user("well?")], target)
+        assert [(m.role, m.text) for m in sent[-2:]] == [("assistant", NOTED), ("user", "well?")]
+        assert kinds(repairs) == ["assistant_added"]

@@ -11,9 +11,16 @@ from collections.abc import Sequence
 
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from langswarm_session.sendable.repairs import Repair, RepairKind, describe_repairs
-from langswarm_session.sendable.target import Target
+from langswarm_session.sendable.target import SystemPlacement, Target
 
-__all__ = ["Repair", "RepairKind", "Target", "describe_repairs", "make_sendable"]
+__all__ = [
+    "Repair",
+    "RepairKind",
+    "SystemPlacement",
+    "Target",
+    "describe_repairs",
+    "make_sendable",
+]
 
 
 def make_sendable(
@@ -31,7 +38,8 @@ def make_sendable(
             are the ids of the calls there that have no result yet.
 
     Returns:
-        The messages to send, each tool's result behind its call, and what was changed.
+        The messages to send, each tool's result behind its call, and what was changed. What a
+        reply was made to stays as it was for that reply, whatever the log goes on with.
     """
     if _is_plain(messages, target, open_calls):
         return list(messages), []
@@ -49,7 +57,8 @@ def _is_plain(
     strict, alternates = target.strict, target.alternates
     last: MessageRole | None = MessageRole.ASSISTANT if alternates else None
     system, (tool, function) = MessageRole.SYSTEM, RESULT_ROLES
-    for message in messages:
+    moves_system = target.system is not SystemPlacement.ANYWHERE
+    for place, message in enumerate(messages):
         role, content = message.role, message.content
         if type(content) is not str or role is tool or role is function:
             return False
@@ -59,6 +68,8 @@ def _is_plain(
             if alternates and role is last:
                 return False
             last = role
+        elif moves_system and (place or open_calls is not None):
+            return False
     return (
         not strict
         or last is MessageRole.USER

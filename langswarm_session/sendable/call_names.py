@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from hashlib import sha256
 
 from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.models import SessionMessage
@@ -34,6 +35,8 @@ class CallNames:
         """An id that no other call of the request has: its own, where it can be sent."""
         if block.id and not self._target.strict:
             call_id = block.id
+        elif self._target.call_id_exact is not None:
+            call_id = self._exact(block.id or f"call_{message.id}", self._target.call_id_exact)
         else:
             call_id = self._unused(self._sayable(block, message))
         self._ids.add(call_id)
@@ -47,6 +50,18 @@ class CallNames:
         if not block.id or not self._target.any_call_id:
             wanted = _ODD.sub("_", wanted)
         return wanted[: self._target.call_id_length]
+
+    def _exact(self, wanted: str, length: int) -> str:
+        """An id of so many letters and digits: the same each time for the same call."""
+        if len(wanted) == length and wanted.isascii() and wanted.isalnum():
+            call_id = wanted
+        else:
+            call_id = _digest(wanted, length)
+        number = 1
+        while call_id in self._ids:
+            number += 1
+            call_id = _digest(f"{wanted} {number}", length)
+        return call_id
 
     def _unused(self, stem: str) -> str:
         call_id, number = stem, 1
@@ -64,3 +79,7 @@ class CallNames:
         if name != block.name:
             self._report.add(RepairKind.NAME_CHANGED, message, f"{block.name[:80]!r} to {name!r}")
         return name
+
+
+def _digest(text: str, length: int) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]

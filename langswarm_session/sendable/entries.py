@@ -6,41 +6,54 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from langswarm_session.blocks import Block, TextBlock, ToolResultBlock
+from langswarm_session.blocks import Block, OtherBlock, TextBlock, ToolResultBlock
 from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.sendable.paired import Key
+
+Answer = ToolResultBlock | OtherBlock
+"""What answers a call: a tool's result, or a block of a provider's own format."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """The calls of one message, and their results in the order in which they came."""
+    """The calls of one message, and their answers in the order in which they came."""
 
     calls: list[Call] = field(default_factory=list)
-    results: list[tuple[SessionMessage, ToolResultBlock]] = field(default_factory=list)
+    answers: list[tuple[SessionMessage, Answer]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Call:
-    """A call on its way to its result."""
+    """A call on its way to its answer.
 
+    Attributes:
+        key: What its answer names.
+        id: The id that it is sent with.
+        name: The tool's name that it is sent with.
+        block: The call, where it is one of a provider's own format.
+    """
+
+    key: Key
     id: str
     name: str
     exchange: Exchange
+    block: OtherBlock | None = None
     is_answered: bool = False
 
 
 @dataclass(slots=True)
 class Entry:
-    """A message with what of it can be sent, its results apart.
+    """A message with what of it can be sent, its answers to calls apart.
 
     Attributes:
-        results: Each with whether it must be moved: something to be sent is before it, or it is in
+        answers: Each with whether it must be moved: something to be sent is before it, or it is in
             a message of the assistant.
     """
 
     message: SessionMessage
     role: MessageRole
     blocks: list[Block]
-    results: list[tuple[ToolResultBlock, bool]] = field(default_factory=list)
+    answers: list[tuple[Answer, bool]] = field(default_factory=list)
     exchange: Exchange | None = None
 
 

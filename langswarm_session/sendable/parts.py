@@ -1,4 +1,9 @@
-"""What of a message can be sent: the blocks that the provider takes, in an order that it takes."""
+"""What of a message can be sent: the blocks that the provider takes, in an order that it takes.
+
+A reply of the provider's own model keeps its order. Anthropic: thinking between texts and calls
+is right as it came, and refused otherwise
+(https://platform.claude.com/docs/en/build-with-claude/preserved-thinking).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from langswarm_session.sendable.entries import Entry
+from langswarm_session.sendable.paired import answer_key
 from langswarm_session.sendable.repairs import RepairKind, Report
 from langswarm_session.sendable.target import Target, has_fields
 from langswarm_session.sendable.words import MEDIA, in_words
@@ -35,7 +41,7 @@ class Parts:
         self._block_ids: set[str] = set()
 
     def entry(self, message: SessionMessage) -> Entry:
-        """A message with what of it can be sent, its results apart."""
+        """A message with what of it can be sent, its answers to calls apart."""
         is_result = message.role in RESULT_ROLES
         role = _USER if is_result else message.role
         entry = Entry(message, role, [])
@@ -43,16 +49,23 @@ class Parts:
         if is_result and not any(isinstance(block, ToolResultBlock) for block in blocks):
             # As the legacy function role has it: it names the tool and no call.
             legacy = ToolResultBlock(tool_call_id="", name=message.name, content=message.content)
-            entry.results.append((legacy, False))
+            entry.answers.append((legacy, False))
             return entry
         for block in blocks:
             if isinstance(block, ToolResultBlock):
-                entry.results.append((block, role is _ASSISTANT or bool(entry.blocks)))
-            else:
-                entry.blocks += self.of_block(block, message, role)
+                entry.answers.append((block, role is _ASSISTANT or bool(entry.blocks)))
+                continue
+            for part in self.of_block(block, message, role):
+                if role is _USER and isinstance(part, OtherBlock) and self._answers(part):
+                    entry.answers.append((part, bool(entry.blocks)))
+                else:
+                    entry.blocks.append(part)
         if self._target.strict:
             self._tidy(entry)
         return entry
+
+    def _answers(self, block: OtherBlock) -> bool:
+        return answer_key(block, self._target.paired_kinds) is not None
 
     def of_block(
         self, block: Block, message: SessionMessage, role: MessageRole, *, in_result: bool = False
@@ -85,12 +98,15 @@ class Parts:
     def _can_be_sent(
         self, block: Block, message: SessionMessage, role: MessageRole, in_result: bool
     ) -> bool:
-        if isinstance(block, TextBlock):
-            return bool(block.text) and self._target.takes(block, in_result)
         if isinstance(block, ToolCallBlock):
             return role is _ASSISTANT and not in_result
+        takes_back = self._target.takes_back
+        if takes_back and role is _ASSISTANT and not in_result and self._is_own(message):
+            return takes_back(block)
+        if isinstance(block, TextBlock):
+            return bool(block.text) and self._target.takes(block, in_result)
         if isinstance(block, ReasoningBlock):
-            right = role is _ASSISTANT and self._is_own(message)
+            right = role is _ASSISTANT and self._is_readable(message)
         elif isinstance(block, OtherBlock):
             if role is _USER and not in_result:
                 return self._is_whole(block)
@@ -113,6 +129,16 @@ class Parts:
             not same_model or message.model == self._target.model
         )
 
+    def _is_readable(self, message: SessionMessage) -> bool:
+        """Whether the model reads the reasoning of who gave a message."""
+        reads = self._target.reads
+        return self._is_own(message) or (
+            reads is not None
+            and self._is_own(message, same_model=False)
+            and message.model is not None
+            and reads(message.model)
+        )
+
     def _once(self, block: Block, message: SessionMessage) -> list[Block]:
         """The block, unless a provider's own one with its id is in the request already."""
         block_id: Any = None
@@ -131,13 +157,12 @@ class Parts:
     def _tidy(self, entry: Entry) -> None:
         """Leave out what only makes sense with something else in the message, or put it there."""
         if entry.role is _ASSISTANT:
-            if self._target.alternates:
+            if self._target.alternates and not self._is_own(entry.message):
                 self._calls_last(entry)
-                self._reason_before_texts(entry)
             if any(isinstance(block, ReasoningBlock) for block in entry.blocks):
                 self._drop_idle_reasoning(entry)
         if all(isinstance(block, TextBlock) and block.text.isspace() for block in entry.blocks):
-            if entry.results and entry.blocks:
+            if entry.answers and entry.blocks:
                 self._report.add(RepairKind.BLOCK_DROPPED, entry.message, "an empty text")
             entry.blocks = []
 
@@ -149,17 +174,6 @@ class Parts:
         if any(a is not b for a, b in zip(ordered, entry.blocks, strict=True)):
             self._report.add(RepairKind.REORDERED, entry.message, "its calls come last")
             entry.blocks = ordered
-
-    def _reason_before_texts(self, entry: Entry) -> None:
-        """Leave out reasoning behind a text."""
-        kept: list[Block] = []
-        for block in entry.blocks:
-            # Between uses of a provider's own tools a model may think again.
-            if isinstance(block, ReasoningBlock) and kept and isinstance(kept[-1], TextBlock):
-                self._report.add(RepairKind.REASONING_DROPPED, entry.message, "behind a text")
-            else:
-                kept.append(block)
-        entry.blocks = kept
 
     def _drop_idle_reasoning(self, entry: Entry) -> None:
         """Leave out reasoning that nothing came of: providers want what it led to."""

@@ -1,16 +1,23 @@
-"""A request from messages, in three steps: their parts, calls with results, speakers in turn."""
+"""A request from messages: their parts, calls with answers, speakers in turn.
+
+It grows as the log does. What was said up to a reply is made sendable as it was for that reply,
+and no later message changes it: a provider compares the beginning of a request with those before
+(https://platform.claude.com/docs/en/build-with-claude/preserved-thinking,
+https://developers.openai.com/api/docs/guides/prompt-caching).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from langswarm_session.models import SessionMessage
-from langswarm_session.sendable.entries import Call, Entry, Exchange, with_blocks
+from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable.pairing import Pairing
 from langswarm_session.sendable.parts import Parts
-from langswarm_session.sendable.repairs import Repair, RepairKind, Report
-from langswarm_session.sendable.speakers import with_users
+from langswarm_session.sendable.repairs import Repair, Report
+from langswarm_session.sendable.speakers import Speakers
 from langswarm_session.sendable.target import Target
+
+_ASSISTANT, _SYSTEM = MessageRole.ASSISTANT, MessageRole.SYSTEM
 
 
 def request_of(
@@ -19,28 +26,26 @@ def request_of(
     """See `langswarm_session.sendable.make_sendable`."""
     report = Report()
     parts = Parts(target, report)
-    pairing = Pairing(target, report, parts)
-    entries = [parts.entry(message) for message in messages]
-    before = Exchange()
-    before.calls += [Call(call, "", before) for call in open_calls or ()]
-    pairing.pair(entries, before)
-    sent = pairing.results(before)
-    for entry in entries:
-        sent += _message(entry, target, report)
-        if entry.exchange is not None:
-            sent += pairing.results(entry.exchange)
-    if target.strict or not sent:
-        sent = with_users(sent, target, report, goes_on=open_calls is not None)
-    return sent, report.repairs
+    pairing = Pairing(target, report, parts, open_calls)
+    speakers = Speakers(target, report, goes_on=open_calls is not None)
+    for exchange in exchanges(messages):
+        for message in pairing.paired([parts.entry(message) for message in exchange]):
+            speakers.add(message)
+        speakers.hand_over()
+    return speakers.said(), report.repairs
 
 
-def _message(entry: Entry, target: Target, report: Report) -> list[SessionMessage]:
-    """What is sent of a message beside its results, if anything."""
-    if entry.blocks:
-        return [with_blocks(entry.message, entry.role, entry.blocks)]
-    if entry.results:
-        return []
-    if not target.strict:
-        return [entry.message]
-    report.add(RepairKind.MESSAGE_DROPPED, entry.message, "nothing in it can be sent")
-    return []
+def exchanges(messages: Iterable[SessionMessage]) -> Iterator[list[SessionMessage]]:
+    """Yield the log in parts, each of them ending where a reply was asked for, or with the log.
+
+    A part begins with the assistant's messages, but for the first. There is at least one.
+    """
+    part: list[SessionMessage] = []
+    is_asked = False
+    for message in messages:
+        if message.role is _ASSISTANT and is_asked:
+            yield part
+            part, is_asked = [], False
+        part.append(message)
+        is_asked = is_asked or message.role not in (_ASSISTANT, _SYSTEM)
+    yield part

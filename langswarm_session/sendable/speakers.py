@@ -1,13 +1,10 @@
-"""Who speaks when: user and assistant in turn, where a provider must have it so."""
+"""Who speaks when, as a provider must have it: user and assistant in turn, system messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from langswarm_session.blocks import ReasoningBlock
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable.repairs import RepairKind, Report
-from langswarm_session.sendable.target import Target
+from langswarm_session.sendable.target import SystemPlacement, Target
 
 OPENING = "(The beginning of the conversation is left out.)"
 """The user's message where a conversation must begin with one and does not."""
@@ -15,50 +12,98 @@ OPENING = "(The beginning of the conversation is left out.)"
 CONTINUE = "Continue."
 """The user's message where a conversation must end with one and does not."""
 
-_ASSISTANT, _SYSTEM, _USER = MessageRole.ASSISTANT, MessageRole.SYSTEM, MessageRole.USER
+NOTED = "Noted."
+"""The assistant's message where it must speak between a tool's results and the user."""
+
+_ASSISTANT, _SYSTEM = MessageRole.ASSISTANT, MessageRole.SYSTEM
+_TOOL, _USER = MessageRole.TOOL, MessageRole.USER
 
 
-def with_users(
-    messages: Iterable[SessionMessage], target: Target, report: Report, *, goes_on: bool
-) -> list[SessionMessage]:
-    """Messages with a user's where the provider must have one.
+class Speakers:
+    """Puts messages one after the other, with others between them where a provider needs some.
 
     Args:
-        messages: What is sent, oldest first.
         target: What the provider accepts.
-        report: Told of what is added, or will be joined.
-        goes_on: Whether they go on from what the provider holds already.
+        report: Told of what is added or moved, or will be joined.
+        goes_on: Whether the messages go on from what the provider holds already.
     """
-    sent: list[SessionMessage] = []
-    last: SessionMessage | None = None
-    for message in messages:
-        if message.role is not _SYSTEM:
-            if target.alternates:
-                sent += _between(last, message, report, goes_on)
-            last = message
-        sent.append(message)
-    must_end = target.alternates or target.needs_user
-    if last is None or (must_end and last.role is _ASSISTANT):
-        sent.append(_user(CONTINUE, "at the end", report))
-    return sent
 
+    def __init__(self, target: Target, report: Report, *, goes_on: bool) -> None:
+        self._target = target
+        self._report = report
+        self._goes_on = goes_on
+        self._sent: list[SessionMessage] = []
+        self._last: SessionMessage | None = None
+        self._system: list[tuple[SessionMessage, int]] = []
 
-def _between(
-    last: SessionMessage | None, message: SessionMessage, report: Report, goes_on: bool
-) -> list[SessionMessage]:
-    """What is put between two messages whose speakers must alternate."""
-    if message.role is _ASSISTANT:
-        if last is None:
-            return [_user(CONTINUE if goes_on else OPENING, "at the beginning", report)]
-        if last.role is _ASSISTANT:
-            if isinstance(message.blocks[0], ReasoningBlock):
-                return [_user(CONTINUE, "before the assistant reasons again", report)]
-            report.add(RepairKind.MERGED, message, "to the assistant's before it")
-    elif last is not None and last.role is message.role is _USER:
-        report.add(RepairKind.MERGED, message, "to the user's before it")
-    return []
+    def add(self, message: SessionMessage) -> None:
+        """Add the next message."""
+        if message.role is _SYSTEM:
+            self._add_system(message)
+            return
+        if self._target.answers_results and self._is(_TOOL) and message.role is _USER:
+            self._report.add(RepairKind.ASSISTANT_ADDED, None, "between a tool's result and a user")
+            self._say(SessionMessage(role=_ASSISTANT, content=NOTED))
+        if self._target.alternates:
+            self._alternate(message)
+        self._say(message)
 
+    def hand_over(self) -> None:
+        """Let the assistant speak: all is said that it is to answer."""
+        target = self._target
+        must_end = target.strict and (target.alternates or target.needs_user)
+        says_nothing = self._last is None and (target.strict or not self._sent)
+        if says_nothing or (must_end and self._is(_ASSISTANT)):
+            self._say(self._user(CONTINUE, "at the end"))
+        if target.system is SystemPlacement.AFTER_USER:
+            for message, place in self._system:
+                if place != len(self._sent):
+                    self._report.add(RepairKind.SYSTEM_MOVED, message, "behind what users say")
+            self._sent += [message for message, _ in self._system]
+            self._system = []
 
-def _user(text: str, where: str, report: Report) -> SessionMessage:
-    report.add(RepairKind.USER_ADDED, None, where)
-    return SessionMessage(role=_USER, content=text)
+    def said(self) -> list[SessionMessage]:
+        """Return all messages."""
+        if not self._system:
+            return self._sent
+        first = self._system[0][0]
+        for number, (message, place) in enumerate(self._system):
+            if number or place:
+                self._report.add(RepairKind.SYSTEM_MOVED, message, "to the start")
+        if len(self._system) > 1:
+            text = "\n\n".join(message.text for message, _ in self._system if message.text)
+            first = first.model_copy(update={"content": text})
+        return [first, *self._sent]
+
+    def _add_system(self, message: SessionMessage) -> None:
+        place = self._target.system
+        is_first = self._last is None and not self._goes_on
+        if place is SystemPlacement.ANYWHERE or (
+            place is SystemPlacement.AFTER_USER and is_first and not self._system
+        ):
+            self._sent.append(message)
+        else:
+            self._system.append((message, len(self._sent)))
+
+    def _alternate(self, message: SessionMessage) -> None:
+        """Add what must stand before a message where speakers alternate."""
+        if message.role is _ASSISTANT:
+            if self._last is None:
+                text = CONTINUE if self._goes_on else OPENING
+                self._say(self._user(text, "at the beginning"))
+            elif self._is(_ASSISTANT):
+                self._report.add(RepairKind.MERGED, message, "to the assistant's before it")
+        elif message.role is _USER and self._is(_USER):
+            self._report.add(RepairKind.MERGED, message, "to the user's before it")
+
+    def _is(self, role: MessageRole) -> bool:
+        """Return whether it is this role that spoke last."""
+        return self._last is not None and self._last.role is role
+
+    def _say(self, message: SessionMessage) -> None:
+        self._sent.append(message)
+        self._last = message
+
+    def _user(self, text: str, where: str) -> SessionMessage:
+        self._report.add(RepairKind.USER_ADDED, None, where)
+        return SessionMessage(role=_USER, content=text)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+from pydantic_core import to_json
+
 from langswarm_session.blocks import (
     AudioBlock,
     Block,
     FileBlock,
     ImageBlock,
+    OtherBlock,
     RefusalBlock,
     VideoBlock,
     text_of,
@@ -14,6 +19,11 @@ from langswarm_session.blocks import (
 
 MEDIA = (ImageBlock, AudioBlock, VideoBlock, FileBlock)
 """The blocks that are no text."""
+
+
+_DATA = re.compile(r"data:[^\"\\]*")
+_BESIDE = ("type", "id", "call_id", "status", "created_by", "approval_request_id")
+_LONGEST = 2000
 
 
 def in_words(block: Block) -> str:
@@ -28,3 +38,11 @@ def in_words(block: Block) -> str:
         return f"[{block.type}{name}]"
     text = text_of([block])
     return text if text.strip() else f"[{block.type}]"
+
+
+def other_in_words(block: OtherBlock) -> str:
+    """What a block of a provider's own format says, without data and not too long. Never empty."""
+    value = {name: each for name, each in block.value.items() if name not in _BESIDE}
+    text = _DATA.sub("[data]", to_json(value).decode()) if value else ""
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return f"[{block.kind or 'a block'}] {text}".rstrip()
