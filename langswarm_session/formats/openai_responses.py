@@ -57,15 +57,15 @@ def takes(block: Block, in_result: bool) -> bool:
     return _takes(block, in_result)
 
 
-def takes_readable(block: Block, in_result: bool) -> bool:
-    """Return whether a compatible server takes a block: reasoning that can be read, too.
+def takes_back(block: Block) -> bool:
+    """Return whether a compatible server takes a block back that it gave: readable reasoning too.
 
     Servers of open models give their reasoning as ``content`` and read it from there: vLLM in
     https://github.com/vllm-project/vllm/pull/28248.
     """
-    if isinstance(block, ReasoningBlock):
-        return bool(block.id and (block.encrypted or _content(block)))
-    return _takes(block, in_result)
+    if isinstance(block, ReasoningBlock) and block.id and _content(block):
+        return True
+    return takes(block, in_result=False)
 
 
 def _takes(block: Block, in_result: bool) -> bool:

@@ -24,6 +24,7 @@ from langswarm_session.formats.openai_responses import (
 )
 from langswarm_session.models import NOTES, SessionMessage
 from langswarm_session.printable import one_line
+from langswarm_session.providers.openai_input import RequestInput
 from langswarm_session.providers.openai_models import reasons
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
