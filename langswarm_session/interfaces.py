@@ -609,6 +609,27 @@ class IProviderSession(ABC):
             provider=self.name,
         )
 
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
+        """Have the provider make a compaction: a block of its own that stands for a whole request.
+
+        Args:
+            request: What the compaction stands for: all that would be sent, without a new message.
+
+        Returns:
+            One assistant message with the provider's blocks as they came, in `OtherBlock`, and the
+            tokens it took. It is stored behind what it stands for; later requests to this provider
+            begin with it, those to other providers with the messages before it.
+
+        Raises:
+            ProviderCapabilityError: If the provider makes none.
+            ProviderSessionError: If there is no reply; the finer class says why.
+        """
+        raise ProviderCapabilityError(
+            f"the provider {self.name!r} makes no compactions; use SummarizingMiddleware without "
+            "native=True",
+            provider=self.name,
+        )
+
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """Create a conversation at the provider and return its id.
 

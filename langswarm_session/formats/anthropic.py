@@ -6,7 +6,8 @@ https://platform.claude.com/docs/en/api/messages
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langswarm_session.blocks import (
@@ -23,7 +24,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.arguments import object_of_arguments
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
-from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
+from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
 from langswarm_session.sendable import Repair, RepairKind
 from langswarm_session.sendable.target import has_fields
 
@@ -35,9 +36,6 @@ NAME = "anthropic"
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
-_OTHERS = ("search_result", "document", "container_upload", "compaction", "fallback")
-"""Blocks of the API that have no form of their own here, beside those of tools that it runs."""
-
 USER_BLOCKS: dict[str, dict[str, type]] = {
     "search_result": {"content": list, "source": str, "title": str},
     "document": {"source": dict},
@@ -46,8 +44,26 @@ USER_BLOCKS: dict[str, dict[str, type]] = {
 """Those of them a user may send, with the fields that the SDK's ``anthropic.types`` require."""
 
 _KEPT_CITATION = "web_search_result_location"
-"""The one citation that is sent back: the API asks for it. The others count the documents of the
-request they were made in, which a later request may not have."""
+"""The one citation that is always sent back: the API asks for it. The others count the documents of
+the request they were made in, which a request with another beginning may not have."""
+
+NOTES = "langswarm"
+
+CONTAINER, TRANSFORMATIONS = "container", "input_transformations"
+"""What is kept of a response beside its message, in the message's metadata."""
+
+_ASSISTANT, _SYSTEM = MessageRole.ASSISTANT, MessageRole.SYSTEM
+
+_OTHERS = ("search_result", "document", "container_upload", "compaction", "fallback")
+"""Blocks of the API that have no form of their own here, beside those of tools that it runs."""
+
+_FIELDS = {
+    "text": ("type", "text", "citations"),
+    "thinking": ("type", "thinking", "signature"),
+    "redacted_thinking": ("type", "data"),
+    "tool_use": ("type", "id", "name", "input"),
+}
+"""The fields of a block that have a place in its neutral form; the rest is kept in its extras."""
 
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -69,6 +85,33 @@ def takes(block: Block, in_result: bool) -> bool:
     if isinstance(block, OtherBlock):
         return _takes_other(block.value, block.kind, in_result)
     return isinstance(block, ToolCallBlock) and not in_result
+
+
+def takes_back(*, unsigned: bool, empty_texts: bool) -> Callable[[Block], bool]:
+    """Return what tells whether a block goes back in a reply of the model that gave it.
+
+    Args:
+        unsigned: Whether its thinking goes back without a signature, or with an empty one.
+        empty_texts: Whether an empty text does.
+    """
+
+    def can_be_sent(block: Block) -> bool:
+        if isinstance(block, TextBlock):
+            return empty_texts or takes(block, False)  # noqa: FBT003
+        if isinstance(block, ReasoningBlock):
+            return unsigned or takes(block, False)  # noqa: FBT003
+        if isinstance(block, OtherBlock) and _is_foreign(block.kind):
+            return bool(block.kind) and "." not in block.kind and block.kind not in _FIELDS
+        return isinstance(block, ToolCallBlock | OtherBlock) and takes(block, False)  # noqa: FBT003
+
+    return can_be_sent
+
+
+def _is_foreign(kind: str) -> bool:
+    """Whether a type is not known here: one with a dot is that of a managed agent's event."""
+    return not (
+        kind in _OTHERS or kind in USER_BLOCKS or _is_server_call(kind) or _is_server_result(kind)
+    )
 
 
 def _takes_other(value: Param, kind: str, in_result: bool) -> bool:
@@ -114,53 +157,193 @@ def _names_file(block: Block) -> bool:
 
 
 def system(messages: Iterable[SessionMessage]) -> str:
-    """What the system messages say, which travels apart from the others."""
-    said = (message.text for message in messages if message.role is MessageRole.SYSTEM)
+    """What the system messages at the beginning say, which travels apart from the others."""
+    said: list[str] = []
+    for message in messages:
+        if message.role is not _SYSTEM:
+            break
+        said.append(message.text)
     return "\n\n".join(text for text in said if text.strip())
 
 
-def to_messages(messages: Iterable[SessionMessage], report: Report | None = None) -> list[Param]:
-    """Messages as user's and assistant's in turn; system messages are left to `system`.
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What is done about messages while they are written, beside writing them.
+
+    Attributes:
+        allows: Whether the reasoning of a reply may be sent behind what was written so far.
+        add: Told of everything that is written, in order.
+        before_reply: Gives the messages that belong before a reply: before that of a number, or
+            before the one that is asked for.
+        clears: Whether a system message may say that it is for its turn only.
+        cites: Whether the citations of a reply go back with it whose reasoning may be sent.
+    """
+
+    allows: Callable[[SessionMessage], bool] = lambda _: True
+    add: Callable[[object], None] = lambda _: None
+    before_reply: Callable[[int | None], Iterable[Param]] = lambda _: ()
+    clears: bool = False
+    cites: bool = False
+
+
+def to_messages(
+    messages: Iterable[SessionMessage],
+    report: Report | None = None,
+    writing: Writing = Writing(),
+) -> list[Param]:
+    """Messages as user's and assistant's in turn; the first system messages are left to `system`.
 
     Args:
         messages: Messages that `takes` has been asked about, each tool's result behind its call.
         report: Is told what had to be left out on the way.
+        writing: What is done beside.
     """
+    messages = list(messages)
+    hosted = _Hosted(messages)
     sent: list[Param] = []
-    for message in messages:
-        if message.role is MessageRole.SYSTEM:
-            continue
-        role = "assistant" if message.role is MessageRole.ASSISTANT else "user"
-        content = [_param(block) for block in message.blocks]
-        if role == "assistant":
-            content = _whole(content, message, report)
-        if sent and sent[-1]["role"] == role:
-            sent[-1]["content"] += content
-        elif content:
-            sent.append({"role": role, "content": content})
+
+    def say(said: Param) -> None:
+        if sent and sent[-1]["role"] == said["role"] != "system":
+            sent[-1]["content"] += said["content"]
+        else:
+            writing.add(said["role"])
+            sent.append(said)
+        for part in said["content"]:
+            writing.add(part)
+
+    for place, message in enumerate(messages):
+        if message.role is _SYSTEM:
+            if sent:
+                say(_system_message(message, clears=writing.clears))
+        elif message.role is not _ASSISTANT:
+            say({"role": "user", "content": [_param(block) for block in message.blocks]})
+        else:
+            if message.seq is not None and sent and sent[-1]["role"] != "assistant":
+                for other in writing.before_reply(message.seq):
+                    say(other)
+            content = _reply(message, place, hosted, report, writing)
+            if content:
+                say({"role": "assistant", "content": content})
+    for other in writing.before_reply(None):
+        say(other)
     return sent
 
 
-def _whole(content: list[Param], message: SessionMessage, report: Report | None) -> list[Param]:
-    """The blocks without calls that Anthropic broke off, and results that lost their call."""
-    called = {block.get("id") for block in content if _is_server_call(block["type"])}
-    answered = {block.get("tool_use_id") for block in content if _is_server_result(block["type"])}
-    kept = []
-    for block in content:
-        kind = block["type"]
-        if (_is_server_call(kind) and block.get("id") not in answered) or (
-            _is_server_result(kind) and block.get("tool_use_id") not in called
-        ):
-            if report is not None:
-                detail = f"a {kind} without its other half"
-                dropped = RepairKind.BLOCK_DROPPED
-                report(Repair(kind=dropped, message_id=message.id, detail=detail))
+TURN_CONTEXT = "turn_context"
+"""The note on a message that says that it is for its turn only."""
+
+
+def _system_message(message: SessionMessage, *, clears: bool) -> Param:
+    said: Param = {"role": "system", "content": [{"type": "text", "text": message.text}]}
+    notes = message.metadata.get(NOTES) if clears and message.metadata else None
+    if isinstance(notes, Mapping) and notes.get(TURN_CONTEXT):
+        said["clear_at"] = "next_user_message"
+    return said
+
+
+def _reply(
+    message: SessionMessage,
+    place: int,
+    hosted: _Hosted,
+    report: Report | None,
+    writing: Writing,
+) -> list[Param]:
+    """The blocks of a reply, but for what cannot go back."""
+    allowed = writing.allows(message)
+    content: list[Param] = []
+    for block in message.blocks:
+        if isinstance(block, ReasoningBlock) and not allowed:
+            kind, detail = RepairKind.REASONING_DROPPED, "made behind another beginning"
+        elif isinstance(block, OtherBlock) and not hosted.is_whole(block.value, place):
+            kind, detail = RepairKind.BLOCK_DROPPED, f"a {block.kind} without its other half"
         else:
-            kept.append(block)
-    return kept
+            content.append(hosted.called(_param(block, cites=writing.cites and allowed)))
+            continue
+        if report is not None:
+            report(Repair(kind=kind, message_id=message.id, detail=detail))
+    return content
 
 
-def _param(block: Block) -> Param:
+class _Hosted:
+    """The calls that Anthropic runs, and their results, which may come in a later reply.
+
+    Such a call beside one of a caller's tool waits for that tool's result, and its own begins the
+    next reply (https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools). One that
+    was broken off never gets a result, and the API refuses it.
+
+    Args:
+        messages: All that is sent.
+    """
+
+    def __init__(self, messages: Sequence[SessionMessage]) -> None:
+        self._calls: dict[Any, int] = {}
+        self._results: set[Any] = set()
+        last = -1
+        for place, message in enumerate(messages):
+            if message.role is not _ASSISTANT:
+                continue
+            last = place
+            for block in () if isinstance(message.content, str) else message.content:
+                if isinstance(block, OtherBlock):
+                    self._add(block.value, block.kind, place)
+        self._pending = last if _waits(messages, last) else -1
+
+    def _add(self, value: Param, kind: str, place: int) -> None:
+        if _is_server_call(kind):
+            self._calls.setdefault(value.get("id"), place)
+        elif _is_server_result(kind) and value.get("tool_use_id") in self._calls:
+            self._results.add(value["tool_use_id"])
+
+    def is_whole(self, value: Param, place: int) -> bool:
+        """Whether a block is no half of a pair whose other half is missing."""
+        kind = value.get("type") or ""
+        if _is_server_call(kind):
+            return value.get("id") in self._results or place == self._pending
+        return not _is_server_result(kind) or value.get("tool_use_id") in self._results
+
+    def called(self, param: Param) -> Param:
+        """The block without its caller, where that is not sent."""
+        caller = param.get("caller")
+        made_by = caller.get("tool_id") if isinstance(caller, Mapping) else None
+        if made_by is None or made_by in self._results or self._calls.get(made_by) == self._pending:
+            return param
+        return {name: value for name, value in param.items() if name != "caller"}
+
+
+def _waits(messages: Sequence[SessionMessage], place: int) -> bool:
+    """Whether a reply calls tools, and nothing but their results stands behind it."""
+    return (
+        place >= 0
+        and any(isinstance(block, ToolCallBlock) for block in messages[place].blocks)
+        and all(each.role in (*RESULT_ROLES, _SYSTEM) for each in messages[place + 1 :])
+    )
+
+
+def container_of(messages: Sequence[SessionMessage]) -> str | None:
+    """Return the container that must be named, as code in it waits for a tool's result.
+
+    "container_id is required when there are pending tool uses generated by code execution":
+    https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling
+    """
+    places = [place for place, each in enumerate(messages) if each.role is _ASSISTANT]
+    if not places or not _waits(messages, places[-1]):
+        return None
+    reply = messages[places[-1]]
+    notes = reply.metadata.get(NOTES) if reply.metadata else None
+    container = notes.get(CONTAINER) if isinstance(notes, Mapping) else None
+    name = container.get("id") if isinstance(container, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _param(block: Block, *, cites: bool = False) -> Param:
+    param = _neutral(block, cites)
+    kept = (block.extras or {}).get(NAME)
+    if isinstance(kept, Mapping):
+        param.update((name, value) for name, value in kept.items() if name not in param)
+    return param
+
+
+def _neutral(block: Block, cites: bool) -> Param:
     if isinstance(block, ImageBlock):
         return {"type": "image", "source": _source(block)}
     if isinstance(block, FileBlock):
@@ -172,19 +355,24 @@ def _param(block: Block) -> Param:
     if isinstance(block, ToolResultBlock):
         return _result(block)
     if isinstance(block, ReasoningBlock):
-        if block.encrypted:
-            return {"type": "redacted_thinking", "data": block.encrypted}
-        return {"type": "thinking", "thinking": block.reasoning, "signature": block.signature}
+        return _thinking(block)
     if isinstance(block, OtherBlock):
         return dict(block.value)
     text: Param = {"type": "text", "text": text_of([block])}
-    cited = _citations(block)
+    cited = _citations(block, cites)
     return {**text, "citations": cited} if cited else text
 
 
-def _citations(block: Block) -> list[Param]:
+def _thinking(block: ReasoningBlock) -> Param:
+    if block.encrypted:
+        return {"type": "redacted_thinking", "data": block.encrypted}
+    thinking: Param = {"type": "thinking", "thinking": block.reasoning}
+    return thinking if block.signature is None else {**thinking, "signature": block.signature}
+
+
+def _citations(block: Block, every: bool) -> list[Param]:
     noted = block.annotations or [] if isinstance(block, TextBlock) else []
-    return [dict(each) for each in noted if each.get("type") == _KEPT_CITATION]
+    return [dict(each) for each in noted if every or each.get("type") == _KEPT_CITATION]
 
 
 def _result(block: ToolResultBlock) -> Param:
@@ -256,44 +444,90 @@ def from_message(message: Mapping[str, Any], model: str) -> SessionMessage:
         provider_message_id=message.get("id"),
         usage=usage(message.get("usage")),
         finish_reason=_FINISH_REASONS.get(reason, reason),
+        metadata=_noted(message),
+    )
+
+
+def _noted(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a response beside its message."""
+    kept = {name: message[name] for name in (CONTAINER, TRANSFORMATIONS) if message.get(name)}
+    return {NOTES: kept} if kept else {}
+
+
+def dropped_thinking(message: SessionMessage) -> bool:
+    """Return whether the API left out thinking because what came before it had changed."""
+    notes = message.metadata.get(NOTES) if message.metadata else None
+    listed = notes.get(TRANSFORMATIONS) if isinstance(notes, Mapping) else None
+    return any(
+        each.get("type") == "thinking_dropped" and each.get("reason") == "prefix_binding_mismatch"
+        for each in listed or ()
+        if isinstance(each, Mapping)
     )
 
 
 def from_block(block: Mapping[str, Any]) -> Block:
     """A content block that the model gave."""
     kind = block.get("type")
+    extras = _extras(block, kind)
     if kind == "text":
-        return TextBlock(text=block.get("text") or "", annotations=block.get("citations") or None)
+        cited = block.get("citations") or None
+        return TextBlock(text=block.get("text") or "", annotations=cited, extras=extras)
     if kind == "thinking":
         thought = block.get("thinking") or ""
-        return ReasoningBlock(reasoning=thought, signature=block.get("signature"))
+        return ReasoningBlock(reasoning=thought, signature=block.get("signature"), extras=extras)
     if kind == "redacted_thinking":
-        return ReasoningBlock(encrypted=block.get("data"))
+        return ReasoningBlock(encrypted=block.get("data"), extras=extras)
     if kind == "tool_use":
         arguments = block.get("input")
         return ToolCallBlock(
             id=block.get("id"),
             name=block.get("name") or "",
             args=dict(arguments) if isinstance(arguments, Mapping) else {},
+            extras=extras,
         )
     return OtherBlock(id=block.get("id"), value=dict(block))
+
+
+def _extras(block: Mapping[str, Any], kind: object) -> dict[str, Any] | None:
+    """The fields of a block that its neutral form has no place for: they go back with it."""
+    known = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if known is None or len(block) <= len(known) - (kind == "text"):
+        return None
+    others = {name: value for name, value in block.items() if name not in known}
+    kept = {name: value for name, value in others.items() if value is not None}
+    return {NAME: kept} if kept else None
 
 
 def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
     """Token usage, with what was read from and written to the cache among the input."""
     if not counted:
         return None
-    read = counted.get("cache_read_input_tokens") or 0
-    written = counted.get("cache_creation_input_tokens") or 0
+    parts = [counted, *_compactions(counted)]
+    read = _sum(parts, "cache_read_input_tokens")
+    written = _sum(parts, "cache_creation_input_tokens")
     details = counted.get("output_tokens_details") or {}
     others = {"cache_creation_input_tokens": written, "server_tool_use": _of_server(counted)}
     return TokenUsage(
-        input_tokens=(counted.get("input_tokens") or 0) + read + written,
-        output_tokens=counted.get("output_tokens") or 0,
+        input_tokens=_sum(parts, "input_tokens") + read + written,
+        output_tokens=_sum(parts, "output_tokens"),
         cached_tokens=read,
         reasoning_tokens=details.get("thinking_tokens") or 0,
         details={name: value for name, value in others.items() if value} or None,
     )
+
+
+def _compactions(counted: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What compacting took, which the figures of the whole leave out.
+
+    https://platform.claude.com/docs/en/build-with-claude/compaction-on-demand#understanding-usage
+    """
+    for each in counted.get("iterations") or ():
+        if isinstance(each, Mapping) and each.get("type") == "compaction":
+            yield each
+
+
+def _sum(parts: Iterable[Mapping[str, Any]], name: str) -> int:
+    return sum(part.get(name) or 0 for part in parts)
 
 
 def _of_server(counted: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,7 +542,10 @@ def joined(replies: Sequence[SessionMessage]) -> SessionMessage:
     if len(replies) == 1:
         return last
     content = [block for reply in replies for block in reply.blocks]
-    return last.model_copy(update={"content": content, "usage": _summed(replies)})
+    noted = {k: v for each in replies for k, v in (each.metadata.get(NOTES) or {}).items()}
+    metadata = {NOTES: noted} if noted else {}
+    update = {"content": content, "usage": _summed(replies), "metadata": metadata}
+    return last.model_copy(update=update)
 
 
 def _summed(replies: Iterable[SessionMessage]) -> TokenUsage | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 from langswarm_session.errors import (
@@ -12,7 +11,6 @@ from langswarm_session.errors import (
     MissingDependencyError,
     ProviderAuthenticationError,
     ProviderCapabilityError,
-    SessionError,
 )
 from langswarm_session.formats import anthropic, anthropic_events
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
@@ -82,9 +80,7 @@ class AnthropicProviderSession(IProviderSession):
             )
         secrets = secrets_of((api_key, options.get("auth_token")), options)
         options = client_options(options)
-        self._sdk = _Anthropic(
-            self.name, lambda: _client(api_key, max_retries, options), secrets, client
-        )
+        self._sdk = Sdk(self.name, lambda: _client(api_key, max_retries, options), secrets, client)
         self._mode = mode
         lacking = ProviderCapability.TOOLS if agent is not None else ProviderCapability.NATIVE
         self.capabilities = self.capabilities - {lacking}
@@ -194,18 +190,6 @@ class AnthropicProviderSession(IProviderSession):
                 provider=self.name,
             )
         return self._sessions
-
-
-class _Anthropic(Sdk):
-    """Anthropic's SDK."""
-
-    def translated(
-        self, error: Exception, model: str = "", *, streaming: bool = False
-    ) -> SessionError:
-        """See `Sdk.translated`. An error event in a stream has the status of the stream."""
-        if getattr(error, "status_code", None) == HTTPStatus.OK:
-            return self.of_event(getattr(error, "body", None), self._said(error))
-        return super().translated(error, model, streaming=streaming)
 
 
 def _client(api_key: str | None, max_retries: int, options: Mapping[str, Any]) -> Any:

@@ -1,0 +1,232 @@
+"""What the servers of Anthropic's API take: Anthropic itself, the clouds, and compatible ones.
+
+`anthropic_models` has which models do something; here is where it can be asked for. Pages are those
+of https://platform.claude.com/docs/en/.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from langswarm_session.errors import InvalidInputError
+from langswarm_session.providers.anthropic_models import (
+    COMPACTION,
+    EFFORT_MESSAGES,
+    SYSTEM_MESSAGES,
+    Model,
+    model_of,
+)
+
+
+class CacheStyle(StrEnum):
+    """How a server is asked to cache a request."""
+
+    AUTOMATIC = "automatic"
+    """One ``cache_control`` on the request."""
+    BLOCKS = "blocks"
+    """``cache_control`` on content blocks."""
+    NONE = "none"
+    """Not at all: the server refuses it, or caches in its own way."""
+
+
+class ToolChanges(StrEnum):
+    """How tools can change in the middle of a conversation."""
+
+    INLINE = "inline"
+    """By messages that define tools."""
+    REFERENCE = "reference"
+    """By messages that name tools of the request's list."""
+    NONE = "none"
+    """Not without another list, and so another beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a server takes, of what not all servers take.
+
+    Attributes:
+        name: The server's name.
+        cache: How it is asked to cache, where the model is one of Anthropic's.
+        system_messages: Whether system messages may stand behind a user's.
+        tool_changes: How tools change in the middle of a conversation.
+        clear_at: Whether a system message may be for one turn only.
+        effort_messages: Whether a system message may change the effort.
+        compaction: Whether it compacts on demand.
+        binding_controls: Whether it tells and is told what to do about thinking that became
+            invalid.
+        checks_signatures: Whether thinking goes back only with its signature, and that of
+            Anthropic's other models as well. Where it is False, what has none goes back to the
+            model that gave it.
+        empty_texts: Whether a model's own empty text goes back.
+    """
+
+    name: str
+    cache: CacheStyle = CacheStyle.BLOCKS
+    system_messages: bool = False
+    tool_changes: ToolChanges = ToolChanges.NONE
+    clear_at: bool = False
+    effort_messages: bool = False
+    compaction: bool = False
+    binding_controls: bool = False
+    checks_signatures: bool = True
+    empty_texts: bool = True
+
+
+ANTHROPIC = Dialect(
+    "anthropic",
+    cache=CacheStyle.AUTOMATIC,
+    system_messages=True,
+    tool_changes=ToolChanges.INLINE,
+    clear_at=True,
+    effort_messages=True,
+    compaction=True,
+    binding_controls=True,
+)
+"""The Claude API."""
+
+HOSTED = replace(ANTHROPIC, name="hosted", tool_changes=ToolChanges.REFERENCE)
+"""The Claude API that Anthropic runs at AWS and at Google Cloud. Tools by definition are "available
+on the Claude API" only (`build-with-claude/mid-conversation-system-messages`)."""
+
+BEDROCK = Dialect(
+    "bedrock",
+    system_messages=True,
+    tool_changes=ToolChanges.REFERENCE,
+    clear_at=True,
+    binding_controls=True,
+)
+"""Amazon Bedrock. It refuses a top-level ``cache_control`` ("Extra inputs are not permitted":
+https://github.com/UKGovernmentBEIS/inspect_ai/pull/3851) and has no compaction on demand
+(`build-with-claude/compaction-on-demand`) nor effort by message (`build-with-claude/effort`)."""
+
+VERTEX = replace(BEDROCK, name="vertex", effort_messages=True, compaction=True)
+"""Claude on Google Cloud, managed by Google. The same refusal of ``cache_control``:
+https://github.com/langchain-ai/langchain-google/issues/1612."""
+
+FOUNDRY = Dialect("foundry", cache=CacheStyle.AUTOMATIC, compaction=True)
+"""Microsoft Foundry. System messages in the middle are not listed for it."""
+
+COMPATIBLE = Dialect("compatible", checks_signatures=False, empty_texts=False)
+"""Any other server. Several refuse the role ``system`` in the middle
+(https://github.com/ogx-ai/ogx/issues/5982), unknown betas and top-level ``cache_control``; those
+that serve other models want unsigned thinking back
+(https://github.com/agentscope-ai/agentscope-java/issues/2400)."""
+
+DIALECTS: Mapping[str, Dialect] = {
+    each.name: each for each in (ANTHROPIC, HOSTED, BEDROCK, VERTEX, FOUNDRY, COMPATIBLE)
+}
+
+_BY_HOST = (
+    (re.compile(r"^api\.anthropic\.com$"), ANTHROPIC),
+    (re.compile(r"\.api\.aws$"), HOSTED),
+    (re.compile(r"^bedrock[-.].*\.amazonaws\.com$"), BEDROCK),
+    (re.compile(r"(^|-)aiplatform\..*googleapis\.com$"), VERTEX),
+    (re.compile(r"\.services\.ai\.azure\.com$"), FOUNDRY),
+)
+
+_BY_CLIENT = (
+    ("GoogleCloud", HOSTED),
+    ("AWS", HOSTED),
+    ("Bedrock", BEDROCK),
+    ("Vertex", VERTEX),
+    ("Foundry", FOUNDRY),
+)
+"""The SDK's clients for clouds, by what their classes are called."""
+
+
+def dialect_of(client: Any) -> Dialect:
+    """Return the dialect of the server that a client of the SDK speaks to."""
+    names = [kind.__name__ for kind in type(client).__mro__]
+    for part, dialect in _BY_CLIENT:
+        if any(part in name for name in names):
+            return dialect
+    host = str(getattr(client.base_url, "host", ""))
+    found = (dialect for pattern, dialect in _BY_HOST if pattern.search(host))
+    return next(found, COMPATIBLE)
+
+
+def dialect_named(given: str | Dialect | None) -> Dialect | None:
+    """Return the dialect that a caller names; None where the server's address decides.
+
+    Raises:
+        InvalidInputError: If there is no dialect of that name.
+    """
+    if given is None or isinstance(given, Dialect):
+        return given
+    if given not in DIALECTS:
+        raise InvalidInputError(f"dialect must be one of {', '.join(DIALECTS)}, got {given!r}")
+    return DIALECTS[given]
+
+
+class Abilities(NamedTuple):
+    """What can be asked of one model at one server.
+
+    Attributes:
+        model: Which of Anthropic's models it is; None for another's.
+        dialect: What the server takes, as far as the model does it.
+    """
+
+    model: Model | None
+    dialect: Dialect
+
+
+@lru_cache(maxsize=256)
+def abilities(dialect: Dialect, model: str) -> Abilities:
+    """Return what can be asked of a model at a server."""
+    known = model_of(model)
+    if known is None:
+        is_unknown = dialect.name == COMPATIBLE.name
+        return Abilities(None, replace(dialect, cache=CacheStyle.NONE) if is_unknown else dialect)
+    takes_system = dialect.system_messages and known.does(SYSTEM_MESSAGES)
+    return Abilities(
+        known,
+        replace(
+            dialect,
+            system_messages=takes_system,
+            tool_changes=dialect.tool_changes if takes_system else ToolChanges.NONE,
+            clear_at=dialect.clear_at and takes_system,
+            effort_messages=dialect.effort_messages and known.does(EFFORT_MESSAGES),
+            compaction=dialect.compaction and known.does(COMPACTION),
+        ),
+    )
+
+
+_NO_CACHE = re.compile(r"cache_control", re.IGNORECASE)
+_NO_SYSTEM = re.compile(
+    r"role '?\"?system|Unexpected role \"system\"|Input should be '?user'? or '?assistant'?",
+    re.IGNORECASE,
+)
+_NO_EMPTY = re.compile(r"must be non-empty|must contain non-whitespace", re.IGNORECASE)
+_WITHOUT_BETAS: Mapping[str, Any] = {
+    "tool_changes": ToolChanges.NONE,
+    "clear_at": False,
+    "effort_messages": False,
+    "compaction": False,
+    "binding_controls": False,
+}
+_NO_BETA = re.compile(r"anthropic-beta", re.IGNORECASE)
+
+
+def learned(dialect: Dialect, refusal: str) -> Dialect | None:
+    """Return the dialect without what a server refuses; None if it names nothing to leave out.
+
+    Args:
+        dialect: What the server was taken to take.
+        refusal: What it said to a request that it refused.
+    """
+    if _NO_CACHE.search(refusal) and dialect.cache is not CacheStyle.NONE:
+        automatic = dialect.cache is CacheStyle.AUTOMATIC
+        return replace(dialect, cache=CacheStyle.BLOCKS if automatic else CacheStyle.NONE)
+    if _NO_SYSTEM.search(refusal) and dialect.system_messages:
+        return replace(dialect, system_messages=False)
+    if _NO_EMPTY.search(refusal) and dialect.empty_texts:
+        return replace(dialect, empty_texts=False)
+    if _NO_BETA.search(refusal) and "signature" not in refusal:
+        bare = replace(dialect, **_WITHOUT_BETAS)
+        return None if bare == dialect else bare
+    return None
