@@ -152,8 +152,8 @@ class Chat:
             arguments["stream"] = True
             if dialect.streams_usage:
                 arguments.setdefault("stream_options", {"include_usage": True})
-        # The SDK walks through its types for each message that is given as such, which takes ten
-        # times as long as the rest of a turn of a hundred; what is in `extra_body` is sent as it is.
+        # The SDK walks through its types for each message that is given as such. For a window of a
+        # hundred that takes ten times as long as the rest of a turn; `extra_body` is sent as it is.
         extra = {**(arguments.get("extra_body") or {}), "messages": arguments["messages"]}
         return await self._sdk.once.chat.completions.create(
             **{**arguments, "messages": [], "extra_body": extra}
