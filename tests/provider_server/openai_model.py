@@ -24,6 +24,10 @@ class Answer:
     finish: str = "stop"
     usage: Json = field(default_factory=dict)
     error: Json | None = None
+    message: Json = field(default_factory=dict)
+    """A whole message of chat, as a script gives it."""
+    deltas: list[Json] = field(default_factory=list)
+    """The pieces of a streamed one."""
 
 
 def answer_of(
@@ -40,11 +44,14 @@ def answer_of(
         finish=script.get("finish", "stop"),
         usage=script.get("usage", {}),
         error=script.get("error"),
+        message=copy.deepcopy(script.get("message", {})),
+        deltas=copy.deepcopy(script.get("deltas", [])),
     )
     if answer.finish == "refusal" and answer.refusal is None:
         answer.refusal = "I'm sorry, but I can't help with that."
     count, last, is_user = seen_by_model(context)
-    if not (answer.text or answer.refusal or answer.tool_calls or answer.items):
+    raw = answer.message or answer.deltas
+    if not (answer.text or answer.refusal or answer.tool_calls or answer.items or raw):
         call = asked_call(last) if is_user else None
         if call and call[0] in names:
             made = {"name": call[0], "arguments": call[1]}
