@@ -20,7 +20,7 @@ from .openai_errors import ApiError, body_of, endpoint, no_match, too_long
 from .openai_items import IMAGE_CHARACTERS, NAME, bad_url, good_url, text_of
 from .openai_model import Answer, answer_of, merged
 from .openai_stream import EventStream, sse
-from .worlds import Json, World, thinking, tokens_of, world_of
+from .worlds import Json, World, count_tokens, thinking, tokens_of, world_of
 
 MESSAGE_NAME = r"^[^\s<|\\/>]+$"
 CALL_ID_LENGTH = 40
@@ -175,6 +175,15 @@ def answered(world: World, body: Json) -> tuple[Answer, Json]:
     head = json.dumps(tools) if tools else ""
     counted = [(f"chat|{body['model']}|{head}", len(head)), *map(piece_of, body["messages"])]
     tokens, cached = count_pieces(world, counted)
+    most = world.settings.get("max_input_tokens")
+    if most is not None and tokens > most:
+        raise ApiError(
+            f"This model's maximum context length is {most} tokens. However, your messages "
+            f"resulted in {tokens} tokens. Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    count_tokens(world, tokens, cached, 0)
     thought = tokens_of(len(answer.reasoning or ""))
     said = len(answer.text or "") + len(answer.refusal or "")
     said += sum(len(call["name"]) + len(call["arguments"]) for call in answer.tool_calls)
