@@ -7,12 +7,14 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
+from provider_server import chat_dialects
 
 from langswarm_session import (
     InvalidInputError,
@@ -369,6 +371,80 @@ async def test_what_a_router_gave_of_reasoning_goes_back_unchanged(streaming: bo
     assert server.refused == 0
 
 
+LENIENT = Dialect("lenient", system=SystemPlacement.ANYWHERE, alternates=False)
+
+# The same at the stand-in server, over HTTP
+
+STAND_INS: dict[str, str | Dialect] = {
+    "openai": "openai",
+    "deepseek-v4": "deepseek",
+    "deepseek-reasoner": "deepseek-reasoner",
+    "kimi": "kimi",
+    "glm": "glm",
+    "mistral": "mistral",
+    "gemini-openai": "gemini",
+    "groq": "groq",
+    "fireworks": "strict",
+    "openrouter": "openrouter",
+    "vllm-qwen": "vllm",
+    "vllm-gemma": replace(DIALECTS["vllm"], takes_calls=False),
+    "vllm-mistral": "mistral",
+    "llamacpp-qwen": "llama.cpp",
+    "llamacpp-mistral": dialect_of("http://localhost:8080/v1", "Ministral-3-14B-Reasoning-2512"),
+    "ollama": "ollama",
+    "litellm": "litellm",
+}
+
+
+async def converse_at(world: Any, *, streaming: bool, dialect: str | Dialect | None) -> None:
+    """A conversation with all that the record may have, at the stand-in server."""
+    provider = OpenAIProviderSession(
+        world.key, mode="chat", base_url=world.openai_url, max_retries=0, dialect=dialect
+    )
+    async with SessionManager("memory", providers={"openai": provider}) as manager:
+        session = await manager.create_session("u", "openai", "some-model")
+        await session.record(FOREIGN)
+        await session.add_system_message("Be terse.")
+        world.reply(
+            {"reasoning": "I look.", "tool_calls": [{"name": "look", "arguments": {"at": "it"}}]}
+        )
+        content: Any = "Look."
+        for _ in range(4):
+            if streaming:
+                events = [e async for e in session.stream_message(content, tools=[look])]
+                reply = events[-1].message
+                assert reply is not None
+            else:
+                reply = await session.send_message(content, tools=[look])
+            content = "And now?"
+            if reply.finish_reason == "tool_calls":
+                content = await session.call_tools(reply, [look])
+            else:
+                await session.add_system_message("In blue.")
+
+
+def test_the_stand_in_speaks_as_many_dialects_as_are_tried() -> None:
+    assert sorted(STAND_INS) == sorted(chat_dialects.DIALECTS)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("chat", STAND_INS)
+async def test_the_stand_in_refuses_nothing(world: Any, chat: str, streaming: bool) -> None:
+    world.set(chat=chat)
+    await converse_at(world, streaming=streaming, dialect=STAND_INS[chat])
+    assert world.state()["refused"] == []
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("chat", STAND_INS)
+@pytest.mark.parametrize("dialect", [None, "openai", LENIENT])
+async def test_the_stand_in_is_learned_from(
+    world: Any, chat: str, streaming: bool, dialect: Dialect | str | None
+) -> None:
+    world.set(chat=chat)
+    await converse_at(world, streaming=streaming, dialect=dialect)
+
+
 # What a refusal teaches
 
 TEACHING: list[tuple[str, Sequence[Rule], Body]] = [
@@ -386,7 +462,6 @@ TEACHING: list[tuple[str, Sequence[Rule], Body]] = [
     ("lists", [strings_only], {}),
     ("stream options", [no_stream_options], {}),
 ]
-LENIENT = Dialect("lenient", system=SystemPlacement.ANYWHERE, alternates=False)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -437,53 +512,22 @@ async def test_a_server_that_contradicts_itself_is_asked_a_few_times() -> None:
     assert len(server.asked) == 6
 
 
-def test_a_lesson_that_is_known_teaches_nothing() -> None:
-    said = "System message must be at the beginning."
-    better = corrected(LENIENT, said)
-    assert better is not None
-    assert better.system is SystemPlacement.FIRST
-    assert corrected(better, said) is None
+async def test_a_lesson_that_did_not_help_is_not_kept() -> None:
+    """A server may quote what a user said."""
+    said: list[str] = []
+    server = Server(lambda body: said[0] if said else None)
+    async with manager_of(server, "https://some.example/v1", dialect=LENIENT) as manager:
+        session = await manager.create_session("u", "openai", "m")
+        await session.send_message("Hi")
+        said.append("temperature: 3 is not allowed (in: System message must be first)")
+        with pytest.raises(ProviderRequestError, match="temperature"):
+            await session.send_message("System message must be first")
+        said.clear()
+        await session.add_system_message("Be terse.")
+        await session.send_message("So?")
+    assert roles(server.asked[-1]) == ["user", "assistant", "system", "user"]
 
 
-# Which dialect is spoken where
-
-
-@pytest.mark.parametrize(
-    ("base_url", "name"),
-    [
-        ("https://api.openai.com/v1", "openai"),
-        ("https://my.openai.azure.com/openai/v1", "openai"),
-        ("https://api.anthropic.com/v1/", "anthropic"),
-        ("https://api.deepseek.com/beta", "deepseek"),
-        ("https://api.moonshot.cn/v1", "kimi"),
-        ("https://open.bigmodel.cn/api/paas/v4", "glm"),
-        ("https://api.mistral.ai/v1", "mistral"),
-        ("https://api.groq.com/openai/v1", "groq"),
-        ("https://openrouter.ai/api/v1", "openrouter"),
-        ("https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1", "bedrock"),
-        ("https://bedrock-mantle.us-east-1.api.aws/v1", "bedrock"),
-        ("https://aiplatform.googleapis.com/v1/projects/p", "vertex"),
-        ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen"),
-        ("http://localhost:11434/v1", "ollama"),
-        ("http://127.0.0.1:4000", "litellm"),
-        ("http://localhost:8000/v1", "strict"),
-        ("https://notopenai.com/v1", "strict"),
-        ("https://api.openai.com.evil.example/v1", "strict"),
-    ],
-)
-def test_addresses(base_url: str, name: str) -> None:
-    assert dialect_of(base_url, "m").name == name
-
-
-def test_a_model_before_v4_refuses_its_reasoning() -> None:
-    """https://api-docs.deepseek.com/guides/reasoning_model."""
-    old = dialect_of("https://api.deepseek.com", "deepseek-reasoner")
-    assert (old.returns_reasoning, old.needs_reasoning, old.alternates) == (False, None, True)
-    new = dialect_of("https://api.deepseek.com", "deepseek-v4-flash")
-    assert (new.returns_reasoning, new.needs_reasoning) == (True, "reasoning_content")
-
-
-@pytest.mark.parametrize("choice", ["vllm", DIALECTS["vllm"]])
 async def test_a_dialect_may_be_chosen(choice: str | Dialect) -> None:
     server = Server(system_first)
     await converse(server, "https://api.openai.com/v1", "m", streaming=False, dialect=choice)
