@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -21,6 +22,9 @@ from langswarm_session.providers.sdk import Patience, Sdk, plain, refusal_of
 
 CHUNK = 20
 """How many items may be added at once."""
+
+AT_A_TIME = 8
+"""How many responses are deleted concurrently."""
 
 PAGE = 100
 """How many items may be listed at once."""
@@ -162,6 +166,28 @@ class Copies:
         await self.delete_items(conversation, items)
         await self._deleted(partial(self._sdk.once.conversations.delete, conversation))
 
+    async def delete_responses(self, ids: Sequence[str]) -> list[str]:
+        """Remove responses, which outlive their conversation; returns those that stay.
+
+        Those that are gone already are fine.
+        """
+        slots = asyncio.Semaphore(AT_A_TIME)
+
+        async def is_left(response: str) -> bool:
+            async with slots:
+                try:
+                    await self._deleted(partial(self._sdk.once.responses.delete, response))
+                except ProviderSessionError as error:
+                    if refusal_of(error).status not in (404, 405, 501):
+                        raise
+                    return True
+            return False
+
+        # A reply that was found by its items has the id of one of them.
+        responses = [id_ for id_ in ids if id_.startswith("resp")]
+        left = await asyncio.gather(*map(is_left, responses))
+        return [id_ for id_, stays in zip(responses, left, strict=True) if stays]
+
     async def _deleted(self, delete: Callable[[], Awaitable[Any]]) -> None:
         try:
             await self._asked(delete)
@@ -173,7 +199,9 @@ class Copies:
         """The answer to a request that may be made twice, as plain data."""
 
         async def answered() -> dict[str, Any]:
-            return plain(self._sdk, await call())
+            answer = await call()
+            # The SDK gives nothing for a response that was deleted.
+            return {} if answer is None else plain(self._sdk, answer)
 
         answer: dict[str, Any] = await self._sdk.patiently(answered, self._retries)
         return answer
