@@ -17,11 +17,11 @@ from typing import Any
 
 from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.errors import (
+    ContextLengthError,
     ProviderRateLimitError,
     ProviderRequestError,
     ProviderSessionError,
     ProviderStreamError,
-    SessionError,
 )
 from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import (
@@ -192,9 +192,9 @@ class Conversations(Responses):
         Raises:
             ProviderSessionError: The error, if there is nothing more to be done.
         """
-        if not turn.is_new and (is_lost(error) or (_does_not_fit(error) and not turn.is_given)):
+        if not turn.is_new and _needs_another(error, turn):
             logger.warning(
-                "session %r: OpenAI's conversation %s is not what it was (%s); it is made anew",
+                "session %r: OpenAI's conversation %s is not what it was (%s); it is made again",
                 turn.request.session_id,
                 turn.conversation,
                 one_line(error),
@@ -372,13 +372,16 @@ def _is_outdated(request: ProviderRequest, known: Mapping[str, Any]) -> bool:
     return any(known.get(name) != value for name, value in _beginning(request).items())
 
 
-def _does_not_fit(error: SessionError) -> bool:
-    """Whether the new items were refused: it may be for what is missing before them."""
+def _needs_another(error: ProviderSessionError, turn: _Turn) -> bool:
+    """Return whether a conversation is lost, too long, or does not fit the new items.
+
+    One that was given is left as it is where only the items may be wrong.
+    """
+    if is_lost(error, turn.conversation) or isinstance(error, ContextLengthError):
+        return True
     refusal = refusal_of(error)
-    return isinstance(error, ProviderRequestError) and (refusal.status, refusal.param) == (
-        400,
-        "input",
-    )
+    is_input = (refusal.status, refusal.param) == (400, "input")
+    return isinstance(error, ProviderRequestError) and is_input and not turn.is_given
 
 
 def _parted(items: Sequence[Item], sent: Sequence[Item]) -> tuple[list[Item], list[Item]]:

@@ -207,6 +207,15 @@ class Copies:
         return answer
 
 
-def is_lost(error: SessionError) -> bool:
-    """Whether there is no such conversation, or no such item in it, any more."""
-    return isinstance(error, ProviderRequestError) and refusal_of(error).status == 404
+def is_lost(error: SessionError, conversation: str = "") -> bool:
+    """Return whether there is no such conversation, or no such item in it, any more.
+
+    Args:
+        error: What came in place of an answer.
+        conversation: The conversation: in a stream that has begun only the message tells.
+    """
+    if not isinstance(error, ProviderRequestError):
+        return False
+    said = str(error).lower()
+    named = bool(conversation) and conversation.lower() in said and "not found" in said
+    return named or refusal_of(error).status == 404
