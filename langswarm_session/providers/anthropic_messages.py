@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any
 
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
@@ -52,7 +53,7 @@ class Messages:
 
     Args:
         sdk: The client.
-        max_retries: How often the SDK tries again; nothing can be doubled here.
+        max_retries: How often to try again; nothing can be doubled here.
         max_tokens: How long a reply may be unless the caller says.
         cache: Whether what was sent before is to be read from the cache.
     """
@@ -82,10 +83,8 @@ class Messages:
         whole = self.whole(request, self.fixed(request))
         wanted = {key: whole[key] for key in ("messages", "betas", *COUNTED) if key in whole}
         client, arguments = self._endpoint(request, wanted)
-        with self._sdk.errors(request.context.model):
-            counted = plain(
-                self._sdk, await client.count_tokens(model=request.context.model, **arguments)
-            )
+        call = partial(client.count_tokens, model=request.context.model, **arguments)
+        counted = plain(self._sdk, await self._sdk.counted(self._patiently(request, call)))
         if not isinstance(counted.get("input_tokens"), int):
             raise self._sdk.no_answer("no count")
         return int(counted["input_tokens"])
@@ -140,9 +139,8 @@ class Messages:
     def _endpoint(
         self, request: ProviderRequest, arguments: Arguments
     ) -> tuple[Any, dict[str, Any]]:
-        """Where to send a request, and its arguments with its betas."""
-        retries = self._retries if request.retries is None else request.retries
-        client = self._sdk.client.with_options(max_retries=retries)
+        """Where to send a request, once, and its arguments with its betas."""
+        client = self._sdk.once
         betas = list(arguments.get("betas") or ())
         if needs_files_api(request.window) and FILES_BETA not in betas:
             betas.append(FILES_BETA)
@@ -160,15 +158,29 @@ class Messages:
         replies: list[SessionMessage] = []
         while True:
             client, sent = self._endpoint(request, arguments)
-            with self._sdk.errors(request.context.model):
-                message = plain(self._sdk, await client.create(**sent))
+            answer = await self._patiently(request, partial(client.create, **sent))
+            message = plain(self._sdk, answer)
             if not isinstance(message.get("content"), list):
                 raise self._sdk.no_answer("no content")
-            self.look_at(message, request, arguments)
-            replies.append(from_message(message, request.context.model))
+            replies.append(self._reply(message, request, arguments))
             if message.get("stop_reason") != "pause_turn" or len(replies) > PAUSES:
                 return replies
             arguments = self.resumed(request, arguments, message)
+
+    async def _patiently(self, request: ProviderRequest, call: Callable[[], Awaitable[Any]]) -> Any:
+        return await self._sdk.patiently(call, self._tries(request), request.context.model)
+
+    def _tries(self, request: ProviderRequest) -> int:
+        """How often to try again."""
+        return self._retries if request.retries is None else request.retries
+
+    def _reply(
+        self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
+    ) -> SessionMessage:
+        """The message that came; what is wrong with it is the server's fault."""
+        with self._sdk.errors(request.context.model, reading=True):
+            self.look_at(message, request, arguments)
+            return from_message(message, request.context.model)
 
     async def streamed(
         self, request: ProviderRequest, arguments: Arguments
@@ -177,18 +189,16 @@ class Messages:
         replies: list[SessionMessage] = []
         while True:
             message: dict[str, Any] | None = None
-            async with aclosing(self._events(request, arguments)) as events:
+            ask = partial(self._events, request, arguments)
+            async with aclosing(self._sdk.streamed(ask, self._tries(request))) as events:
                 async for event in events:
                     if isinstance(event, StreamEvent):
                         yield event
                     else:
                         message = event
-            if message is None:
-                raise ProviderStreamError(
-                    "the stream ended before the reply was complete; send the message again",
-                    provider=self._sdk.provider,
-                )
-            replies.append(from_message(message, request.context.model))
+            assert message is not None  # a stream gives its message or an error
+            with self._sdk.errors(request.context.model, reading=True):
+                replies.append(from_message(message, request.context.model))
             if message.get("stop_reason") != "pause_turn" or len(replies) > PAUSES:
                 yield replies
                 return
@@ -212,6 +222,11 @@ class Messages:
                         yield shown
                     if event.type == "message_stop":
                         yield plain(self._sdk, stream.current_message_snapshot)
+                        return
+        raise ProviderStreamError(
+            "the stream ended before the reply was complete; send the message again",
+            provider=self._sdk.provider,
+        )
 
     def look_at(
         self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments

@@ -127,12 +127,16 @@ FAULTS = [
     ("html", {}, ProviderResponseError, ProviderResponseError),
     ("status", {"status": 400}, ProviderRequestError, ProviderRequestError),
     ("status", {"status": 403}, ProviderAuthenticationError, ProviderAuthenticationError),
+    # A stream is asked for again as long as nothing of it was shown.
     *(
-        ("cut_stream", {"at": at, "work": work}, None, ProviderStreamError)
+        ("cut_stream", {"at": at, "work": work}, None, ProviderStreamError if at > 3 else None)
         for at in (0, 1, 2, 3, 4, 8)
         for work in (True, False)
     ),
-    *(("stream_error", {"at": at}, None, ProviderUnavailableError) for at in (0, 1, 4)),
+    *(
+        ("stream_error", {"at": at}, None, ProviderUnavailableError if at > 3 else None)
+        for at in (0, 1, 4)
+    ),
     ("stream_error", {"at": 4, "type": "rate_limit_error"}, None, ProviderRateLimitError),
 ]
 
