@@ -1,6 +1,6 @@
 """OpenAI's conversations as a session's own: kept there, so that only what is new travels.
 
-A conversation is a copy of the record. It is checked against it, and mended or made anew, whenever
+A conversation is a copy of the record. It is checked against it, and mended or made again, whenever
 anything may have happened that the record does not know: a request whose answer was lost, a turn
 that failed, another provider's turn. Nothing is sent twice unless it is known not to have arrived.
 """
@@ -44,7 +44,7 @@ from langswarm_session.records import ProviderReply, ProviderRequest, StreamEven
 logger = logging.getLogger(__name__)
 
 STALE = {"stale": True}
-"""The context of a conversation that is not what the record has: it is to be made anew."""
+"""The context of a conversation that is not what the record has: it is to be made again."""
 
 _KEPT = ("stop", "tool_calls", "length", "refusal")
 """How replies end that are known to be kept in the conversation."""
@@ -142,20 +142,17 @@ class Conversations(Responses):
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces. One that breaks off is gone on with, if it was completed there."""
+        """Yield the reply in pieces. One that breaks off continues, if it was completed there."""
         turn = await self._begun(request)
         shown = _Shown()
         message: SessionMessage | None = None
         while message is None:
-            turn.response_id = None
+            self._leave(turn)
             try:
-                events = self._events(await self._create(turn, stream=True), turn.model)
-                async with aclosing(events):
-                    async for event in events:
+                async with aclosing(self._pieces(turn)) as pieces:
+                    async for event in pieces:
                         if isinstance(event, StreamEvent):
                             yield shown.add(event)
-                        elif event["type"] == "response.created":
-                            turn.response_id = event["response"].get("id")
                         elif event["type"] in FINISHED:
                             message = self._reply(event["response"], turn.model)
                 if message is None:
@@ -164,9 +161,28 @@ class Conversations(Responses):
                 turn.unsure = True
                 if message is None:
                     message = await self._found(turn, error, shown)
+            except (GeneratorExit, asyncio.CancelledError):
+                self._leave(turn)
+                raise
         for event in shown.rest(message):
             yield event
         yield await self._done(turn, message)
+
+    async def _pieces(self, turn: _Turn) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
+        """Yield the events of one stream, and note which response it is of."""
+        async with aclosing(
+            self._events(await self._create(turn, stream=True), turn.model)
+        ) as events:
+            async for event in events:
+                if not isinstance(event, StreamEvent) and event["type"] == "response.created":
+                    turn.response_id = event["response"].get("id")
+                yield event
+
+    def _leave(self, turn: _Turn) -> None:
+        """Note the response of a stream that was broken off, so that it can be removed."""
+        if turn.response_id is not None:
+            self.copies.leave(turn.conversation, turn.response_id)
+            turn.response_id = None
 
     # One request, and what to do when it fails
 
@@ -270,7 +286,7 @@ class Conversations(Responses):
     # The conversation before and after a turn
 
     async def _begun(self, request: ProviderRequest) -> _Turn:
-        """The turn in the conversation as the record knows it, mended or made anew."""
+        """The turn in the conversation as the record knows it, mended or made again."""
         patience = Patience(self._retries if request.retries is None else request.retries)
         context = request.context
         conversation, known = context.provider_session_id, context.provider_context
@@ -302,6 +318,7 @@ class Conversations(Responses):
         else:
             strays = await self.copies.items_after(turn.conversation, turn.last_item)
             await self.copies.delete_items(turn.conversation, strays)
+        await self.copies.delete_left(turn.conversation)
 
     async def _remade(self, turn: _Turn) -> None:
         """A new conversation with what the record has of it, in place of the old one."""
@@ -332,7 +349,7 @@ class Conversations(Responses):
             try:
                 output = await self._settled(turn)
             except ProviderSessionError as error:
-                logger.warning("session %r: OpenAI's copy is made anew in the next turn: %s",
+                logger.warning("session %r: OpenAI's copy is made again in the next turn: %s",
                                turn.request.session_id, one_line(error))  # fmt: skip
                 output = None
             last_item = output[-1]["id"] if output else None
@@ -351,6 +368,7 @@ class Conversations(Responses):
             [message],
             turn.conversation,
             context,
+            notes=turn.input.updates.notes,
             dropped_reasoning=dropped_reasoning(message),
         )
 

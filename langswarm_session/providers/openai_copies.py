@@ -21,13 +21,13 @@ from langswarm_session.printable import one_line
 from langswarm_session.providers.sdk import Patience, Sdk, plain, refusal_of
 
 CHUNK = 20
-"""How many items may be added at once."""
+"""How many items one request may add."""
 
 AT_A_TIME = 8
 """How many responses are deleted concurrently."""
 
 PAGE = 100
-"""How many items may be listed at once."""
+"""How many items one request may list."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Copies:
         self._sdk = sdk
         self._retries = max_retries
         self._shows_all = False
+        self._left: dict[str, list[str]] = {}
 
     async def create(self, metadata: dict[str, str], **options: Any) -> str:
         """An empty conversation; returns its id.
@@ -157,6 +158,7 @@ class Copies:
 
     async def delete(self, conversation: str) -> None:
         """Remove a conversation with its items; one that is gone already is fine."""
+        await self.delete_left(conversation)
         try:
             items = await self.items_after(conversation, None)
         except ProviderSessionError as error:
@@ -187,6 +189,22 @@ class Copies:
         responses = [id_ for id_ in ids if id_.startswith("resp")]
         left = await asyncio.gather(*map(is_left, responses))
         return [id_ for id_, stays in zip(responses, left, strict=True) if stays]
+
+    def leave(self, conversation: str, response: str) -> None:
+        """Note a response that the record will not have, as its stream was broken off.
+
+        It is removed with the next turn or the conversation, unless the process ends before.
+        """
+        self._left.setdefault(conversation, []).append(response)
+
+    async def delete_left(self, conversation: str) -> None:
+        """Remove the responses that `leave` noted; one that cannot be removed stays."""
+        for response in self._left.pop(conversation, ()):
+            try:
+                await self.delete_responses([response])
+            except ProviderSessionError as error:
+                logger.warning("%s keeps the response %s: %s",
+                               self._sdk.provider, response, one_line(error))  # fmt: skip
 
     async def _deleted(self, delete: Callable[[], Awaitable[Any]]) -> None:
         try:
