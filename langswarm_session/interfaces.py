@@ -609,6 +609,30 @@ class IProviderSession(ABC):
             provider=self.name,
         )
 
+    async def compact(
+        self, request: ProviderRequest, instructions: str | None = None
+    ) -> ProviderReply:
+        """Have the provider compact a window, whose newest message is a reply or a user's.
+
+        Args:
+            request: The window; no call in it waits for a result.
+            instructions: What the summary is to keep, in place of the provider's own prompt.
+
+        Returns:
+            The message with what stands for the window, and the notes to store with the session:
+            requests that are given them send it in place of the messages that it stands for. The
+            message itself need not be stored.
+
+        Raises:
+            ProviderCapabilityError: If the provider compacts nothing.
+            ProviderSessionError: If nothing came of it.
+        """
+        raise ProviderCapabilityError(
+            f"the provider {self.name!r} compacts no conversations; use SummarizingMiddleware "
+            "without native=True",
+            provider=self.name,
+        )
+
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """Create a conversation at the provider and return its id.
 

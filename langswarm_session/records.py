@@ -459,6 +459,17 @@ class ProviderRequest:
             reasoning_after=self.reasoning_after,
         )
 
+    def retarget(self, target: Target) -> None:
+        """Have the messages made for another target: the provider takes less than it was taken to.
+
+        Args:
+            target: What the provider accepts.
+        """
+        self.target = target
+        self.repairs.clear()
+        for name in ("messages", "new_messages"):
+            self.__dict__.pop(name, None)
+
     def note_prefix(self, made_under: MadeUnder, changed: PrefixChangeReason | None) -> None:
         """Note what the reply is made under.
 

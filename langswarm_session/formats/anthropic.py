@@ -24,7 +24,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.arguments import object_of_arguments
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
-from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
+from langswarm_session.models import NOTES, RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
 from langswarm_session.sendable import Repair, RepairKind
 from langswarm_session.sendable.target import has_fields
 
@@ -46,8 +46,6 @@ USER_BLOCKS: dict[str, dict[str, type]] = {
 _KEPT_CITATION = "web_search_result_location"
 """The one citation that is always sent back: the API asks for it. The others count the documents of
 the request they were made in, which a request with another beginning may not have."""
-
-NOTES = "langswarm"
 
 CONTAINER, TRANSFORMATIONS = "container", "input_transformations"
 """What is kept of a response beside its message, in the message's metadata."""
@@ -198,35 +196,61 @@ def to_messages(
         report: Is told what had to be left out on the way.
         writing: What is done beside.
     """
-    messages = list(messages)
-    hosted = _Hosted(messages)
-    sent: list[Param] = []
+    writer = _Writer(list(messages), report, writing)
+    return writer.written()
 
-    def say(said: Param) -> None:
-        if sent and sent[-1]["role"] == said["role"] != "system":
-            sent[-1]["content"] += said["content"]
-        else:
-            writing.add(said["role"])
-            sent.append(said)
-        for part in said["content"]:
-            writing.add(part)
 
-    for place, message in enumerate(messages):
-        if message.role is _SYSTEM:
-            if sent:
-                say(_system_message(message, clears=writing.clears))
-        elif message.role is not _ASSISTANT:
-            say({"role": "user", "content": [_param(block) for block in message.blocks]})
+class _Writer:
+    """Writes the messages of one request."""
+
+    def __init__(
+        self, messages: Sequence[SessionMessage], report: Report | None, writing: Writing
+    ) -> None:
+        self._messages = messages
+        self._report = report
+        self._writing = writing
+        self._hosted = _Hosted(messages)
+        self._sent: list[Param] = []
+
+    def written(self) -> list[Param]:
+        """All of them."""
+        for place, message in enumerate(self._messages):
+            if message.role is _ASSISTANT:
+                self._say_reply(message, place)
+            elif message.role is not _SYSTEM:
+                self._say("user", [_param(block) for block in message.blocks])
+            elif self._sent:
+                self._put(_system_message(message, clears=self._writing.clears))
+        if self._sent and self._sent[-1]["role"] != "assistant":
+            self._say_others(None)
+        return self._sent
+
+    def _say_reply(self, message: SessionMessage, place: int) -> None:
+        if message.seq is not None and self._sent and self._sent[-1]["role"] != "assistant":
+            self._say_others(message.seq)
+        content = _reply(message, place, self._hosted, self._report, self._writing)
+        if content:
+            self._say("assistant", content)
+
+    def _say_others(self, seq: int | None) -> None:
+        for other in self._writing.before_reply(seq):
+            self._put(other)
+
+    def _say(self, role: str, content: list[Param]) -> None:
+        if self._sent and self._sent[-1]["role"] == role:
+            self._sent[-1]["content"] += content
+            self._add(content)
         else:
-            if message.seq is not None and sent and sent[-1]["role"] != "assistant":
-                for other in writing.before_reply(message.seq):
-                    say(other)
-            content = _reply(message, place, hosted, report, writing)
-            if content:
-                say({"role": "assistant", "content": content})
-    for other in writing.before_reply(None):
-        say(other)
-    return sent
+            self._put({"role": role, "content": content})
+
+    def _put(self, said: Param) -> None:
+        self._sent.append(said)
+        self._writing.add({name: value for name, value in said.items() if name != "content"})
+        self._add(said["content"])
+
+    def _add(self, content: Iterable[Param]) -> None:
+        for part in content:
+            self._writing.add(part)
 
 
 TURN_CONTEXT = "turn_context"
@@ -268,8 +292,8 @@ class _Hosted:
     """The calls that Anthropic runs, and their results, which may come in a later reply.
 
     Such a call beside one of a caller's tool waits for that tool's result, and its own begins the
-    next reply (https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools). One that
-    was broken off never gets a result, and the API refuses it.
+    next reply (https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools). One
+    that was broken off never gets a result, and the API refuses it.
 
     Args:
         messages: All that is sent.
