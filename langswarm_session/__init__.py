@@ -89,6 +89,9 @@ if TYPE_CHECKING:
         ProviderCapabilityError as ProviderCapabilityError,
     )
     from langswarm_session.errors import (
+        ProviderQuotaError as ProviderQuotaError,
+    )
+    from langswarm_session.errors import (
         ProviderRateLimitError as ProviderRateLimitError,
     )
     from langswarm_session.errors import (
@@ -416,6 +419,7 @@ _HOMES = {
         "NestedTurnError",
         "ProviderAuthenticationError",
         "ProviderCapabilityError",
+        "ProviderQuotaError",
         "ProviderRateLimitError",
         "ProviderRequestError",
         "ProviderResponseError",

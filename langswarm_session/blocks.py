@@ -189,6 +189,20 @@ blocks_adapter: TypeAdapter[list[Block]] = TypeAdapter(
 """Validates and dumps a list of blocks."""
 
 
+TURN_CONTEXT = "langswarm_turn_context"
+"""The key of a text block's extras that marks it as context of its turn, which no user wrote."""
+
+
+def turn_context_block(text: str) -> TextBlock:
+    """Return a block with what the model is told beside a user's words, for one turn."""
+    return TextBlock(text=text, extras={TURN_CONTEXT: True})
+
+
+def is_turn_context(block: Block) -> bool:
+    """Return whether a block is context of its turn, and not what somebody said."""
+    return isinstance(block, TextBlock) and bool((block.extras or {}).get(TURN_CONTEXT))
+
+
 def text_of(content: str | list[Block]) -> str:
     """The readable text of a message's content.
 

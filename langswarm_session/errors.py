@@ -20,16 +20,18 @@
     ├── ManagerClosedError               the manager was closed
     ├── BackgroundLoopError              the event loop under sync calls ended before the call did
     ├── MissingDependencyError           an optional package is not installed (also an ImportError)
-    ├── ProviderSessionError             the provider failed: carries ``provider`` and ``retriable``
+    ├── ProviderSessionError             the provider failed: carries ``provider``, ``retriable``
+    │   │                                and ``retry_after`` (seconds, where the server named them)
     │   ├── UnknownProviderError         no provider goes by this name
     │   ├── ProviderCapabilityError      the provider cannot do what was asked
     │   ├── ProviderAuthenticationError  the key is missing, wrong, or not allowed to do this
     │   ├── UnknownModelError            the provider has no such model, or not for this key
     │   ├── ProviderRequestError         the provider refused the request as it was
-    │   │   ├── ContextLengthError       the request has more tokens than the model takes
-    │   │   └── InvalidReasoningError    reasoning of earlier replies is not valid in this request
+    │   │   ├── ContextLengthError       the request is too long for the model or the account
+    │   │   └── InvalidReasoningError    reasoning in the request is not valid there
     │   ├── ProviderResponseError        what came back is not an answer of this API
-    │   ├── ProviderRateLimitError       too many requests: carries ``retry_after`` (seconds)
+    │   ├── ProviderRateLimitError       too many requests
+    │   │   └── ProviderQuotaError       no credit is left, or a spend limit is reached
     │   ├── ProviderTimeoutError         no answer in time
     │   ├── ProviderUnavailableError     the provider is down or cannot be reached
     │   └── ProviderStreamError          the stream broke off before the reply was complete
@@ -188,6 +190,7 @@ class ProviderSessionError(SessionError):
     Args:
         provider: The provider's name.
         retriable: Whether the same request may succeed later.
+        retry_after: The seconds that the server asked to wait, where it did.
     """
 
     retriable_by_default = False
@@ -199,10 +202,12 @@ class ProviderSessionError(SessionError):
         session_id: str | None = None,
         provider: str | None = None,
         retriable: bool | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, session_id=session_id)
         self.provider = provider
         self.retriable = self.retriable_by_default if retriable is None else retriable
+        self.retry_after = retry_after
 
 
 class UnknownProviderError(ProviderSessionError):
@@ -226,18 +231,17 @@ class ProviderRequestError(ProviderSessionError):
 
 
 class ContextLengthError(ProviderRequestError):
-    """The request has more tokens than the model takes; a shorter window may do.
+    """The request is longer than the model, the server or the account takes.
 
-    A turn that meets it is asked again with half of its window, as long as there is older history
-    to leave out.
+    A turn that meets it asks again with half of its window, while there is older history to leave
+    out.
     """
 
 
 class InvalidReasoningError(ProviderRequestError):
-    """The provider refused reasoning of earlier replies: it is bound to another conversation, or
-    cannot be decrypted or verified.
+    """Reasoning in the request is bound elsewhere, or cannot be verified or decrypted there.
 
-    A turn that meets it is asked once more without that reasoning.
+    A turn that meets it asks once more without that reasoning.
     """
 
 
@@ -250,17 +254,11 @@ class ProviderRateLimitError(ProviderSessionError):
 
     retriable_by_default = True
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        session_id: str | None = None,
-        provider: str | None = None,
-        retriable: bool | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, session_id=session_id, provider=provider, retriable=retriable)
-        self.retry_after = retry_after
+
+class ProviderQuotaError(ProviderRateLimitError):
+    """The account has no credit left or has reached its spend limit; waiting does not help."""
+
+    retriable_by_default = False
 
 
 class ProviderTimeoutError(ProviderSessionError):

@@ -8,7 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from langswarm_session.blocks import Block, blocks_adapter
+from langswarm_session.blocks import (
+    Block,
+    TextBlock,
+    blocks_adapter,
+    is_turn_context,
+    text_of,
+    turn_context_block,
+)
 from langswarm_session.checks import check_id, describe
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import BARE_MESSAGE, MessageRole, SessionMessage, new_id, utc_now
@@ -61,6 +68,24 @@ def text_message(
             "native": native,
         }
     )
+
+
+def with_turn_context(message: SessionMessage, text: str) -> SessionMessage:
+    """Return a user's message with context for its turn behind its own content.
+
+    Raises:
+        InvalidInputError: If it is not a user's message, or the context is not a text.
+    """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"turn_context must be a text, got {type(text).__name__}")
+    if not text.strip():
+        raise InvalidInputError("turn_context must not be empty; leave it out if there is none")
+    if message.role is not MessageRole.USER:
+        raise InvalidInputError(
+            f"turn_context goes with a user's message, not with one of {message.role.value}"
+        )
+    check_text(text)
+    return message.replaced(content=[*message.blocks, turn_context_block(text)])
 
 
 def renamed(message: SessionMessage) -> SessionMessage:
@@ -128,12 +153,21 @@ def digest_of(messages: Sequence[SessionMessage]) -> str:
     """Return what tells whether messages are the same again."""
     digest = hashlib.sha256()
     for message in messages:
-        content = message.content
+        content = _said(message)
         body = content.encode() if isinstance(content, str) else blocks_adapter.dump_json(content)
         # The length tells where the next message begins.
         digest.update(f"{message.role.value}:{len(body)}:".encode())
         digest.update(body)
     return digest.hexdigest()
+
+
+def _said(message: SessionMessage) -> str | list[Block]:
+    """Return a message's content without turn context, which a retry may give another way."""
+    content = message.content
+    if isinstance(content, str) or not any(map(is_turn_context, content)):
+        return content
+    said = [block for block in content if not is_turn_context(block)]
+    return text_of(said) if all(isinstance(block, TextBlock) for block in said) else said
 
 
 def _with_metadata(

@@ -609,27 +609,24 @@ class IProviderSession(ABC):
             provider=self.name,
         )
 
-    async def compact(
-        self, request: ProviderRequest, instructions: str | None = None
-    ) -> ProviderReply:
-        """Have the provider compact a window, whose newest message is a reply or a user's.
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
+        """Have the provider make a compaction: a block of its own that stands for a whole request.
 
         Args:
-            request: The window; no call in it waits for a result.
-            instructions: What the summary is to keep, in place of the provider's own prompt.
+            request: What the compaction stands for: all that would be sent, without a new message.
 
         Returns:
-            The message with what stands for the window, and the notes to store with the session:
-            requests that are given them send it in place of the messages that it stands for. The
-            message itself need not be stored.
+            One assistant message with the provider's blocks as they came, in `OtherBlock`, and the
+            tokens it took. It is stored behind what it stands for; later requests to this provider
+            begin with it, those to other providers with the messages before it.
 
         Raises:
-            ProviderCapabilityError: If the provider compacts nothing.
-            ProviderSessionError: If nothing came of it.
+            ProviderCapabilityError: If the provider makes none.
+            ProviderSessionError: If there is no reply; the finer class says why.
         """
         raise ProviderCapabilityError(
-            f"the provider {self.name!r} compacts no conversations; use SummarizingMiddleware "
-            "without native=True",
+            f"the provider {self.name!r} makes no compactions; use SummarizingMiddleware without "
+            "native=True",
             provider=self.name,
         )
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from langswarm_session.blocks import Block, JsonObject, Model, text_of
+from langswarm_session.blocks import Block, JsonObject, Model, is_turn_context, text_of
 from langswarm_session.bulk import unchecked
 
 
@@ -165,8 +165,10 @@ class SessionMessage(Model):
 
     @property
     def text(self) -> str:
-        """The readable text of the content; blocks that are not text are left out."""
-        return text_of(self.content)
+        """The readable text of the content: without other blocks, and without turn context."""
+        if isinstance(self.content, str):
+            return self.content
+        return text_of([block for block in self.content if not is_turn_context(block)])
 
     @property
     def token_count(self) -> int | None:

@@ -27,6 +27,7 @@ from langswarm_session.given import (
     make_message,
     renamed,
     texts_or_messages,
+    with_turn_context,
 )
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.kept_window import KeptWindow
@@ -181,6 +182,7 @@ class BaseSession(ISession):
         role: MessageRole | str = MessageRole.USER,
         *,
         metadata: dict[str, Any] | None = None,
+        turn_context: str | None = None,
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
         **options: Any,
@@ -194,6 +196,9 @@ class BaseSession(ISession):
             content: Text, blocks, or a message of your own making.
             role: Who speaks, if the content is not a message already.
             metadata: JSON values to keep with the message.
+            turn_context: What the model is to know for this answer and nobody said: the date,
+                retrieved text. It is stored and sent behind the message's own content, where it
+                stays, so that later requests begin with this one; it is not in ``message.text``.
             idempotency_key: A second call with the same key gives the stored reply; one whose
                 turn failed, or was cancelled, is tried again without storing the message twice,
                 unless others followed it: then it is stored once more, behind them.
@@ -214,7 +219,8 @@ class BaseSession(ISession):
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
         self._check_answerable(options)
-        turn = await self._begin(content, role, metadata, idempotency_key, wait)
+        message = self._sent(content, role, metadata, turn_context)
+        turn = await self._begin(message, idempotency_key, wait)
         return await self._answered(turn, options)
 
     def stream_message(
@@ -223,6 +229,7 @@ class BaseSession(ISession):
         role: MessageRole | str = MessageRole.USER,
         *,
         metadata: dict[str, Any] | None = None,
+        turn_context: str | None = None,
         idempotency_key: str | None = None,
         wait: float | None = _UNSET,
         **options: Any,
@@ -240,7 +247,11 @@ class BaseSession(ISession):
         Yields:
             The pieces; the last event carries the whole reply as it was stored.
         """
-        begin = partial(self._begin, content, role, metadata, idempotency_key, wait)
+        message = partial(self._sent, content, role, metadata, turn_context)
+
+        async def begin() -> OpenTurn:
+            return await self._begin(message(), idempotency_key, wait)
+
         return stream(self, begin, options)
 
     async def regenerate(
@@ -802,17 +813,21 @@ class BaseSession(ISession):
     def _moved(self, record: SessionRecord) -> None:
         self._record = record
 
-    async def _begin(
+    def _sent(
         self,
         content: str | list[Block] | SessionMessage,
         role: MessageRole | str,
         metadata: dict[str, Any] | None,
-        idempotency_key: str | None,
-        wait: float | None,
-    ) -> OpenTurn:
+        turn_context: str | None,
+    ) -> SessionMessage:
         message = make_message(content, role, session_id=self.session_id, metadata=metadata)
         sent = check_sent(message, self.session_id)
-        turn = await self._begin_with([sent], idempotency_key, wait)
+        return sent if turn_context is None else with_turn_context(sent, turn_context)
+
+    async def _begin(
+        self, message: SessionMessage, idempotency_key: str | None, wait: float | None
+    ) -> OpenTurn:
+        turn = await self._begin_with([message], idempotency_key, wait)
         turn.rename = renamed  # a provider may give two replies one id
         return turn
 

@@ -179,6 +179,21 @@ async def test_every_field_comes_back_as_it_went_in(make_manager):
     assert stored.timestamp.tzinfo is UTC
 
 
+class TestTurnContext:
+    async def test_goes_with_its_message_in_every_request(self, session, mock):
+        first = await session.send_message("a", turn_context="It is Monday.")
+        again = await session.regenerate()
+        await session.send_message("b", turn_context="It is Tuesday.")
+        sent = [[block.text for block in each.blocks] for each in mock.requests[-1].messages]
+        assert sent == [["a", "It is Monday."], [again.text], ["b", "It is Tuesday."]]
+        assert first.text == "You said: a"
+
+    async def test_is_streamed_with(self, session, mock):
+        async for _ in session.stream_message("a", turn_context="It is Monday."):
+            pass
+        assert [block.text for block in mock.requests[-1].messages[-1].blocks][1] == "It is Monday."
+
+
 class TestFailures:
     @pytest.mark.parametrize(
         ("failure", "error", "retriable"),

@@ -17,7 +17,7 @@ from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats import openai_responses
 from langswarm_session.formats.native import restored
-from langswarm_session.formats.openai_responses import Item
+from langswarm_session.formats.openai_items import Item
 from langswarm_session.models import MessageRole, SessionMessage
 
 FORMAT = "openai_agents"

@@ -6,7 +6,7 @@ its blocks in their order; a block keeps its item's id and whatever of the item 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +14,7 @@ from langswarm_session.blocks import (
     Block,
     FileBlock,
     ImageBlock,
+    JsonObject,
     OtherBlock,
     ReasoningBlock,
     RefusalBlock,
@@ -24,12 +25,15 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.arguments import call_of, text_of_arguments
 from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
+from langswarm_session.formats.native import MALFORMED
+from langswarm_session.formats.openai_items import Item, as_input, is_sendable
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
-
-Item = dict[str, Any]
 
 NAME = "openai"
 """The provider whose items these are."""
+
+NATIVE = "openai_responses"
+"""The key under which a reply keeps its items where its blocks could not give them back."""
 
 CALL_ID_LENGTH = 64
 """How long a call's id may be."""
@@ -43,43 +47,28 @@ _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_fil
 _DETAILS = ("low", "high", "auto", "original")
 _PHASES = ("commentary", "final_answer")
 
-USER_BLOCKS: dict[str, dict[str, type]] = {
-    "mcp_approval_response": {"approval_request_id": str, "approve": bool},
-    "computer_call_output": {"call_id": str, "output": dict},
-    "local_shell_call_output": {"id": str, "output": str},
-    "shell_call_output": {"call_id": str, "output": list},
-    "apply_patch_call_output": {"call_id": str, "status": str},
-}
-"""The items that answer what hosted tools ask of a user, with their required fields
-(``openai.types.responses.response_input_item_param`` of the SDK)."""
-
-_OTHERS = frozenset(
-    (
-        "apply_patch_call",
-        "code_interpreter_call",
-        "compaction",
-        "computer_call",
-        "file_search_call",
-        "image_generation_call",
-        "local_shell_call",
-        "mcp_approval_request",
-        "mcp_call",
-        "mcp_list_tools",
-        "program",
-        "program_output",
-        "shell_call",
-        "tool_search_call",
-        "tool_search_output",
-        "web_search_call",
-    )
-)
-"""The items of a reply that have no form of their own here, and can be sent back."""
-
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def takes(block: Block, in_result: bool) -> bool:
-    """Whether a block can be sent as an item or as a part of one."""
+    """Return whether OpenAI takes a block as an item or as a part of one."""
+    if isinstance(block, ReasoningBlock):
+        return bool(block.encrypted and block.id)
+    return _takes(block, in_result)
+
+
+def takes_readable(block: Block, in_result: bool) -> bool:
+    """Return whether a compatible server takes a block: reasoning that can be read, too.
+
+    Servers of open models give their reasoning as ``content`` and read it from there: vLLM in
+    https://github.com/vllm-project/vllm/pull/28248.
+    """
+    if isinstance(block, ReasoningBlock):
+        return bool(block.id and (block.encrypted or _content(block)))
+    return _takes(block, in_result)
+
+
+def _takes(block: Block, in_result: bool) -> bool:
     if isinstance(block, TextBlock):
         return True
     if isinstance(block, ImageBlock):
@@ -90,19 +79,20 @@ def takes(block: Block, in_result: bool) -> bool:
     if isinstance(block, FileBlock):
         given = inline(block)
         return is_base64(given[1]) if given is not None else bool(web_url(block) or _file_id(block))
-    if isinstance(block, ReasoningBlock):
-        return bool(block.encrypted and block.id)
     if isinstance(block, OtherBlock):
-        item_id = block.value.get("id")
-        named = isinstance(item_id, str) and bool(item_id)
-        return not in_result and named and block.kind in _OTHERS
+        return not in_result and is_sendable(block.value)
     return isinstance(block, RefusalBlock | ToolCallBlock) and not in_result
 
 
 def instructions(messages: Iterable[SessionMessage]) -> str:
-    """What the system messages say, which travels apart from the items."""
-    said = (message.text for message in messages if message.role is MessageRole.SYSTEM)
+    """Return what system messages say, for where it travels apart from the items."""
+    said = (message.text for message in messages if is_system(message))
     return "\n\n".join(text for text in said if text)
+
+
+def is_system(message: SessionMessage) -> bool:
+    """Return whether a message is a system message."""
+    return message.role is MessageRole.SYSTEM
 
 
 def to_items(
@@ -110,28 +100,54 @@ def to_items(
     *,
     with_ids: bool = False,
     known: Iterable[SessionMessage] = (),
+    verbatim: Callable[[SessionMessage], bool] | None = None,
 ) -> list[Item]:
-    """Messages as input items; system messages are left to `instructions`.
+    """Return messages as input items; system messages as what a developer says.
 
     Args:
         messages: Messages that `takes` has been asked about.
         with_ids: Whether the items go back to where their ids are known.
         known: Messages that may have made the calls which these answer.
+        verbatim: Tells which replies go back exactly as they came, ids included.
     """
     custom = {block.id or "" for message in known for block in message.blocks if _is_custom(block)}
     items: list[Item] = []
     for message in messages:
         if message.role is MessageRole.ASSISTANT:
-            items += _output_items(message.blocks, with_ids, custom)
+            if verbatim is not None and verbatim(message):
+                items += _exactly(message, custom)
+            else:
+                items += _output_items(message.blocks, with_ids, custom)
         elif message.role is MessageRole.TOOL:
             items += [
                 _result(block, custom)
                 for block in message.blocks
                 if isinstance(block, ToolResultBlock)
             ]
-        elif message.role is not MessageRole.SYSTEM:
+        elif message.role is MessageRole.SYSTEM:
+            items.append(developer_item(message.text))
+        else:
             items += _user_items(message)
     return items
+
+
+def developer_item(text: str) -> Item:
+    """Return what the developer of a program says in the place where it is said."""
+    return {"type": "message", "role": "developer", "content": text}
+
+
+def _exactly(message: SessionMessage, custom: set[str]) -> list[Item]:
+    """Return the items of a reply as they came, unless its content was changed since."""
+    made = _output_items(message.blocks, with_ids=True, custom=custom)
+    kept = (message.native or {}).get(NATIVE)
+    if kept is None:
+        return made
+    try:
+        output = kept["output"]
+        same = from_output(output) == message.blocks
+    except MALFORMED:
+        return made
+    return [as_input(item) for item in output] if same else made
 
 
 def _user_items(message: SessionMessage) -> list[Item]:
@@ -199,7 +215,7 @@ def _output_items(blocks: Sequence[Block], with_ids: bool, custom: set[str]) -> 
         elif isinstance(block, ToolCallBlock):
             items.append(_call(block, with_ids, custom))
         elif isinstance(block, OtherBlock):
-            items.append(dict(block.value))
+            items.append(as_input(block.value))
     if texts:
         items.append(_message(texts, with_ids))
     return items
@@ -238,15 +254,26 @@ def _output_part(block: Block) -> Item:
 
 
 def _reasoning(block: ReasoningBlock) -> Item:
+    content = _content(block)
     summary = (block.extras or {}).get("summary")
     if summary is None:
-        summary = [block.reasoning] if block.reasoning else []
-    return {
+        summary = [block.reasoning] if block.reasoning and not content else []
+    item: Item = {
         "type": "reasoning",
         "id": block.id,
         "summary": [{"type": "summary_text", "text": text} for text in summary],
-        "encrypted_content": block.encrypted,
     }
+    if content:
+        item["content"] = [{"type": "reasoning_text", "text": text} for text in content]
+    return item | without_none(encrypted_content=block.encrypted)
+
+
+def _content(block: ReasoningBlock) -> list[str]:
+    """Return the reasoning itself, as servers give it that do not hide it."""
+    content = (block.extras or {}).get("content")
+    if not isinstance(content, list):
+        return []
+    return [text for text in content if isinstance(text, str)]
 
 
 def _call(block: ToolCallBlock, with_ids: bool, custom: set[str]) -> Item:
@@ -308,7 +335,8 @@ def from_response(response: Mapping[str, Any], model: str) -> SessionMessage:
         response: The response, as plain data.
         model: The model that was asked for.
     """
-    blocks = from_output(response.get("output") or [])
+    output = response.get("output") or []
+    blocks = from_output(output)
     return SessionMessage(
         role=MessageRole.ASSISTANT,
         content=blocks,
@@ -317,7 +345,15 @@ def from_response(response: Mapping[str, Any], model: str) -> SessionMessage:
         provider_message_id=response.get("id"),
         usage=usage(response.get("usage")),
         finish_reason=finish_reason(response, blocks),
+        native=_beside(output, blocks),
     )
+
+
+def _beside(output: Sequence[Mapping[str, Any]], blocks: Sequence[Block]) -> JsonObject | None:
+    """Return what is kept beside a reply: its items, where its blocks could not give them back."""
+    if _output_items(blocks, with_ids=True, custom=set()) == [as_input(item) for item in output]:
+        return None
+    return {NATIVE: {"output": [dict(item) for item in output]}}
 
 
 def finish_reason(response: Mapping[str, Any], blocks: Sequence[Block]) -> str:
@@ -336,11 +372,14 @@ def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
     """Token usage; None where a server counts nothing."""
     if not counted:
         return None
+    read = counted.get("input_tokens_details") or {}
+    written = read.get("cache_write_tokens")
     return TokenUsage(
         input_tokens=counted.get("input_tokens") or 0,
         output_tokens=counted.get("output_tokens") or 0,
-        cached_tokens=(counted.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+        cached_tokens=read.get("cached_tokens") or 0,
         reasoning_tokens=(counted.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+        details={"cache_write_tokens": written} if written else None,
     )
 
 
@@ -393,13 +432,17 @@ def _text_blocks(item: Mapping[str, Any]) -> list[Block]:
 
 
 def _reasoning_block(item: Mapping[str, Any]) -> ReasoningBlock:
-    parts = item.get("summary") or item.get("content") or []
-    summary = [part.get("text", "") for part in parts]
+    summary = [part.get("text", "") for part in item.get("summary") or []]
+    content = [part.get("text", "") for part in item.get("content") or []]
+    extras = without_none(
+        summary=summary if len(summary) > 1 or (summary and content) else None,
+        content=content or None,
+    )
     return ReasoningBlock(
         id=item.get("id"),
-        reasoning="\n\n".join(summary),
+        reasoning="\n\n".join(summary or content),
         encrypted=item.get("encrypted_content"),
-        extras={"summary": summary} if len(summary) > 1 else None,
+        extras=extras or None,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 from langswarm_session.errors import (
@@ -13,7 +12,6 @@ from langswarm_session.errors import (
     MissingDependencyError,
     ProviderAuthenticationError,
     ProviderCapabilityError,
-    SessionError,
 )
 from langswarm_session.formats import anthropic_events
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
@@ -106,9 +104,7 @@ class AnthropicProviderSession(IProviderSession):
             )
         secrets = secrets_of((api_key, options.get("auth_token")), options)
         options = client_options(options)
-        self._sdk = _Anthropic(
-            self.name, lambda: _client(api_key, max_retries, options), secrets, client
-        )
+        self._sdk = Sdk(self.name, lambda: _client(api_key, max_retries, options), secrets, client)
         self._mode = mode
         lacking = ProviderCapability.TOOLS if agent is not None else ProviderCapability.NATIVE
         self.capabilities = self.capabilities - {lacking}
@@ -166,13 +162,11 @@ class AnthropicProviderSession(IProviderSession):
         """See `IProviderSession.count_tokens`."""
         return await self._messages.count(request)
 
-    async def compact(
-        self, request: ProviderRequest, instructions: str | None = None
-    ) -> ProviderReply:
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
         """See `IProviderSession.compact`."""
         if self._agents is not None:
-            return await super().compact(request, instructions)
-        return await self._messages.compact(request, instructions)
+            return await super().compact(request)
+        return await self._messages.compact(request)
 
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """See `IProviderSession.create_provider_session`. Managed agents only.
@@ -240,18 +234,6 @@ def _dialect(client: Any, options: Mapping[str, Any]) -> Dialect:
         return dialect_of(client)
     address = options.get("base_url") or os.environ.get("ANTHROPIC_BASE_URL")
     return dialect_at(str(address or f"https://{OWN_HOST}"))
-
-
-class _Anthropic(Sdk):
-    """Anthropic's SDK."""
-
-    def translated(
-        self, error: Exception, model: str = "", *, streaming: bool = False
-    ) -> SessionError:
-        """See `Sdk.translated`. An error event in a stream has the status of the stream."""
-        if getattr(error, "status_code", None) == HTTPStatus.OK:
-            return self.of_event(getattr(error, "body", None), self._said(error))
-        return super().translated(error, model, streaming=streaming)
 
 
 def _client(api_key: str | None, max_retries: int, options: Mapping[str, Any]) -> Any:

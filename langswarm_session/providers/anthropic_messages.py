@@ -24,6 +24,7 @@ from langswarm_session.providers.anthropic_requests import (
     Arguments,
     Draft,
     Wishes,
+    compaction_block,
     compaction_of,
     draft,
 )
@@ -172,10 +173,8 @@ class Messages:
 
     # Compaction
 
-    async def compact(
-        self, request: ProviderRequest, instructions: str | None = None
-    ) -> ProviderReply:
-        """A summary of the window, which stands for it from then on.
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
+        """A summary that stands for a whole request.
 
         Raises:
             ProviderCapabilityError: If the server or the model does not compact.
@@ -188,17 +187,13 @@ class Messages:
                 "SummarizingMiddleware without native=True",
                 provider=self._sdk.provider,
             )
-        arguments = compaction_of(self.drafted(request), instructions)
-        (message,) = await self.replies(request, arguments)
-        blocks = [each.value for each in message.blocks if each.type == "non_standard"]
-        if not any(block.get("type") == "compaction" for block in blocks):
+        (message,) = await self.replies(request, compaction_of(self.drafted(request)))
+        if compaction_block(message) is None:
             raise ProviderSessionError(
                 f"{self._sdk.provider} gave no summary: {message.finish_reason}",
                 provider=self._sdk.provider,
             )
-        through = max((each.seq or 0 for each in request.window), default=0)
-        noted = {COMPACTION_NOTE: {"block": blocks[0], "through": through}}
-        return ProviderReply([message], notes={**request.notes, **noted})
+        return ProviderReply([message])
 
     async def compact_if_long(self, request: ProviderRequest) -> bool:
         """Compact what was before this turn, if it is longer than the caller wants it.
@@ -215,7 +210,9 @@ class Messages:
         except SessionError as error:
             logger.warning("session %r: not compacted: %s", request.session_id, one_line(error))
             return False
-        request.notes = {**request.notes, **(reply.notes or {})}
+        through = max((each.seq or 0 for each in before.window), default=0)
+        noted = {"block": compaction_block(reply.messages[0]), "through": through}
+        request.notes = {**request.notes, COMPACTION_NOTE: noted}
         return True
 
     def _to_compact(self, request: ProviderRequest) -> ProviderRequest | None:

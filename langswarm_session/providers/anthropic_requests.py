@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
+from langswarm_session.blocks import OtherBlock, ToolCallBlock, ToolResultBlock
 from langswarm_session.formats.anthropic import (
     Param,
     Writing,
@@ -35,6 +35,7 @@ from langswarm_session.requests.tool_changes import (
 )
 from langswarm_session.sendable import Repair, RepairKind
 from langswarm_session.tools import Tool, as_tools, to_anthropic
+from langswarm_session.window import SUMMARY
 
 FILES_BETA = "files-api-2025-04-14"
 INLINE_BETA = "inline-tools-2026-09-15"
@@ -153,23 +154,46 @@ def _write(
 def _compacted(request: ProviderRequest, able: Abilities, betas: list[str]) -> Param | None:
     """The block that stands for older messages, which are left out of the window.
 
-    The system messages among them are said again at the beginning: a summary instructs nobody.
+    It is that of the newest compaction in the record, or one that was noted. The system messages
+    among what it stands for are said again at the beginning: a summary instructs nobody.
     https://platform.claude.com/docs/en/build-with-claude/compaction-on-demand#how-it-fits-with-the-rest-of-the-api
     """
-    kept = request.notes.get(COMPACTION_NOTE)
-    if not isinstance(kept, Mapping) or not able.dialect.compaction:
+    block, through = _newest_compaction(request)
+    if block is None:
         return None
-    through = kept["through"]
     left = [
         message
         for message in request.window
         if message.role is MessageRole.SYSTEM or message.seq is None or message.seq > through
     ]
-    if len(left) < len(request.window):
-        request.window = left
-    betas.append(COMPACT_BETA)
-    block: Param = dict(kept["block"])
+    if not able.dialect.compaction:
+        told = f"{SUMMARY}{block.get('content') or ''}"
+        said = SessionMessage(role=MessageRole.USER, content=told)
+        others = (place for place, each in enumerate(left) if each.role is not MessageRole.SYSTEM)
+        left.insert(next(others, len(left)), said)
+        block = None
+    else:
+        betas.append(COMPACT_BETA)
+    request.window = left
     return block
+
+
+def _newest_compaction(request: ProviderRequest) -> tuple[Param | None, int]:
+    """The newest compaction's block, and the number of the last message it stands for."""
+    noted = request.notes.get(COMPACTION_NOTE)
+    through = noted["through"] if isinstance(noted, Mapping) else -1
+    for message in reversed(request.window):
+        if (message.seq or 0) > through and compaction_block(message) is not None:
+            return compaction_block(message), message.seq or 0
+    return (dict(noted["block"]), through) if isinstance(noted, Mapping) else (None, through)
+
+
+def compaction_block(message: SessionMessage) -> Param | None:
+    """Return the block of a message that is a compaction on demand, and nothing else."""
+    if message.finish_reason != "compaction" or isinstance(message.content, str):
+        return None
+    values = (block.value for block in message.content if isinstance(block, OtherBlock))
+    return next((dict(value) for value in values if value.get("type") == "compaction"), None)
 
 
 def _set_system(request: ProviderRequest, options: Arguments) -> None:
@@ -403,7 +427,7 @@ def _missing(messages: Sequence[SessionMessage], ledger: ToolLedger, *, has_any:
 # Compaction
 
 
-def compaction_of(drafted: Draft, instructions: str | None) -> Arguments:
+def compaction_of(drafted: Draft) -> Arguments:
     """Return the arguments of a request that is answered with a summary of its messages.
 
     https://platform.claude.com/docs/en/build-with-claude/compaction-on-demand#request-a-summary
@@ -422,7 +446,6 @@ def compaction_of(drafted: Draft, instructions: str | None) -> Arguments:
     }
     if output:
         arguments["output_config"] = output
-    asked = {"type": "summarize"}
-    arguments["compaction"] = {**asked, "instructions": instructions} if instructions else asked
+    arguments["compaction"] = {"type": "summarize"}
     arguments["betas"] = list(dict.fromkeys([*(arguments.get("betas") or ()), COMPACT_BETA]))
     return arguments

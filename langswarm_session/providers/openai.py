@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, ClassVar, Protocol
+from urllib.parse import urlsplit
 
 from langswarm_session.errors import InvalidInputError, MissingDependencyError
 from langswarm_session.formats import openai_chat, openai_responses
+from langswarm_session.formats.openai_items import USER_BLOCKS
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import SessionContext, SessionMessage
 from langswarm_session.providers.openai_chat import Chat
@@ -17,7 +20,11 @@ from langswarm_session.providers.sdk import Sdk, client_options, secrets_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
 
-OWN_URL = "https://api.openai.com/"
+HOSTS = ("api.openai.com",)
+"""The hosts of OpenAI's own API; those of its regions end with one of them."""
+
+AZURE_HOSTS = ("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com")
+"""Hosts at which Azure serves the same API."""
 
 MODES = ("conversations", "responses", "chat")
 
@@ -68,11 +75,12 @@ class OpenAIProviderSession(IProviderSession):
         options = client_options(options)
         self._sdk = Sdk(self.name, lambda: _client(api_key, options), secrets, client)
         self._mode = mode
+        self._base_url = getattr(client, "base_url", None) or options.get("base_url")
         if mode in ("responses", "chat"):
             self.capabilities = self.capabilities - {ProviderCapability.NATIVE}
-        conversations = Conversations(self._sdk, max_retries)
+        conversations = Conversations(self._sdk, max_retries, self._is_vendor)
         self._copies = conversations.copies
-        self._responses = Responses(self._sdk, max_retries)
+        self._responses = Responses(self._sdk, max_retries, self._is_vendor)
         self._modes: dict[str, _Mode] = {
             "conversations": conversations,
             "responses": self._responses,
@@ -84,26 +92,42 @@ class OpenAIProviderSession(IProviderSession):
 
     @property
     def mode(self) -> str:
-        """The mode: the one asked for, or the one that the server's address decides.
-
-        Raises:
-            ProviderAuthenticationError, MissingDependencyError: If there is no client to be had.
-        """
+        """The mode: the one asked for, or the one that the server's address decides."""
         if self._mode is None:
-            own = str(self._sdk.client.base_url).startswith(OWN_URL)
-            self._mode = "conversations" if own else "chat"
+            self._mode = "conversations" if self._is_at(HOSTS) else "chat"
         return self._mode
+
+    @property
+    def _address(self) -> str:
+        """Where requests go: as the SDK decides it, without importing it."""
+        return str(self._base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{HOSTS[0]}/v1")
+
+    def _is_vendor(self) -> bool:
+        """Return whether the server is one of OpenAI's."""
+        return self._is_at((*HOSTS, *AZURE_HOSTS))
+
+    def _is_at(self, hosts: Iterable[str]) -> bool:
+        host = urlsplit(self._address).hostname or ""
+        return any(host == name or host.endswith("." + name) for name in hosts)
 
     def target(self, context: SessionContext, options: Mapping[str, Any]) -> Target:
         """See `IProviderSession.target`."""
-        chat = self._mode_for(context) == "chat"
+        if self._mode_for(context) == "chat":
+            return Target(
+                provider=self.name,
+                model=context.model,
+                strict=True,
+                takes=openai_chat.takes,
+                call_id_length=openai_chat.CALL_ID_LENGTH,
+            )
+        vendor = self._is_vendor()
         return Target(
             provider=self.name,
             model=context.model,
             strict=True,
-            takes=openai_chat.takes if chat else openai_responses.takes,
-            user_blocks={} if chat else openai_responses.USER_BLOCKS,
-            call_id_length=(openai_chat if chat else openai_responses).CALL_ID_LENGTH,
+            takes=openai_responses.takes if vendor else openai_responses.takes_readable,
+            user_blocks=USER_BLOCKS,
+            call_id_length=openai_responses.CALL_ID_LENGTH,
         )
 
     async def send_message(self, request: ProviderRequest) -> ProviderReply:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,13 @@ from langswarm_session.errors import (
     ProviderStreamError,
     SessionError,
 )
-from langswarm_session.formats.openai_responses import REASONING, Item, from_response, to_items
+from langswarm_session.formats.openai_items import Item
+from langswarm_session.formats.openai_responses import (
+    REASONING,
+    from_response,
+    is_system,
+    to_items,
+)
 from langswarm_session.models import SessionMessage
 from langswarm_session.printable import one_line
 from langswarm_session.providers.openai_copies import Copies, is_lost
@@ -55,6 +61,7 @@ class _Turn:
         is_new: Whether the conversation was made in this turn.
         is_given: Whether it was made by somebody else, who may have put into it what the record
             does not know: then nothing is removed from it.
+        response_id: The response that is being given, once its id is known.
     """
 
     request: ProviderRequest
@@ -66,6 +73,7 @@ class _Turn:
     was_unsure: bool = False
     is_new: bool = False
     is_given: bool = False
+    response_id: str | None = None
 
     @property
     def model(self) -> str:
@@ -106,10 +114,11 @@ class Conversations(Responses):
     Args:
         sdk: The client.
         max_retries: How often to try again what may be tried again.
+        is_vendor: Tells whether the server is OpenAI's.
     """
 
-    def __init__(self, sdk: Sdk, max_retries: int) -> None:
-        super().__init__(sdk, max_retries)
+    def __init__(self, sdk: Sdk, max_retries: int, is_vendor: Callable[[], bool]) -> None:
+        super().__init__(sdk, max_retries, is_vendor)
         self.copies = Copies(sdk, max_retries)
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
@@ -132,7 +141,7 @@ class Conversations(Responses):
         shown = _Shown()
         message: SessionMessage | None = None
         while message is None:
-            response_id: str | None = None
+            turn.response_id = None
             try:
                 events = self._events(await self._create(turn, stream=True), turn.model)
                 async with aclosing(events):
@@ -140,7 +149,7 @@ class Conversations(Responses):
                         if isinstance(event, StreamEvent):
                             yield shown.add(event)
                         elif event["type"] == "response.created":
-                            response_id = event["response"].get("id")
+                            turn.response_id = event["response"].get("id")
                         elif event["type"] in FINISHED:
                             message = self._reply(event["response"], turn.model)
                 if message is None:
@@ -148,7 +157,7 @@ class Conversations(Responses):
             except ProviderSessionError as error:
                 turn.unsure = True
                 if message is None:
-                    message = await self._found(turn, error, response_id, shown)
+                    message = await self._found(turn, error, shown)
         for event in shown.rest(message):
             yield event
         yield await self._done(turn, message)
@@ -157,11 +166,27 @@ class Conversations(Responses):
 
     async def _create(self, turn: _Turn, **options: Any) -> Any:
         """Ask once; the SDK's own retries would send a turn a second time."""
-        arguments = self._arguments(turn.request, turn.messages)
-        with self._sdk.errors(turn.model):
-            return await self._sdk.once.responses.create(
-                **arguments, **options, conversation=turn.conversation
-            )
+        text, _ = self._parts(turn, ())
+        arguments = self._keywords(turn.request, text, self._items(turn, turn.messages))
+        arguments |= {**options, "conversation": turn.conversation}
+        while True:
+            try:
+                with self._sdk.errors(turn.model):
+                    return await self._sdk.once.responses.create(**arguments)
+            except ProviderRequestError as error:
+                if not self._learned(turn.request, error, arguments):
+                    raise
+
+    def _parts(
+        self, turn: _Turn, messages: Sequence[SessionMessage]
+    ) -> tuple[str, list[SessionMessage]]:
+        """Return the system text that travels with each turn, and which messages are items."""
+        request = turn.request
+        return self._split(request, request.window, messages, in_place=not turn.is_given)
+
+    def _items(self, turn: _Turn, messages: Sequence[SessionMessage]) -> list[Item]:
+        """Return what of messages is kept in the conversation; ids are the server's to give."""
+        return to_items(self._parts(turn, messages)[1], known=turn.request.window)
 
     async def _recovered(self, turn: _Turn, error: ProviderSessionError) -> SessionMessage | None:
         """The reply, if the request has arrived all the same; None to try again.
@@ -197,7 +222,7 @@ class Conversations(Responses):
         if not output:
             return None
         logger.info("session %r: a lost answer was found at OpenAI", turn.request.session_id)
-        response = {"id": output[-1].get("id"), "output": output}
+        response = {"id": turn.response_id or output[-1].get("id"), "output": output}
         cut = any(item.get("status") == "incomplete" for item in output)
         return from_response(response | ({"status": "incomplete"} if cut else {}), turn.model)
 
@@ -205,13 +230,12 @@ class Conversations(Responses):
         self,
         turn: _Turn,
         error: ProviderSessionError,
-        response_id: str | None,
         shown: _Shown,
     ) -> SessionMessage | None:
         """The reply of a stream that broke off; None to try again."""
         message = None
-        if response_id is not None:
-            message = await self._finished(turn, error, response_id)
+        if turn.response_id is not None:
+            message = await self._finished(turn, error, turn.response_id)
         if message is None:
             if shown.anything:
                 turn.patience.end()  # what a reader has seen cannot be taken back
@@ -224,11 +248,10 @@ class Conversations(Responses):
         self, turn: _Turn, error: ProviderSessionError, response_id: str
     ) -> SessionMessage | None:
         """The whole reply of a response that may have been finished without us."""
-        retrieve = partial(self._sdk.once.responses.retrieve, response_id, include=[REASONING])
+        retrieve = partial(self._sdk.once.responses.retrieve, response_id)
         for attempt in range(self._retries + 1):
             try:
-                response = await self._sdk.patiently(retrieve, self._retries, turn.model)
-                found = plain(self._sdk, response)
+                found = await self.copies.including(retrieve, [REASONING])
             except ProviderSessionError:
                 return None
             if found.get("status") in ("completed", "incomplete"):
@@ -260,8 +283,7 @@ class Conversations(Responses):
         turn.conversation, turn.last_item = conversation, known.get("last_item")
         turn.messages = request.new_messages
         turn.is_given = known.get("given", not known)
-        other_model = known.get("model", turn.model) != turn.model
-        if known.get("stale") or (other_model and not turn.is_given):
+        if known.get("stale") or (not turn.is_given and _is_outdated(turn, known)):
             await self._remade(turn)
             return turn
         turn.unsure, turn.was_unsure = not request.in_step, bool(known.get("unsure"))
@@ -290,14 +312,14 @@ class Conversations(Responses):
         turn.conversation = await self.copies.create({"session_id": turn.request.session_id})
         # From here on there is something to be deleted with the session, whatever happens.
         await turn.request.save(turn.conversation, STALE)
-        turn.last_item = await self.copies.fill(turn.conversation, to_items(history))
         turn.is_new, turn.is_given, turn.unsure = True, False, False
+        items = self._items(turn, history)
+        turn.last_item = await self.copies.fill(turn.conversation, items)
 
     async def _settled(self, turn: _Turn) -> list[Item] | None:
         """The turn's output in the conversation, None if there is none; nothing else is left."""
         items = await self.copies.items_after(turn.conversation, turn.last_item, REASONING)
-        sent = to_items(turn.messages, known=turn.request.window)
-        strays, output = _parted(items, sent)
+        strays, output = _parted(items, self._items(turn, turn.messages))
         if not turn.is_given:
             await self.copies.delete_items(turn.conversation, strays)
         return output or None
@@ -313,7 +335,11 @@ class Conversations(Responses):
                                turn.request.session_id, one_line(error))  # fmt: skip
                 output = None
             last_item = output[-1]["id"] if output else None
-        context: dict[str, Any] = {"last_item": last_item, "model": turn.model}
+        context: dict[str, Any] = {
+            "last_item": last_item,
+            "model": turn.model,
+            "start": _beginning(turn.request),
+        }
         if turn.unsure:
             context["unsure"] = True  # a request that was given up may arrive even now
         if turn.is_given:
@@ -321,6 +347,23 @@ class Conversations(Responses):
         elif last_item is None:
             context = STALE
         return ProviderReply([message], turn.conversation, context)
+
+
+def _beginning(request: ProviderRequest) -> str | None:
+    """Return the id of the first message that a window has besides system messages."""
+    return next((message.id for message in request.window if not is_system(message)), None)
+
+
+def _is_outdated(turn: _Turn, known: Mapping[str, Any]) -> bool:
+    """Return whether a copy is another model's, or begins before the window does.
+
+    A window that begins further on is one that had outgrown its limits, in messages or in tokens:
+    so these hold for the copy as well, which is all that the model is given.
+    """
+    return bool(
+        known.get("model", turn.model) != turn.model
+        or known.get("start") != _beginning(turn.request)
+    )
 
 
 def _does_not_fit(error: SessionError) -> bool:

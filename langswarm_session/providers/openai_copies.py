@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,8 +13,10 @@ from langswarm_session.errors import (
     ProviderUnavailableError,
     SessionError,
 )
-from langswarm_session.formats.openai_responses import IMAGES, REASONING, Item, from_items
+from langswarm_session.formats.openai_items import Item
+from langswarm_session.formats.openai_responses import IMAGES, REASONING, from_items
 from langswarm_session.models import SessionMessage
+from langswarm_session.printable import one_line
 from langswarm_session.providers.sdk import Patience, Sdk, plain, refusal_of
 
 CHUNK = 20
@@ -21,6 +24,8 @@ CHUNK = 20
 
 PAGE = 100
 """How many items may be listed at once."""
+
+logger = logging.getLogger(__name__)
 
 
 class Copies:
@@ -34,6 +39,7 @@ class Copies:
     def __init__(self, sdk: Sdk, max_retries: int) -> None:
         self._sdk = sdk
         self._retries = max_retries
+        self._shows_all = False
 
     async def create(self, metadata: dict[str, str], **options: Any) -> str:
         """An empty conversation; returns its id.
@@ -99,16 +105,34 @@ class Copies:
     async def _page(
         self, conversation: str, after: str | None, include: Sequence[str]
     ) -> dict[str, Any]:
-        options: dict[str, Any] = {"include": list(include)} if include else {}
+        resource = self._sdk.once.conversations.items
+        options: dict[str, Any] = {"order": "asc", "limit": PAGE}
         if after is not None:
             options["after"] = after
-        resource = self._sdk.once.conversations.items
-        page = await self._asked(
-            partial(resource.list, conversation, order="asc", limit=PAGE, **options)
-        )
+        page = await self.including(partial(resource.list, conversation, **options), include)
         if not isinstance(page.get("data"), list):
             raise self._sdk.no_answer("no list")
         return page
+
+    async def including(
+        self, call: Callable[..., Awaitable[Any]], include: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return the answer to a request, with what is asked for by name where that is possible.
+
+        A server that refuses to be asked is not asked again: vLLM's gateway refuses ``include``
+        for items.
+        """
+        if include and not self._shows_all:
+            try:
+                return await self._asked(partial(call, include=list(include)))
+            except ProviderRequestError as error:
+                if refusal_of(error).status not in (400, 422):
+                    raise
+                answer = await self._asked(call)
+                self._shows_all = True
+                logger.info("%s takes no include here: %s", self._sdk.provider, one_line(error))
+                return answer
+        return await self._asked(call)
 
     async def last_item(self, conversation: str) -> str | None:
         """The id of the newest item."""

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from hashlib import sha256
+from itertools import takewhile
 from operator import attrgetter
 from typing import Any
 
-from langswarm_session.blocks import ToolCallBlock
+from langswarm_session.blocks import ReasoningBlock, ToolCallBlock
 from langswarm_session.errors import (
     ProviderCapabilityError,
     ProviderRequestError,
-    ProviderResponseError,
     ProviderSessionError,
 )
+from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import (
     REASONING,
     from_output,
     from_response,
     instructions,
+    is_system,
     to_items,
 )
 from langswarm_session.models import SessionMessage
+from langswarm_session.printable import one_line
+from langswarm_session.providers.openai_models import has_instructions_of_turns, reasons
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tools import as_tools, to_responses
+
+logger = logging.getLogger(__name__)
 
 RESERVED = {
     "model": "it is the session's; change it with switch_provider()",
@@ -37,6 +45,16 @@ RESERVED = {
     "background": "a reply is waited for",
 }
 
+UNBIDDEN = {
+    "include": ("include", "encrypted content is not supported"),
+    "prompt_cache_key": ("prompt_cache_key",),
+}
+"""Keywords that are given though no caller asks for them, and how servers name them when they
+refuse them: ``Encrypted content is not supported with this model.``, or the keyword itself."""
+
+_NO_COUNT = (404, 405, 501)
+"""How servers answer that count no tokens."""
+
 FINISHED = ("response.completed", "response.incomplete")
 
 
@@ -46,28 +64,26 @@ class Responses:
     Args:
         sdk: The client.
         max_retries: How often to try again; nothing can be doubled here.
+        is_vendor: Tells whether the server is OpenAI's.
     """
 
-    def __init__(self, sdk: Sdk, max_retries: int) -> None:
+    def __init__(self, sdk: Sdk, max_retries: int, is_vendor: Callable[[], bool]) -> None:
         self._sdk = sdk
         self._retries = max_retries
+        self._is_vendor = is_vendor
+        self._refused: set[tuple[str, str]] = set()
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        """The whole reply."""
-        arguments = self._arguments(request, request.messages)
-        model = request.context.model
-        response = await self._asked(request, "responses.create", **arguments, store=False)
-        return ProviderReply([self._reply(plain(self._sdk, response), model)])
+        """Return the whole reply."""
+        response = await self._asked(request, self._arguments(request), store=False)
+        return ProviderReply([self._reply(plain(self._sdk, response), request.context.model)])
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces."""
-        arguments = self._arguments(request, request.messages)
+        """Yield the reply in pieces."""
         model = request.context.model
-        events = await self._asked(
-            request, "responses.create", **arguments, store=False, stream=True
-        )
+        events = await self._asked(request, self._arguments(request), store=False, stream=True)
         async with aclosing(self._events(events, model)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, StreamEvent):
@@ -77,53 +93,127 @@ class Responses:
                     return
 
     async def count(self, request: ProviderRequest) -> int:
-        """Tokens of the request's messages, by OpenAI's own count."""
-        arguments = self._arguments(request, request.messages)
-        wanted = {key: arguments[key] for key in ("model", "input", "tools", "instructions")
-                  if key in arguments}  # fmt: skip
+        """Return the tokens of the request's messages, by the server's own count.
+
+        Raises:
+            ProviderCapabilityError: If there is no count.
+        """
         if not hasattr(self._sdk.client.responses, "input_tokens"):
             raise ProviderCapabilityError(
                 "this version of the openai package counts no tokens; update it, or use the "
                 "token_counter 'tiktoken'",
                 provider=self._sdk.provider,
             )
+        arguments = self._arguments(request)
+        counted = ("model", "instructions", "extra_body")
         try:
-            counted = await self._asked(request, "responses.input_tokens.count", **wanted)
-        except (ProviderRequestError, ProviderResponseError) as error:
-            if refusal_of(error).status != 404:
+            answer = await self._patiently(
+                request,
+                "responses.input_tokens.count",
+                {name: arguments[name] for name in counted if name in arguments},
+            )
+        except ProviderSessionError as error:
+            if refusal_of(error).status not in _NO_COUNT:
                 raise
             raise ProviderCapabilityError(
                 "this server counts no tokens; use the token_counter 'tiktoken' or 'estimate'",
                 provider=self._sdk.provider,
             ) from error
-        return int(plain(self._sdk, counted)["input_tokens"])
+        return int(plain(self._sdk, answer)["input_tokens"])
 
-    async def _asked(self, request: ProviderRequest, method: str, **arguments: Any) -> Any:
-        """What a method of the client gives."""
+    async def _asked(
+        self, request: ProviderRequest, arguments: dict[str, Any], **options: Any
+    ) -> Any:
+        """Return what ``responses.create`` gives, without what this server refuses to be asked."""
+        while True:
+            try:
+                return await self._patiently(request, "responses.create", arguments | options)
+            except ProviderRequestError as error:
+                if not self._learned(request, error, arguments):
+                    raise
+
+    async def _patiently(
+        self, request: ProviderRequest, method: str, arguments: Mapping[str, Any]
+    ) -> Any:
+        """Return what a method of the client gives, tried again while that may help."""
         retries = self._retries if request.retries is None else request.retries
         call = partial(attrgetter(method)(self._sdk.once), **arguments)
         return await self._sdk.patiently(call, retries, request.context.model)
 
-    def _arguments(
-        self, request: ProviderRequest, messages: Sequence[SessionMessage]
-    ) -> dict[str, Any]:
-        """Keywords of ``responses.create``."""
+    def _learned(
+        self, request: ProviderRequest, error: ProviderRequestError, arguments: dict[str, Any]
+    ) -> bool:
+        """Return whether a refusal is about what no caller asked for; it is not asked for again."""
+        model = request.context.model
+        for name, words in UNBIDDEN.items():
+            if self._may_ask(model, name) and name in arguments and _refuses(error, name, words):
+                logger.info("model %r takes no %s and is asked without: %s",
+                            model, name, one_line(error))  # fmt: skip
+                self._refused.add((model, name))
+                del arguments[name]
+                if name in request.options:
+                    arguments[name] = request.options[name]
+                return True
+        return False
+
+    def _arguments(self, request: ProviderRequest) -> dict[str, Any]:
+        """Return the keywords of ``responses.create`` for the whole window."""
+        text, messages = self._split(request, request.messages, request.messages)
+        items = to_items(messages, known=request.window, verbatim=own_replies(request))
+        return self._keywords(request, text, items)
+
+    def _split(
+        self,
+        request: ProviderRequest,
+        window: Sequence[SessionMessage],
+        messages: Sequence[SessionMessage],
+        *,
+        in_place: bool = True,
+    ) -> tuple[str, list[SessionMessage]]:
+        """Return the system text that travels apart, and the messages that are items.
+
+        Args:
+            request: The request.
+            window: Where the system messages are.
+            messages: Those of them to send.
+            in_place: Whether system messages may stay where they were said, at OpenAI.
+        """
+        if not (in_place and self._is_vendor()):
+            return instructions(window), [m for m in messages if not is_system(m)]
+        if has_instructions_of_turns(request.context.model):
+            return "", list(messages)
+        head = list(takewhile(is_system, window))
+        apart = {message.id for message in head}
+        return instructions(head), [m for m in messages if m.id not in apart]
+
+    def _keywords(self, request: ProviderRequest, text: str, items: list[Item]) -> dict[str, Any]:
+        """Return the keywords of ``responses.create``.
+
+        The items travel in ``extra_body``: given as ``input`` the SDK looks for aliases and files
+        in each of them (``maybe_transform``), which takes longer than all that is done here, and
+        finds nothing, as they are JSON already.
+        """
         options = dict(request.options)
         check_options(self._sdk.provider, options, RESERVED)
-        arguments: dict[str, Any] = {
-            "model": request.context.model,
-            "input": to_items(messages, known=request.window),
-        }
-        said = [instructions(request.window), options.pop("instructions", None)]
-        if any(said):
-            arguments["instructions"] = "\n\n".join(text for text in said if text)
+        model = request.context.model
+        texts = [text, options.pop("instructions", None)]
         tools = options.pop("tools", None)
+        body: dict[str, Any] = {**(options.pop("extra_body", None) or {}), "input": items}
         if tools:
-            arguments["tools"] = [to_responses(tool) for tool in as_tools(tools)]
-        if options.get("reasoning"):
+            body["tools"] = [to_responses(tool) for tool in as_tools(tools)]
+        arguments: dict[str, Any] = {"model": model, **options, "extra_body": body}
+        if any(texts):
+            arguments["instructions"] = "\n\n".join(text for text in texts if text)
+        include = options.get("include") or ()
+        if self._may_ask(model, "include") and (reasons(model) or options.get("reasoning")):
             # So that it can be sent back to where it is not stored, or not any more.
-            options["include"] = list(dict.fromkeys([REASONING, *(options.get("include") or ())]))
-        return {**arguments, **options}
+            arguments["include"] = list(dict.fromkeys([REASONING, *include]))
+        if self._is_vendor() and self._may_ask(model, "prompt_cache_key"):
+            arguments.setdefault("prompt_cache_key", cache_key(request.session_id))
+        return arguments
+
+    def _may_ask(self, model: str, name: str) -> bool:
+        return (model, name) not in self._refused
 
     async def _events(
         self, events: Any, model: str
@@ -160,6 +250,45 @@ class Responses:
         """The error for a response that failed."""
         error = (event.get("response") or {}).get("error") or event.get("error") or event
         return self._sdk.of_event(error, "the response failed")
+
+
+def _refuses(error: ProviderRequestError, name: str, words: Sequence[str]) -> bool:
+    """Return whether an error is about a keyword."""
+    refusal = refusal_of(error)
+    if refusal.status not in (400, 422):
+        return False
+    said = str(error).lower()
+    return refusal.param.startswith(name) or any(word in said for word in words)
+
+
+def own_replies(request: ProviderRequest) -> Callable[[SessionMessage], bool]:
+    """Return what tells the replies that go back exactly as they came, ids included.
+
+    A reply whose reasoning is left out goes back without ids: OpenAI refuses an item whose id
+    belongs to reasoning that is not there, as in https://github.com/openai/codex/issues/20774.
+    """
+    stored = {message.id: message for message in request.window}
+    source = (request.target.provider, request.target.model)
+
+    def is_own(message: SessionMessage) -> bool:
+        before = stored.get(message.id)
+        if before is None or (message.provider, message.model) != source:
+            return False
+        return before is message or _thoughts(before) == _thoughts(message)
+
+    return is_own
+
+
+def _thoughts(message: SessionMessage) -> int:
+    return sum(isinstance(block, ReasoningBlock) for block in message.blocks)
+
+
+def cache_key(session_id: str) -> str:
+    """Return the key under which OpenAI looks for what it has cached of a session's requests.
+
+    It is a digest, as a key has 64 characters at most, and a session's id may name a person.
+    """
+    return sha256(session_id.encode()).hexdigest()[:32]
 
 
 def _shown(event: Mapping[str, Any]) -> StreamEvent | None:

@@ -11,11 +11,11 @@ import base64
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import (
     SplitResult,
     parse_qsl,
@@ -28,8 +28,12 @@ from urllib.parse import (
 from weakref import WeakKeyDictionary
 
 from langswarm_session.errors import (
+    ContextLengthError,
     InvalidInputError,
+    InvalidReasoningError,
     ProviderAuthenticationError,
+    ProviderCapabilityError,
+    ProviderQuotaError,
     ProviderRateLimitError,
     ProviderRequestError,
     ProviderResponseError,
@@ -40,6 +44,9 @@ from langswarm_session.errors import (
     SessionError,
     UnknownModelError,
 )
+from langswarm_session.providers.failures import LOCKED, Failure, Kind
+
+T = TypeVar("T")
 
 FIRST_DELAY, LAST_DELAY = 0.25, 8.0
 """Seconds between two tries, doubling in between; a server's Retry-After goes before them."""
@@ -133,10 +140,43 @@ class Sdk:
         while True:
             try:
                 with self.errors(model):
-                    return await call()
+                    answer = await call()
+                self.check(answer)
+                return answer
             except SessionError as error:
                 if not await patience.waits(error):
                     raise
+
+    async def streamed(
+        self, ask: Callable[[], AsyncGenerator[T, None]], retries: int
+    ) -> AsyncGenerator[T, None]:
+        """The pieces of a stream, asked for again where it fails before its first piece.
+
+        Vendors tell of an overload in streams that began with a 200, and their SDKs try nothing
+        again then: github.com/anthropics/anthropic-sdk-python/issues/688.
+
+        Args:
+            ask: Makes the request, once, and gives its pieces. Only for what may be done twice.
+            retries: How often to ask again.
+        """
+        patience = Patience(retries)
+        has_begun = False
+        while True:
+            try:
+                async with aclosing(ask()) as pieces:
+                    async for piece in pieces:
+                        has_begun = True
+                        yield piece
+                return
+            except SessionError as error:
+                if has_begun or not await patience.waits(error):
+                    raise
+
+    def check(self, answer: object) -> None:
+        """Raise the error that an answer has in place of a reply, if it has one."""
+        failure = _failure_in(answer)
+        if failure is not None:
+            raise self.of_event(failure, "no reply, and no reason")
 
     async def close(self) -> None:
         """Close the running loop's client; those of other loops go with their loops."""
@@ -160,19 +200,28 @@ class Sdk:
         return _KEYS.sub("***", text)
 
     @contextmanager
-    def errors(self, model: str = "", *, streaming: bool = False) -> Iterator[None]:
+    def errors(
+        self, model: str = "", *, streaming: bool = False, reading: bool = False
+    ) -> Iterator[None]:
         """Turns what the SDK raises into errors of this package.
 
         Args:
             model: The model that was asked for.
             streaming: Whether a stream had been opened.
+            reading: Whether an answer is read, so that what does not fit is the server's fault and
+                not the caller's. A stream is read always.
         """
         try:
             yield
         except (SessionError, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - an SDK may raise anything
-            made = self.translated(error, model, streaming=streaming)
+            unfit = (streaming or reading) and isinstance(error, TypeError | AttributeError)
+            made = (
+                self.no_answer(type(error).__name__)
+                if unfit
+                else self.translated(error, model, streaming=streaming)
+            )
             # What the SDK says may have the key in it, and would be shown as the cause.
             hidden = self.clean(str(error)) != str(error)
             raise made from (None if hidden else error)
@@ -182,29 +231,24 @@ class Sdk:
     ) -> SessionError:
         """The error of this package for one that the SDK raised."""
         names = {kind.__name__ for kind in type(error).__mro__}
-        said = self._said(error)
-        lost = self._of_connection(error, names, said, streaming)
+        lost = self._of_connection(error, names, streaming)
         if lost is not None:
             return lost
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int) and "APIStatusError" in names:
-            if status < 400:  # an error event in a stream
-                return self.of_event(getattr(error, "body", None), said)
-            return self._of_status(status, error, said, model)
         if "APIResponseValidationError" in names or isinstance(error, ValueError | LookupError):
             return self.no_answer(type(error).__name__)
         if isinstance(error, AttributeError) and isinstance(error.obj, str):
             return self.no_answer("text")  # where the SDK makes an object of what came
+        if "APIError" in names:
+            return self._of_failure(_failure_of(error), model)
+        said = self.clean(str(error))[:_LONGEST]
         if isinstance(error, TypeError):
             return InvalidInputError(f"the provider {self.provider!r} does not take this: {said}")
-        if "APIError" in names:  # an error event in a stream
-            return self.of_event(getattr(error, "body", None), said)
         return ProviderSessionError(
             f"{self.provider} failed: {type(error).__name__}: {said}", provider=self.provider
         )
 
     def _of_connection(
-        self, error: Exception, names: set[str], said: str, streaming: bool
+        self, error: Exception, names: set[str], streaming: bool
     ) -> ProviderSessionError | None:
         """The error for a connection that was not made, was lost or gave nothing in time."""
         where: dict[str, Any] = {"provider": self.provider}
@@ -218,6 +262,7 @@ class Sdk:
                 f"the stream of {self.provider} broke off; send the message again", **where
             )
         if of_transport:
+            said = self.clean(str(error))[:_LONGEST]
             return ProviderUnavailableError(
                 f"{self.provider} broke the connection: {said}", **where
             )
@@ -229,21 +274,7 @@ class Sdk:
 
     def of_event(self, body: object, said: str) -> ProviderSessionError:
         """The error for one that came in place of a reply, in a stream or a finished response."""
-        inner = body.get("error", body) if isinstance(body, Mapping) else {}
-        inner = inner if isinstance(inner, Mapping) else {}
-        kind = f"{inner.get('code') or ''} {inner.get('type') or ''}"
-        text = self.clean(str(inner.get("message") or said))
-        if "rate_limit" in kind:
-            return ProviderRateLimitError(
-                f"{self.provider} takes no more requests for now: {text}", provider=self.provider
-            )
-        if any(word in kind for word in ("server_error", "api_error", "overloaded", "timeout")):
-            return ProviderUnavailableError(
-                f"{self.provider} failed: {text}", provider=self.provider
-            )
-        return ProviderRequestError(
-            f"{self.provider} gave no reply: {text}", provider=self.provider
-        )
+        return self._of_failure(Failure(HTTPStatus.OK, body, said), "")
 
     def no_answer(self, what: str) -> ProviderResponseError:
         """What came back is no answer of this API."""
@@ -253,60 +284,46 @@ class Sdk:
             provider=self.provider,
         )
 
-    def _of_status(
-        self, status: int, error: Exception, said: str, model: str
-    ) -> ProviderSessionError:
-        where: dict[str, Any] = {"provider": self.provider}
-        if status in (401, 403):
-            what = "refused the key" if status == 401 else "does not allow this to the key"
-            return ProviderAuthenticationError(
-                f"{self.provider} {what}; check it, and that it is one for {self.address} ({said})",
-                **where,
-            )
-        if status == 404:
-            return self._not_found(error, said, model)
-        if status == 429:
-            return ProviderRateLimitError(
-                f"{self.provider} takes no more requests for now: {said}",
-                retry_after=retry_after(error),
-                **where,
-            )
-        if status == 408:
-            return ProviderTimeoutError(f"{self.provider} gave up waiting: {said}", **where)
-        if status >= 500:
-            return ProviderUnavailableError(f"{self.provider} is down ({status}): {said}", **where)
-        if _field(error, "code") == LOCKED:
-            return ProviderRequestError(
-                f"{self.provider} is busy with another request of this conversation; send the "
-                f"message again later ({said})",
-                retriable=True,
-                **where,
-            )
-        return ProviderRequestError(f"{self.provider} refused the request: {said}", **where)
+    def _of_failure(self, failure: Failure, model: str) -> ProviderSessionError:
+        """The error for what a server said in place of a reply."""
+        if failure.kind in (Kind.NOT_FOUND, Kind.MODEL):
+            return self._not_found(failure, model)
+        kind, what = _ERRORS[failure.kind]
+        text = what.format(
+            provider=self.provider,
+            address=self.address,
+            status=failure.effective_status,
+            refused="refused the request" if failure.is_of_request else "gave no reply",
+        )
+        return kind(
+            f"{text} ({self._said(failure)})" if ";" in text else f"{text}: {self._said(failure)}",
+            provider=self.provider,
+            retriable=failure.is_transient,
+            retry_after=failure.retry_after,
+        )
 
-    def _not_found(self, error: Exception, said: str, model: str) -> ProviderSessionError:
-        if not isinstance(getattr(error, "body", None), Mapping):
-            return self.no_answer("404")
+    def _not_found(self, failure: Failure, model: str) -> ProviderSessionError:
+        """The error for a thing that is not there: a model, an item or the API itself."""
+        said = self._said(failure)
+        if failure.is_of_no_api:
+            return self.no_answer(f"404: {said}")
         names_it = "model" in said.lower() and model in said
-        if model and ("model" in _field(error, "code") or names_it):
+        if model and (failure.kind is Kind.MODEL or names_it):
             return UnknownModelError(
                 f"{self.provider} has no model {model!r}, or not for this key; name another with "
-                "switch_provider()",
+                f"switch_provider() ({said})",
                 provider=self.provider,
             )
         return ProviderRequestError(
             f"{self.provider} knows no such thing: {said}", provider=self.provider
         )
 
-    def _said(self, error: Exception) -> str:
+    def _said(self, failure: Failure) -> str:
         """What the server said, without secrets and not too long."""
-        body = getattr(error, "body", None)
-        inner = body.get("error", body) if isinstance(body, Mapping) else None
-        message = inner.get("message") if isinstance(inner, Mapping) else None
-        text = str(message) if message else str(error)
+        text = failure.message
         if "<html" in text.lower():
             text = "a web page, and no answer of the API"
-        return self.clean(text)[:500]
+        return self.clean(text)[:_LONGEST]
 
     @property
     def address(self) -> str:
@@ -318,8 +335,56 @@ class Sdk:
         return re.sub(r"//[^/@]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
-LOCKED = "conversation_locked"
-"""The code of an error that says that another request holds the conversation."""
+_ERRORS: dict[Kind, tuple[type[ProviderSessionError], str]] = {
+    Kind.LOCKED: (
+        ProviderRequestError,
+        "{provider} is busy with another request of this conversation; send it again later",
+    ),
+    Kind.QUOTA: (
+        ProviderQuotaError,
+        "{provider} has no credit left for this key, or a limit of spending is reached; add credit",
+    ),
+    Kind.LENGTH: (ContextLengthError, "the request is too long for {provider}"),
+    Kind.REASONING: (
+        InvalidReasoningError,
+        "{provider} does not accept reasoning that the request sends back",
+    ),
+    Kind.KEY: (
+        ProviderAuthenticationError,
+        "{provider} refused the key; check it, and that it is one for {address}",
+    ),
+    Kind.FORBIDDEN: (
+        ProviderAuthenticationError,
+        "{provider} does not allow this to the key; check it, and that it is one for {address}",
+    ),
+    Kind.ABSENT: (
+        ProviderCapabilityError,
+        "{provider} at {address} does not do this (HTTP {status})",
+    ),
+    Kind.RATE_LIMIT: (
+        ProviderRateLimitError,
+        "{provider} takes no more requests for now",
+    ),
+    Kind.TIMEOUT: (ProviderTimeoutError, "{provider} gave up waiting"),
+    Kind.UNAVAILABLE: (ProviderUnavailableError, "{provider} is down ({status})"),
+    Kind.REFUSED: (ProviderRequestError, "{provider} {refused}"),
+}
+"""Which error each kind of failure is, and how it is told."""
+
+_LONGEST = 500
+"""How much of what a server says is told, in characters."""
+
+
+def _failure_of(error: Exception) -> Failure:
+    """What the server said that made an SDK raise this."""
+    response = getattr(error, "response", None)
+    return Failure(
+        getattr(error, "status_code", None),
+        getattr(error, "body", None),
+        str(error),
+        getattr(response, "headers", None),
+    )
+
 
 LOCK_WAIT = 60.0
 """How long to wait, in seconds, for a conversation that another request holds."""
@@ -371,22 +436,26 @@ def plain(sdk: Sdk, answer: Any) -> dict[str, Any]:
     if dump is None:
         raise sdk.no_answer("no JSON object")
     dumped: dict[str, Any] = dump(mode="json", exclude_unset=True, warnings=False)
+    sdk.check(dumped)
     return dumped
 
 
-def retry_after(error: Exception) -> float | None:
-    """The seconds that a server asks to wait, if it does (RFC 9110, section 10.2.3)."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers.get(name, "")) * unit)
-        except ValueError:
-            continue
-    try:
-        until = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+def _failure_in(answer: object) -> object | None:
+    """What an answer has in place of a reply, though its status was 200; None if it is one.
+
+    Routers and gateways answer so: openrouter.ai/docs/api/reference/errors-and-debugging,
+    github.com/BerriAI/litellm/issues/8448, github.com/runpod-workers/worker-vllm/issues/57. A
+    response of OpenAI's, and an event of a session, tell of a failure in a way of their own.
+    """
+    get = answer.get if isinstance(answer, Mapping) else partial(_attribute, answer)
+    if get("object") == "error":
+        return {name: get(name) for name in ("message", "type", "code", "param")}
+    is_told = get("object") != "response" and get("type") in (None, "error")
+    return get("error") or None if is_told else None
+
+
+def _attribute(answer: object, name: str) -> object:
+    return getattr(answer, name, None)
 
 
 class Patience:

@@ -254,8 +254,9 @@ class TestOneFault:
         await session.send_message("one")
         world.fail(ASK, "cut_after")
         plan(world, LIST, fault)
-        ending = ProviderUnavailableError if fault in ENDINGS else None
-        assert await try_turn(session) is ending
+        # A 400 may be for what is asked for by name, so it is asked again without.
+        is_final = fault in ENDINGS and fault != "400"
+        assert await try_turn(session) is (ProviderUnavailableError if is_final else None)
         await check_next_turn(world, session, "one", "hello")
 
 
@@ -263,7 +264,7 @@ async def leave_strays(world, session):
     """A turn that failed here and was done there."""
     await session.send_message("one")
     world.fail(ASK, "cut_after")
-    world.fail(LIST, "status", status=400)
+    world.fail(LIST, "status", status=400, times=2)  # with what is asked for by name, and without
     assert await try_turn(session, "lost") is ProviderUnavailableError
     assert spoken(world, session)[-2:] == [
         ("user", "lost"),
@@ -483,7 +484,7 @@ class TestReturning:
     async def test_a_failed_turn_is_tried_again_with_its_key(self, world, session):
         await session.send_message("one")
         world.fail(ASK, "cut_after")
-        world.fail(LIST, "status", status=400)
+        world.fail(LIST, "status", status=400, times=2)
         with pytest.raises(ProviderUnavailableError):
             await session.send_message("hello", idempotency_key="k")
         reply = await session.send_message("hello", idempotency_key="k")

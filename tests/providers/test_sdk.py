@@ -3,8 +3,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import traceback
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 
@@ -34,7 +32,6 @@ from langswarm_session.providers.sdk import (
     opened,
     plain,
     refusal_of,
-    retry_after,
     secrets_of,
 )
 
@@ -232,26 +229,7 @@ async def use(vendor):
     return vendor.client
 
 
-class TestRetryAfter:
-    @pytest.mark.parametrize(
-        ("headers", "seconds"),
-        [
-            ({}, None),
-            ({"retry-after": "2"}, 2.0),
-            ({"retry-after": "-2"}, 0.0),
-            ({"retry-after": "nan"}, 0.0),
-            ({"retry-after": "soon"}, None),
-            ({"retry-after": "2", "retry-after-ms": "1500"}, 1.5),
-            ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
-        ],
-    )
-    def test_seconds(self, headers, seconds):
-        assert retry_after(APIStatusError(429, headers=headers)) == seconds
-
-    def test_a_date_to_come(self):
-        date = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-        assert 3000 < retry_after(APIStatusError(429, headers={"retry-after": date})) <= 3600
-
+class TestDelays:
     def test_delays_grow_up_to_a_limit(self):
         error = ProviderUnavailableError("x")
         assert 0.125 <= delay(0, error) <= 0.25

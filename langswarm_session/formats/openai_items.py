@@ -1,0 +1,98 @@
+"""Which items of OpenAI's Responses API are calls, and what of an item may be sent back.
+
+The fields are those of the SDK's ``openai/types/responses/response_input_item_param.py``, made from
+the vendor's OpenAPI description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Item = dict[str, Any]
+
+USER_BLOCKS: dict[str, dict[str, type]] = {
+    "mcp_approval_response": {"approval_request_id": str, "approve": bool},
+    "computer_call_output": {"call_id": str, "output": dict},
+    "local_shell_call_output": {"output": str},
+    "shell_call_output": {"call_id": str, "output": list},
+    "apply_patch_call_output": {"call_id": str, "status": str},
+}
+"""The items that answer what hosted tools ask of a user, with their required fields."""
+
+_OUTPUT_ONLY = ("created_by", "logprobs")
+"""Fields of items and their parts that servers show, and refuse when they are sent back.
+
+``created_by`` is in no input type of the SDK. ``status`` is where the type requires it, and
+refused elsewhere: https://github.com/can1357/oh-my-pi/pull/10415,
+https://github.com/digitallyinduced/haskell-agent/pull/689.
+"""
+
+_WITH_STATUS = frozenset(
+    (
+        "message",
+        "apply_patch_call",
+        "apply_patch_call_output",
+        "code_interpreter_call",
+        "computer_call",
+        "file_search_call",
+        "image_generation_call",
+        "local_shell_call",
+        "program_output",
+        "web_search_call",
+    )
+)
+
+_MAY_BE_NULL = ("result",)
+"""Fields that must be sent also where they are null: a picture that was not made has no result."""
+
+
+_NOT_KEPT = frozenset(
+    (
+        "message",
+        "reasoning",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "item_reference",
+        "compaction_trigger",
+    )
+)
+"""Types of items that are not kept as they came: they have blocks, or are in no reply."""
+
+
+def as_input(item: Mapping[str, Any]) -> Item:
+    """Return an item of a reply as it may be sent back: without what only servers say."""
+    kind = item.get("type", "message")
+    sent = {
+        name: value
+        for name, value in item.items()
+        if (value is not None or name in _MAY_BE_NULL)
+        and name not in _OUTPUT_ONLY
+        and (name != "status" or kind in _WITH_STATUS)
+    }
+    for name in ("content", "output"):
+        if isinstance(sent.get(name), list):
+            sent[name] = [_part_as_input(part) for part in sent[name]]
+    if kind == "message" and item.get("role") == "assistant":
+        sent |= {"type": "message", "status": "completed"}
+    return sent
+
+
+def _part_as_input(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {name: value for name, value in part.items() if name not in _OUTPUT_ONLY}
+
+
+def is_sendable(item: Mapping[str, Any]) -> bool:
+    """Return whether an item that is kept as it came can go back to the server that gave it."""
+    kind, item_id = item.get("type"), item.get("id")
+    return (
+        isinstance(kind, str)
+        and bool(kind)
+        and kind not in _NOT_KEPT
+        and isinstance(item_id, str)
+        and bool(item_id)
+    )
