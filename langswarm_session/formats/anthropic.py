@@ -396,7 +396,9 @@ def _thinking(block: ReasoningBlock) -> Param:
 
 def _citations(block: Block, every: bool) -> list[Param]:
     noted = block.annotations or [] if isinstance(block, TextBlock) else []
-    return [dict(each) for each in noted if every or each.get("type") == _KEPT_CITATION]
+    kept = [each for each in noted if every or each.get("type") == _KEPT_CITATION]
+    # The API gives a field more than it takes, ``file_id``, which is null where there is no file.
+    return [{k: v for k, v in each.items() if v is not None or k != "file_id"} for each in kept]
 
 
 def _result(block: ToolResultBlock) -> Param:

@@ -228,7 +228,7 @@ def _bind(fixed: Arguments, able: Abilities, wishes: Wishes, betas: list[str]) -
     if behavior is None and able.model.does(BINDS_EVERYWHERE):
         behavior = "drop_block"
     thinking = fixed.get("thinking")
-    if thinking is None and able.model.does(ALWAYS_THINKS):
+    if thinking is None and able.model.family and able.model.does(ALWAYS_THINKS):
         thinking = {"type": "adaptive"}  # what leaving it out means
     if behavior is None or not isinstance(thinking, Mapping):
         return

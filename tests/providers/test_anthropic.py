@@ -66,8 +66,10 @@ async def make(world, mode):
     managers = []
 
     def make(**options):
-        given = {"api_key": world.key, "base_url": world.anthropic_url, "mode": mode, **options}
-        provider = AnthropicProviderSession(**{"timeout": 20, **given})
+        own = {"api_key": world.key, "base_url": world.anthropic_url, "mode": mode}
+        provider = AnthropicProviderSession(
+            **{"timeout": 20, "dialect": "anthropic", **own, **options}
+        )
         provider._threads._knows_threads = True
         manager = SessionManager("memory", {"anthropic": provider, "mock": MockProviderSession()})
         managers.append(manager)
@@ -221,7 +223,7 @@ class TestThinking:
         results = await session.call_tools(call, [ADD])
         reply = await ask(session, results, thinking=ON, tools=[ADD])
         assert [block.type for block in reply.blocks] == ["reasoning", "text"]
-        assert reply.metadata == {}
+        assert repairs(reply) == []
         last = await ask(session, "again", thinking=ON, tools=[ADD])
         assert last.text == "I see 5 messages. The last says: again"
         if mode == "messages":
@@ -363,7 +365,7 @@ class TestContents:
             FileBlock(base64=base64.b64encode(b"decoded").decode(), mime_type="text/csv"),
         ]
         reply = await session.send_message(blocks)
-        assert reply.metadata == {}
+        assert repairs(reply) == []
         sources = [b["source"] for b in bodies(world)[0]["messages"][0]["content"][1:]]
         assert [s["type"] for s in sources] == [
             *("base64", "url", "base64", "base64", "url", "text", "text")

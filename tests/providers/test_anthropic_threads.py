@@ -35,7 +35,11 @@ LONG = "Tell me about the sea, and do not leave anything out. " * 40
 async def provider(world):
     """A provider that has been told that this server knows threads."""
     provider = AnthropicProviderSession(
-        world.key, base_url=world.anthropic_url, mode="threads", timeout=20
+        world.key,
+        base_url=world.anthropic_url,
+        mode="threads",
+        dialect="anthropic",
+        timeout=20,
     )
     provider._threads._knows_threads = True
     yield provider
@@ -95,7 +99,7 @@ async def test_only_what_is_new_travels(session, world, ask):
         }
         text = {"type": "text", "text": f"message {number}"}
         assert body["messages"] == [{"role": "user", "content": [text]}]
-    assert all(reply.metadata == {} for reply in replies)
+    assert all(reply.metadata["langswarm"].keys() == {"made_under"} for reply in replies)
     assert replies[-1].usage.cached_tokens > 0
 
 
