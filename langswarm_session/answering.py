@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.errors import (
     ContextLengthError,
     InvalidReasoningError,
     ProviderCapabilityError,
-    ProviderRateLimitError,
+    ProviderQuotaError,
     ProviderSessionError,
     ProviderStreamError,
     RevisionConflictError,
@@ -81,9 +81,7 @@ class Outages:
 
     def began(self, who: Fallback, error: ProviderSessionError) -> None:
         """It failed: leave it alone for as long as it says, or for a while."""
-        seconds = REST_SECONDS
-        if isinstance(error, ProviderRateLimitError) and error.retry_after is not None:
-            seconds = error.retry_after
+        seconds = REST_SECONDS if error.retry_after is None else error.retry_after
         self._until[_key(who)] = (self.clock() + seconds, _reason(error))
 
     def ended(self, who: Fallback) -> None:
@@ -108,6 +106,13 @@ def check_tools(provider: IProviderSession, options: Mapping[str, Any], session_
             session_id=session_id,
             provider=provider.name,
         )
+
+
+def _is_outage(error: Exception) -> TypeGuard[ProviderSessionError]:
+    """Whether a provider cannot answer now, but another one may: it is down, or not paid for."""
+    return isinstance(error, ProviderSessionError) and (
+        error.retriable or isinstance(error, ProviderQuotaError)
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -288,12 +293,12 @@ class Answering:
         """Whether the next one may be asked: after an outage, or one that cannot stand in."""
         if candidate is not self._own and isinstance(failure, ProviderCapabilityError):
             return True
-        return isinstance(failure, ProviderSessionError) and failure.retriable
+        return _is_outage(failure)
 
     def _take_over(
         self, failed: Fallback, candidates: Sequence[Fallback], error: SessionError
     ) -> None:
-        if isinstance(error, ProviderSessionError) and error.retriable:
+        if _is_outage(error):
             self._outages.began(failed, error)
         following = candidates[candidates.index(failed) + 1]
         self._note_takeover(following, _reason(error))
@@ -355,7 +360,7 @@ class Answering:
             notes=sent.notes.get(candidate.provider),
             reasoning_after=sent.reasoning_after,
         )
-        window = await within_budget(request, provider, is_stand_in=candidate is not self._own)
+        window = await within_budget(request, provider)
         if window.start is None:
             return request
         turn.begin_requests_at(window.start, PrefixChangeReason.BUDGET)

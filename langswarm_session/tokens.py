@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from pydantic_core import to_json
 
@@ -18,9 +19,15 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     text_of,
 )
-from langswarm_session.errors import MissingDependencyError, ProviderCapabilityError
+from langswarm_session.errors import (
+    MissingDependencyError,
+    ProviderCapabilityError,
+    ProviderRateLimitError,
+    ProviderSessionError,
+)
 from langswarm_session.interfaces import IProviderSession
 from langswarm_session.models import SessionMessage, TokenCounter
+from langswarm_session.printable import one_line
 from langswarm_session.records import ProviderRequest
 from langswarm_session.window import Window, begin, calls_needed, is_lasting, place_of
 
@@ -113,20 +120,18 @@ def _json(value: Any) -> str:
     return to_json(value, inf_nan_mode="constants").decode()
 
 
-async def within_budget(
-    request: ProviderRequest, provider: IProviderSession, *, is_stand_in: bool = False
-) -> Window:
+async def within_budget(request: ProviderRequest, provider: IProviderSession) -> Window:
     """Return the request's window, or a new beginning of it that its context's budget has room for.
+
+    Where a provider is to count and cannot, the tokens are estimated.
 
     Args:
         request: What is to be asked.
         provider: Who is to be asked.
-        is_stand_in: Whether it stands in for the session's own provider: then one that does not
-            count is no error, and the tokens are estimated.
 
     Raises:
         MissingDependencyError: If the counter that the context names is not installed.
-        ProviderSessionError: If the provider is to count, and cannot.
+        ProviderSessionError: If the provider is down; the request itself would meet the same.
     """
     context = request.context
     budget = context.max_input_tokens
@@ -134,14 +139,34 @@ async def within_budget(
         return Window(list(request.window), None)
     if context.token_counter is TokenCounter.TIKTOKEN:
         return _fitted(request, budget, tiktoken_counter(context.model))
-    if context.token_counter is TokenCounter.PROVIDER:
+    if context.token_counter is TokenCounter.PROVIDER and provider not in _unable:
         try:
             return await _counted(request, budget, provider)
-        except ProviderCapabilityError:
-            if not is_stand_in:
+        except ProviderSessionError as error:
+            if error.retriable and not isinstance(error, ProviderRateLimitError):
                 raise
-            logger.info("the provider %r counts no tokens; they are estimated", provider.name)
+            _note_estimate(provider, error)
     return _fitted(request, budget, estimate)
+
+
+def _note_estimate(provider: IProviderSession, error: ProviderSessionError) -> None:
+    """Say once that a provider's tokens are estimated, and ask it no more if it counts none."""
+    if isinstance(error, ProviderCapabilityError):
+        _unable.add(provider)
+    if provider not in _estimated:
+        _estimated.add(provider)
+        logger.warning(
+            "provider %r: tokens are estimated, as token_counter='provider' gave no count: %s",
+            provider.name,
+            one_line(error),
+        )
+
+
+_unable: WeakSet[IProviderSession] = WeakSet()
+"""Providers that count no tokens, so that no request is spent on asking again."""
+
+_estimated: WeakSet[IProviderSession] = WeakSet()
+"""Providers of which it was said that their tokens are estimated."""
 
 
 async def _counted(request: ProviderRequest, budget: int, provider: IProviderSession) -> Window:

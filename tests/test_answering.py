@@ -18,6 +18,7 @@ from langswarm_session import (
     ProviderAuthenticationError,
     ProviderCapability,
     ProviderCapabilityError,
+    ProviderQuotaError,
     ProviderRateLimitError,
     ProviderRequestError,
     ProviderSessionError,
@@ -245,6 +246,19 @@ class TestFallback:
         await vendors.delete_session(session.session_id)
         assert world.state()["conversations"] == {}
         assert world.state()["orphan_items"] == []
+
+    async def test_where_no_credit_is_left(
+        self, vendors: SessionManager, world: ServerWorld
+    ) -> None:
+        body = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+        world.fail(RESPONSES, "status", status=429, body=body, times=-1)
+        alone = await vendors.create_session("ann", "openai", GPT)
+        with pytest.raises(ProviderQuotaError) as caught:
+            await alone.send_message("one")
+        assert not caught.value.retriable
+        assert len(world.requests(RESPONSES)) == 1
+        session = await vendors.create_session("ann", "openai", GPT, fallback=["mock"])
+        assert (await session.send_message("one")).provider == "mock"
 
 
 class TestNoFallback:
@@ -530,10 +544,11 @@ class TestOutages:
         clock.now += REST_SECONDS
         assert outages.reason(who) is None
 
-    def test_last_as_long_as_a_rate_limit_says(self) -> None:
+    @pytest.mark.parametrize("kind", [ProviderRateLimitError, ProviderUnavailableError])
+    def test_last_as_long_as_the_server_says(self, kind: type[ProviderSessionError]) -> None:
         clock = Clock()
         outages, who = Outages(clock), Fallback(provider="p")
-        outages.began(who, ProviderRateLimitError("slow", retry_after=5))
+        outages.began(who, kind("slow", retry_after=5))
         clock.now += 4
         assert outages.reason(who) is not None
         clock.now += 1

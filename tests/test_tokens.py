@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,9 @@ from langswarm_session import (
     MockProviderSession,
     OtherBlock,
     ProviderCapabilityError,
+    ProviderRateLimitError,
+    ProviderRequestError,
+    ProviderResponseError,
     ProviderUnavailableError,
     ReasoningBlock,
     RefusalBlock,
@@ -210,13 +214,49 @@ class TestBudget:
         assert [each.role for each in request.messages] == [*before, "assistant", "tool"]
         assert request.repairs == []
 
-    async def test_of_a_provider_that_does_not_count(self, manager: SessionManager) -> None:
-        manager.add_provider_session("p", NoCount())
+    async def test_of_a_provider_that_does_not_count(
+        self, manager: SessionManager, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        provider = NoCount()
+        manager.add_provider_session("p", provider)
         session = await manager.create_session(
-            "ann", "p", "m", max_input_tokens=5, token_counter="provider"
+            "ann", "p", "m", max_input_tokens=9, token_counter="provider"
         )
-        with pytest.raises(ProviderCapabilityError, match="counts no tokens"):
+        await session.record([message("user", "x" * 99), message("assistant", "y")])
+        await session.send_message("hi")
+        assert sent(provider) == ["hi"]
+        await session.send_message("again")
+        assert caplog.text.count("tokens are estimated") == 1
+        assert provider.asked == 1
+
+    @pytest.mark.parametrize(
+        "error",
+        [ProviderRequestError("no"), ProviderResponseError("no"), ProviderRateLimitError("no")],
+    )
+    async def test_of_a_count_that_is_refused(
+        self,
+        manager: SessionManager,
+        mock: MockProviderSession,
+        caplog: pytest.LogCaptureFixture,
+        error: Exception,
+    ) -> None:
+        session = await session_of(manager, max_input_tokens=9, token_counter="provider")
+        await session.record([message("user", "x" * 99), message("assistant", "y")])
+        mock.count_tokens = AsyncMock(side_effect=error)  # type: ignore[method-assign]
+        await session.send_message("hi")
+        assert sent(mock) == ["hi"]
+        await session.send_message("hi again")
+        assert mock.count_tokens.await_count == 2
+        assert caplog.text.count("tokens are estimated") == 1
+
+    async def test_of_a_provider_that_is_down(
+        self, manager: SessionManager, mock: MockProviderSession
+    ) -> None:
+        session = await session_of(manager, max_input_tokens=9, token_counter="provider")
+        mock.count_tokens = failing  # type: ignore[method-assign]
+        with pytest.raises(ProviderUnavailableError):
             await session.send_message("hi")
+        assert not mock.requests
 
     async def test_of_a_stand_in_that_does_not_count(
         self, manager: SessionManager, mock: MockProviderSession
@@ -236,7 +276,10 @@ class TestBudget:
 class NoCount(MockProviderSession):
     """A provider that counts no tokens."""
 
+    asked = 0
+
     async def count_tokens(self, request: Any) -> int:
+        self.asked += 1
         raise ProviderCapabilityError("p counts no tokens", provider="p")
 
 
@@ -312,13 +355,29 @@ class TestProvidersCount:
             await session.send_message("two")
         assert [each["path"] for each in world.requests()] == ["/v1/messages", "/v1/messages"]
 
-    async def test_of_a_server_that_has_none_is_an_error(self, world: ServerWorld) -> None:
+    @pytest.mark.parametrize("status", [404, 405, 501])
+    async def test_of_a_server_that_has_none(self, world: ServerWorld, status: int) -> None:
         options = {"api_key": world.key, "base_url": world.openai_url, "mode": "responses"}
         async with SessionManager("memory", {"openai": options}) as manager:
             session = await manager.create_session(
                 "ann", "openai", "gpt-5.4", max_input_tokens=10, token_counter="provider"
             )
-            world.fail("POST /v1/responses/input_tokens", "status", times=-1, status=404)
-            with pytest.raises(ProviderCapabilityError, match="counts no tokens"):
-                await session.send_message("one")
-        assert world.requests("POST /v1/responses") == []
+            world.fail("POST /v1/responses/input_tokens", "status", times=-1, status=status)
+            await session.send_message("one")
+            await session.send_message("two")
+        assert len(world.requests("POST /v1/responses/input_tokens")) == 1
+        assert len(world.requests("POST /v1/responses")) == 2
+
+    @pytest.mark.parametrize("status", [404, 405, 501])
+    async def test_of_a_server_like_anthropics_that_has_none(
+        self, world: ServerWorld, status: int
+    ) -> None:
+        options = {"api_key": world.key, "base_url": world.anthropic_url, "mode": "messages"}
+        async with SessionManager("memory", {"anthropic": options}) as manager:
+            session = await manager.create_session(
+                "ann", "anthropic", CLAUDE, max_input_tokens=10, token_counter="provider"
+            )
+            world.fail(COUNT, "status", times=-1, status=status)
+            await session.send_message("one")
+            await session.send_message("two")
+        assert len(world.requests(COUNT)) == 1

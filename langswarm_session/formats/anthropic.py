@@ -173,6 +173,8 @@ class Writing:
         add: Told of everything that is written, in order.
         before_reply: Gives the messages that belong before a reply: before that of a number, or
             before the one that is asked for.
+        reads: Whether the model that is asked can read the thinking of a reply; where it cannot,
+            the API leaves it out.
         clears: Whether a system message may say that it is for its turn only.
         cites: Whether the citations of a reply go back with it whose reasoning may be sent.
     """
@@ -180,6 +182,7 @@ class Writing:
     allows: Callable[[SessionMessage], bool] = lambda _: True
     add: Callable[[object], None] = lambda _: None
     before_reply: Callable[[int | None], Iterable[Param]] = lambda _: ()
+    reads: Callable[[SessionMessage], bool] = lambda _: True
     clears: bool = False
     cites: bool = False
 
@@ -275,6 +278,9 @@ def _reply(
     """The blocks of a reply, but for what cannot go back."""
     allowed = writing.allows(message)
     content: list[Param] = []
+    if report is not None and allowed and _reasons(message) and not writing.reads(message):
+        detail = f"made by {message.model}: the API leaves it out"
+        report(Repair(kind=RepairKind.REASONING_DROPPED, message_id=message.id, detail=detail))
     for block in message.blocks:
         if isinstance(block, ReasoningBlock) and not allowed:
             kind, detail = RepairKind.REASONING_DROPPED, "made behind another beginning"
@@ -286,6 +292,12 @@ def _reply(
         if report is not None:
             report(Repair(kind=kind, message_id=message.id, detail=detail))
     return content
+
+
+def _reasons(message: SessionMessage) -> bool:
+    return not isinstance(message.content, str) and any(
+        isinstance(block, ReasoningBlock) for block in message.content
+    )
 
 
 class _Hosted:

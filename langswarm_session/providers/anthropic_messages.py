@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any
 
 from langswarm_session.errors import (
@@ -18,7 +19,7 @@ from langswarm_session.formats.anthropic import dropped_thinking, from_block, fr
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.printable import one_line
 from langswarm_session.providers.anthropic_dialects import Server
-from langswarm_session.providers.anthropic_models import reads
+from langswarm_session.providers.anthropic_models import model_of
 from langswarm_session.providers.anthropic_requests import (
     COMPACTION_NOTE,
     Arguments,
@@ -28,7 +29,7 @@ from langswarm_session.providers.anthropic_requests import (
     compaction_of,
     draft,
 )
-from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, refusal_of
+from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
 from langswarm_session.sendable.target import SystemPlacement
@@ -55,9 +56,6 @@ RESERVED = {
 COUNTED = ("system", "tools", "tool_choice", "thinking")
 """The keywords that change how many tokens a request has."""
 
-NO_COUNT = (404, 405, 501)
-"""The statuses of servers that do not count tokens."""
-
 
 class Messages:
     """Replies by Messages, stateless.
@@ -65,7 +63,7 @@ class Messages:
     Args:
         sdk: The client.
         server: What is known of the server.
-        max_retries: How often the SDK tries again; nothing can be doubled here.
+        max_retries: How often to try again; nothing can be doubled here.
         wishes: What the caller wants of every request.
         compact_above: From how many tokens of a conversation on it is compacted; None for never.
     """
@@ -94,7 +92,8 @@ class Messages:
             strict=True,
             takes=anthropic.takes,
             takes_back=anthropic.takes_back(unsigned=not checked, empty_texts=dialect.empty_texts),
-            reads=(lambda writer: reads(model, writer)) if checked else None,
+            # All models' that are Anthropic's: what this one cannot read the API leaves out.
+            reads=(lambda writer: model_of(writer) is not None) if checked else None,
             user_blocks=anthropic.USER_BLOCKS,
             alternates=True,
             needs_user=True,
@@ -154,19 +153,9 @@ class Messages:
         """
         whole = self.drafted(request).whole()
         wanted = {key: whole[key] for key in ("messages", "betas", *COUNTED) if key in whole}
-        client, arguments = self._endpoint(request, wanted)
-        model = request.context.model
-        try:
-            with self._sdk.errors(model):
-                counted = plain(self._sdk, await client.count_tokens(model=model, **arguments))
-        except ProviderSessionError as error:
-            if refusal_of(error).status not in NO_COUNT:
-                raise
-            raise ProviderCapabilityError(
-                f"the server at {self._sdk.address} counts no tokens; "
-                "use the token_counter 'estimate'",
-                provider=self._sdk.provider,
-            ) from error
+        client, arguments = self._endpoint(wanted)
+        call = partial(client.count_tokens, model=request.context.model, **arguments)
+        counted = plain(self._sdk, await self._sdk.counted(self._patiently(request, call)))
         if not isinstance(counted.get("input_tokens"), int):
             raise self._sdk.no_answer("no count")
         return int(counted["input_tokens"])
@@ -238,12 +227,9 @@ class Messages:
         able = self._server.abilities(request.context.model)
         return draft(request, options, able, self._wishes)
 
-    def _endpoint(
-        self, request: ProviderRequest, arguments: Arguments
-    ) -> tuple[Any, dict[str, Any]]:
-        """Where to send a request, and its arguments."""
-        retries = self._retries if request.retries is None else request.retries
-        client = self._sdk.client.with_options(max_retries=retries)
+    def _endpoint(self, arguments: Arguments) -> tuple[Any, dict[str, Any]]:
+        """Where to send a request, once, and its arguments."""
+        client = self._sdk.once
         return client.beta.messages if arguments.get("betas") else client.messages, arguments
 
     # What comes back
@@ -255,16 +241,30 @@ class Messages:
                 return [event async for event in events if isinstance(event, list)][-1]
         replies: list[SessionMessage] = []
         while True:
-            client, sent = self._endpoint(request, arguments)
-            with self._sdk.errors(request.context.model):
-                message = plain(self._sdk, await client.create(**sent))
+            client, sent = self._endpoint(arguments)
+            answer = await self._patiently(request, partial(client.create, **sent))
+            message = plain(self._sdk, answer)
             if not isinstance(message.get("content"), list):
                 raise self._sdk.no_answer("no content")
-            self.look_at(message, request, arguments)
-            replies.append(from_message(message, request.context.model))
+            replies.append(self._reply(message, request, arguments))
             if message.get("stop_reason") != "pause_turn" or len(replies) > PAUSES:
                 return replies
             arguments = self.resumed(request, arguments, message)
+
+    async def _patiently(self, request: ProviderRequest, call: Callable[[], Awaitable[Any]]) -> Any:
+        return await self._sdk.patiently(call, self._tries(request), request.context.model)
+
+    def _tries(self, request: ProviderRequest) -> int:
+        """How often to try again."""
+        return self._retries if request.retries is None else request.retries
+
+    def _reply(
+        self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
+    ) -> SessionMessage:
+        """The message that came; what is wrong with it is the server's fault."""
+        with self._sdk.errors(request.context.model, reading=True):
+            self.look_at(message, request, arguments)
+            return from_message(message, request.context.model)
 
     async def streamed(
         self, request: ProviderRequest, arguments: Arguments
@@ -273,18 +273,16 @@ class Messages:
         replies: list[SessionMessage] = []
         while True:
             message: dict[str, Any] | None = None
-            async with aclosing(self._events(request, arguments)) as events:
+            ask = partial(self._events, request, arguments)
+            async with aclosing(self._sdk.streamed(ask, self._tries(request))) as events:
                 async for event in events:
                     if isinstance(event, StreamEvent):
                         yield event
                     else:
                         message = event
-            if message is None:
-                raise ProviderStreamError(
-                    "the stream ended before the reply was complete; send the message again",
-                    provider=self._sdk.provider,
-                )
-            replies.append(from_message(message, request.context.model))
+            assert message is not None  # a stream gives its message or an error
+            with self._sdk.errors(request.context.model, reading=True):
+                replies.append(from_message(message, request.context.model))
             if message.get("stop_reason") != "pause_turn" or len(replies) > PAUSES:
                 yield replies
                 return
@@ -294,7 +292,7 @@ class Messages:
         self, request: ProviderRequest, arguments: Arguments
     ) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
         """The pieces of one stream, then its message."""
-        client, sent = self._endpoint(request, arguments)
+        client, sent = self._endpoint(arguments)
         async with AsyncExitStack() as stack:
             with self._sdk.errors(request.context.model):
                 stream = await stack.enter_async_context(client.stream(**sent))
@@ -308,6 +306,11 @@ class Messages:
                         yield shown
                     if event.type == "message_stop":
                         yield plain(self._sdk, stream.current_message_snapshot)
+                        return
+        raise ProviderStreamError(
+            "the stream ended before the reply was complete; send the message again",
+            provider=self._sdk.provider,
+        )
 
     def look_at(
         self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments

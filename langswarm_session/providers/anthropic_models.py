@@ -95,12 +95,14 @@ def reads(reader: str, writer: str) -> bool:
     """Return whether a model can read another one's thinking on the Claude API.
 
     `build-with-claude/preserved-thinking#switching-models` and each model's "What's new" page.
-    Where it cannot, the API leaves the thinking out without an error, and the page advises to send
-    it all the same: it is readable again when the conversation goes back, while thinking that was
-    left out and put back invalidates what was made in between.
+    Where it cannot, the API leaves the thinking out without an error. The page advises to send it
+    all the same: it can be read again when the conversation goes back, while thinking that a client
+    leaves out and puts back invalidates what was made in between.
     """
     one, two = model_of(reader), model_of(writer)
-    if one is None or two is None:
+    if reader == writer:
+        return True
+    if one is None or two is None or not (one.family and two.family):
         return False
     if one == two:
         return True

@@ -22,7 +22,12 @@ from langswarm_session.formats.anthropic import (
 )
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.providers.anthropic_dialects import Abilities, CacheStyle, ToolChanges
-from langswarm_session.providers.anthropic_models import ALWAYS_THINKS, BINDS, BINDS_EVERYWHERE
+from langswarm_session.providers.anthropic_models import (
+    ALWAYS_THINKS,
+    BINDS,
+    BINDS_EVERYWHERE,
+    reads,
+)
 from langswarm_session.records import ProviderRequest
 from langswarm_session.requests.prefix import MadeUnder, Prefix
 from langswarm_session.requests.tool_changes import (
@@ -143,6 +148,7 @@ def _write(
         allows=prefix.allows,
         add=prefix.add,
         before_reply=Changes(tools.ledger, tools.written).before,
+        reads=lambda reply: reads(request.context.model, reply.model or ""),
         clears=able.dialect.clear_at,
         cites=binds,
     )

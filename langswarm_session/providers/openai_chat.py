@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -35,17 +36,30 @@ class Chat:
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
-        completion = await self._asked(request, **self._arguments(request))
+        retries = self._retries if request.retries is None else request.retries
+        call = partial(self._sdk.once.chat.completions.create, **self._arguments(request))
+        completion = await self._sdk.patiently(call, retries, request.context.model)
         return ProviderReply([self._reply(plain(self._sdk, completion), request)])
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """The reply in pieces."""
+        retries = self._retries if request.retries is None else request.retries
+        ask = partial(self._pieces, request)
+        async with aclosing(self._sdk.streamed(ask, retries)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pieces(
+        self, request: ProviderRequest
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
+        """The reply in pieces, asked for once."""
         model = request.context.model
         arguments = self._arguments(request)
         arguments.setdefault("stream_options", {"include_usage": True})
-        chunks = await self._asked(request, **arguments, stream=True)
+        call = partial(self._sdk.once.chat.completions.create, **arguments, stream=True)
+        chunks = await self._sdk.patiently(call, 0, model)
         await opened(self._sdk, chunks)
         whole = ChunkAssembler()
         with self._sdk.errors(model, streaming=True):
@@ -67,11 +81,6 @@ class Chat:
                 yield StreamEvent(block=block)
         yield ProviderReply([reply])
 
-    async def _asked(self, request: ProviderRequest, **arguments: Any) -> Any:
-        retries = self._retries if request.retries is None else request.retries
-        call = partial(self._sdk.once.chat.completions.create, **arguments)
-        return await self._sdk.patiently(call, retries, request.context.model)
-
     def _arguments(self, request: ProviderRequest) -> dict[str, Any]:
         """Keywords of ``chat.completions.create``."""
         options = dict(request.options)
@@ -87,5 +96,5 @@ class Chat:
 
     def _reply(self, completion: dict[str, Any], request: ProviderRequest) -> SessionMessage:
         model = request.context.model
-        with self._sdk.errors(model):  # whatever is missing from it
+        with self._sdk.errors(model, reading=True):  # whatever is missing from it
             return from_completion(completion, model, self._sdk.provider)

@@ -16,6 +16,7 @@ from langswarm_session.errors import (
     ProviderCapabilityError,
     ProviderRequestError,
     ProviderSessionError,
+    ProviderStreamError,
 )
 from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import (
@@ -52,9 +53,6 @@ UNBIDDEN = {
 """Keywords that are given though no caller asks for them, and how servers name them when they
 refuse them: ``Encrypted content is not supported with this model.``, or the keyword itself."""
 
-_NO_COUNT = (404, 405, 501)
-"""How servers answer that count no tokens."""
-
 FINISHED = ("response.completed", "response.incomplete")
 
 
@@ -82,8 +80,17 @@ class Responses:
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """Yield the reply in pieces."""
+        ask = partial(self._pieces, request, self._arguments(request))
+        async with aclosing(self._sdk.streamed(ask, self._tries(request))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pieces(
+        self, request: ProviderRequest, arguments: dict[str, Any]
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
+        """Yield the reply in pieces, asked for once."""
         model = request.context.model
-        events = await self._asked(request, self._arguments(request), store=False, stream=True)
+        events = await self._asked(request, arguments, retries=0, store=False, stream=True)
         async with aclosing(self._events(events, model)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, StreamEvent):
@@ -91,6 +98,10 @@ class Responses:
                 elif piece["type"] in FINISHED:
                     yield ProviderReply([self._reply(piece["response"], model)])
                     return
+        raise ProviderStreamError(
+            "the stream ended before the reply was complete; send the message again",
+            provider=self._sdk.provider,
+        )
 
     async def count(self, request: ProviderRequest) -> int:
         """Return the tokens of the request's messages, by the server's own count.
@@ -106,37 +117,43 @@ class Responses:
             )
         arguments = self._arguments(request)
         counted = ("model", "instructions", "extra_body")
-        try:
-            answer = await self._patiently(
-                request,
-                "responses.input_tokens.count",
-                {name: arguments[name] for name in counted if name in arguments},
-            )
-        except ProviderSessionError as error:
-            if refusal_of(error).status not in _NO_COUNT:
-                raise
-            raise ProviderCapabilityError(
-                "this server counts no tokens; use the token_counter 'tiktoken' or 'estimate'",
-                provider=self._sdk.provider,
-            ) from error
-        return int(plain(self._sdk, answer)["input_tokens"])
+        counting = self._patiently(
+            request,
+            "responses.input_tokens.count",
+            {name: arguments[name] for name in counted if name in arguments},
+            self._tries(request),
+        )
+        answer = plain(self._sdk, await self._sdk.counted(counting))
+        if not isinstance(answer.get("input_tokens"), int):
+            raise self._sdk.no_answer("no count")
+        return int(answer["input_tokens"])
+
+    def _tries(self, request: ProviderRequest) -> int:
+        """Return how often to try again."""
+        return self._retries if request.retries is None else request.retries
 
     async def _asked(
-        self, request: ProviderRequest, arguments: dict[str, Any], **options: Any
+        self,
+        request: ProviderRequest,
+        arguments: dict[str, Any],
+        *,
+        retries: int | None = None,
+        **options: Any,
     ) -> Any:
         """Return what ``responses.create`` gives, without what this server refuses to be asked."""
+        tries = self._tries(request) if retries is None else retries
         while True:
             try:
-                return await self._patiently(request, "responses.create", arguments | options)
+                call = arguments | options
+                return await self._patiently(request, "responses.create", call, tries)
             except ProviderRequestError as error:
                 if not self._learned(request, error, arguments):
                     raise
 
     async def _patiently(
-        self, request: ProviderRequest, method: str, arguments: Mapping[str, Any]
+        self, request: ProviderRequest, method: str, arguments: Mapping[str, Any], retries: int
     ) -> Any:
         """Return what a method of the client gives, tried again while that may help."""
-        retries = self._retries if request.retries is None else request.retries
         call = partial(attrgetter(method)(self._sdk.once), **arguments)
         return await self._sdk.patiently(call, retries, request.context.model)
 
@@ -243,7 +260,7 @@ class Responses:
             raise self._failure({"response": response})
         if not isinstance(response.get("output"), list):
             raise self._sdk.no_answer("no output")
-        with self._sdk.errors(model):  # whatever is wrong with it
+        with self._sdk.errors(model, reading=True):  # whatever is wrong with it
             return from_response(response, model)
 
     def _failure(self, event: Mapping[str, Any]) -> ProviderSessionError:
@@ -294,11 +311,23 @@ def cache_key(session_id: str) -> str:
 def _shown(event: Mapping[str, Any]) -> StreamEvent | None:
     kind = event.get("type")
     if kind in ("response.output_text.delta", "response.refusal.delta"):
-        return StreamEvent(text=event.get("delta") or "")
+        return StreamEvent(text=_delta(event))
     if kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
-        return StreamEvent(reasoning=event.get("delta") or "")
+        return StreamEvent(reasoning=_delta(event))
     if kind == "response.output_item.done":
         blocks = from_output([event["item"]])
         call = next((block for block in blocks if isinstance(block, ToolCallBlock)), None)
         return None if call is None else StreamEvent(block=call)
     return None
+
+
+def _delta(event: Mapping[str, Any]) -> str:
+    """The text that an event adds.
+
+    Raises:
+        TypeError: If it is no text: what a reader is shown becomes part of the record.
+    """
+    delta = event.get("delta") or ""
+    if not isinstance(delta, str):
+        raise TypeError(f"expected text, got {type(delta).__name__}")
+    return delta

@@ -172,6 +172,23 @@ class Sdk:
                 if has_begun or not await patience.waits(error):
                     raise
 
+    async def counted(self, count: Awaitable[Any]) -> Any:
+        """What a count of tokens gives.
+
+        Raises:
+            ProviderCapabilityError: If the server counts none: it answers 404, 405 or 501.
+        """
+        try:
+            return await count
+        except ProviderSessionError as error:
+            if refusal_of(error).status not in ABSENT or isinstance(error, UnknownModelError):
+                raise
+            raise ProviderCapabilityError(
+                f"{self.provider} at {self.address} counts no tokens; use the token_counter "
+                "'estimate' or 'tiktoken'",
+                provider=self.provider,
+            ) from error
+
     def check(self, answer: object) -> None:
         """Raise the error that an answer has in place of a reply, if it has one."""
         failure = _failure_in(answer)
@@ -370,6 +387,9 @@ _ERRORS: dict[Kind, tuple[type[ProviderSessionError], str]] = {
     Kind.REFUSED: (ProviderRequestError, "{provider} {refused}"),
 }
 """Which error each kind of failure is, and how it is told."""
+
+ABSENT = (404, 405, 501)
+"""The statuses of servers that have no such endpoint."""
 
 _LONGEST = 500
 """How much of what a server says is told, in characters."""

@@ -229,7 +229,25 @@ class TestErrors:
         assert len(world.requests(ASK)) == 1
         assert (await session.send_message("two")).text == "I see 1 messages. The last says: two"
 
-    @pytest.mark.parametrize("at", range(10))
+    @pytest.mark.parametrize("at", range(2))
+    @pytest.mark.parametrize("kind", ["cut_stream", "stream_error"])
+    async def test_streams_that_break_off_before_their_first_piece(self, world, session, kind, at):
+        world.fail(ASK, kind, at=at)
+        reply, _ = await shown_by(session, "one")
+        assert reply.text == "I see 1 messages. The last says: one"
+        assert len(world.requests(ASK)) == 2
+        assert len(await session.get_messages()) == 2
+
+    @pytest.mark.parametrize("kind", ["cut_stream", "stream_error"])
+    async def test_streams_that_keep_breaking_off(self, world, session, kind):
+        world.fail(ASK, kind, at=1, times=-1)
+        ending = ProviderStreamError if kind == "cut_stream" else ProviderUnavailableError
+        with pytest.raises(ending):
+            await shown_by(session, "one")
+        assert len(world.requests(ASK)) == 3
+        assert [m.text for m in await session.get_messages()] == ["one"]
+
+    @pytest.mark.parametrize("at", range(2, 10))
     @pytest.mark.parametrize("kind", ["cut_stream", "stream_error"])
     async def test_streams_that_break_off(self, world, session, kind, at):
         world.fail(ASK, kind, at=at)
