@@ -222,7 +222,7 @@ class _Writer:
                 self._say_reply(message, place)
             elif message.role is not _SYSTEM:
                 self._say("user", [_param(block) for block in message.blocks])
-            elif self._sent:
+            elif self._sent and message.text.strip():
                 self._put(_system_message(message, clears=self._writing.clears))
         if self._sent and self._sent[-1]["role"] != "assistant":
             self._say_others(None)

@@ -110,6 +110,7 @@ class Threads(Messages):
             return drafted.whole()
         if not (
             request.in_step
+            and request.changed is None
             and known.get("message_id")
             and known.get("fingerprint") == _fingerprint(fixed)
             and time.time() - known.get("at", 0) < HELD_SECONDS
