@@ -141,7 +141,12 @@ def needs_files_api(messages: Iterable[SessionMessage]) -> bool:
     See https://docs.claude.com/en/docs/build-with-claude/files: it names documents, images and
     container uploads.
     """
-    return any(_names_file(block) for message in messages for block in message.blocks)
+    return any(
+        _names_file(block)
+        for message in messages
+        if not isinstance(message.content, str)
+        for block in message.content
+    )
 
 
 def _names_file(block: Block) -> bool:
@@ -221,7 +226,7 @@ class _Writer:
             if message.role is _ASSISTANT:
                 self._say_reply(message, place)
             elif message.role is not _SYSTEM:
-                self._say("user", [_param(block) for block in message.blocks])
+                self._say("user", _content(message))
             elif self._sent and message.text.strip():
                 self._put(_system_message(message, clears=self._writing.clears))
         if self._sent and self._sent[-1]["role"] != "assistant":
@@ -242,18 +247,13 @@ class _Writer:
     def _say(self, role: str, content: list[Param]) -> None:
         if self._sent and self._sent[-1]["role"] == role:
             self._sent[-1]["content"] += content
-            self._add(content)
+            self._writing.add(content)
         else:
             self._put({"role": role, "content": content})
 
     def _put(self, said: Param) -> None:
         self._sent.append(said)
-        self._writing.add({name: value for name, value in said.items() if name != "content"})
-        self._add(said["content"])
-
-    def _add(self, content: Iterable[Param]) -> None:
-        for part in content:
-            self._writing.add(part)
+        self._writing.add(said)
 
 
 TURN_CONTEXT = "turn_context"
@@ -277,11 +277,13 @@ def _reply(
 ) -> list[Param]:
     """The blocks of a reply, but for what cannot go back."""
     allowed = writing.allows(message)
+    if isinstance(message.content, str):
+        return _content(message)
     content: list[Param] = []
     if report is not None and allowed and _reasons(message) and not writing.reads(message):
         detail = f"made by {message.model}: the API leaves it out"
         report(Repair(kind=RepairKind.REASONING_DROPPED, message_id=message.id, detail=detail))
-    for block in message.blocks:
+    for block in message.content:
         if isinstance(block, ReasoningBlock) and not allowed:
             kind, detail = RepairKind.REASONING_DROPPED, "made behind another beginning"
         elif isinstance(block, OtherBlock) and not hosted.is_whole(block.value, place):
@@ -295,9 +297,7 @@ def _reply(
 
 
 def _reasons(message: SessionMessage) -> bool:
-    return not isinstance(message.content, str) and any(
-        isinstance(block, ReasoningBlock) for block in message.content
-    )
+    return any(isinstance(block, ReasoningBlock) for block in message.blocks)
 
 
 class _Hosted:
@@ -369,6 +369,13 @@ def container_of(messages: Sequence[SessionMessage]) -> str | None:
     container = notes.get(CONTAINER) if isinstance(notes, Mapping) else None
     name = container.get("id") if isinstance(container, Mapping) else None
     return name if isinstance(name, str) else None
+
+
+def _content(message: SessionMessage) -> list[Param]:
+    """The blocks of a message that is not the model's own."""
+    if isinstance(message.content, str):
+        return [{"type": "text", "text": message.content}]
+    return [_param(block) for block in message.content]
 
 
 def _param(block: Block, *, cites: bool = False) -> Param:
