@@ -219,7 +219,7 @@ _WITHOUT_BETAS: Mapping[str, Any] = {
     "compaction": False,
     "binding_controls": False,
 }
-_NO_BETA = re.compile(r"anthropic-beta", re.IGNORECASE)
+_NO_BETA = re.compile(r"anthropic-beta|invalid beta flag", re.IGNORECASE)
 
 
 def learned(dialect: Dialect, refusal: str) -> Dialect | None:

@@ -51,7 +51,7 @@ EFFORT_MESSAGES = Since(opus=(5, 0), sonnet=(5, 5), haiku=(5, 5), fable=(5, 1))
 """``output_config.effort`` on such a message.
 `build-with-claude/effort#change-effort-mid-conversation`."""
 
-COMPACTION = Since(opus=(4, 6), sonnet=(4, 6), haiku=(5, 5), fable=(5, 0))
+COMPACTION = Since(opus=(4, 6), sonnet=(4, 6), haiku=(5, 6), fable=(5, 0))
 """Compaction on demand. `build-with-claude/compaction-on-demand`, the list of supported models."""
 
 ALWAYS_THINKS = Since(opus=(5, 5), sonnet=_NEWEST, haiku=_NEWEST, fable=(5, 0))
@@ -115,5 +115,6 @@ def reads(reader: str, writer: str) -> bool:
     if one.family == "sonnet" and one.does(BINDS):
         return two.version < (5, 0) or (two.family, two.version) == ("sonnet", (5, 0))
     if two.does(BINDS):  # Opus 5.5 is read by Fable, Sonnet 5.5 by Opus 5.5
-        return (one.family, two.family) in {("fable", "opus"), ("opus", "sonnet")}
+        pair = (one.family, two.family)
+        return one.does(BINDS) and pair in {("fable", "opus"), ("opus", "sonnet")}
     return not (two.family == "fable" and one.family != "fable")
