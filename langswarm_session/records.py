@@ -460,11 +460,7 @@ class ProviderRequest:
         )
 
     def retarget(self, target: Target) -> None:
-        """Have the messages made for another target: the provider takes less than it was taken to.
-
-        Args:
-            target: What the provider accepts.
-        """
+        """Make the request one for a server of which more is known than before."""
         self.target = target
         self.repairs.clear()
         for name in ("messages", "new_messages"):
