@@ -155,7 +155,7 @@ class TestReconcile:
         result = ToolResultBlock(tool_call_id="c9", content="seen")
         reply = await session.send_message(message("tool", [result]), tools=[TOOL])
         assert reply.text.endswith("The last says: seen")
-        assert "langswarm" not in reply.metadata
+        assert "repairs" not in reply.metadata["langswarm"]
 
     async def test_what_was_changed_to_be_sent_is_no_difference(self, session: BaseSession) -> None:
         await session.record(

@@ -10,7 +10,7 @@ from anthropic.types import message_create_params
 from anthropic.types.beta import message_create_params as beta_create_params
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from provider_server.anthropic_context import redact, sign
+from provider_server.anthropic_binding import redact, sign
 from provider_server.anthropic_rules import Context, check_request
 from provider_server.anthropic_shape import shape_error
 from provider_server.client import ProviderServer

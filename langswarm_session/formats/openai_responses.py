@@ -27,7 +27,7 @@ from langswarm_session.formats.arguments import call_of, text_of_arguments
 from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
 from langswarm_session.formats.native import MALFORMED
 from langswarm_session.formats.openai_items import Item, as_input, is_sendable
-from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
+from langswarm_session.models import NOTES, MessageRole, SessionMessage, TokenUsage
 
 NAME = "openai"
 """The provider whose items these are."""
@@ -57,15 +57,15 @@ def takes(block: Block, in_result: bool) -> bool:
     return _takes(block, in_result)
 
 
-def takes_readable(block: Block, in_result: bool) -> bool:
-    """Return whether a compatible server takes a block: reasoning that can be read, too.
+def takes_back(block: Block) -> bool:
+    """Return whether a compatible server takes a block back that it gave: readable reasoning too.
 
     Servers of open models give their reasoning as ``content`` and read it from there: vLLM in
     https://github.com/vllm-project/vllm/pull/28248.
     """
-    if isinstance(block, ReasoningBlock):
-        return bool(block.id and (block.encrypted or _content(block)))
-    return _takes(block, in_result)
+    if isinstance(block, ReasoningBlock) and block.id and _content(block):
+        return True
+    return takes(block, in_result=False)
 
 
 def _takes(block: Block, in_result: bool) -> bool:
@@ -100,35 +100,54 @@ def to_items(
     *,
     with_ids: bool = False,
     known: Iterable[SessionMessage] = (),
-    verbatim: Callable[[SessionMessage], bool] | None = None,
 ) -> list[Item]:
-    """Return messages as input items; system messages as what a developer says.
+    """Return messages as input items; see `ItemWriter`.
 
     Args:
         messages: Messages that `takes` has been asked about.
         with_ids: Whether the items go back to where their ids are known.
         known: Messages that may have made the calls which these answer.
+    """
+    writer = ItemWriter(with_ids=with_ids, known=known)
+    return [item for message in messages for item in writer.write(message)]
+
+
+class ItemWriter:
+    """Writes messages as input items, in the order in which they are sent.
+
+    System messages become what a developer says in their place.
+
+    Args:
+        with_ids: Whether the items go back to where their ids are known.
+        known: Messages that may have made the calls which later ones answer.
         verbatim: Tells which replies go back exactly as they came, ids included.
     """
-    custom = {block.id or "" for message in known for block in message.blocks if _is_custom(block)}
-    items: list[Item] = []
-    for message in messages:
+
+    def __init__(
+        self,
+        *,
+        with_ids: bool = False,
+        known: Iterable[SessionMessage] = (),
+        verbatim: Callable[[SessionMessage], bool] | None = None,
+    ) -> None:
+        self._with_ids = with_ids
+        self._verbatim = verbatim
+        self._custom = {
+            block.id or "" for message in known for block in message.blocks if _is_custom(block)
+        }
+
+    def write(self, message: SessionMessage) -> list[Item]:
+        """Return the items for the next message, one that `takes` has been asked about."""
         if message.role is MessageRole.ASSISTANT:
-            if verbatim is not None and verbatim(message):
-                items += _exactly(message, custom)
-            else:
-                items += _output_items(message.blocks, with_ids, custom)
-        elif message.role is MessageRole.TOOL:
-            items += [
-                _result(block, custom)
-                for block in message.blocks
-                if isinstance(block, ToolResultBlock)
-            ]
-        elif message.role is MessageRole.SYSTEM:
-            items.append(developer_item(message.text))
-        else:
-            items += _user_items(message)
-    return items
+            if self._verbatim is not None and self._verbatim(message):
+                return _exactly(message, self._custom)
+            return _output_items(message.blocks, self._with_ids, self._custom)
+        if message.role is MessageRole.TOOL:
+            results = (block for block in message.blocks if isinstance(block, ToolResultBlock))
+            return [_result(block, self._custom) for block in results]
+        if message.role is MessageRole.SYSTEM:
+            return [developer_item(message.text)]
+        return _user_items(message)
 
 
 def developer_item(text: str) -> Item:
@@ -337,9 +356,11 @@ def from_response(response: Mapping[str, Any], model: str) -> SessionMessage:
     """
     output = response.get("output") or []
     blocks = from_output(output)
+    changes = response.get("input_transformations")
     return SessionMessage(
         role=MessageRole.ASSISTANT,
         content=blocks,
+        metadata={NOTES: {"input_transformations": changes}} if changes else {},
         provider=NAME,
         model=model,
         provider_message_id=response.get("id"),

@@ -19,6 +19,7 @@ from langswarm_session.providers.openai_responses import Responses
 from langswarm_session.providers.sdk import Sdk, client_options, secrets_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
+from langswarm_session.sendable.target import SystemPlacement
 
 HOSTS = ("api.openai.com",)
 """The hosts of OpenAI's own API; those of its regions end with one of them."""
@@ -125,7 +126,9 @@ class OpenAIProviderSession(IProviderSession):
             provider=self.name,
             model=context.model,
             strict=True,
-            takes=openai_responses.takes if vendor else openai_responses.takes_readable,
+            takes=openai_responses.takes,
+            takes_back=None if vendor else openai_responses.takes_back,
+            system=SystemPlacement.ANYWHERE if vendor else SystemPlacement.FIRST,
             user_blocks=USER_BLOCKS,
             call_id_length=openai_responses.CALL_ID_LENGTH,
         )

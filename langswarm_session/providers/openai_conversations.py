@@ -28,12 +28,16 @@ from langswarm_session.formats.openai_responses import (
     REASONING,
     from_response,
     is_system,
-    to_items,
 )
 from langswarm_session.models import SessionMessage
 from langswarm_session.printable import one_line
 from langswarm_session.providers.openai_copies import Copies, is_lost
-from langswarm_session.providers.openai_responses import FINISHED, Responses
+from langswarm_session.providers.openai_input import RequestInput
+from langswarm_session.providers.openai_responses import (
+    FINISHED,
+    Responses,
+    dropped_reasoning,
+)
 from langswarm_session.providers.sdk import Patience, Sdk, delay, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 
@@ -53,6 +57,7 @@ class _Turn:
     Attributes:
         request: What is to be answered.
         patience: How often it may be tried again.
+        input: The whole window as it would be sent where nothing is kept.
         conversation: The conversation's id.
         last_item: The newest item that is known to be in it.
         messages: What is to be sent.
@@ -66,6 +71,7 @@ class _Turn:
 
     request: ProviderRequest
     patience: Patience
+    input: RequestInput
     conversation: str = ""
     last_item: str | None = None
     messages: Sequence[SessionMessage] = ()
@@ -166,8 +172,7 @@ class Conversations(Responses):
 
     async def _create(self, turn: _Turn, **options: Any) -> Any:
         """Ask once; the SDK's own retries would send a turn a second time."""
-        text, _ = self._parts(turn, ())
-        arguments = self._keywords(turn.request, text, self._items(turn, turn.messages))
+        arguments = self._arguments(turn.request, turn.input, self._items(turn))
         arguments |= {**options, "conversation": turn.conversation}
         while True:
             try:
@@ -177,16 +182,9 @@ class Conversations(Responses):
                 if not self._learned(turn.request, error, arguments):
                     raise
 
-    def _parts(
-        self, turn: _Turn, messages: Sequence[SessionMessage]
-    ) -> tuple[str, list[SessionMessage]]:
-        """Return the system text that travels with each turn, and which messages are items."""
-        request = turn.request
-        return self._split(request, request.window, messages, in_place=not turn.is_given)
-
-    def _items(self, turn: _Turn, messages: Sequence[SessionMessage]) -> list[Item]:
-        """Return what of messages is kept in the conversation; ids are the server's to give."""
-        return to_items(self._parts(turn, messages)[1], known=turn.request.window)
+    def _items(self, turn: _Turn) -> list[Item]:
+        """Return what is new in the conversation."""
+        return turn.input.items_of(turn.messages)
 
     async def _recovered(self, turn: _Turn, error: ProviderSessionError) -> SessionMessage | None:
         """The reply, if the request has arrived all the same; None to try again.
@@ -276,14 +274,15 @@ class Conversations(Responses):
         patience = Patience(self._retries if request.retries is None else request.retries)
         context = request.context
         conversation, known = context.provider_session_id, context.provider_context
-        turn = _Turn(request, patience)
+        is_given = conversation is not None and bool(known.get("given", not known))
+        turn = _Turn(request, patience, self._input(request, in_place=not is_given))
         if conversation is None:
             await self._remade(turn)
             return turn
         turn.conversation, turn.last_item = conversation, known.get("last_item")
         turn.messages = request.new_messages
-        turn.is_given = known.get("given", not known)
-        if known.get("stale") or (not turn.is_given and _is_outdated(turn, known)):
+        turn.is_given = is_given
+        if known.get("stale") or (not turn.is_given and _is_outdated(request, known)):
             await self._remade(turn)
             return turn
         turn.unsure, turn.was_unsure = not request.in_step, bool(known.get("unsure"))
@@ -308,18 +307,20 @@ class Conversations(Responses):
         """A new conversation with what the record has of it, in place of the old one."""
         if turn.conversation and not turn.is_given:
             await self.copies.delete(turn.conversation)
-        history, turn.messages = turn.request.split()
+        if turn.is_given:
+            turn.input = self._input(turn.request)
+        before = len(turn.request.split()[0])
+        history, turn.messages = turn.input.messages[:before], turn.input.messages[before:]
         turn.conversation = await self.copies.create({"session_id": turn.request.session_id})
         # From here on there is something to be deleted with the session, whatever happens.
         await turn.request.save(turn.conversation, STALE)
         turn.is_new, turn.is_given, turn.unsure = True, False, False
-        items = self._items(turn, history)
-        turn.last_item = await self.copies.fill(turn.conversation, items)
+        turn.last_item = await self.copies.fill(turn.conversation, turn.input.items_of(history))
 
     async def _settled(self, turn: _Turn) -> list[Item] | None:
         """The turn's output in the conversation, None if there is none; nothing else is left."""
         items = await self.copies.items_after(turn.conversation, turn.last_item, REASONING)
-        strays, output = _parted(items, self._items(turn, turn.messages))
+        strays, output = _parted(items, self._items(turn))
         if not turn.is_given:
             await self.copies.delete_items(turn.conversation, strays)
         return output or None
@@ -338,7 +339,7 @@ class Conversations(Responses):
         context: dict[str, Any] = {
             "last_item": last_item,
             "model": turn.model,
-            "start": _beginning(turn.request),
+            **_beginning(turn.request),
         }
         if turn.unsure:
             context["unsure"] = True  # a request that was given up may arrive even now
@@ -346,24 +347,29 @@ class Conversations(Responses):
             context["given"] = True
         elif last_item is None:
             context = STALE
-        return ProviderReply([message], turn.conversation, context)
+        return ProviderReply(
+            [message],
+            turn.conversation,
+            context,
+            dropped_reasoning=dropped_reasoning(message),
+        )
 
 
-def _beginning(request: ProviderRequest) -> str | None:
-    """Return the id of the first message that a window has besides system messages."""
-    return next((message.id for message in request.window if not is_system(message)), None)
-
-
-def _is_outdated(turn: _Turn, known: Mapping[str, Any]) -> bool:
-    """Return whether a copy is another model's, or begins before the window does.
+def _beginning(request: ProviderRequest) -> dict[str, Any]:
+    """Return what tells whether a copy is that of a window.
 
     A window that begins further on is one that had outgrown its limits, in messages or in tokens:
     so these hold for the copy as well, which is all that the model is given.
     """
-    return bool(
-        known.get("model", turn.model) != turn.model
-        or known.get("start") != _beginning(turn.request)
-    )
+    first = next((message.id for message in request.window if not is_system(message)), None)
+    return {"start": first, "reasoning_after": request.reasoning_after}
+
+
+def _is_outdated(request: ProviderRequest, known: Mapping[str, Any]) -> bool:
+    """Return whether a copy is another model's, or not that of the window."""
+    if known.get("model", request.context.model) != request.context.model:
+        return True
+    return any(known.get(name) != value for name, value in _beginning(request).items())
 
 
 def _does_not_fit(error: SessionError) -> bool:

@@ -7,11 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
-from itertools import takewhile
 from operator import attrgetter
 from typing import Any
 
-from langswarm_session.blocks import ReasoningBlock, ToolCallBlock
+from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.errors import (
     ProviderCapabilityError,
     ProviderRequestError,
@@ -23,13 +22,11 @@ from langswarm_session.formats.openai_responses import (
     REASONING,
     from_output,
     from_response,
-    instructions,
-    is_system,
-    to_items,
 )
-from langswarm_session.models import SessionMessage
+from langswarm_session.models import NOTES, SessionMessage
 from langswarm_session.printable import one_line
-from langswarm_session.providers.openai_models import has_instructions_of_turns, reasons
+from langswarm_session.providers.openai_input import RequestInput
+from langswarm_session.providers.openai_models import reasons
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tools import as_tools, to_responses
@@ -73,14 +70,15 @@ class Responses:
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """Return the whole reply."""
-        response = await self._asked(request, self._arguments(request), store=False)
-        return ProviderReply([self._reply(plain(self._sdk, response), request.context.model)])
+        arguments = self._arguments(request, self._input(request))
+        response = plain(self._sdk, await self._asked(request, arguments, store=False))
+        return self._answer(response, request)
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """Yield the reply in pieces."""
-        ask = partial(self._pieces, request, self._arguments(request))
+        ask = partial(self._pieces, request, self._arguments(request, self._input(request)))
         async with aclosing(self._sdk.streamed(ask, self._tries(request))) as pieces:
             async for piece in pieces:
                 yield piece
@@ -89,19 +87,22 @@ class Responses:
         self, request: ProviderRequest, arguments: dict[str, Any]
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """Yield the reply in pieces, asked for once."""
-        model = request.context.model
         events = await self._asked(request, arguments, retries=0, store=False, stream=True)
-        async with aclosing(self._events(events, model)) as pieces:
+        async with aclosing(self._events(events, request.context.model)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, StreamEvent):
                     yield piece
                 elif piece["type"] in FINISHED:
-                    yield ProviderReply([self._reply(piece["response"], model)])
+                    yield self._answer(piece["response"], request)
                     return
         raise ProviderStreamError(
             "the stream ended before the reply was complete; send the message again",
             provider=self._sdk.provider,
         )
+
+    def _answer(self, response: Mapping[str, Any], request: ProviderRequest) -> ProviderReply:
+        message = self._reply(response, request.context.model)
+        return ProviderReply([message], dropped_reasoning=dropped_reasoning(message))
 
     async def count(self, request: ProviderRequest) -> int:
         """Return the tokens of the request's messages, by the server's own count.
@@ -115,7 +116,7 @@ class Responses:
                 "token_counter 'tiktoken'",
                 provider=self._sdk.provider,
             )
-        arguments = self._arguments(request)
+        arguments = self._arguments(request, self._input(request))
         counted = ("model", "instructions", "extra_body")
         counting = self._patiently(
             request,
@@ -173,54 +174,43 @@ class Responses:
                 return True
         return False
 
-    def _arguments(self, request: ProviderRequest) -> dict[str, Any]:
-        """Return the keywords of ``responses.create`` for the whole window."""
-        text, messages = self._split(request, request.messages, request.messages)
-        items = to_items(messages, known=request.window, verbatim=own_replies(request))
-        return self._keywords(request, text, items)
-
-    def _split(
-        self,
-        request: ProviderRequest,
-        window: Sequence[SessionMessage],
-        messages: Sequence[SessionMessage],
-        *,
-        in_place: bool = True,
-    ) -> tuple[str, list[SessionMessage]]:
-        """Return the system text that travels apart, and the messages that are items.
+    def _input(self, request: ProviderRequest, *, in_place: bool = True) -> RequestInput:
+        """Return the input for the whole window.
 
         Args:
             request: The request.
-            window: Where the system messages are.
-            messages: Those of them to send.
             in_place: Whether system messages may stay where they were said, at OpenAI.
         """
-        if not (in_place and self._is_vendor()):
-            return instructions(window), [m for m in messages if not is_system(m)]
-        if has_instructions_of_turns(request.context.model):
-            return "", list(messages)
-        head = list(takewhile(is_system, window))
-        apart = {message.id for message in head}
-        return instructions(head), [m for m in messages if m.id not in apart]
+        tools = request.options.get("tools")
+        written = [to_responses(tool) for tool in as_tools(tools)] if tools else []
+        return RequestInput(request, written, in_place=in_place and self._is_vendor())
 
-    def _keywords(self, request: ProviderRequest, text: str, items: list[Item]) -> dict[str, Any]:
+    def _arguments(
+        self, request: ProviderRequest, given: RequestInput, items: Sequence[Item] | None = None
+    ) -> dict[str, Any]:
         """Return the keywords of ``responses.create``.
 
         The items travel in ``extra_body``: given as ``input`` the SDK looks for aliases and files
         in each of them (``maybe_transform``), which takes longer than all that is done here, and
         finds nothing, as they are JSON already.
+
+        Args:
+            request: The request.
+            given: Its input.
+            items: What of it is sent; all of it when None.
         """
         options = dict(request.options)
         check_options(self._sdk.provider, options, RESERVED)
         model = request.context.model
-        texts = [text, options.pop("instructions", None)]
-        tools = options.pop("tools", None)
-        body: dict[str, Any] = {**(options.pop("extra_body", None) or {}), "input": items}
-        if tools:
-            body["tools"] = [to_responses(tool) for tool in as_tools(tools)]
+        body: dict[str, Any] = {
+            **(options.pop("extra_body", None) or {}),
+            "input": given.items if items is None else items,
+        }
+        if options.pop("tools", None):
+            body["tools"] = given.tools
         arguments: dict[str, Any] = {"model": model, **options, "extra_body": body}
-        if any(texts):
-            arguments["instructions"] = "\n\n".join(text for text in texts if text)
+        if given.instructions:
+            arguments["instructions"] = given.instructions
         include = options.get("include") or ()
         if self._may_ask(model, "include") and (reasons(model) or options.get("reasoning")):
             # So that it can be sent back to where it is not stored, or not any more.
@@ -278,26 +268,13 @@ def _refuses(error: ProviderRequestError, name: str, words: Sequence[str]) -> bo
     return refusal.param.startswith(name) or any(word in said for word in words)
 
 
-def own_replies(request: ProviderRequest) -> Callable[[SessionMessage], bool]:
-    """Return what tells the replies that go back exactly as they came, ids included.
+def dropped_reasoning(reply: SessionMessage) -> bool:
+    """Return whether OpenAI says that reasoning of earlier replies is not valid any more.
 
-    A reply whose reasoning is left out goes back without ids: OpenAI refuses an item whose id
-    belongs to reasoning that is not there, as in https://github.com/openai/codex/issues/20774.
+    Reasoning of earlier turns that a model does not read is no sign of that (``turn_boundary``).
     """
-    stored = {message.id: message for message in request.window}
-    source = (request.target.provider, request.target.model)
-
-    def is_own(message: SessionMessage) -> bool:
-        before = stored.get(message.id)
-        if before is None or (message.provider, message.model) != source:
-            return False
-        return before is message or _thoughts(before) == _thoughts(message)
-
-    return is_own
-
-
-def _thoughts(message: SessionMessage) -> int:
-    return sum(isinstance(block, ReasoningBlock) for block in message.blocks)
+    changes = reply.metadata.get(NOTES, {}).get("input_transformations", ())
+    return any(change.get("reason") != "turn_boundary" for change in changes)
 
 
 def cache_key(session_id: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,12 +16,16 @@ from langswarm_session.blocks import (
     ToolCallBlock,
     ToolResultBlock,
 )
+from langswarm_session.formats.openai_items import as_input
 from langswarm_session.formats.openai_responses import (
+    ItemWriter,
     finish_reason,
     from_items,
+    from_output,
     from_response,
     instructions,
     takes,
+    takes_back,
     to_items,
     usage,
 )
@@ -107,14 +112,106 @@ def test_whatever_a_log_holds_is_json_with_each_call_answered(log, with_ids):
     from_items(items)
 
 
-def test_system_messages_travel_as_instructions():
+def test_system_messages_are_what_a_developer_says():
     messages = [
         SessionMessage(role=MessageRole.SYSTEM, content="Be brief."),
         SessionMessage(role=MessageRole.USER, content="Hi"),
         SessionMessage(role=MessageRole.SYSTEM, content="Be kind."),
     ]
     assert instructions(messages) == "Be brief.\n\nBe kind."
-    assert to_items(messages) == [{"type": "message", "role": "user", "content": "Hi"}]
+    assert [(item["role"], item["content"]) for item in to_items(messages)] == [
+        ("developer", "Be brief."),
+        ("user", "Hi"),
+        ("developer", "Be kind."),
+    ]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | TEXTS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
+UNKNOWN = st.dictionaries(st.sampled_from(["caller", "namespace", "new_field"]), JSON, max_size=2)
+
+
+@st.composite
+def outputs(draw):
+    """Replies as OpenAI gives them, also with fields and types that nobody knows yet."""
+    items = []
+    for n in range(draw(st.integers(1, 5))):
+        part = {"type": "output_text", "text": draw(TEXTS), "annotations": [], "logprobs": []}
+        text = {"type": "summary_text", "text": draw(TEXTS)}
+        call = {"call_id": f"call_{n}", "name": "a", "status": "completed", "created_by": "x"}
+        items.append(
+            draw(
+                st.sampled_from(
+                    [
+                        {"type": "message", "role": "assistant", "status": "completed",
+                         "content": draw(st.lists(st.just(part), max_size=2))},
+                        {"type": "reasoning", "summary": draw(st.lists(st.just(text), max_size=2)),
+                         "content": None, "encrypted_content": draw(TEXTS)},
+                        {"type": "function_call", "arguments": draw(st.sampled_from(
+                            ["{}", '{"a": 1}', '{"b":[1.0]}', "nothing"])), **call},
+                        {"type": "custom_tool_call", "input": draw(TEXTS), **call},
+                        {"type": "web_search_call", "status": "completed", "action": draw(UNKNOWN)},
+                        {"type": "something_new", "of": draw(JSON)},
+                    ]
+                )
+            )
+            | {"id": f"item_{n}"}
+            | draw(UNKNOWN)
+        )  # fmt: skip
+    return items
+
+
+@given(outputs())
+@settings(max_examples=200)
+def test_a_reply_goes_back_exactly_as_it_came(output):
+    reply = from_response({"id": "resp_1", "output": json.loads(json.dumps(output))}, "m")
+    writer = ItemWriter(verbatim=lambda message: True)
+    assert writer.write(reply) == [as_input(item) for item in output]
+
+
+def test_a_reply_that_was_changed_since_goes_back_as_it_is_now():
+    item = {"type": "message", "role": "assistant", "id": "msg_1", "new_field": 1}
+    part = {"type": "output_text", "text": "My key is 123.", "annotations": []}
+    reply = from_response({"id": "resp_1", "output": [item | {"content": [part]}]}, "m")
+    assert reply.native is not None
+    (block,) = reply.blocks
+    changed = reply.replaced(content=[block.model_copy(update={"text": "My key is ***."})])
+    (sent,) = ItemWriter(verbatim=lambda message: True).write(changed)
+    assert sent["content"][0]["text"] == "My key is ***."
+    assert "new_field" not in sent
+
+
+@pytest.mark.parametrize("kept", [None, 1, {"output": 1}, {"output": [1]}, {"output": [{}]}, {}])
+def test_what_was_kept_of_a_reply_may_be_anything(kept):
+    reply = assistant(TextBlock(id="msg_1", text="So."), native={"openai_responses": kept})
+    (sent,) = ItemWriter(verbatim=lambda message: True).write(reply)
+    assert (sent["id"], sent["content"][0]["text"]) == ("msg_1", "So.")
+
+
+def test_what_only_servers_say_is_not_sent_back():
+    call = {"type": "shell_call", "id": "sh_1", "call_id": "c", "action": {"commands": ["ls"]}}
+    (message,) = from_items([call | {"status": "completed", "created_by": "x", "caller": None}])
+    assert to_items([message]) == [call]
+    picture = {"type": "image_generation_call", "id": "ig_1", "status": "failed", "result": None}
+    (message,) = from_items([picture])
+    assert to_items([message]) == [picture]
+
+
+def test_reasoning_that_can_be_read():
+    item = {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [],
+        "content": [{"type": "reasoning_text", "text": "Hm."}],
+    }
+    thought = from_output([item])[0]
+    assert thought.reasoning == "Hm."
+    assert takes_back(thought)
+    assert not takes(thought, False)
+    assert to_items([assistant(thought, TextBlock(text="So."))])[0] == item
 
 
 def test_reasoning_goes_only_with_what_came_after_it():
@@ -207,6 +304,8 @@ def test_finish_reasons():
 
 def test_usage_of_servers_that_count_little_or_nothing():
     assert usage(None) is None
+    written = {"cached_tokens": 1, "cache_write_tokens": 2}
+    assert usage({"input_tokens_details": written}).details == {"cache_write_tokens": 2}
     counted = usage({"input_tokens": 3, "output_tokens": None, "input_tokens_details": None})
     assert (counted.input_tokens, counted.output_tokens, counted.cached_tokens) == (3, 0, 0)
 

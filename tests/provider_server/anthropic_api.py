@@ -15,14 +15,20 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Send
 
+from . import anthropic_compaction as compaction
 from . import anthropic_threads as threads
-from .anthropic_context import digest, input_tokens, normal
+from .anthropic_binding import BETA as BINDING
+from .anthropic_binding import check_binding, check_controls, new_outcome
+from .anthropic_context import blocks_of, digest, input_tokens, normal
 from .anthropic_errors import Refusal, answer, betas_of, json_body, new_request_id, refusing
 from .anthropic_models import get_model, list_models
-from .anthropic_replies import make_reply
+from .anthropic_profiles import check_profile, profile_of
+from .anthropic_replies import compacted, make_reply
 from .anthropic_rules import Context, check_model, check_request, check_size
 from .anthropic_shape import shape_error
 from .anthropic_stream import sse, stream_events
+from .anthropic_system import check_betas, shown
+from .anthropic_turns import check_latest, turns_of
 from .anthropic_usage import usage_of
 from .worlds import Json, World, thinking, world_of
 
@@ -66,12 +72,30 @@ def _paused(world: World) -> set[str]:
 def _check_shape(request: Request, body: Json, plain: Any, beta: Any) -> None:
     """Refuse a body that does not have the SDK's shape; betas bring fields of their own."""
     asked = betas_of(request)
+    check_profile(world_of(request), body, asked)
+    check_controls(body.get("thinking"), asked)
+    check_betas(body["messages"] if isinstance(body.get("messages"), list) else [], asked)
     kind = beta if asked or request.query_params.get("beta") == "true" else plain
-    wrong = shape_error(body, kind)
+    wrong = shape_error(_signed(request, body), kind)
     if wrong is None and body.get("thread") is not None and threads.BETA not in asked:
         wrong = "thread: Extra inputs are not permitted"
     if wrong is not None:
         raise Refusal(wrong)
+    compaction.check_fields(body, asked)
+
+
+def _signed(request: Request, body: Json) -> Json:
+    """The body as its shape is checked: a server that signs no thinking needs no signatures."""
+    if profile_of(world_of(request)).signs or not isinstance(body.get("messages"), list):
+        return body
+    messages = [dict(message) for message in body["messages"]]
+    for message in messages:
+        if isinstance(message.get("content"), list):
+            message["content"] = [
+                {"signature": ""} | block if block.get("type") == "thinking" else block
+                for block in message["content"]
+            ]
+    return body | {"messages": messages}
 
 
 def _context(request: Request, body: Json) -> Context:
@@ -88,8 +112,10 @@ def _context(request: Request, body: Json) -> Context:
         tool_choice=body.get("tool_choice"),
         max_tokens=body.get("max_tokens"),
         betas=betas_of(request),
-        paused=bool(messages) and digest(last) in _paused(world),
+        paused=bool(body.get("compaction")) or (bool(messages) and digest(last) in _paused(world)),
         settings=world.settings,
+        container=body.get("container"),
+        alternates=bool(world.settings.get("alternates") or profile_of(world).alternates),
     )
 
 
@@ -108,10 +134,38 @@ def _turn(request: Request, body: Json) -> Turn:
         turn = Turn(world, body, context, held)
     else:
         turn = _continued(request, world, body)
-    context = turn.context
-    check_request(context)
-    check_size(context, input_tokens(context.system, context.tools, context.messages))
+    _check(world, turn.context, body)
     return turn
+
+
+def _check(world: World, context: Context, body: Json) -> None:
+    """Refuse what the vendor refuses, and find what becomes of the thinking."""
+    check_request(context)
+    compaction.check_blocks(context.messages, body, context.betas)
+    context.outcome = new_outcome(context.system, context.tools)
+    if profile_of(world).signs:
+        check_latest(world, turns_of(context.messages, context.stored))
+        check_binding(
+            world, context.model, context.outcome, context.messages, context.thinking, context.betas
+        )
+    check_size(context, input_tokens(context.system, context.tools, seen_by_model(context)))
+
+
+def seen_by_model(context: Context) -> list[Json]:
+    """The messages that the model is shown: from the newest compaction on, without what is dropped."""
+    dropped = {(index, number) for index, number, _ in context.judged().dropped}
+    kept = [
+        message
+        | {
+            "content": [
+                block
+                for number, block in enumerate(blocks_of(message.get("content")))
+                if (index, number) not in dropped
+            ]
+        }
+        for index, message in enumerate(context.messages)
+    ]
+    return shown(compaction.visible(kept))
 
 
 def _continued(request: Request, world: World, body: Json) -> Turn:
@@ -132,11 +186,11 @@ def _continued(request: Request, world: World, body: Json) -> Turn:
 def _message(turn: Turn) -> Json:
     """The model's answer to a turn."""
     body, context = turn.body, turn.context
-    reply = make_reply(turn.world, context, body.get("stop_sequences"))
-    automatic = body.get("cache_control")
-    usage = usage_of(turn.world, context, automatic, turn.before, reply)
+    given = seen_by_model(context)
+    reply = _reply(turn, given)
+    usage = usage_of(turn.world, context, given, body.get("cache_control"), turn.before, reply)
     context.messages = [normal(message) for message in context.messages]
-    return {
+    message = {
         "id": turn.world.new_id("msg_"),
         "type": "message",
         "role": "assistant",
@@ -145,9 +199,28 @@ def _message(turn: Turn) -> Json:
         "stop_reason": reply["stop_reason"],
         "stop_sequence": reply["stop_sequence"],
         "stop_details": reply["stop_details"],
-        "container": None,
+        "container": reply["container"],
         "usage": usage,
     }
+    if compaction.edits_of(body):
+        message["context_management"] = {"applied_edits": []}
+    if BINDING in context.betas:
+        message["input_transformations"] = context.judged().transformations()
+    return message
+
+
+def _reply(turn: Turn, given: list[Json]) -> Json:
+    """What the model says, or the compaction that was asked for."""
+    body, context = turn.body, turn.context
+    if body.get("compaction"):
+        block = compaction.compaction_block(context.model, given, context.judged())
+        return compacted(block, "compaction")
+    if not compaction.threshold_passed(body, input_tokens(context.system, context.tools, given)):
+        return make_reply(turn.world, context, body.get("stop_sequences"))
+    block = {"type": "compaction", "content": compaction.summary_of(given)}
+    context.judged().begin_at(block, "")
+    reply = make_reply(turn.world, context, body.get("stop_sequences"))
+    return reply | {"content": [block, *reply["content"]]}
 
 
 class EventStream(StreamingResponse):
@@ -203,14 +276,16 @@ async def create_message(request: Request) -> Response:
 @refusing
 async def count_tokens(request: Request) -> Response:
     """POST /messages/count_tokens."""
+    if not profile_of(world_of(request)).counts:
+        raise Refusal("Not Found", 404)
     body = await json_body(request)
     if "thread" in body:
         raise Refusal("thread: Extra inputs are not permitted")
     plain = count_params.MessageCountTokensParams
     _check_shape(request, body, plain, beta_count_params.MessageCountTokensParams)
     context = _context(request, body)
-    check_request(context)
-    tokens = input_tokens(context.system, context.tools, context.messages)
+    _check(world_of(request), context, body)
+    tokens = input_tokens(context.system, context.tools, seen_by_model(context))
     return answer({"input_tokens": tokens})
 
 

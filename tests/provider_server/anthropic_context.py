@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -104,28 +102,6 @@ def digest(*parts: Any) -> str:
     """A short name for a value."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sign(model: str, text: str) -> str:
-    """The signature of a thinking block, bound to the model and the text."""
-    mac = hmac.new(SECRET, f"{model}\0{text}".encode(), hashlib.sha256).digest()
-    return base64.b64encode(b"thinking" + mac).decode()
-
-
-def redact(model: str, text: str) -> str:
-    """The data of a redacted_thinking block."""
-    payload = base64.urlsafe_b64encode(text.encode()).decode()
-    return f"{payload}.{sign(model, payload)}"
-
-
-def genuine(block: Json, model: str) -> bool:
-    """Whether this server made the (redacted) thinking block, for this model."""
-    if block["type"] == "thinking":
-        return hmac.compare_digest(
-            block["signature"].encode(), sign(model, block["thinking"]).encode()
-        )
-    payload, _, signature = block["data"].partition(".")
-    return hmac.compare_digest(signature.encode(), sign(model, payload).encode())
 
 
 def explicit_breakpoints(value: Any) -> Iterator[Json]:

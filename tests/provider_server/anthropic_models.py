@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from .anthropic_errors import Refusal, answer, refusing
 from .anthropic_rules import check_model
+from .anthropic_table import claude
 from .worlds import Json, world_of
 
 NAMES = ["claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-novision-1"]
@@ -22,8 +23,9 @@ def _supported(yes: bool) -> Json:
 def capabilities(name: str) -> Json:
     """What a model can do, told by its name."""
     yes, no = _supported(True), _supported(False)
-    thinks = _supported("nothinking" not in name)
-    thinking = {"adaptive": thinks, "enabled": thinks, "disabled": yes, "between_tools": no}
+    row, thinks = claude(name), _supported("nothinking" not in name)
+    thinking = {"adaptive": thinks, "enabled": thinks if row.budget else no}
+    thinking |= {"disabled": _supported(row.silenced), "between_tools": no}
     efforts = dict.fromkeys(("low", "medium", "high", "max", "xhigh"), yes)
     return {
         "batch": no,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .anthropic_context import characters, last_user_text, output_tokens, redact, seen, sign
+from .anthropic_binding import THINKING, sign_thinking, unseal
+from .anthropic_context import characters, last_user_text, output_tokens, seen
+from .anthropic_profiles import profile_of
 from .anthropic_rules import Context
+from .anthropic_table import claude
+from .anthropic_turns import remember_reply
 from .worlds import Json, World, asked_call, next_reply, said, tokens_of
 
 FINISH = {
@@ -18,9 +22,11 @@ FINISH = {
 REASONING = "I look at what I was sent before I answer."
 
 
-def thinks(thinking: Json | None) -> bool:
-    """Whether a request has thinking on."""
-    return (thinking or {}).get("type") in {"enabled", "adaptive"}
+def thinks(context: Context) -> bool:
+    """Whether a request has thinking on; newer models think unless told otherwise."""
+    if context.thinking is None:
+        return claude(context.model).thinks_unasked
+    return context.thinking.get("type") in {"enabled", "adaptive"}
 
 
 def make_reply(world: World, context: Context, stop_sequences: list[str] | None = None) -> Json:
@@ -29,10 +35,9 @@ def make_reply(world: World, context: Context, stop_sequences: list[str] | None 
     given = script or {}
     if context.max_tokens == 0 and script is None:
         return _finished([], "max_tokens", given)
-    if "blocks" in given:
-        content = [_signed(block, context.model) for block in given["blocks"]]
-    else:
-        content = _content(world, context, given)
+    blocks = given["blocks"] if "blocks" in given else _content(world, context, given)
+    content = _signed(world, context, blocks)
+    remember_reply(world, content)
     content, cut_at = _stopped(content, stop_sequences or [])
     return _finished(content, "stop_sequence" if cut_at else _reason(given, content), given, cut_at)
 
@@ -51,7 +56,13 @@ def _finished(content: list[Json], reason: str, given: Json, cut_at: str | None 
         "stop_details": details,
         "usage": given.get("usage") or {},
         "output_tokens": output_tokens(content),
+        "container": given.get("container"),
     }
+
+
+def compacted(block: Json, reason: str) -> Json:
+    """The reply that is nothing but a compaction."""
+    return _finished([block], reason, {})
 
 
 def _reason(given: Json, content: list[Json]) -> str:
@@ -65,10 +76,10 @@ def _reason(given: Json, content: list[Json]) -> str:
 def _content(world: World, context: Context, given: Json) -> list[Json]:
     content: list[Json] = []
     reasoning = given.get("reasoning")
-    if reasoning is None and world.settings.get("reasoning") and thinks(context.thinking):
+    if reasoning is None and world.settings.get("reasoning") and thinks(context):
         reasoning = REASONING
     if reasoning is not None:
-        content.append(_thinking(reasoning, context))
+        content.append({"type": "thinking", "thinking": _displayed(reasoning, context)})
     calls = given.get("tool_calls")
     if calls is None and not given.keys() & {"text", "refusal"}:
         calls = _asked_for(context)
@@ -80,15 +91,20 @@ def _content(world: World, context: Context, given: Json) -> list[Json]:
     return content + [_call(world, call) for call in calls or ()]
 
 
-def _thinking(text: str, context: Context) -> Json:
-    if (context.thinking or {}).get("display") == "omitted":
-        text = ""
-    return {"type": "thinking", "thinking": text, "signature": sign(context.model, text)}
+def _displayed(text: str, context: Context) -> str:
+    """What is shown of a thought.
+
+    Newer models show nothing unless `display` says so, signed all the same
+    (https://platform.claude.com/docs/en/build-with-claude/thinking, "display").
+    """
+    omitted = "omitted" if claude(context.model).omits else "summarized"
+    display = (context.thinking or {}).get("display") or omitted
+    return "" if display == "omitted" else text
 
 
 def _asked_for(context: Context) -> list[Json]:
     """The tool call which the user asks for in so many words, or which tool_choice forces."""
-    names = [tool["name"] for tool in context.tools if "name" in tool]
+    names = [tool["name"] for tool in context.offered if "name" in tool]
     choice = context.tool_choice or {"type": "auto"}
     call = asked_call(last_user_text(context.messages))
     if call and call[0] in names and choice["type"] != "none":
@@ -109,13 +125,18 @@ def _call(world: World, call: Json) -> Json:
     }
 
 
-def _signed(block: Json, model: str) -> Json:
-    """A raw block, with the signature it lacks."""
-    if block["type"] == "thinking" and not block.get("signature"):
-        return block | {"signature": sign(model, block["thinking"])}
-    if block["type"] == "redacted_thinking" and "." not in block.get("data", ""):
-        return block | {"data": redact(model, block.get("data", ""))}
-    return block
+def _signed(world: World, context: Context, blocks: list[Json]) -> list[Json]:
+    """The blocks of a reply, its thinking signed where a script has not signed it."""
+    content: list[Json] = []
+    for block in blocks:
+        key = "signature" if block["type"] == "thinking" else "data"
+        given = str(block.get(key) or "")
+        if not profile_of(world).signs:
+            block = {name: value for name, value in block.items() if name != "signature"}
+        elif block["type"] in THINKING and unseal(given) is None and not given.startswith("raw:"):
+            block = block | {key: sign_thinking(world, context.model, context.judged(), content)}
+        content.append(block)
+    return content
 
 
 def _stopped(content: list[Json], sequences: list[str]) -> tuple[list[Json], str | None]:

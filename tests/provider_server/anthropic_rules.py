@@ -5,20 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .anthropic_context import blocks_of, explicit_breakpoints, genuine
+from .anthropic_binding import THINKING, Outcome, new_outcome
+from .anthropic_context import blocks_of, explicit_breakpoints
 from .anthropic_errors import Refusal
+from .anthropic_system import CHANGES, check_system_messages, is_directive, tools_at_the_end
+from .anthropic_table import claude
+from .anthropic_turns import Turn, check_container, check_turns, turns_of
 from .worlds import Json
 
 FILES_BETA = "files-api-2025-04-14"
 TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-THINKING = {"thinking", "redacted_thinking"}
 ASSISTANT_ONLY = {*THINKING, "tool_use", "server_tool_use", "mcp_tool_use", "fallback"}
 USER_ONLY = {"tool_result", "image", "document", "container_upload"}
+SYSTEM_ONLY = CHANGES
 MAX_MESSAGES = 100_000
 MAX_INPUT_TOKENS = 200_000
 
@@ -40,6 +43,23 @@ class Context:
     paused: bool = False
     """Whether the context may end with the assistant's, because the server paused that turn."""
     settings: Json = field(default_factory=dict)
+    container: object = None
+    outcome: Outcome | None = None
+    """What became of the thinking in it."""
+
+    alternates: bool = False
+    """Whether neighbours of one role are refused in place of combined."""
+
+    @property
+    def offered(self) -> list[Json]:
+        """The tools that the model may call."""
+        return tools_at_the_end(self.tools, self.messages)
+
+    def judged(self) -> Outcome:
+        """What became of the thinking in it; nothing, if nobody has looked."""
+        if self.outcome is None:
+            self.outcome = new_outcome(self.system, self.tools)
+        return self.outcome
 
     def at(self, index: int) -> str:
         """The path of a message as the client counts them."""
@@ -50,7 +70,7 @@ class Context:
 
 def check_model(model: str) -> None:
     """Refuse a model that this server does not have."""
-    if not model.startswith("claude-") or "unknown" in model:
+    if "claude-" not in model or "unknown" in model:
         raise Refusal(f"model: {model}", 404)
 
 
@@ -68,23 +88,39 @@ def check_request(context: Context) -> None:
     _check_tools(context)
     _check_system(context)
     _check_roles(context)
+    check_system_messages(context.messages, context.model, context.stored)
     for index in range(context.stored, len(context.messages)):
         _check_message(context, index)
-    _check_pairs(context)
-    _check_end(context)
+    turns = turns_of(context.messages, context.stored)
+    check_turns(turns)
+    _check_declared(context, turns)
+    check_container(turns, context.container)
+    _check_end(context, turns)
     if context.settings.get("thinking_must_lead"):
-        _check_thinking_leads(context)
+        _check_thinking_leads(context, turns)
 
 
 def _check_numbers(context: Context) -> None:
+    """Which thinking a model takes: https://platform.claude.com/docs/en/build-with-claude/thinking."""
     if context.max_tokens is not None and context.max_tokens < 0:
         raise Refusal("max_tokens: Input should be greater than or equal to 0")
+    forced = (context.tool_choice or {}).get("type") in {"any", "tool"}
+    row = claude(context.model)
+    if forced and not row.forced:
+        raise Refusal('tool_choice: type "tool" and "any" are not supported for this model.')
     thinking = context.thinking or {"type": "disabled"}
-    if thinking["type"] in {"disabled", "between_tools"}:
+    kind = thinking["type"]
+    if context.thinking and ((kind == "disabled" and not row.silenced)
+                             or (kind == "enabled" and not row.budget)):  # fmt: skip
+        raise Refusal(
+            f'"thinking.type.{kind}" is not supported for this model. Use '
+            '"thinking.type.adaptive" and "output_config.effort" to control thinking behavior.'
+        )
+    if kind in {"disabled", "between_tools"}:
         return
     if "nothinking" in context.model:
         raise Refusal(f"thinking: '{context.model}' does not support thinking.")
-    if thinking["type"] == "enabled":
+    if kind == "enabled":
         budget = thinking["budget_tokens"]
         if budget < 1024:
             raise Refusal(
@@ -92,7 +128,7 @@ def _check_numbers(context: Context) -> None:
             )
         if context.max_tokens is not None and budget >= context.max_tokens:
             raise Refusal("`max_tokens` must be greater than `thinking.budget_tokens`.")
-    if (context.tool_choice or {}).get("type") in {"any", "tool"}:
+    if forced:
         raise Refusal("Thinking may not be enabled when tool_choice forces tool use.")
 
 
@@ -134,27 +170,24 @@ def _check_roles(context: Context) -> None:
         raise Refusal("messages: at least one message is required")
     if len(messages) > MAX_MESSAGES:
         raise Refusal(f"messages: at most {MAX_MESSAGES} messages are allowed")
-    if messages[0]["role"] != "user":
+    said = [message for message in messages if message["role"] != "system"]
+    if not said or (said[0]["role"] != "user" and not _is_compaction(said[0])):
         raise Refusal('messages: first message must use the "user" role')
-    before = "assistant"
+    before = ""
     for index, message in enumerate(messages):
         role = message["role"]
-        if role == "system":
-            _check_system_message(context, index)
-            continue
-        if role == before and not context.settings.get("combines_roles"):
+        if role == before and role != "system" and context.alternates:
             raise Refusal(
                 f'{context.at(index)}: roles must alternate between "user" and "assistant", '
                 f'but found multiple "{role}" roles in a row'
             )
-        before = role
+        before = role if role != "system" else before
 
 
-def _check_system_message(context: Context, index: int) -> None:
-    if "nosystem" in context.model:
-        raise Refusal(f"{context.at(index)}: role 'system' is not supported on this model")
-    if context.messages[index - 1]["role"] == "assistant":
-        raise Refusal(f"{context.at(index)}: a `system` message must follow a `user` message")
+def _is_compaction(message: Json) -> bool:
+    """Whether a message begins with what the API has made of the conversation before."""
+    blocks = blocks_of(message.get("content"))
+    return bool(blocks) and blocks[0]["type"] == "compaction"
 
 
 def _check_message(context: Context, index: int) -> None:
@@ -163,7 +196,7 @@ def _check_message(context: Context, index: int) -> None:
     if isinstance(content, str) and content:
         _check_text(content, at)
     if not content:
-        if message["role"] == "system" and message.get("output_config"):
+        if message["role"] == "system" and is_directive(message):
             return
         raise Refusal(
             f"{at}: all messages must have non-empty content except for the optional final "
@@ -172,16 +205,14 @@ def _check_message(context: Context, index: int) -> None:
     blocks = blocks_of(content)
     for number, block in enumerate(blocks):
         _check_block(context, message["role"], block, f"{at}.content.{number}")
-    if message["role"] == "assistant":
-        _check_assistant_order(blocks, at)
-    elif message["role"] == "user":
-        _check_results_first(blocks, at)
 
 
 def _check_block(context: Context, role: str, block: Json, at: str) -> None:
     kind = block["type"]
     if role == "user" and kind in ASSISTANT_ONLY:
         raise Refusal(f"{at}: `{kind}` blocks can only be in `assistant` messages")
+    if role != "system" and kind in SYSTEM_ONLY:
+        raise Refusal(f"{at}: `{kind}` blocks can only be in `system` messages")
     if role == "assistant" and kind in USER_ONLY:
         raise Refusal(f"{at}: `{kind}` blocks can only be in `user` messages")
     if kind == "text":
@@ -190,9 +221,6 @@ def _check_block(context: Context, role: str, block: Json, at: str) -> None:
         _check_tool_use(block, at)
     elif kind == "tool_result":
         _check_tool_result(context, block, at)
-    elif kind in THINKING and not genuine(block, context.model):
-        name = "signature" if kind == "thinking" else "data"
-        raise Refusal(f"{at}: Invalid `{name}` in `{kind}` block")
     elif kind == "image":
         if "novision" in context.model:
             raise Refusal(f"{at}: '{context.model}' does not support image input.")
@@ -243,116 +271,29 @@ def _check_source(context: Context, source: Json, at: str) -> None:
             _check_block(context, "user", inner, f"{at}.content.{number}")
 
 
-def _check_assistant_order(blocks: list[Json], at: str) -> None:
-    other = called = False
-    for number, block in enumerate(blocks):
-        kind = block["type"]
-        if kind in THINKING and other:
-            raise Refusal(
-                f"{at}.content.{number}: `thinking` and `redacted_thinking` blocks must come "
-                "first in an `assistant` message"
-            )
-        if called and kind != "tool_use":
-            _refuse_unanswered(at, [b["id"] for b in blocks[:number] if b["type"] == "tool_use"])
-        other = other or kind not in THINKING
-        called = called or kind == "tool_use"
-
-
-def _check_results_first(blocks: list[Json], at: str) -> None:
-    other = False
-    for number, block in enumerate(blocks):
-        if block["type"] == "tool_result" and other:
-            raise Refusal(
-                f"{at}.content.{number}: `tool_result` blocks must come first in a `user` message"
-            )
-        other = other or block["type"] != "tool_result"
-
-
-def _refuse_unanswered(at: str, ids: list[str]) -> None:
-    raise Refusal(
-        f"{at}: `tool_use` ids were found without `tool_result` blocks immediately after: "
-        f"{', '.join(ids)}. Each `tool_use` block must have a corresponding `tool_result` block "
-        "in the next message."
-    )
-
-
-def _ids(message: Json, kind: str, key: str) -> list[str]:
-    return [b[key] for b in blocks_of(message.get("content")) if b.get("type") == kind]
-
-
-def _turns(context: Context) -> Iterator[tuple[int, Json]]:
-    """The messages of the user and the assistant, with their places."""
-    for index, message in enumerate(context.messages):
-        if message["role"] != "system":
-            yield index, message
-
-
-def _check_pairs(context: Context) -> None:
-    known: set[str] = set()
-    open_ids: list[str] = []
-    asked_at = ""
-    used = False
-    for index, message in _turns(context):
-        at = context.at(index)
-        if message["role"] == "user":
-            results = _ids(message, "tool_result", "tool_use_id")
-            _check_results(open_ids, results, asked_at, at)
-            used = used or bool(results)
-            open_ids = []
-            continue
-        open_ids, asked_at = _ids(message, "tool_use", "id"), at
-        used = used or bool(open_ids)
-        for tool_id in open_ids:
-            if tool_id in known:
-                raise Refusal(f"{at}: `tool_use` ids must be unique. Found twice: {tool_id}")
-            known.add(tool_id)
-    if open_ids:
-        _refuse_unanswered(asked_at, open_ids)
+def _check_declared(context: Context, turns: list[Turn]) -> None:
+    """A conversation that has used tools declares some."""
+    used = any(block["type"] in {"tool_use", "tool_result"} for t in turns for _, block in t.blocks)
     if used and not context.tools and not _adds_tools(context):
         raise Refusal(
             "Requests which have `tool_use` or `tool_result` blocks in `messages` must define `tools`."
         )
 
 
-def _check_results(open_ids: list[str], results: list[str], asked_at: str, at: str) -> None:
-    for number, tool_id in enumerate(results):
-        if tool_id not in open_ids:
-            raise Refusal(
-                f"{at}.content.{number}: unexpected `tool_use_id` found in `tool_result` blocks: "
-                f"{tool_id}. Each `tool_result` block must have a corresponding `tool_use` block "
-                "in the previous message."
-            )
-        if tool_id in results[:number]:
-            raise Refusal(
-                f"{at}.content.{number}: each tool_use must have a single result. Found multiple "
-                f"`tool_result` blocks with id: {tool_id}"
-            )
-    missing = [tool_id for tool_id in open_ids if tool_id not in results]
-    if missing:
-        _refuse_unanswered(asked_at, missing)
-
-
 def _adds_tools(context: Context) -> bool:
-    """Whether a system message brings tools of its own."""
+    """Whether a system message, or a compaction, brings tools of its own."""
     return any(
-        block.get("type") == "tool_addition"
+        block.get("type") == "tool_addition" or block.get("tool_changes")
         for message in context.messages
-        if message["role"] == "system"
         for block in blocks_of(message.get("content"))
     )
 
 
-def _check_end(context: Context) -> None:
-    *_, (index, last) = _turns(context)
-    if last["role"] == "user" or context.paused:
+def _check_end(context: Context, turns: list[Turn]) -> None:
+    if turns[-1].role == "user" or context.paused:
         return
-    blocks = blocks_of(last.get("content"))
-    at = context.at(index)
-    if (
-        blocks
-        and blocks[-1]["type"] == "text"
-        and blocks[-1]["text"] != blocks[-1]["text"].rstrip()
-    ):
+    at, last = turns[-1].blocks[-1]
+    if last["type"] == "text" and last["text"] != last["text"].rstrip():
         raise Refusal(f"{at}: final assistant content cannot end with trailing whitespace")
     raise Refusal(
         "This model does not support assistant message prefill. The conversation must end with a "
@@ -360,17 +301,20 @@ def _check_end(context: Context) -> None:
     )
 
 
-def _check_thinking_leads(context: Context) -> None:
-    """With thinking on, the assistant's message before tool results must begin with thinking."""
-    turns = list(_turns(context))
+def _check_thinking_leads(context: Context, turns: list[Turn]) -> None:
+    """With a thinking budget, the assistant's message before tool results begins with thinking.
+
+    https://platform.claude.com/docs/en/build-with-claude/extended-thinking (models of manual
+    thinking only, so it is a setting).
+    """
     if (context.thinking or {}).get("type") != "enabled" or len(turns) < 2:
         return
-    (index, before), (_, last) = turns[-2:]
-    blocks = blocks_of(before.get("content"))
-    if _ids(last, "tool_result", "tool_use_id") and blocks[0]["type"] not in THINKING:
+    before, last = turns[-2:]
+    at, first = before.blocks[0]
+    if last.ids("tool_result", "tool_use_id") and first["type"] not in THINKING:
         raise Refusal(
-            f"{context.at(index)}.content.0.type: Expected `thinking` or `redacted_thinking`, but "
-            f"found `{blocks[0]['type']}`. When `thinking` is enabled, a final `assistant` message "
+            f"{at}.content.0.type: Expected `thinking` or `redacted_thinking`, but "
+            f"found `{first['type']}`. When `thinking` is enabled, a final `assistant` message "
             "must start with a thinking block (preceeding the lastmost set of `tool_use` and "
             "`tool_result` blocks)."
         )

@@ -26,6 +26,7 @@ def pieces(text: str) -> list[str]:
 def stream_events(message: Json) -> Iterator[Json]:
     """Every event of a message's stream."""
     begun: Json = {"content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None}
+    begun["container"] = None
     usage = message["usage"] | {"output_tokens": 1}
     yield {"type": "message_start", "message": message | begun | {"usage": usage}}
     yield {"type": "ping"}
@@ -38,8 +39,11 @@ def stream_events(message: Json) -> Iterator[Json]:
     spent = ("output_tokens", "output_tokens_details")
     counted = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     usage = {key: message["usage"][key] for key in (*counted, *spent)}
-    delta = {key: message[key] for key in ended}
-    yield {"type": "message_delta", "delta": delta, "usage": usage}
+    delta = {key: message[key] for key in (*ended, "container")}
+    last = {"type": "message_delta", "delta": delta, "usage": usage}
+    if "context_management" in message:
+        last["context_management"] = message["context_management"]
+    yield last
     yield {"type": "message_stop"}
 
 
@@ -51,6 +55,8 @@ def _start(block: Json) -> Json:
         return block | {"thinking": "", "signature": ""}
     if kind in {"tool_use", "server_tool_use", "mcp_tool_use"}:
         return block | {"input": {}}
+    if kind == "compaction" and "signature" not in block:
+        return block | {"content": None}
     return block
 
 
@@ -61,10 +67,14 @@ def _deltas(block: Json) -> Iterator[Json]:
             yield {"type": "text_delta", "text": piece}
         for citation in block.get("citations") or ():
             yield {"type": "citations_delta", "citation": citation}
+    elif kind == "compaction" and "signature" not in block:
+        # At a threshold it comes in one delta, on demand whole at its start: .../compaction-threshold
+        yield {"type": "compaction_delta", "content": block["content"]}
     elif kind == "thinking":
         for piece in pieces(block["thinking"]):
             yield {"type": "thinking_delta", "thinking": piece}
-        yield {"type": "signature_delta", "signature": block["signature"]}
+        if block.get("signature"):
+            yield {"type": "signature_delta", "signature": block["signature"]}
     elif kind in {"tool_use", "server_tool_use", "mcp_tool_use"}:
         yield {"type": "input_json_delta", "partial_json": ""}
         for piece in pieces(json.dumps(block["input"])):

@@ -67,9 +67,12 @@ class ProviderServer:
     ) -> None:
         self.stop()
 
-    def world(self, key: str | None = None) -> ServerWorld:
-        """The world of a key; a fresh and empty one when none is given."""
-        return ServerWorld(self.port, key or f"key-{uuid.uuid4().hex}")
+    def world(self, key: str | None = None, **settings: Any) -> ServerWorld:
+        """The world of a key, a fresh and empty one when none is given, with these settings."""
+        world = ServerWorld(self.port, key or f"key-{uuid.uuid4().hex}")
+        if settings:
+            world.set(**settings)
+        return world
 
 
 class ServerWorld:
@@ -113,6 +116,11 @@ class ServerWorld:
     def set(self, **settings: Any) -> None:
         """Change settings; None takes one away."""
         self._call("POST", "settings", settings)
+
+    def refused(self) -> list[str]:
+        """The messages of all refusals, in order."""
+        errors = [one["error"] for one in self.state()["refused"]]
+        return [str(error.get("error", error).get("message")) for error in errors]
 
     def state(self) -> dict[str, Any]:
         """What the server keeps: conversations, threads, sessions, refusals..."""

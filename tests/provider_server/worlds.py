@@ -11,7 +11,7 @@ import asyncio
 import json
 import math
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,7 @@ class World:
     faults: list[Any] = field(default_factory=list)
     refused: list[Json] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    tokens: Counter[str] = field(default_factory=Counter)
 
     def new_id(self, prefix: str) -> str:
         """An id that no other thing in this world has, e.g. `conv_000000000001...`."""
@@ -88,6 +89,19 @@ def loses(what: str) -> Callable[[Loser], Loser]:
         return loser
 
     return register
+
+
+def count_tokens(world: World, given: int, read: int, written: int) -> None:
+    """Add to what the world's requests have cost: tokens given, found in a cache, written to one."""
+    world.tokens["requests"] += 1
+    for key, count in (("given", given), ("read", read), ("written", written)):
+        world.tokens[key] += count
+
+
+@state_view
+def tokens_view(world: World) -> Json:
+    """The sums, for `state()`."""
+    return {"tokens": dict(world.tokens)}
 
 
 # What both APIs' unscripted replies are made with.

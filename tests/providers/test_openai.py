@@ -101,6 +101,11 @@ def web_page():
     server.server_close()
 
 
+def text_of(item):
+    content = item["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
 async def shown_by(session, text, **options):
     shown = ""
     async for event in session.stream_message(text, **options):
@@ -195,7 +200,7 @@ class TestStateless:
         body = world.requests(ASK)[-1]["body"]
         assert body["instructions"] == "Be brief.\n\nIn French."
         assert body["store"] is False
-        assert [item["content"] for item in body["input"]] == [
+        assert [text_of(item) for item in body["input"]] == [
             "one",
             "I see 1 messages. The last says: one",
             "two",

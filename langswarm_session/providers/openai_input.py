@@ -1,0 +1,142 @@
+"""The input of a request to OpenAI's Responses API, and what its reply is made under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+from langswarm_session.blocks import ReasoningBlock
+from langswarm_session.formats.openai_items import Item
+from langswarm_session.formats.openai_responses import ItemWriter, instructions, is_system
+from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.providers.openai_models import binds_reasoning, has_instructions_of_turns
+from langswarm_session.records import ProviderRequest
+from langswarm_session.requests.prefix import Prefix, PrefixChangeReason
+from langswarm_session.sendable import Repair, RepairKind
+
+COMPACTION = "compaction"
+"""The type of the items that stand for all that came before them."""
+
+
+class RequestInput:
+    """What of a session's window a request to OpenAI has, in the form in which it is sent.
+
+    Args:
+        request: The request.
+        tools: Its tools, as they are sent.
+        in_place: Whether system messages stay where they were said. Elsewhere than at OpenAI all
+            of them are put together, as most models' templates have one place for them.
+
+    Attributes:
+        tools: The tools.
+        instructions: The system text that travels apart from the items; empty for none.
+        messages: The messages of the request, without reasoning that is not valid any more.
+        items: All items, as they are sent where the server keeps nothing.
+    """
+
+    def __init__(
+        self, request: ProviderRequest, tools: Sequence[Mapping[str, Any]], *, in_place: bool
+    ) -> None:
+        self._request = request
+        self.tools = tools
+        self._per_turn = in_place and has_instructions_of_turns(request.context.model)
+        self._apart = self._kept_apart(in_place=in_place)
+        given = request.options.get("instructions")
+        text = instructions(self._apart)
+        self.instructions = "\n\n".join(part for part in (text, given) if part)
+        # Where the caller's are for one turn, they come last, and are no part of the beginning.
+        self._lasting = text if self._per_turn else self.instructions
+        self._stored = {message.id: message for message in request.window}
+        self.messages: list[SessionMessage] = []
+        self.items: list[Item] = []
+        self._build()
+
+    def items_of(self, messages: Sequence[SessionMessage]) -> list[Item]:
+        """Return the items for some of the messages, for a server that gives them their ids."""
+        writer = ItemWriter(known=self._request.window)
+        return [item for message in messages for item in self._written(writer, message)]
+
+    def _kept_apart(self, *, in_place: bool) -> list[SessionMessage]:
+        """Return the system messages that are no items."""
+        messages = self._request.messages
+        if not in_place:
+            return [message for message in self._request.window if is_system(message)]
+        return [] if self._per_turn else list(takewhile(is_system, messages))
+
+    def _written(self, writer: ItemWriter, message: SessionMessage) -> list[Item]:
+        return [] if self._is_apart(message) else writer.write(message)
+
+    def _is_apart(self, message: SessionMessage) -> bool:
+        return is_system(message) and any(message.id == apart.id for apart in self._apart)
+
+    def _prefix(self) -> Prefix:
+        model = self._request.context.model
+        return Prefix(
+            self._request,
+            system=self._lasting,
+            tools=self.tools,
+            binds=binds_reasoning(model),
+        )
+
+    def _build(self) -> None:
+        """Write the items, and follow what each reply was made under."""
+        writer = ItemWriter(known=self._request.window, verbatim=_own_replies(self._request))
+        prefix, is_compacted = self._prefix(), False
+        for given in self._request.messages:
+            is_compacted = is_compacted and given.role is not MessageRole.ASSISTANT
+            message = self._valid(given, prefix)
+            self.messages.append(message)
+            for item in self._written(writer, message):
+                if item.get("type") == COMPACTION:
+                    # It stands for what was before it, which need not be sent any more:
+                    # https://developers.openai.com/api/docs/guides/compaction
+                    prefix, is_compacted = self._prefix(), True
+                    self.items = self._head()
+                prefix.add(item)
+                self.items.append(item)
+        prefix.end()
+        if is_compacted:
+            self._request.changed = PrefixChangeReason.SUMMARY
+
+    def _valid(self, message: SessionMessage, prefix: Prefix) -> SessionMessage:
+        """Return a message, without its reasoning if that is not valid any more."""
+        if message.role is not MessageRole.ASSISTANT:
+            return message
+        is_valid = prefix.allows(self._stored.get(message.id, message))
+        return message if is_valid else self._without_reasoning(message)
+
+    def _head(self) -> list[Item]:
+        """Return the items at the beginning that are the developer's."""
+        return list(takewhile(lambda item: item.get("role") == "developer", self.items))
+
+    def _without_reasoning(self, message: SessionMessage) -> SessionMessage:
+        left = [block for block in message.blocks if not isinstance(block, ReasoningBlock)]
+        if len(left) == len(message.blocks):
+            return message
+        detail = "what came before it has changed"
+        kind = RepairKind.REASONING_DROPPED
+        self._request.report(Repair(kind=kind, message_id=message.id, detail=detail))
+        return message.model_copy(update={"content": left})
+
+
+def _own_replies(request: ProviderRequest) -> Callable[[SessionMessage], bool]:
+    """Return what tells the replies that go back exactly as they came, ids included.
+
+    A reply whose reasoning is left out goes back without ids: OpenAI refuses an item whose id
+    belongs to reasoning that is not there, as in https://github.com/openai/codex/issues/20774.
+    """
+    stored = {message.id: message for message in request.window}
+    source = (request.target.provider, request.target.model)
+
+    def is_own(message: SessionMessage) -> bool:
+        before = stored.get(message.id)
+        if before is None or (message.provider, message.model) != source:
+            return False
+        return before is message or _thoughts(before) == _thoughts(message)
+
+    return is_own
+
+
+def _thoughts(message: SessionMessage) -> int:
+    return sum(isinstance(block, ReasoningBlock) for block in message.blocks)
