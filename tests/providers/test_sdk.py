@@ -365,7 +365,7 @@ class TestErrorsInAnswers:
              ProviderRateLimitError),
             # github.com/runpod-workers/worker-vllm/issues/57
             ({"object": "error", "message": "The model `m-1` does not exist.", "code": 404},
-             ProviderRequestError),
+             UnknownModelError),
             ({"type": "error", "error": {"type": "overloaded_error"}}, ProviderUnavailableError),
             ({"error": "busy"}, ProviderRequestError),
         ],
@@ -373,7 +373,7 @@ class TestErrorsInAnswers:
     async def test_are_errors(self, vendor, answer, kind):
         for made in (answer, SimpleNamespace(**answer)):
             with pytest.raises(kind) as caught:
-                vendor.check(made)
+                vendor.check(made, "m-1")
             assert type(caught.value) is kind
 
     @pytest.mark.parametrize(
