@@ -150,7 +150,7 @@ class Sdk:
             try:
                 with self.errors(model):
                     answer = await call()
-                self.check(answer)
+                self.check(answer, model)
                 return answer
             except SessionError as error:
                 if not await patience.waits(error):
@@ -198,11 +198,11 @@ class Sdk:
                 provider=self.provider,
             ) from error
 
-    def check(self, answer: object) -> None:
+    def check(self, answer: object, model: str = "") -> None:
         """Raise the error that an answer has in place of a reply, if it has one."""
-        failure = _failure_in(answer)
-        if failure is not None:
-            raise self.of_event(failure, "no reply, and no reason")
+        body = _failure_in(answer)
+        if body is not None:
+            raise self._of_failure(Failure(HTTPStatus.OK, body, "no reply, and no reason"), model)
 
     async def close(self) -> None:
         """Close the running loop's client; those of other loops go with their loops."""
