@@ -528,6 +528,53 @@ async def test_a_lesson_that_did_not_help_is_not_kept() -> None:
     assert roles(server.asked[-1]) == ["user", "assistant", "system", "user"]
 
 
+def test_a_lesson_that_is_known_teaches_nothing() -> None:
+    said = "System message must be at the beginning."
+    better = corrected(LENIENT, said)
+    assert better is not None
+    assert better.system is SystemPlacement.FIRST
+    assert corrected(better, said) is None
+
+
+# Which dialect is spoken where
+
+
+@pytest.mark.parametrize(
+    ("base_url", "name"),
+    [
+        ("https://api.openai.com/v1", "openai"),
+        ("https://my.openai.azure.com/openai/v1", "openai"),
+        ("https://api.anthropic.com/v1/", "anthropic"),
+        ("https://api.deepseek.com/beta", "deepseek"),
+        ("https://api.moonshot.cn/v1", "kimi"),
+        ("https://open.bigmodel.cn/api/paas/v4", "glm"),
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://api.groq.com/openai/v1", "groq"),
+        ("https://openrouter.ai/api/v1", "openrouter"),
+        ("https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1", "bedrock"),
+        ("https://bedrock-mantle.us-east-1.api.aws/v1", "bedrock"),
+        ("https://aiplatform.googleapis.com/v1/projects/p", "vertex"),
+        ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen"),
+        ("http://localhost:11434/v1", "ollama"),
+        ("http://127.0.0.1:4000", "litellm"),
+        ("http://localhost:8000/v1", "strict"),
+        ("https://notopenai.com/v1", "strict"),
+        ("https://api.openai.com.evil.example/v1", "strict"),
+    ],
+)
+def test_addresses(base_url: str, name: str) -> None:
+    assert dialect_of(base_url, "m").name == name
+
+
+def test_a_model_before_v4_refuses_its_reasoning() -> None:
+    """https://api-docs.deepseek.com/guides/reasoning_model."""
+    old = dialect_of("https://api.deepseek.com", "deepseek-reasoner")
+    assert (old.returns_reasoning, old.needs_reasoning, old.alternates) == (False, None, True)
+    new = dialect_of("https://api.deepseek.com", "deepseek-v4-flash")
+    assert (new.returns_reasoning, new.needs_reasoning) == (True, "reasoning_content")
+
+
+@pytest.mark.parametrize("choice", ["vllm", DIALECTS["vllm"]])
 async def test_a_dialect_may_be_chosen(choice: str | Dialect) -> None:
     server = Server(system_first)
     await converse(server, "https://api.openai.com/v1", "m", streaming=False, dialect=choice)
