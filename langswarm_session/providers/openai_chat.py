@@ -73,6 +73,7 @@ class Chat:
             call_id_length=dialect.call_id_length,
             call_id_exact=dialect.call_id_exact,
             any_call_id=dialect.any_call_id,
+            keeps_call_ids=dialect.echoes,
         )
 
     async def send(self, request: ProviderRequest) -> ProviderReply:

@@ -635,6 +635,19 @@ async def test_a_failure_behind_a_200(streaming: bool) -> None:
     assert len(asked) == 1
 
 
+async def test_ids_go_back_to_the_model_that_gave_them() -> None:
+    """https://github.com/MoonshotAI/K2-Vendor-Verifier: Kimi reads its own ``functions.look:0``."""
+    server = Server(said={"call": {"id": "functions.look:0"}})
+    async with manager_of(server, "https://somewhere.example/v1") as manager:
+        session = await manager.create_session("u", "openai", "Kimi-K2-Instruct")
+        reply = await session.send_message("Look.", tools=[look])
+        await session.send_message(await session.call_tools(reply, [look]), tools=[look])
+        assert with_calls(server.asked[-1])[0]["tool_calls"][0]["id"] == "functions.look:0"
+        await session.update_context(model="another")
+        await session.send_message("And?")
+    assert with_calls(server.asked[-1])[0]["tool_calls"][0]["id"] == "functions_look_0"
+
+
 BOUND = {"reasoning_details": DETAILS, "thinking_blocks": [{"type": "thinking", "signature": "s"}]}
 
 
