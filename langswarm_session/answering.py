@@ -43,7 +43,7 @@ from langswarm_session.records import (
 from langswarm_session.requests.prefix import PrefixChange, PrefixChangeReason
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.tokens import estimate, within_budget
-from langswarm_session.window import begin, is_lasting
+from langswarm_session.window import begin, calls_needed, is_lasting
 
 if TYPE_CHECKING:
     from langswarm_session.session import BaseSession
@@ -340,7 +340,7 @@ class Answering:
             saved = ProviderState(native, dict(native_context or {}))
             await self._save(candidate.provider, saved)
 
-        history = await turn.history()
+        history = await turn.history(context)
         new_count = len(turn.messages)
         messages = [*history, *turn.messages]
         if not state.is_empty:
@@ -507,11 +507,13 @@ def _cause(error: Exception, failure: SessionError) -> BaseException | None:
 
 def _middle(request: ProviderRequest) -> int | None:
     """Return where requests begin that have half of the history; None if there is no half left."""
-    history = request.window[: len(request.window) - request.new_count]
+    new_at = len(request.window) - request.new_count
+    history, new = request.window[:new_at], request.window[new_at:]
     places = [place for place, message in enumerate(history) if not is_lasting(message)]
     if not places:
         return None
-    return begin(history, places[len(places) // 2] + 1).start
+    begun = begin(history, places[len(places) // 2] + 1, calls_needed(new))
+    return begun.start if len(begun.messages) < len(history) else None
 
 
 def _unseen_last(

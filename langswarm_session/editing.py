@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from langswarm_session.checks import check_seqs
 from langswarm_session.erasing import forget_at_providers
 from langswarm_session.given import as_messages
-from langswarm_session.provider_state import states_of
+from langswarm_session.provider_state import states_of, without_copies
 from langswarm_session.records import Appended, SessionChanges
 from langswarm_session.storage.rules import check_revision
 
@@ -100,7 +100,9 @@ async def _forget_touched(
 async def _forget(session: BaseSession, expected_revision: int, *, replies: bool = False) -> int:
     """Drop the summary and all providers' copies; returns the revision after that."""
     await forget_at_providers(session, replies=replies)
-    changes = SessionChanges(context={"summary": None}, provider_state={})
+    changes = SessionChanges(
+        context={"summary": None}, provider_state=without_copies(session.context)
+    )
     record = await session._storage.update_session(
         session.ref, changes, expected_revision=expected_revision
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from langswarm_session import window
 from langswarm_session.models import SessionMessage, TurnStatus
+from langswarm_session.replaced import REPLACES
 from langswarm_session.requests.prefix import PrefixChangeReason
+from langswarm_session.window import Beginning, Window
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
@@ -14,7 +17,16 @@ if TYPE_CHECKING:
     from langswarm_session.records import SessionRef
     from langswarm_session.turns import OpenTurn
 
-_NONE = -1
+
+class _Key(NamedTuple):
+    """What tells whether messages that were kept are the window still."""
+
+    revision: int
+    start: int
+    compaction: int
+
+
+_NONE = _Key(-1, 0, 0)
 
 
 class KeptWindow:
@@ -32,55 +44,64 @@ class KeptWindow:
         self._messages: list[SessionMessage] = []
         self._storage = storage
         self._ref = ref
-        self._revision = _NONE
-        self._start = 0
+        self._key = _NONE
 
     async def before(self, turn: OpenTurn, context: SessionContext) -> list[SessionMessage]:
         """Return the window before a turn; it is read if what was kept is not it.
 
         Where requests have to begin elsewhere, the turn is told.
 
+        Args:
+            turn: The turn.
+            context: The session's context, as for the provider that is asked.
+
         Raises:
             SessionStorageError: If it cannot be read.
         """
-        state = turn.request_state(context)
-        summary = context.summary
-        start = state.start_for(context)
-        if state.start and not start:
-            turn.begin_requests_at(0, PrefixChangeReason.LIMITS)
-        if summary is not None and summary.last_seq >= start:
-            start = summary.last_seq + 1
-            turn.begin_requests_at(start, PrefixChangeReason.SUMMARY)
-        if turn.asked_seq is not None:
-            messages = await self._read(turn, context, start, turn.asked_seq)
-            return window.with_summary(self._cut(turn, context, messages).messages, summary)
-        if (self._revision, self._start) != (_before(turn), start):
-            self._messages = await self._read(turn, context, start, turn.id)
-            self._revision, self._start = _before(turn), start
-        found = self._cut(turn, context, self._messages)
-        if found.start is not None:
-            self._start = found.start
-            turn.begin_requests_at(found.start, PrefixChangeReason.WINDOW)
-        self._messages = found.messages
-        return window.with_summary(self._messages, summary)
+        before = turn.id if turn.asked_seq is None else turn.asked_seq
+        beginning = Beginning.of(turn.request_state(context), context, before)
+        if beginning.moved is not None:
+            turn.begin_requests_at(beginning.start, beginning.moved)
+        found = await self._uncut(turn, context, beginning, before)
+        start = beginning.start if found.start is None else found.start
+        needed = window.calls_needed(turn.messages)
+        cut = window.cut(found.messages, context.max_messages, len(turn.messages), needed)
+        messages = cut.messages
+        if cut.start is not None:
+            found, start = cut, cut.start
+            if beginning.compaction:
+                moved = replace(beginning, start=start)
+                messages = (await self._load(turn, context, moved, before)).messages
+        if found.start is not None and found.reason is not None:
+            turn.begin_requests_at(found.start, found.reason)
+        if beginning.compaction and messages and messages[-1].seq == beginning.compaction:
+            turn.prefix_change = PrefixChangeReason.SUMMARY
+        if turn.asked_seq is None:
+            self._messages = messages
+            self._key = _Key(turn.revision_before, start, beginning.compaction)
+        return window.with_summary(messages, context.summary)
 
-    async def _read(
-        self, turn: OpenTurn, context: SessionContext, start: int, before: int
-    ) -> list[SessionMessage]:
+    async def _uncut(
+        self, turn: OpenTurn, context: SessionContext, beginning: Beginning, before: int
+    ) -> Window:
+        """Return what may be sent before a turn, however many messages that is."""
+        key = _Key(turn.revision_before, beginning.start, beginning.compaction)
+        is_kept = turn.asked_seq is None and key == self._key
+        if is_kept and window.has_calls(self._messages, window.calls_needed(turn.messages)):
+            return Window(self._messages, None)
+        return await self._load(turn, context, beginning, before)
+
+    async def _load(
+        self, turn: OpenTurn, context: SessionContext, beginning: Beginning, before: int
+    ) -> Window:
         return await window.load(
             self._storage,
             self._ref,
+            beginning,
             before=before,
             max_messages=max(0, context.max_messages - len(turn.messages)),
-            start=start,
             needed=window.calls_needed(turn.messages),
         )
-
-    def _cut(
-        self, turn: OpenTurn, context: SessionContext, messages: list[SessionMessage]
-    ) -> window.Window:
-        needed = window.calls_needed(turn.messages)
-        return window.cut(messages, context.max_messages, len(turn.messages), needed)
 
     def ended(self, turn: OpenTurn, status: TurnStatus, revision: int) -> None:
         """Keep the window with what a turn added, for the next one.
@@ -90,14 +111,15 @@ class KeptWindow:
             status: How it ended.
             revision: The session's, after it.
         """
-        is_known = self._revision == _before(turn) and not turn.resumed and turn.asked_seq is None
-        if is_known and status is TurnStatus.COMPLETE:
+        is_known = (
+            self._key.revision == turn.revision_before
+            and status is TurnStatus.COMPLETE
+            and turn.asked_seq is None
+            and not turn.resumed
+            and not any(REPLACES in message.metadata for message in turn.messages)
+        )
+        if is_known:
             self._messages = [*self._messages, *turn.messages]
-            self._revision = revision
+            self._key = self._key._replace(revision=revision)
         else:
-            self._revision = _NONE
-
-
-def _before(turn: OpenTurn) -> int:
-    """The revision before a turn."""
-    return turn._first_revision - 1
+            self._key = _NONE

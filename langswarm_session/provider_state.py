@@ -69,6 +69,11 @@ def with_request_state(context: SessionContext, request_state: RequestState) -> 
     return stored(states_of(context), context.provider, request_state.to_context())
 
 
+def without_copies(context: SessionContext) -> dict[str, Any]:
+    """Return what to store when the providers' copies are gone; requests begin where they did."""
+    return stored({}, context.provider, context.request_state)
+
+
 def stored(
     states: Mapping[str, ProviderState], current: str, request_state: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -459,6 +459,13 @@ class ProviderRequest:
             reasoning_after=self.reasoning_after,
         )
 
+    def retarget(self, target: Target) -> None:
+        """Make the request one for a server of which more is known than before."""
+        self.target = target
+        self.repairs.clear()
+        for name in ("messages", "new_messages"):
+            self.__dict__.pop(name, None)
+
     def note_prefix(self, made_under: MadeUnder, changed: PrefixChangeReason | None) -> None:
         """Note what the reply is made under.
 

@@ -10,7 +10,7 @@ from langswarm_session.answerers import answered_by
 from langswarm_session.erasing import forget_at_providers
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.provider_state import states_of
+from langswarm_session.provider_state import states_of, without_copies
 from langswarm_session.records import SessionChanges
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def prepare(session: BaseSession, turn: OpenTurn, question: SessionMessage
     if states_of(session.context):
         await forget_at_providers(session)
         record = await session._storage.update_session(
-            session.ref, SessionChanges(provider_state={})
+            session.ref, SessionChanges(provider_state=without_copies(session.context))
         )
         session._moved(record)
 

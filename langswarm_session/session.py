@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -440,27 +439,32 @@ class BaseSession(ISession):
     async def get_window(self) -> list[SessionMessage]:
         """The window as of the last call, oldest first: what of the log is sent at the most.
 
-        A turn is sent the newest of it, so that with what the turn begins with it has no more than
-        the context's ``max_messages``.
+        A turn is sent this, or less where that and what it begins with are more than the context's
+        ``max_messages``.
+
+        Raises:
+            SessionNotFoundError, SessionStorageError
+        """
+        return (await self.read_window()).messages
+
+    async def read_window(self) -> window.Window:
+        """Return the window as of the last call, and where it begins if that is elsewhere than it
+        was: who runs turns of a framework tells the turn (`OpenTurn.begin_requests_at`).
 
         Raises:
             SessionNotFoundError, SessionStorageError
         """
         self._manager._check_open()
-        context = self.context
-        start = RequestState.of(context).start_for(context)
-        if context.summary is not None:
-            start = max(start, context.summary.last_seq + 1)
-        messages = await window.load(
-            self._storage,
-            self._ref,
-            before=self.last_seq + 1,
-            max_messages=context.max_messages,
-            start=start,
+        context, before = self.context, self.last_seq + 1
+        beginning = window.Beginning.of(RequestState.of(context), context, before)
+        limit = context.max_messages
+        loaded = await window.load(
+            self._storage, self._ref, beginning, before=before, max_messages=limit
         )
-        return window.with_summary(
-            window.cut(messages, context.max_messages).messages, context.summary
-        )
+        found = window.cut(loaded.messages, limit)
+        if found.start is None and beginning.moved is not None:
+            found = found._replace(start=beginning.start, reason=beginning.moved)
+        return found._replace(messages=window.with_summary(found.messages, context.summary))
 
     async def read_messages(
         self, *, after: int = 0, before: int | None = None, limit: int | None = None
@@ -801,9 +805,9 @@ class BaseSession(ISession):
             context=contexts.forked(source.context_values(), seq),
         )
         record = await self._storage.fork_session(self._ref, new, at=seq)
-        state = RequestState.of(source.to_context())
-        if state.start and (seq is None or seq >= state.start):
-            moved = with_request_state(record.to_context(), replace(state, notes={}))
+        state = RequestState.of(source.to_context()).up_to(seq)
+        if state != RequestState():
+            moved = with_request_state(record.to_context(), state)
             changes = SessionChanges(provider_state=moved)
             record = await self._storage.update_session(record.ref, changes)
         return await self._manager._created(record)

@@ -172,13 +172,21 @@ class OpenTurn:
         answers = (each for each in reversed(self.messages) if each.role not in sent)
         return next(answers, self.messages[-1])
 
-    async def history(self) -> list[SessionMessage]:
+    @property
+    def revision_before(self) -> int:
+        """The session's revision before the turn."""
+        return self._first_revision - 1
+
+    async def history(self, context: SessionContext | None = None) -> list[SessionMessage]:
         """The window before this turn: what a provider or a chain is to know of it all.
+
+        Args:
+            context: The context as for the provider that is asked; the session's own when None.
 
         Raises:
             SessionStorageError: If it cannot be read.
         """
-        return await self._session._window.before(self, self._session.context)
+        return await self._session._window.before(self, context or self._session.context)
 
     def request_state(self, context: SessionContext) -> RequestState:
         """Return where requests of this turn begin.

@@ -141,15 +141,38 @@ async def test_a_providers_copy_of_what_is_edited_is_forgotten(
 
 
 async def test_the_next_turn_has_what_is_left(
-    session: BaseSession, texts: Callable[[BaseSession], Any]
+    session: BaseSession, mock: MockProviderSession, texts: Callable[[BaseSession], Any]
 ) -> None:
     for text in ("one", "two"):
         await session.send_message(text)
     await session.edit_messages(expected_revision=session.revision, remove=[1, 2])
     await session.send_message("three")
     assert len(await texts(session)) == 4
-    window = await session._storage.get_messages(session.ref, before=5)
-    assert session._window.messages[:2] == window
+    sent = [each.text for each in mock.requests[-1].messages]
+    assert sent == ["two", "You said: two", "three"]
+
+
+async def test_requests_begin_where_they_did(
+    session: BaseSession, mock: MockProviderSession
+) -> None:
+    """Though a provider's copy, or a summary, goes with what is removed."""
+    await session.update_context(max_messages=4)
+    for text in ("one", "two", "three"):
+        await session.send_message(text)
+    before = [each.text for each in mock.requests[-1].messages]
+    await session.update_context(provider_session_id="conv")
+    mock.delete_provider_session = _nothing  # type: ignore[method-assign]
+    await session.edit_messages(expected_revision=session.revision, remove=[session.last_seq])
+    assert session.context.provider_session_id is None
+    assert (
+        [each.text for each in await session.get_window()]
+        == before
+        == ["two", "You said: two", "three"]
+    )
+
+
+async def _nothing(provider_session_id: str) -> None:
+    """Stand for a provider that removes its copy."""
 
 
 async def test_what_cannot_be_edited_is_refused(session: BaseSession) -> None:

@@ -18,7 +18,7 @@ from langswarm_session import (
     export_session,
 )
 from langswarm_session.export_formats import Exporter, ExportFormat
-from langswarm_session.window import load
+from langswarm_session.window import Beginning, load
 
 SECRET = "the new owner's"
 
@@ -53,6 +53,7 @@ METHODS: dict[str, Call] = {
     "get_window": lambda session: session.get_window(),
     "iter_messages": lambda session: all_of(session.iter_messages()),
     "measure": lambda session: session.measure(),
+    "read_window": lambda session: session.read_window(),
     "read_messages": lambda session: session.read_messages(limit=5),
     "reconcile": lambda session: session.reconcile(),
     "record": lambda session: session.record(user("x")),
@@ -73,7 +74,7 @@ OTHERS: dict[str, Call] = {
         for form in ExportFormat
     },
     "a window": lambda session: load(
-        session.manager.storage, session.ref, before=99, max_messages=5
+        session.manager.storage, session.ref, Beginning(0, 0, 0, None), before=99, max_messages=5
     ),
 }
 NO_STORAGE = {"call_tools"}

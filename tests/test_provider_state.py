@@ -38,7 +38,7 @@ def context_of(provider: str, values: dict[str, Any]) -> SessionContext:
 def test_all_states_come_back_from_a_context(
     given_states: dict[str, ProviderState], current: str
 ) -> None:
-    context = context_of(current, stored(given_states, current))
+    context = context_of(current, stored(given_states, current, {}))
     assert states_of(context) == {
         name: state for name, state in given_states.items() if not state.is_empty
     }
@@ -50,8 +50,8 @@ def test_all_states_come_back_from_a_context(
 def test_a_switch_keeps_them(
     given_states: dict[str, ProviderState], current: str, following: str
 ) -> None:
-    before = context_of(current, stored(given_states, current))
-    after = context_of(following, stored(states_of(before), following))
+    before = context_of(current, stored(given_states, current, {}))
+    after = context_of(following, stored(states_of(before), following, {}))
     assert states_of(after) == states_of(before)
 
 
@@ -59,7 +59,7 @@ def test_a_switch_keeps_them(
 def test_one_changes_alone(
     given_states: dict[str, ProviderState], name: str, state: ProviderState
 ) -> None:
-    context = context_of("a", stored(given_states, "a"))
+    context = context_of("a", stored(given_states, "a", {}))
     after = context_of("a", with_state(context, name, state))
     assert state_of(after, name) == (ProviderState() if state.is_empty else state)
     for other in set(NAMES) - {name}:
@@ -67,8 +67,8 @@ def test_one_changes_alone(
 
 
 def test_nothing_is_stored_of_nothing() -> None:
-    assert stored({"a": ProviderState(seq=3)}, "a") == {}
-    assert stored({}, "a") == {}
+    assert stored({"a": ProviderState(seq=3)}, "a", {}) == {}
+    assert stored({}, "a", {}) == {}
 
 
 async def test_a_conversation_that_a_caller_names_is_where_the_record_is(

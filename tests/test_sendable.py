@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -41,6 +43,8 @@ from langswarm_session import (
     VideoBlock,
 )
 from langswarm_session.formats import anthropic, openai_chat, openai_responses
+from langswarm_session.formats.dialects import Dialect
+from langswarm_session.providers.dialects import DIALECTS
 from langswarm_session.sendable import (
     Repair,
     RepairKind,
@@ -1048,6 +1052,63 @@ class TestAppendOnly:
         sent, repairs = make_sendable(log, TARGETS["anthropic"])
         assert texts_of(sent) == ["hi", "so", CONTINUE, "yes", "?"]
         assert kinds(repairs) == ["block_dropped", "message_dropped", "user_added"]
+
+
+NINE = re.compile(r"[a-zA-Z0-9]{9}")
+
+
+def written(log: Sequence[SessionMessage], dialect: Dialect) -> list[dict[str, Any]]:
+    """What a server is sent that speaks a dialect, messages in a row not yet joined."""
+    provider = OpenAIProviderSession("key", mode="chat", dialect=dialect)
+    sent, _ = make_sendable(log, provider.target(context_of("openai", GPT), {}))
+    return openai_chat.to_chat(sent, dialect, provider="openai", model=GPT)
+
+
+class TestDialects:
+    """Any log is sent as the strictest servers take it, and grows as the log does."""
+
+    @given(log=cut_logs(), dialect=st.sampled_from(sorted(DIALECTS)))
+    @settings(max_examples=300)
+    def test_any_log(self, log: list[SessionMessage], dialect: str) -> None:
+        speaks = DIALECTS[dialect]
+        sent = written(log, speaks)
+        if speaks.alternates:
+            sent = openai_chat.in_turn(sent)
+        roles = [message["role"] for message in sent]
+        if speaks.system is SystemPlacement.FIRST:
+            assert "system" not in roles[1:]
+        if speaks.alternates:
+            spoken = [role for role in roles if role in ("user", "assistant", "tool")]
+            assert spoken[0] == "user"
+            assert spoken[-1] != "assistant"
+            pairs = set(itertools.pairwise(spoken))
+            assert not pairs & {("user", "user"), ("assistant", "assistant"), ("user", "tool")}
+        if speaks.answers_results:
+            assert ("tool", "user") not in itertools.pairwise(roles)
+        if speaks.needs_user:
+            assert roles[-1] != "assistant"
+        calls = [call for message in sent for call in message.get("tool_calls", ())]
+        if speaks.call_id_exact:
+            assert all(NINE.fullmatch(call["id"]) for call in calls)
+        answered = [message["tool_call_id"] for message in sent if message["role"] == "tool"]
+        assert sorted(call["id"] for call in calls) == sorted(answered)
+        for message in sent:
+            assert "content" in message
+            assert speaks.takes_names or "name" not in message
+            if speaks.needs_reasoning and message.get("tool_calls"):
+                assert speaks.needs_reasoning in message
+
+    @given(log=odd_logs(), dialect=st.sampled_from(sorted(DIALECTS)))
+    @settings(max_examples=150)
+    def test_requests_grow_as_the_log_does(self, log: list[SessionMessage], dialect: str) -> None:
+        speaks = DIALECTS[dialect]
+        log = [m for m in log if m.role is not MessageRole.SYSTEM or not m.text.strip()]
+        whole = written(log, speaks)
+        for place, message in enumerate(log):
+            before = log[place - 1].role if place else MessageRole.ASSISTANT
+            if message.role is MessageRole.ASSISTANT and before in ("user", "tool", "function"):
+                asked = written(log[:place], speaks)
+                assert whole[: len(asked)] == asked
 
 
 class TestSystemMessages:

@@ -80,7 +80,7 @@ class TestFit:
     def test_takes_the_newest_that_fit(self, roles: list[str], budget: int, keep: int) -> None:
         log = [message(role, str(place)) for place, role in enumerate(roles)]
         keep = min(keep, len(log))
-        kept = fit(log, budget, lambda _: 1, keep)
+        kept = fit(log, budget, lambda _: 1, keep).messages
         assert kept[len(kept) - (len(log) - keep) :] == log[keep:]
         assert [m for m in log if m.role == "system"] == [m for m in kept if m.role == "system"]
         places = [int(m.text) for m in kept if m.role != "system"]
@@ -92,7 +92,7 @@ class TestFit:
 
     def test_takes_no_result_without_its_call(self) -> None:
         log = [message(role, "x") for role in ("user", "assistant", "tool", "user", "user")]
-        assert fit(log, 3, lambda _: 1, 4) == log[3:]
+        assert fit(log, 3, lambda _: 1, 4).messages == log[3:]
 
 
 class FakeEncoding:

@@ -25,12 +25,9 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.arguments import call_of
 from langswarm_session.formats.media import without_none
-from langswarm_session.formats.openai_chat import CUSTOM, ChatMessage, takes, to_chat
+from langswarm_session.formats.openai_chat import CUSTOM, NATIVE, ChatMessage, takes, to_chat
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from langswarm_session.sendable.words import in_words
-
-NATIVE = "openai_chat"
-"""The key under which a message keeps what only the chat format has."""
 
 _ROLES = {
     "system": MessageRole.SYSTEM,

@@ -8,10 +8,12 @@ from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from langswarm_session.errors import InvalidInputError, MissingDependencyError
-from langswarm_session.formats import openai_chat, openai_responses
+from langswarm_session.formats import openai_responses
+from langswarm_session.formats.dialects import Dialect
 from langswarm_session.formats.openai_items import USER_BLOCKS
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import SessionContext, SessionMessage
+from langswarm_session.providers.dialects import Dialects
 from langswarm_session.providers.openai_chat import Chat
 from langswarm_session.providers.openai_conversations import STALE, Conversations
 from langswarm_session.providers.openai_copies import Copies
@@ -51,11 +53,14 @@ class OpenAIProviderSession(IProviderSession):
         mode: One of the modes; when None ``conversations`` at OpenAI's own address and ``chat`` at
             any other.
         max_retries: How often to try again what failed and may be tried again.
+        dialect: How the server speaks Chat Completions: a name of
+            `langswarm_session.providers.dialects.DIALECTS`, or a `Dialect`. None: what the address
+            and the model's name say, and what the server's refusals teach.
         client: An ``openai.AsyncOpenAI`` of your own, in place of one made from the options.
         **options: Keywords of ``openai.AsyncOpenAI`` (``base_url``, ``timeout``...).
 
     Raises:
-        InvalidInputError: If there is no such mode.
+        InvalidInputError: If there is no such mode or dialect.
     """
 
     name: ClassVar[str] = "openai"
@@ -67,6 +72,7 @@ class OpenAIProviderSession(IProviderSession):
         *,
         mode: str | None = None,
         max_retries: int = 2,
+        dialect: str | Dialect | None = None,
         client: Any = None,
         **options: Any,
     ) -> None:
@@ -82,10 +88,11 @@ class OpenAIProviderSession(IProviderSession):
         conversations = Conversations(self._sdk, max_retries, self._is_vendor)
         self._copies = conversations.copies
         self._responses = Responses(self._sdk, max_retries, self._is_vendor)
+        self._chat = Chat(self._sdk, max_retries, Dialects(dialect, lambda: self._address))
         self._modes: dict[str, _Mode] = {
             "conversations": conversations,
             "responses": self._responses,
-            "chat": Chat(self._sdk, max_retries),
+            "chat": self._chat,
         }
 
     def __repr__(self) -> str:
@@ -114,13 +121,7 @@ class OpenAIProviderSession(IProviderSession):
     def target(self, context: SessionContext, options: Mapping[str, Any]) -> Target:
         """See `IProviderSession.target`."""
         if self._mode_for(context) == "chat":
-            return Target(
-                provider=self.name,
-                model=context.model,
-                strict=True,
-                takes=openai_chat.takes,
-                call_id_length=openai_chat.CALL_ID_LENGTH,
-            )
+            return self._chat.target(context.model)
         vendor = self._is_vendor()
         return Target(
             provider=self.name,

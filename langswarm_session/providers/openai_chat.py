@@ -1,18 +1,33 @@
-"""OpenAI's Chat Completions API, which most compatible servers speak."""
+"""OpenAI's Chat Completions API, which most compatible servers speak, each in its dialect."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
+from langswarm_session.blocks import ReasoningBlock
 from langswarm_session.errors import ProviderStreamError
-from langswarm_session.formats.openai_chat import ChunkAssembler, from_completion, to_chat
-from langswarm_session.models import SessionMessage
-from langswarm_session.providers.openai_responses import RESERVED
+from langswarm_session.formats.dialects import Dialect
+from langswarm_session.formats.openai_chat import (
+    ChatMessage,
+    failure_of,
+    from_completion,
+    in_turn,
+    takes,
+    takes_back,
+    to_chat,
+)
+from langswarm_session.formats.openai_chunks import ChunkAssembler
+from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.providers.dialects import Dialects
+from langswarm_session.providers.openai_responses import RESERVED, cache_key
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
+from langswarm_session.requests.prefix import Prefix
+from langswarm_session.sendable import Repair, RepairKind, SystemPlacement, Target
 from langswarm_session.tools import as_tools
 from langswarm_session.tools import to_chat as tool_to_chat
 
@@ -21,6 +36,9 @@ _RESERVED = {key: RESERVED[key] for key in ("model", "stream")} | {
     "n": "a turn has one reply",
 }
 
+_LESSONS = 5
+"""How often one request is made again in a corrected dialect."""
+
 
 class Chat:
     """Replies by Chat Completions: the window travels with each request.
@@ -28,73 +46,170 @@ class Chat:
     Args:
         sdk: The client.
         max_retries: How often to try again; nothing can be doubled here.
+        dialects: How the server speaks.
     """
 
-    def __init__(self, sdk: Sdk, max_retries: int) -> None:
+    def __init__(self, sdk: Sdk, max_retries: int, dialects: Dialects) -> None:
         self._sdk = sdk
         self._retries = max_retries
+        self._dialects = dialects
+
+    def target(self, model: str) -> Target:
+        """What the server and a model accept."""
+        dialect = self._dialects.of(model)
+        return Target(
+            provider=self._sdk.provider,
+            model=model,
+            strict=True,
+            takes=takes,
+            takes_back=partial(takes_back, dialect=dialect),
+            system=dialect.system,
+            alternates=dialect.alternates,
+            answers_results=dialect.answers_results,
+            needs_user=dialect.needs_user,
+            call_id_length=dialect.call_id_length,
+            call_id_exact=dialect.call_id_exact,
+            any_call_id=dialect.any_call_id,
+        )
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
-        retries = self._retries if request.retries is None else request.retries
-        call = partial(self._sdk.once.chat.completions.create, **self._arguments(request))
-        completion = await self._sdk.patiently(call, retries, request.context.model)
-        return ProviderReply([self._reply(plain(self._sdk, completion), request)])
+        completion = await self._sdk.patiently(
+            partial(self._completion, request), self._tries(request), request.context.model
+        )
+        return ProviderReply([self._reply(completion, request)])
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """The reply in pieces."""
-        retries = self._retries if request.retries is None else request.retries
         ask = partial(self._pieces, request)
-        async with aclosing(self._sdk.streamed(ask, retries)) as pieces:
+        async with aclosing(self._sdk.streamed(ask, self._tries(request))) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def _tries(self, request: ProviderRequest) -> int:
+        return self._retries if request.retries is None else request.retries
+
+    async def _completion(self, request: ProviderRequest) -> dict[str, Any]:
+        """A completion, asked for once in each dialect."""
+        completion = plain(self._sdk, await self._asked(request))
+        self._check(completion)
+        return completion
 
     async def _pieces(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces, asked for once."""
+        """The reply in pieces, asked for once in each dialect."""
         model = request.context.model
-        arguments = self._arguments(request)
-        arguments.setdefault("stream_options", {"include_usage": True})
-        call = partial(self._sdk.once.chat.completions.create, **arguments, stream=True)
-        chunks = await self._sdk.patiently(call, 0, model)
+        chunks = await self._sdk.patiently(partial(self._asked, request, streams=True), 0, model)
         await opened(self._sdk, chunks)
         whole = ChunkAssembler()
         with self._sdk.errors(model, streaming=True):
             try:
                 async for chunk in chunks:
-                    text = whole.add(plain(self._sdk, chunk))
-                    if text:
-                        yield StreamEvent(text=text)
+                    piece = whole.add(plain(self._sdk, chunk))
+                    if piece.text or piece.reasoning:
+                        yield StreamEvent(text=piece.text, reasoning=piece.reasoning)
             finally:
                 await chunks.close()
+        completion = whole.completion()
+        self._check(completion)
         if not whole.is_complete:
             raise ProviderStreamError(
                 "the stream ended before the reply was complete; send the message again",
                 provider=self._sdk.provider,
             )
-        reply = self._reply(whole.completion(), request)
+        reply = self._reply(completion, request)
         for block in reply.blocks:
             if block.type == "tool_call":
                 yield StreamEvent(block=block)
         yield ProviderReply([reply])
 
-    def _arguments(self, request: ProviderRequest) -> dict[str, Any]:
+    def _check(self, completion: dict[str, Any]) -> None:
+        failure = failure_of(completion)
+        if failure is not None:
+            raise self._sdk.of_event(failure, "no reply, and no reason")
+
+    async def _asked(self, request: ProviderRequest, *, streams: bool = False) -> Any:
+        """What the server answers. A refusal that names its reason corrects the dialect."""
+        model = request.context.model
+        for _ in range(_LESSONS):
+            dialect = self._dialects.of(model)
+            try:
+                return await self._create(request, dialect, streams=streams)
+            except Exception as error:
+                # Templates fail with any status: llama.cpp answers 500, vLLM 400 or 404.
+                is_answer = getattr(error, "status_code", None) is not None
+                if not is_answer or not self._dialects.learn(dialect, model, str(error)):
+                    raise
+            request.retarget(self.target(model))
+        return await self._create(request, self._dialects.of(model), streams=streams)
+
+    async def _create(self, request: ProviderRequest, dialect: Dialect, *, streams: bool) -> Any:
+        arguments = self._arguments(request, dialect)
+        if streams:
+            arguments["stream"] = True
+            if dialect.streams_usage:
+                arguments.setdefault("stream_options", {"include_usage": True})
+        # The SDK walks through its types for each message that is given as such, which takes ten
+        # times as long as the rest of a turn of a hundred; what is in `extra_body` is sent as it is.
+        extra = {**(arguments.get("extra_body") or {}), "messages": arguments["messages"]}
+        return await self._sdk.once.chat.completions.create(
+            **{**arguments, "messages": [], "extra_body": extra}
+        )
+
+    def _arguments(self, request: ProviderRequest, dialect: Dialect) -> dict[str, Any]:
         """Keywords of ``chat.completions.create``."""
         options = dict(request.options)
         check_options(self._sdk.provider, options, _RESERVED)
-        messages = to_chat(request.messages)
-        more = options.pop("instructions", None)
-        if more:
-            messages.insert(0, {"role": "system", "content": more})
+        instructions = options.pop("instructions", None)
         tools = options.pop("tools", None)
         if tools:
             options["tools"] = [tool_to_chat(tool) for tool in as_tools(tools)]
+        if dialect.takes_cache_key:
+            options.setdefault("prompt_cache_key", cache_key(request.session_id))
+        messages = self._messages(request, dialect, instructions, options.get("tools"))
         return {"model": request.context.model, "messages": messages, **options}
+
+    def _messages(
+        self, request: ProviderRequest, dialect: Dialect, instructions: str | None, tools: object
+    ) -> list[ChatMessage]:
+        """The request's messages, with the fingerprint of what the reply will be made under."""
+        first = [{"role": "system", "content": instructions}] if instructions else []
+        system = list(takewhile(lambda each: each.role is MessageRole.SYSTEM, request.messages))
+        first += to_chat(system, dialect)
+        prefix = Prefix(request, system=first, tools=tools, binds=False)
+        sent: list[ChatMessage] = []
+        for message in request.messages[len(system) :]:
+            said = message
+            if message.role is MessageRole.ASSISTANT and not prefix.allows(message):
+                said = _without_reasoning(message, request)
+            for part in to_chat(
+                [said], dialect, provider=self._sdk.provider, model=request.context.model
+            ):
+                prefix.add(part)
+                sent.append(part)
+        prefix.end()
+        if dialect.system is SystemPlacement.FIRST and len(first) > 1:
+            first = [{"role": "system", "content": "\n\n".join(map(_content, first))}]
+        return [*first, *(in_turn(sent) if dialect.alternates else sent)]
 
     def _reply(self, completion: dict[str, Any], request: ProviderRequest) -> SessionMessage:
         model = request.context.model
         with self._sdk.errors(model, reading=True):  # whatever is missing from it
             return from_completion(completion, model, self._sdk.provider)
+
+
+def _content(message: ChatMessage) -> str:
+    return str(message["content"])
+
+
+def _without_reasoning(message: SessionMessage, request: ProviderRequest) -> SessionMessage:
+    """A reply without its reasoning, which is not valid in this request."""
+    kept = [block for block in message.blocks if not isinstance(block, ReasoningBlock)]
+    if len(kept) == len(message.blocks):
+        return message
+    detail = "not valid behind what comes before it"
+    request.report(Repair(kind=RepairKind.REASONING_DROPPED, message_id=message.id, detail=detail))
+    return message.model_copy(update={"content": kept})

@@ -40,6 +40,8 @@ class PrefixChangeReason(StrEnum):
     """The provider refused it as too long."""
     SUMMARY = "summary"
     """A summary or a compaction stands for older messages."""
+    CALL = "call"
+    """The turn has the result of a call that was left out, so it is sent again from there on."""
     LIMITS = "limits"
     """A limit was raised, so that older messages are sent again."""
     MODEL = "model"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from langswarm_session.models import SessionContext
+from langswarm_session.requests.prefix import PrefixChangeReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class RequestState:
         max_messages: The context's limit of messages for which that was decided.
         max_input_tokens: Its limit of tokens; None for none.
         summary: The sequence number of the last message that its summary covered; 0 for none.
+        compactions: The sequence number of the newest message in which a provider gave a compaction
+            of the log, by the provider's name: requests to that provider begin there.
         reasoning_after: The reasoning of replies up to this sequence number is left out, because a
             provider refused it or dropped it.
         notes: What each provider noted about its requests, by the provider's name.
@@ -28,6 +31,7 @@ class RequestState:
     max_messages: int = 0
     max_input_tokens: int | None = None
     summary: int = 0
+    compactions: Mapping[str, int] = field(default_factory=dict)
     reasoning_after: int = 0
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -42,6 +46,7 @@ class RequestState:
             max_messages=stored.get("max_messages", 0),
             max_input_tokens=stored.get("max_input_tokens"),
             summary=stored.get("summary", 0),
+            compactions=stored.get("compactions", {}),
             reasoning_after=stored.get("reasoning_after", 0),
             notes=stored.get("notes", {}),
         )
@@ -53,31 +58,49 @@ class RequestState:
             "max_messages": self.max_messages,
             "max_input_tokens": self.max_input_tokens,
             "summary": self.summary,
+            "compactions": dict(self.compactions),
             "reasoning_after": self.reasoning_after,
             "notes": {name: dict(notes) for name, notes in self.notes.items()},
         }
         return {name: value for name, value in values.items() if value}
 
-    def start_for(self, context: SessionContext) -> int:
-        """Return where requests begin under a context's limits.
+    def under(self, context: SessionContext) -> tuple[Self, PrefixChangeReason | None]:
+        """Return the state under a context's limits and summary, and why it is another, if it is.
 
-        That is 0 again once a limit was raised, or a summary covers less than it did.
+        Requests begin elsewhere once a summary covers more or less than it did, and with the whole
+        log again once a limit was raised.
         """
-        is_raised = _is_raised(
-            (self.max_messages, context.max_messages),
-            (self.max_input_tokens, context.max_input_tokens),
+        covered = _covered(context)
+        if covered < self.summary or (self.start and self._is_raised(context)):
+            reason = PrefixChangeReason.LIMITS
+            if covered < self.summary:
+                reason = PrefixChangeReason.SUMMARY
+            return self.started_at(covered and covered + 1, context), reason
+        if covered > self.summary:
+            start = max(self.start, covered + 1)
+            return self.started_at(start, context), PrefixChangeReason.SUMMARY
+        return self, None
+
+    def _is_raised(self, context: SessionContext) -> bool:
+        """Return whether one of the limits is higher than when the start was decided."""
+        before, after = self.max_input_tokens, context.max_input_tokens
+        return context.max_messages > self.max_messages or (
+            before is not None and (after is None or after > before)
         )
-        return 0 if self.start and (is_raised or _covered(context) < self.summary) else self.start
 
     def started_at(self, seq: int, context: SessionContext) -> Self:
         """Return the state with requests that begin at a message, under a context's limits."""
         return replace(
             self,
             start=seq,
-            max_messages=context.max_messages,
-            max_input_tokens=context.max_input_tokens,
+            max_messages=context.max_messages if seq else 0,
+            max_input_tokens=context.max_input_tokens if seq else None,
             summary=_covered(context),
         )
+
+    def compacted(self, provider: str, seq: int) -> Self:
+        """Return the state in which a message holds a provider's compaction of the log."""
+        return replace(self, compactions={**self.compactions, provider: seq})
 
     def without_reasoning(self, seq: int) -> Self:
         """Return the state in which the reasoning of replies up to a number is left out."""
@@ -87,12 +110,23 @@ class RequestState:
         """Return the state with other notes of a provider."""
         return replace(self, notes={**self.notes, provider: dict(notes)})
 
+    def up_to(self, seq: int | None) -> Self:
+        """Return the state for a copy of the log that ends at a message.
+
+        Providers' notes are about the whole of it.
+
+        Args:
+            seq: The last message of the copy; None for all.
+        """
+        if seq is None:
+            return self
+        compactions = {name: at for name, at in self.compactions.items() if at <= seq}
+        state = replace(self, compactions=compactions, notes={})
+        if seq >= self.start:
+            return state
+        return replace(state, start=0, max_messages=0, max_input_tokens=None, summary=0)
+
 
 def _covered(context: SessionContext) -> int:
     """Return the last message that a context's summary covers; 0 for none."""
     return 0 if context.summary is None else context.summary.last_seq
-
-
-def _is_raised(*limits: tuple[int | None, int | None]) -> bool:
-    """Return whether one of the limits, each as it was and as it is, has been raised."""
-    return any(before is not None and (after is None or after > before) for before, after in limits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from langswarm_session.blocks import TextBlock
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from langswarm_session.sendable.repairs import Repair, RepairKind, describe_repairs
 from langswarm_session.sendable.target import SystemPlacement, Target
@@ -60,6 +61,8 @@ def _is_plain(
     moves_system = target.system is not SystemPlacement.ANYWHERE
     for place, message in enumerate(messages):
         role, content = message.role, message.content
+        if type(content) is list and len(content) == 1 and type(content[0]) is TextBlock:
+            content = content[0].text
         if type(content) is not str or role is tool or role is function:
             return False
         if strict and (not content or content.isspace()):

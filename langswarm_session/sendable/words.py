@@ -30,6 +30,8 @@ def in_words(block: Block) -> str:
     """What can be said of a block to a model that does not take it. Never empty."""
     if isinstance(block, RefusalBlock):
         return block.refusal if block.refusal.strip() else "[refused]"
+    if isinstance(block, AudioBlock) and block.extras and block.extras.get("transcript"):
+        return str(block.extras["transcript"])
     if isinstance(block, FileBlock) and block.text:
         return f"[file {block.filename or ''}]\n{block.text}"
     if isinstance(block, MEDIA):

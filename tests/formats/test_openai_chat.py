@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,16 @@ from langswarm_session.blocks import (
     ToolCallBlock,
     ToolResultBlock,
 )
-from langswarm_session.formats.openai_chat import ChunkAssembler, from_completion, takes, to_chat
+from langswarm_session.formats.dialects import Dialect
+from langswarm_session.formats.openai_chat import (
+    failure_of,
+    from_completion,
+    in_turn,
+    takes,
+    takes_back,
+    to_chat,
+)
+from langswarm_session.formats.openai_chunks import ChunkAssembler
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.sendable import Target, make_sendable
 from langswarm_session.testing import strategies
@@ -67,7 +77,7 @@ def test_a_stream_gives_what_the_whole_gives(reply, size):
     whole, shown = ChunkAssembler(), ""
     for delta in deltas(sent, size):
         assert not whole.is_complete
-        shown += whole.add({"id": "chatcmpl-1", "choices": [{"delta": delta}]})
+        shown += whole.add({"id": "chatcmpl-1", "choices": [{"delta": delta}]}).text
     whole.add({"choices": [{"delta": {}, "finish_reason": "stop"}]})
     assert whole.is_complete
     message = from_completion(whole.completion(), "m")
@@ -186,14 +196,6 @@ def test_finish_reasons():
     assert from_completion(completed({"tool_calls": [call]}), "m").finish_reason == "tool_calls"
 
 
-def test_servers_that_send_calls_whole_and_without_an_index():
-    whole = ChunkAssembler()
-    calls = [{"id": f"c{n}", "function": {"name": "a", "arguments": "{}"}} for n in range(2)]
-    whole.add({"choices": [{"delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}]})
-    message = from_completion(whole.completion(), "m")
-    assert [block.id for block in message.blocks] == ["c0", "c1"]
-
-
 def test_results_are_messages_of_their_own():
     results = [ToolResultBlock(tool_call_id="c1", content="one"),
                ToolResultBlock(tool_call_id="c2", content=[TextBlock(text="two")])]  # fmt: skip
@@ -205,3 +207,180 @@ def test_results_are_messages_of_their_own():
 
 def test_usage_of_servers_that_count_nothing():
     assert from_completion(completed({"content": "a"}) | {"usage": None}, "m").usage is None
+
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+STRICT = Dialect()
+
+
+def back(reply, dialect=STRICT):
+    """A reply as it is sent back to the model that gave it."""
+    (sent,) = to_chat([reply], dialect, provider="openai", model="m")
+    return sent
+
+
+class TestWhatServersAdd:
+    """What a reply has beside OpenAI's own fields: it is read, and goes back as it came."""
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            {"content": "So.", "reasoning_content": "Hm."},
+            {"content": "So.", "reasoning": "Hm."},
+            {"content": "So.", "reasoning_details": [{"type": "reasoning.text", "text": "Hm."}]},
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}],
+                          "closed": True}, {"type": "text", "text": "So."}]},
+            {"content": "So.", "thinking_blocks": [{"type": "thinking", "signature": "s"}]},
+            {"content": [{"type": "text", "text": "So."},
+                         {"type": "reference", "reference_ids": [1]}]},
+        ],
+    )  # fmt: skip
+    def test_goes_back_to_the_model_that_gave_it(self, message):
+        reply = from_completion(completed({"role": "assistant", **message}), "m")
+        assert reply.text == "So."
+        assert back(reply) == {"role": "assistant", **message}
+        silent = Dialect(returns_reasoning=False, echoes=False)
+        kept = [block for block in reply.blocks if takes_back(block, silent)]
+        assert back(reply.replaced(content=kept), silent) == {"role": "assistant", "content": "So."}
+
+    def test_goes_to_no_other_model(self):
+        reply = from_completion(completed({"content": "So.", "thinking_blocks": [1]}), "m")
+        (sent,) = to_chat([reply], STRICT, provider="openai", model="other")
+        assert sent == {"role": "assistant", "content": "So."}
+
+    def test_never_takes_the_place_of_a_field_of_the_api(self):
+        native = {"openai_chat": {"set": {"role": "system", "content": "x", "more": 1}}}
+        reply = from_completion(completed({"content": "So."}), "m").replaced(native=native)
+        assert back(reply) == {"role": "assistant", "content": "So.", "more": 1}
+
+    @pytest.mark.parametrize("native", [{"openai_chat": 3}, {"openai_chat": {"set": []}}])
+    def test_may_be_damaged(self, native):
+        reply = from_completion(completed({"content": "So."}), "m").replaced(native=native)
+        assert back(reply) == {"role": "assistant", "content": "So."}
+
+    def test_signatures_of_calls(self):
+        extra = {"google": {"thought_signature": "s"}}
+        call = {"id": "c", "type": "function", "extra_content": extra,
+                "function": {"name": "a", "arguments": "{}"}}  # fmt: skip
+        reply = from_completion(completed({"tool_calls": [call]}), "m")
+        assert back(reply)["tool_calls"] == [call]
+        gemini = Dialect(call_signature="skip")
+        (sent,) = to_chat([reply], gemini, provider="openai", model="other")
+        assert sent["tool_calls"][0]["extra_content"]["google"] == {"thought_signature": "skip"}
+        assert back(reply, gemini)["tool_calls"] == [call]
+
+    def test_arguments_go_back_as_they_were_written(self):
+        for text in ('{ "at": "it" }', '{"at":"it"}', "{}", ""):
+            call = {"id": "c", "type": "function", "function": {"name": "a", "arguments": text}}
+            reply = from_completion(completed({"tool_calls": [call]}), "m")
+            assert back(reply)["tool_calls"][0]["function"]["arguments"] == (text or "{}")
+        (block,) = from_completion(
+            completed({"tool_calls": [{"id": "c", "function": {"name": "a", "arguments": '{"x" : 1}'}}]}), "m"
+        ).blocks  # fmt: skip
+        changed = block.model_copy(update={"args": {"x": 2}})
+        reply = SessionMessage(role=MessageRole.ASSISTANT, content=[changed])
+        assert back(reply)["tool_calls"][0]["function"]["arguments"] == '{"x":2}'
+
+    def test_arguments_may_be_an_object(self):
+        call = {"id": "c", "function": {"name": "a", "arguments": {"at": "it"}}}
+        (block,) = from_completion(completed({"tool_calls": [call]}), "m").blocks
+        assert (block.args, block.extras) == ({"at": "it"}, None)
+
+    def test_the_legacy_call(self):
+        legacy = {"name": "a", "arguments": '{"at":"it"}'}
+        reply = from_completion(
+            completed({"content": None, "function_call": legacy}, "function_call"), "m"
+        )
+        assert reply.finish_reason == "tool_calls"
+        assert [(b.id, b.name, b.args) for b in reply.blocks] == [(None, "a", {"at": "it"})]
+
+    def test_pictures_sound_and_citations(self):
+        message = {
+            "content": "See.",
+            "annotations": [{"type": "url_citation"}],
+            "images": [{"type": "image_url", "image_url": {"url": PNG}}],
+            "audio": {"id": "audio_1", "data": "YQ==", "transcript": "Hear.", "expires_at": 1},
+        }
+        reply = from_completion(completed(message), "m")
+        assert reply.blocks == [
+            TextBlock(text="See.", annotations=[{"type": "url_citation"}]),
+            ImageBlock(mime_type="image/png", base64="iVBORw0KGgo="),
+            AudioBlock(
+                base64="YQ==",
+                extras={"id": "audio_1", "transcript": "Hear.", "expires_at": 1},
+            ),
+        ]
+        assert reply.native is None
+        back_to = partial(takes_back, dialect=STRICT)
+        target = Target("openai", "m", strict=True, takes=takes, takes_back=back_to)
+        (_, sent), _ = make_sendable(
+            [SessionMessage(role=MessageRole.USER, content="?"), reply], target
+        )
+        assert [block.text for block in sent.blocks] == ["See.", "[image image/png]", "Hear."]
+
+    def test_what_was_read_from_the_cache_wherever_it_is_counted(self):
+        for counted in (
+            {"prompt_tokens_details": {"cached_tokens": 7}},
+            {"prompt_cache_hit_tokens": 7},
+            {"cached_tokens": 7},
+        ):
+            usage = {"prompt_tokens": 9, "completion_tokens": 1, **counted}
+            reply = from_completion(completed({"content": "a"}) | {"usage": usage}, "m")
+            assert reply.usage.cached_tokens == 7
+
+
+class TestDialects:
+    def test_speakers_in_turn(self):
+        messages = [
+            {"role": "user", "content": "a", "name": "ann"},
+            {"role": "user", "content": [{"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": "c", "reasoning": "h"},
+            {"role": "assistant", "content": None, "tool_calls": []},
+            {"role": "tool", "content": "d"},
+            {"role": "tool", "content": "e"},
+        ]
+        assert in_turn(messages) == [
+            {"role": "user", "content": [{"type": "text", "text": "a"},
+                                         {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": "c", "reasoning": "h", "tool_calls": []},
+            *messages[4:],
+        ]  # fmt: skip
+
+    def test_texts_are_joined_as_text(self):
+        said = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+        assert in_turn(said) == [{"role": "user", "content": "a\n\nb"}]
+
+    def test_refusals_are_text_where_there_is_no_field_for_them(self):
+        refused = SessionMessage(role=MessageRole.ASSISTANT, content=[RefusalBlock(refusal="No.")])
+        assert to_chat([refused], STRICT) == [{"role": "assistant", "content": "No."}]
+
+    def test_calls_without_text(self):
+        call = ToolCallBlock(id="c", name="a")
+        message = SessionMessage(role=MessageRole.ASSISTANT, content=[call])
+        assert to_chat([message], STRICT)[0]["content"] is None
+        assert to_chat([message], Dialect(content_of_calls=""))[0]["content"] == ""
+        wanted = Dialect(needs_reasoning="reasoning_content")
+        assert to_chat([message], wanted)[0]["reasoning_content"] == ""
+
+    def test_names_and_lists(self):
+        blocks = [TextBlock(text="a"), TextBlock(text="b")]
+        message = SessionMessage(role=MessageRole.USER, content=blocks, name="ann")
+        plain = Dialect(takes_names=False, takes_parts=False)
+        assert to_chat([message], plain) == [{"role": "user", "content": "a\n\nb"}]
+
+
+@pytest.mark.parametrize(
+    ("completion", "said"),
+    [
+        (completed({"content": "a"}), None),
+        (completed({"content": "a"}, "error"), {"code": 502, "message": "the model failed"}),
+        ({**completed({}, "error"), "error": {"code": 429}}, {"code": 429}),
+        ({"choices": [{"error": {"code": 429}, "message": {}}]}, {"code": 429}),
+        ({"choices": None}, None),
+        ({"choices": []}, None),
+        ({"choices": [None]}, None),
+    ],
+)
+def test_failures_in_place_of_a_reply(completion, said):
+    failure = failure_of(completion)
+    assert failure == (None if said is None else {"error": said})

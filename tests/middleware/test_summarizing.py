@@ -96,7 +96,9 @@ class TestDue:
         await session.add_system_message("be kind")
         await session.record(talk(6))
         await session.send_message("now")
-        assert sent(mock)[1:] == ["be kind", "m4", "m5", "now"]
+        first, summary, *others = sent(mock)
+        assert (first, others) == ("be kind", ["m4", "m5", "now"])
+        assert summary.startswith(SUMMARY)
 
     async def test_a_call_is_not_parted_from_its_results(
         self, session: BaseSession, mock: MockProviderSession
@@ -110,7 +112,7 @@ class TestDue:
         assert summary is not None
         assert summary.last_seq == 3
         assert [each.role for each in mock.requests[-1].messages] == [
-            "system",
+            "user",
             "assistant",
             "tool",
             "tool",
@@ -208,9 +210,12 @@ class TestWithVendors:
         reply = await vendor.send_message("now")
         assert vendor.context.summary is not None
         assert vendor.context.summary.text == "They counted."
-        assert reply.text == "I see 3 messages. The last says: now"
+        # The summary is a user's message, which joins the next where speakers alternate.
+        seen = 3 if vendor.context.provider == "anthropic" else 4
+        assert reply.text == f"I see {seen} messages. The last says: now"
         assert world.state()["refused"] == []
-        assert (await vendor.send_message("and?")).text == "I see 5 messages. The last says: and?"
+        reply = await vendor.send_message("and?")
+        assert reply.text == f"I see {seen + 2} messages. The last says: and?"
 
     async def test_leaves_nothing_behind(self, vendor: BaseSession, world: ServerWorld) -> None:
         await vendor.record(talk(6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
@@ -13,12 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from . import openai_shapes as shapes
+from .chat_answers import deltas, finish_reason, message_view
+from .chat_dialects import DIALECTS, Dialect, as_openai, check_dialect
 from .openai_context import check_model, count_pieces, fingerprint
 from .openai_errors import ApiError, body_of, endpoint, no_match, too_long
 from .openai_items import IMAGE_CHARACTERS, NAME, bad_url, good_url, text_of
 from .openai_model import Answer, answer_of, merged
-from .openai_stream import EventStream, pieces, sse
-from .worlds import Json, World, thinking, tokens_of, world_of
+from .openai_stream import EventStream, sse
+from .worlds import Json, World, count_tokens, thinking, tokens_of, world_of
 
 MESSAGE_NAME = r"^[^\s<|\\/>]+$"
 CALL_ID_LENGTH = 40
@@ -168,11 +170,20 @@ def answered(world: World, body: Json) -> tuple[Answer, Json]:
     context = [as_item(message) for message in body["messages"]]
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     answer = answer_of(world, body["model"], context, names, limit)
-    if answer.finish in {"failed", "error"}:
+    if answer.finish == "failed" or (answer.finish == "error" and not world.settings.get("chat")):
         raise ApiError("The model failed to answer.", status=500, kind="server_error")
     head = json.dumps(tools) if tools else ""
     counted = [(f"chat|{body['model']}|{head}", len(head)), *map(piece_of, body["messages"])]
     tokens, cached = count_pieces(world, counted)
+    most = world.settings.get("max_input_tokens")
+    if most is not None and tokens > most:
+        raise ApiError(
+            f"This model's maximum context length is {most} tokens. However, your messages "
+            f"resulted in {tokens} tokens. Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    count_tokens(world, tokens, cached, 0)
     thought = tokens_of(len(answer.reasoning or ""))
     said = len(answer.text or "") + len(answer.refusal or "")
     said += sum(len(call["name"]) + len(call["arguments"]) for call in answer.tool_calls)
@@ -195,75 +206,51 @@ def answered(world: World, body: Json) -> tuple[Answer, Json]:
     return answer, merged(usage, answer.usage)
 
 
-def finish_reason(answer: Answer) -> str:
-    """Why the model stopped, in chat's words."""
-    if answer.finish in {"length", "content_filter"}:
-        return answer.finish
-    return "tool_calls" if answer.tool_calls else "stop"
-
-
-def call_view(call: Json) -> Json:
-    """A tool call in chat's form."""
-    function = {"name": call["name"], "arguments": call["arguments"]}
-    return {"id": call["id"], "type": "function", "function": function}
-
-
-def message_view(answer: Answer, *, compat: bool) -> Json:
-    """The answer as a message."""
-    text = answer.text if answer.text or not answer.tool_calls else None
-    message: Json = {"role": "assistant", "content": text}
-    if not compat:
-        message |= {"refusal": answer.refusal, "annotations": []}
-    if answer.tool_calls:
-        message["tool_calls"] = [call_view(call) for call in answer.tool_calls]
-    return message
-
-
-def deltas(answer: Answer) -> Iterator[tuple[Json, str | None]]:
-    """The pieces of a streamed answer, each with the reason for the end if it is the last."""
-    yield {"role": "assistant", "content": "" if answer.text else None, "refusal": None}, None
-    for piece in pieces(answer.text or ""):
-        yield {"content": piece}, None
-    for piece in pieces(answer.refusal or ""):
-        yield {"refusal": piece}, None
-    for index, call in enumerate(answer.tool_calls):
-        function = {"name": call["name"], "arguments": ""}
-        first = {"index": index, "id": call["id"], "type": "function", "function": function}
-        yield {"tool_calls": [first]}, None
-        text = call["arguments"]
-        for start in range(0, len(text), 8):
-            more = {"index": index, "function": {"arguments": text[start : start + 8]}}
-            yield {"tool_calls": [more]}, None
-    yield {}, finish_reason(answer)
-
-
 async def stream(world: World, body: Json, id_: str) -> AsyncIterator[bytes]:
     """The chunks of a streamed answer."""
     answer, usage = body["_answered"]
     with_usage = (body.get("stream_options") or {}).get("include_usage")
     head: Json = {"id": id_, "object": "chat.completion.chunk", "created": int(time.time())}
     head |= {"model": body["model"]} | ({"usage": None} if with_usage else {})
-    for number, (delta, finish) in enumerate(deltas(answer)):
+    for number, (delta, finish) in enumerate(deltas(answer, dialect_of(world))):
         if number == 1:
             await thinking(world)
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         yield sse(head | {"choices": [choice]})
+    if answer.error:
+        yield sse(head | {"choices": []} | {"error": answer.error})
     if with_usage:
         yield sse(head | {"choices": [], "usage": usage})
     yield sse("[DONE]")
 
 
+def dialect_of(world: World) -> Dialect:
+    """The dialect of a world."""
+    return DIALECTS[world.settings.get("chat", "openai")]
+
+
+def in_error(answer: Answer) -> Json | None:
+    """An error that comes with a 200, as routers answer (https://openrouter.ai/docs/api/reference/errors)."""
+    return {"error": answer.error} if answer.error else None
+
+
 async def create(request: Request) -> Json | Response:
     """POST /chat/completions."""
     world, body = world_of(request), await body_of(request)
-    check_body(body)
-    answer, usage = answered(world, body)
+    dialect = dialect_of(world)
+    plain = as_openai(dialect, body)
+    check_body(plain)
+    check_dialect(dialect, body)
+    answer, usage = answered(world, plain)
+    if in_error(answer) and not body.get("stream"):
+        return in_error(answer) or {}
     id_ = world.new_id("chatcmpl-")
     if body.get("stream"):
         ready = body | {"_answered": (answer, usage)}
         return EventStream(stream(world, ready, id_), lambda: None)
     await thinking(world)
-    message = message_view(answer, compat=bool(world.settings.get("compat")))
+    is_plain = bool(world.settings.get("compat") or world.settings.get("chat"))
+    message = message_view(answer, dialect, plain=is_plain)
     choice = {"index": 0, "message": message, "logprobs": None}
     choice["finish_reason"] = finish_reason(answer)
     return {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+from .openai_binding import binds, comparable
 from .openai_errors import ApiError
-from .openai_items import CALLS, characters_of, parts_of, text_of, unsealed
+from .openai_items import CALLS, OUTPUTS, call_id_of, characters_of, parts_of, text_of, unsealed
 from .openai_state import openai_of
 from .worlds import Json, World, tokens_of
 
@@ -84,20 +85,23 @@ def duplicate(id_: str) -> ApiError:
 
 def check_calls(context: list[Json]) -> None:
     """Every output has its call before it, and every call its output before the model runs."""
-    open_calls: dict[str, str] = {}
+    open_calls: dict[tuple[str, str], str] = {}
     seen: set[tuple[str, str]] = set()
     for item in context:
-        kind, id_ = item["type"], str(item.get("call_id"))
+        kind = item["type"]
         if kind in CALLS:
-            open_calls[id_] = CALLS[kind]
-            seen.add((kind, id_))
-        elif kind.removesuffix("_output") in CALLS and kind.endswith("_output"):
-            call = kind.removesuffix("_output")
-            if (call, id_) not in seen:
-                text = f"No tool call found for {CALLS[call]} output with call_id {id_}."
-                raise input_error(text)
-            open_calls.pop(id_, None)
-    for id_, name in open_calls.items():
+            key = (kind, call_id_of(item))
+            open_calls[key] = CALLS[kind]
+            seen.add(key)
+        elif kind in OUTPUTS:
+            call = OUTPUTS[kind]
+            key = (call, call_id_of(item))
+            if key not in seen:
+                what = CALLS[call]
+                what += " output" if call in {"function_call", "custom_tool_call"} else ""
+                raise input_error(f"No tool call found for {what} with call_id {key[1]}.")
+            open_calls.pop(key, None)
+    for (_, id_), name in open_calls.items():
         raise input_error(f"No tool output found for {name} {id_}.")
 
 
@@ -108,7 +112,8 @@ def check_encrypted(context: list[Json], model: str) -> None:
         if item["type"] not in {"reasoning", "compaction"} or not text:
             continue
         content = unsealed(text)
-        if not content or (item["type"] == "reasoning" and content.get("model") != model):
+        foreign = content.get("model") != model and not binds(model)
+        if not content or (item["type"] == "reasoning" and foreign):
             shown = f"{text[:4]}...{text[-4:]}"
             message = f"The encrypted content {shown} could not be verified."
             raise ApiError(message, code="invalid_encrypted_content")
@@ -193,13 +198,22 @@ def seen_by_model(context: list[Json]) -> tuple[int, str, bool]:
     return count, last, is_user
 
 
-def count_input(
-    world: World, model: str, context: list[Json], instructions: str, tools: list[Json]
-) -> tuple[int, int]:
-    """Input tokens of the whole context, and how many of them an earlier request has cached."""
-    head = len(instructions) + (len(json.dumps(tools)) if tools else 0)
-    pieces = [(f"{model}|{instructions}|{json.dumps(tools)}", head)]
-    pieces += [(fingerprint(item), characters_of(item)) for item in context]
+def count_input(world: World, body: Json, context: list[Json]) -> tuple[int, int]:
+    """Input tokens of the whole context, and how many of them an earlier request has cached.
+
+    From GPT-6.2 on `instructions` go behind the input and are never found in the cache
+    (https://developers.openai.com/api/docs/guides/keep-prefix-unchanged).
+    """
+    instructions, tools = body.get("instructions") or "", body.get("tools") or []
+    last = binds(body["model"])
+    size = len(json.dumps(tools)) if tools else 0
+    name = f"{body['model']}|{'' if last else instructions}|{json.dumps(tools)}"
+    pieces = [(name, size + (0 if last else len(instructions)))]
+    pieces += [
+        (json.dumps(comparable(item), sort_keys=True), characters_of(item)) for item in context
+    ]
+    if last and instructions:
+        pieces.append((world.new_id("instructions_"), len(instructions)))
     return count_pieces(world, pieces)
 
 

@@ -24,8 +24,23 @@ PREFIXES = {
     "custom_tool_call": "ctc",
 }
 CHECKED_PREFIXES = ("message", "function_call", "reasoning", "web_search_call")
-CALLS = {"function_call": "function call", "custom_tool_call": "custom tool call"}
+# What the caller must answer, as the errors name it: the types of the SDK's input items that have an
+# output of their own; https://github.com/openai/openai-agents-python/issues (computer, shell calls).
+CALLS = {
+    "function_call": "function call",
+    "custom_tool_call": "custom tool call",
+    "computer_call": "computer call",
+    "shell_call": "shell call",
+    "local_shell_call": "local shell call",
+    "apply_patch_call": "apply patch call",
+}
+OUTPUTS = {f"{kind}_output": kind for kind in CALLS}
 IMAGE_CHARACTERS = 340
+
+
+def call_id_of(item: Json) -> str:
+    """The id by which a call and its output are paired; a local shell's output has it as its own."""
+    return str(item.get("call_id") or item.get("id"))
 
 
 def kind_of(item: Json) -> str:

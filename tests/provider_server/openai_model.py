@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .openai_binding import Outcome, seal_reasoning
 from .openai_context import seen_by_model
 from .openai_items import PREFIXES, characters_of, sealed
 from .worlds import Json, World, asked_call, next_reply, said, tokens_of
@@ -24,6 +26,10 @@ class Answer:
     finish: str = "stop"
     usage: Json = field(default_factory=dict)
     error: Json | None = None
+    message: Json = field(default_factory=dict)
+    """A whole message of chat, as a script gives it."""
+    deltas: list[Json] = field(default_factory=list)
+    """The pieces of a streamed one."""
 
 
 def answer_of(
@@ -40,11 +46,14 @@ def answer_of(
         finish=script.get("finish", "stop"),
         usage=script.get("usage", {}),
         error=script.get("error"),
+        message=copy.deepcopy(script.get("message", {})),
+        deltas=copy.deepcopy(script.get("deltas", [])),
     )
     if answer.finish == "refusal" and answer.refusal is None:
         answer.refusal = "I'm sorry, but I can't help with that."
     count, last, is_user = seen_by_model(context)
-    if not (answer.text or answer.refusal or answer.tool_calls or answer.items):
+    raw = answer.message or answer.deltas
+    if not (answer.text or answer.refusal or answer.tool_calls or answer.items or raw):
         call = asked_call(last) if is_user else None
         if call and call[0] in names:
             made = {"name": call[0], "arguments": call[1]}
@@ -68,19 +77,27 @@ def as_call(world: World, call: Json) -> Json:
     return {"id": id_, "name": call["name"], "arguments": text}
 
 
-def output_items(world: World, answer: Answer, model: str) -> list[Json]:
-    """The answer as output items, in the order in which they come."""
-    items: list[Json] = []
+def output_items(world: World, answer: Answer, model: str, outcome: Outcome) -> list[Json]:
+    """The answer as output items, in the order in which they come; reasoning is sealed."""
+    items = list(_items(world, answer))
+    for item in items:
+        if item["type"] != "reasoning":
+            outcome.add(item)
+        elif not item.get("encrypted_content"):
+            text = "".join(part["text"] for part in item["summary"])
+            item["encrypted_content"] = seal_reasoning(world, model, outcome, item["id"], text)
+    return items
+
+
+def _items(world: World, answer: Answer) -> Iterator[Json]:
+    """The output items."""
     status = "incomplete" if answer.finish in {"length", "content_filter"} else "completed"
     if answer.reasoning is not None:
-        id_ = world.new_id("rs_")
         summary = [{"type": "summary_text", "text": answer.reasoning}]
-        content = sealed(model=model, id=id_, text=answer.reasoning)
-        item = {"id": id_, "type": "reasoning", "summary": summary}
-        items.append(item | {"encrypted_content": content})
+        yield {"id": world.new_id("rs_"), "type": "reasoning", "summary": summary}
     for raw in answer.items:
         raw.setdefault("id", world.new_id(f"{PREFIXES.get(raw['type'], 'item')}_"))
-        items.append(raw)
+        yield raw
     parts: list[Json] = []
     if answer.text is not None and (answer.text or not answer.tool_calls):
         part: Json = {"type": "output_text", "text": answer.text}
@@ -89,12 +106,11 @@ def output_items(world: World, answer: Answer, model: str) -> list[Json]:
         parts.append({"type": "refusal", "refusal": answer.refusal})
     if parts:
         message = {"id": world.new_id("msg_"), "type": "message", "role": "assistant"}
-        items.append(message | {"status": status, "content": parts})
+        yield message | {"status": status, "content": parts}
     for call in answer.tool_calls:
         item = {"id": world.new_id("fc_"), "type": "function_call", "call_id": call["id"]}
         item |= {"name": call["name"], "arguments": call["arguments"]}
-        items.append(item | {"status": "completed"})
-    return items
+        yield item | {"status": "completed"}
 
 
 def compaction_item(world: World, context: list[Json], model: str) -> Json:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from . import openai_shapes as shapes
+from .openai_binding import binds, check_reasoning, version_of
 from .openai_context import (
     check_context,
     check_model,
@@ -36,7 +37,10 @@ from .openai_model import (
 )
 from .openai_state import conversation_of, keep_item, locked, openai_of
 from .openai_stream import EventStream, response_events, sse
-from .worlds import Json, World, thinking, world_of
+from .worlds import Json, World, count_tokens, thinking, world_of
+
+WRITES_SINCE = (5, 6)
+"""Writing to the cache is billed, and told, from this version on."""
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Run:
     created_at: int
     output: list[Json] = field(default_factory=list)
     usage: Json | None = None
+    removed: list[Json] = field(default_factory=list)
     answer: Answer = field(default_factory=Answer)
 
     @property
@@ -86,6 +91,7 @@ def check_body(world: World, body: Json) -> None:
         raise ApiError("Missing required parameter: 'model'.", param="model", code=code)
     reasoning = "reasoning.effort" if body.get("reasoning") else None
     check_model(body["model"], tools=bool(body.get("tools")), reasoning=reasoning)
+    check_include(world, body)
     shapes.check_metadata(body.get("metadata"))
     if body.get("conversation") and body.get("previous_response_id"):
         raise ApiError(
@@ -151,35 +157,80 @@ def begin(world: World, body: Json) -> Run:
     if world.settings.get("stored_reasoning") == "drop":
         context = without_foreign(context, new, body["model"])
     check_context(world, context, body["model"])
+    think(run, context)
     if conversation is not None:
         conversation["busy"] = True
-    think(run, context)
     return run
+
+
+def tools_of(body: Json, context: list[Json]) -> set[str]:
+    """The names of the functions that the model may call: declared, or added behind (`additional_tools`),
+    and of those the `allowed_tools` of the choice."""
+    tools = list(body.get("tools") or [])
+    for item in context:
+        tools += item["tools"] if item["type"] == "additional_tools" else []
+    names = {tool["name"] for tool in tools if tool["type"] == "function"}
+    choice = body.get("tool_choice")
+    if choice == "none":
+        return set()
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return names & {tool.get("name") for tool in choice["tools"]}
+    return names
 
 
 def think(run: Run, context: list[Json]) -> None:
     """Have the model answer: output and usage."""
     body, world, model = run.body, run.world, run.body["model"]
-    tools = body.get("tools") or []
-    tokens, cached = count_input(world, model, context, body.get("instructions") or "", tools)
-    names = {tool["name"] for tool in tools if tool["type"] == "function"}
-    if body.get("tool_choice") == "none":
-        names = set()
-    run.answer = answer_of(world, model, context, names, body.get("max_output_tokens"))
-    run.output = output_items(world, run.answer, model)
-    for rule in body.get("context_management") or ():
-        threshold = rule.get("compact_threshold")
-        if rule["type"] == "compaction" and threshold is not None and tokens >= threshold:
-            run.output.insert(0, compaction_item(world, context, model))
+    outcome = check_reasoning(world, body, context)
+    run.removed, context = outcome.removed, outcome.context
+    tokens, cached = count_input(world, body, context)
+    check_size(world, tokens)
+    run.answer = answer_of(
+        world, model, context, tools_of(body, context), body.get("max_output_tokens")
+    )
+    compacts = [
+        rule for rule in body.get("context_management") or () if rule["type"] == "compaction"
+    ]
+    first = []
+    if any(tokens >= (rule.get("compact_threshold") or tokens + 1) for rule in compacts):
+        first = [compaction_item(world, context, model)]
+        outcome.add(first[0])
+    run.output = first + output_items(world, run.answer, model, outcome)
     made, thought = output_tokens(run.output)
+    written = tokens - cached if version_of(model) >= WRITES_SINCE else 0
+    count_tokens(world, tokens, cached, written)
     usage = {
         "input_tokens": tokens,
-        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
         "output_tokens": made,
         "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": tokens + made,
     }
     run.usage = merged(usage, run.answer.usage)
+
+
+def check_size(world: World, tokens: int) -> None:
+    """Refuse a context beyond the model's (setting `max_input_tokens`)."""
+    most = world.settings.get("max_input_tokens")
+    if most is not None and tokens > most:
+        raise ApiError(
+            "Your input exceeds the context window of this model. Please adjust your input and "
+            "try again.",
+            param="input",
+            code="context_length_exceeded",
+        )
+
+
+def check_include(world: World, body: Json) -> None:
+    """Encrypted reasoning is not there for models that do not reason, or (setting `refuses_include`)
+    on servers that do not know `include`."""
+    include = body.get("include") or []
+    if include and world.settings.get("refuses_include"):
+        raise ApiError("Unknown parameter: 'include'.", param="include", code="unknown_parameter")
+    reasons = not body["model"].startswith(("noreason", "gpt-4"))
+    if "reasoning.encrypted_content" in include and not reasons:
+        text = "Encrypted content is not supported with this model."
+        raise ApiError(text, param="include")
 
 
 def tools_view(tools: list[Json]) -> list[Json]:
@@ -230,6 +281,8 @@ def final_view(run: Run) -> Json:
     if run.status == "incomplete":
         reason = "max_output_tokens" if run.answer.finish == "length" else "content_filter"
         response["incomplete_details"] = {"reason": reason}
+    if binds(run.body["model"]):
+        response["input_transformations"] = run.removed
     return response | {"usage": run.usage}
 
 

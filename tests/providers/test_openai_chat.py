@@ -74,8 +74,7 @@ class TestTurns:
             "model": "gpt-5.4",
             "temperature": 0.1,
             "messages": [
-                {"role": "system", "content": "In French."},
-                {"role": "system", "content": "Be brief."},
+                {"role": "system", "content": "In French.\n\nBe brief."},
                 {"role": "user", "content": "one"},
                 {"role": "assistant", "content": "I see 1 messages. The last says: one"},
                 {"role": "user", "content": "two"},
