@@ -11,6 +11,8 @@ import pytest
 
 from langswarm_session import (
     OpenAIProviderSession,
+    ProviderCapabilityError,
+    ProviderRequest,
     ReasoningBlock,
     SessionManager,
     SessionMessage,
@@ -42,6 +44,10 @@ class Vendor:
             return httpx2.Response(status, json={"error": error})
         self.bodies.append(body)
         n = len(self.bodies)
+        if request.url.path.endswith("/compact"):
+            made = {"id": "resp_c", "object": "response.compaction", "created_at": 1}
+            body = made | {"output": self.compactions, "usage": USAGE}
+            return httpx2.Response(200, json=body)
         thought = {"type": "reasoning", "id": f"rs_{n}", "summary": [], "encrypted_content": "e"}
         text = {"type": "output_text", "text": f"Answer {n}.", "annotations": [], "logprobs": []}
         said = {"type": "message", "id": f"msg_{n}", "role": "assistant", "status": "completed"}
@@ -310,6 +316,54 @@ class TestCompaction:
         reply = await session.send_message("four")
         check_appended(vendor.bodies[-2:])
         assert "prefix_change" not in notes_of(reply)
+
+    async def test_a_compaction_on_demand_begins_the_next_requests(self, vendor, manager):
+        session = await manager.create_session("u", "openai", "gpt-6.2-sol")
+        await session.send_message("one")
+        await session.send_message("two")
+        said = {"type": "input_text", "text": "one"}
+        kept = {"type": "message", "id": "m1", "role": "user", "status": "completed"}
+        item = {"type": "compaction", "id": "cmp_1", "encrypted_content": "c"}
+        vendor.compactions = [kept | {"content": [said]}, item | {"created_by": "x"}]
+        provider = manager._providers.of("openai", "s")
+        context = session.context
+        history = await session.get_messages()
+        request = ProviderRequest(
+            session.session_id,
+            context,
+            history,
+            0,
+            target=provider.target(context, {}),
+        )
+        (message,) = (await provider.compact(request)).messages
+        assert "instructions" not in vendor.bodies[-1]
+        assert [i["type"] for i in vendor.bodies[-1]["input"]][:3] == [
+            "message",
+            "reasoning",
+            "message",
+        ]
+        marked = message.replaced(metadata={"langswarm": {"compaction": True}})
+        thanks = SessionMessage(role="user", content="Thanks.")
+        request = ProviderRequest(
+            session.session_id,
+            context,
+            [*history, marked, thanks],
+            1,
+            target=provider.target(context, {}),
+        )
+        await provider.send_message(request)
+        first, second, last = vendor.bodies[-1]["input"]
+        assert first == kept | {"content": [said]}
+        assert second == item
+        assert last["content"] == "Thanks."
+
+    async def test_a_server_that_makes_no_compactions(self, vendor, manager):
+        session = await manager.create_session("u", "openai", "gpt-6.2-sol")
+        vendor.refusals.append((404, {"message": "Invalid URL (POST /v1/responses/compact)"}))
+        provider = manager._providers.of("openai", "s")
+        said = [SessionMessage(role="user", content="one")]
+        with pytest.raises(ProviderCapabilityError, match="this server makes no compactions"):
+            await provider.compact(ProviderRequest("s", session.context, said))
 
 
 async def test_reasoning_that_was_stored_before_is_bound_to_nothing_known(vendor, manager):
