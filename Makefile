@@ -4,6 +4,7 @@
 # make doors each framework's door, alone with its framework (make doors-lowest: its lowest version)
 # make fresh the tests, with random tests drawn from a new seed
 # make chaos faults on purpose, the long form (minutes; as root also full and read-only disks)
+# make real  the providers against servers that others wrote (installs 2 GB of them the first time)
 # make check lint, format and types
 # make bench side by side with the peers (installs them into an environment of their own)
 # make load  10,000 sessions, 200 at work at once, on each backend (about 12 minutes)
@@ -22,10 +23,13 @@ DOOR_VENVS := $(VENV)-doors
 LOWEST_VENVS := $(VENV)-doors-lowest
 DOORS := langchain langchain-agents llama-index openai-agents
 BENCH_VENV := $(VENV)-bench
+REAL_PYTHON ?= python3.12
+REAL_VENVS := .venv-real
+REAL := agentic litellm llama llmock ogx oma
 BIN := $(VENV)/bin
 DB ?= langswarm_sessions.db
 
-.PHONY: run test pythons fresh chaos doors doors-lowest check format bench load notebooks clean
+.PHONY: run test pythons fresh chaos doors doors-lowest real check format bench load notebooks clean
 
 run: $(VENV)/.run
 	@$(BIN)/langswarm-session --db $(DB) chat --session demo --demo
@@ -50,6 +54,10 @@ chaos: $(VENV)/.dev
 doors: $(addprefix door-,$(DOORS))
 
 doors-lowest: $(addprefix lowest-,$(DOORS))
+
+# Each server in an environment of its own; some need Python 3.12. One that does not start fails its tests.
+real: $(VENV)/.dev $(REAL:%=$(REAL_VENVS)/%/.installed)
+	LANGSWARM_REAL=$(abspath $(REAL_VENVS)) $(BIN)/python -m pytest -n 0 tests/real $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -88,6 +96,12 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 $(BENCH_VENV)/.bench: pyproject.toml benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r benchmarks/requirements.txt
+	@touch $@
+
+# With pyenv a Python is found only where its version is asked for.
+$(REAL_VENVS)/%/.installed: tests/real/requirements/%.txt
+	PYENV_VERSION=$(patsubst python%,%,$(REAL_PYTHON)) $(REAL_PYTHON) -m venv $(REAL_VENVS)/$*
+	$(REAL_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # One environment for each door: nothing but its framework, so that it is seen to need no more. The

@@ -3,13 +3,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import traceback
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from langswarm_session import create_session_manager
 from langswarm_session.errors import (
+    ContextLengthError,
     InvalidInputError,
+    InvalidReasoningError,
     ProviderAuthenticationError,
+    ProviderCapabilityError,
+    ProviderQuotaError,
     ProviderRateLimitError,
     ProviderRequestError,
     ProviderResponseError,
@@ -114,6 +120,14 @@ def caught(vendor, error, **options):
         (APIStatusError(401), ProviderAuthenticationError, False, "refused the key"),
         (APIStatusError(403), ProviderAuthenticationError, False, "does not allow"),
         (APIStatusError(404), ProviderResponseError, False, "check the base_url"),
+        (APIStatusError(404, "404 page not found"), ProviderResponseError, False, "page not found"),
+        (APIStatusError(404, "model 'm-1' not found"), UnknownModelError, False, "try|not found"),
+        (APIStatusError(402), ProviderQuotaError, False, "no credit left"),
+        (APIStatusError(413), ContextLengthError, False, "too long for acme"),
+        (APIStatusError(405), ProviderCapabilityError, False, "does not do this"),
+        (APIStatusError(409, {"message": "x"}), ProviderRequestError, True, "refused the request"),
+        (APIStatusError(400, {"code": "invalid_encrypted_content", "message": "x"}),
+         InvalidReasoningError, False, "reasoning"),
         (APIStatusError(404, {"message": "no item"}), ProviderRequestError, False, "no item"),
         (APIStatusError(404, {"message": "no model m-1"}), UnknownModelError, False, "'m-1'"),
         (APIStatusError(404, {"code": "model_not_found"}), UnknownModelError, False, "'m-1'"),
@@ -280,6 +294,165 @@ class TestPatience:
         with pytest.raises(ProviderUnavailableError):
             await vendor.patiently(call, 0)
         assert await vendor.patiently(call, 1) == "answer"
+
+
+class TestStreams:
+    """A stream is asked for again until a reader has seen something of it."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch):
+        monkeypatch.setattr(sdk, "FIRST_DELAY", 0.0)
+
+    @pytest.mark.parametrize(
+        ("tries", "retries", "ending", "pieces"),
+        [
+            ([["a", "b"]], 0, None, ["a", "b"]),
+            ([[ProviderStreamError("x")], ["a"]], 1, None, ["a"]),
+            ([[ProviderUnavailableError("x")], [ProviderStreamError("x")], ["a"]], 2, None, ["a"]),
+            ([[ProviderStreamError("x")], ["a"]], 0, ProviderStreamError, []),
+            ([["a", ProviderStreamError("x")], ["b"]], 2, ProviderStreamError, ["a"]),
+            ([[ProviderRequestError("x")], ["a"]], 2, ProviderRequestError, []),
+        ],
+    )
+    async def test_again(self, vendor, tries, retries, ending, pieces):
+        closed = []
+
+        async def ask():
+            try:
+                for piece in tries.pop(0):
+                    if isinstance(piece, Exception):
+                        raise piece
+                    yield piece
+            finally:
+                closed.append(True)
+
+        async def read():
+            async for piece in vendor.streamed(ask, retries):
+                seen.append(piece)
+
+        seen, asked = [], len(tries)
+        with nullcontext() if ending is None else pytest.raises(ending):
+            await read()
+        assert seen == pieces
+        assert len(closed) == asked - len(tries)
+
+    async def test_a_reader_that_leaves_ends_it(self, vendor):
+        closed = []
+
+        async def ask():
+            try:
+                yield "a"
+                yield "b"
+            finally:
+                closed.append(True)
+
+        stream = vendor.streamed(ask, 3)
+        assert await anext(stream) == "a"
+        await stream.aclose()
+        assert closed == [True]
+
+
+class TestErrorsInAnswers:
+    """A status of 200 says nothing: routers put the error into the answer."""
+
+    @pytest.mark.parametrize(
+        ("answer", "kind"),
+        [
+            ({"error": {"message": "slow", "code": 429}}, ProviderRateLimitError),
+            ({"error": {"message": "down", "code": 502}, "choices": None}, ProviderUnavailableError),
+            # github.com/BerriAI/litellm/issues/8448: beside a choice without content
+            ({"error": {"message": "slow", "code": 429}, "choices": [{"message": {}}]},
+             ProviderRateLimitError),
+            # github.com/runpod-workers/worker-vllm/issues/57
+            ({"object": "error", "message": "The model `m-1` does not exist.", "code": 404},
+             UnknownModelError),
+            ({"type": "error", "error": {"type": "overloaded_error"}}, ProviderUnavailableError),
+            ({"error": "busy"}, ProviderRequestError),
+        ],
+    )  # fmt: skip
+    async def test_are_errors(self, vendor, answer, kind):
+        for made in (answer, SimpleNamespace(**answer)):
+            with pytest.raises(kind) as caught:
+                vendor.check(made, "m-1")
+            assert type(caught.value) is kind
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            {"choices": [], "error": None},
+            {"object": "response", "error": {"code": "server_error"}, "status": "failed"},
+            {"type": "session.error", "error": {"message": "of an event"}},
+            {"type": "message", "content": []},
+            "text",
+            None,
+        ],
+    )
+    def test_are_not_seen_elsewhere(self, vendor, answer):
+        vendor.check(answer)
+
+    async def test_are_tried_again(self, vendor, monkeypatch):
+        monkeypatch.setattr(sdk, "FIRST_DELAY", 0.0)
+        answers = [{"error": {"message": "slow", "code": 429}}, {"choices": ["x"]}]
+
+        async def call():
+            return answers.pop(0)
+
+        assert await vendor.patiently(call, 1) == {"choices": ["x"]}
+
+
+class TestReading:
+    @pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), KeyError("x")])
+    def test_what_does_not_fit_is_the_servers_fault(self, vendor, error):
+        for options in ({"reading": True}, {"streaming": True}):
+            assert type(caught(vendor, error, **options)) is ProviderResponseError
+
+    def test_a_keyword_that_does_not_fit_is_the_callers(self, vendor):
+        assert type(caught(vendor, TypeError("x"))) is InvalidInputError
+
+
+class TestCounting:
+    @pytest.mark.parametrize("status", [404, 405, 501])
+    async def test_that_is_not_there(self, vendor, status):
+        async def count():
+            raise caught(vendor, APIStatusError(status, {"message": "Not found"}))
+
+        with pytest.raises(ProviderCapabilityError, match="acme at .* counts no tokens; use"):
+            await vendor.counted(count())
+
+    @pytest.mark.parametrize(
+        ("error", "kind"),
+        [
+            (APIStatusError(404, {"message": "no model m-1"}), UnknownModelError),
+            (APIStatusError(400, {"message": "no"}), ProviderRequestError),
+            (APIStatusError(503), ProviderUnavailableError),
+        ],
+    )
+    async def test_that_fails_otherwise(self, vendor, error, kind):
+        async def count():
+            raise caught(vendor, error)
+
+        with pytest.raises(kind) as info:
+            await vendor.counted(count())
+        assert type(info.value) is kind
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 529])
+async def test_the_time_that_a_server_names_is_waited(vendor, status, monkeypatch):
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr(sdk.asyncio, "sleep", sleep)
+    errors = [APIStatusError(status, {"message": "busy"}, {"retry-after": "3"})]
+
+    async def call():
+        if errors:
+            raise errors.pop()
+        return "answer"
+
+    assert await vendor.patiently(call, 1) == "answer"
+    assert waits == [3.0]
 
 
 class TestAnswers:
