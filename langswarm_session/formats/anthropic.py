@@ -55,6 +55,8 @@ _ASSISTANT, _SYSTEM = MessageRole.ASSISTANT, MessageRole.SYSTEM
 _OTHERS = ("search_result", "document", "container_upload", "compaction", "fallback")
 """Blocks of the API that have no form of their own here, beside those of tools that it runs."""
 
+_THINKING = ("thinking", "redacted_thinking")
+
 _FIELDS = {
     "text": ("type", "text", "citations"),
     "thinking": ("type", "thinking", "signature"),
@@ -182,6 +184,7 @@ class Writing:
             the API leaves it out.
         clears: Whether a system message may say that it is for its turn only.
         cites: Whether the citations of a reply go back with it whose reasoning may be sent.
+        thinks: Whether each reply must have thinking.
     """
 
     allows: Callable[[SessionMessage], bool] = lambda _: True
@@ -190,6 +193,7 @@ class Writing:
     reads: Callable[[SessionMessage], bool] = lambda _: True
     clears: bool = False
     cites: bool = False
+    thinks: bool = False
 
 
 def to_messages(
@@ -237,6 +241,8 @@ class _Writer:
         if message.seq is not None and self._sent and self._sent[-1]["role"] != "assistant":
             self._say_others(message.seq)
         content = _reply(message, place, self._hosted, self._report, self._writing)
+        if self._writing.thinks and not any(part["type"] in _THINKING for part in content):
+            content.insert(0, {"type": "thinking", "thinking": ""})
         if content:
             self._say("assistant", content)
 

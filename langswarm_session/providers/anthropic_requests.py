@@ -151,6 +151,7 @@ def _write(
         reads=lambda reply: reads(request.context.model, reply.model or ""),
         clears=able.dialect.clear_at,
         cites=binds,
+        thinks=able.dialect.wants_thinking,
     )
     drafted.messages += to_messages(request.messages, request.report, writing)
     drafted.latest = tools.latest
