@@ -274,6 +274,23 @@ class TestCompaction:
         assert last["system"] == "Be kind."
         assert len(await session.get_messages()) == 17  # the record is whole
 
+    @pytest.mark.parametrize("how", ["clear", "edit"])
+    async def test_what_is_removed_does_not_live_on_in_the_summary(self, make, world, how):
+        session = await make(compact_above=1)
+        first = await session.send_message("secret")
+        await session.send_message("two")
+        assert "compaction" in session.context.request_state["notes"]["anthropic"]
+        if how == "clear":
+            await session.clear_messages()
+        else:
+            await session.edit_messages(
+                expected_revision=session.revision, remove=[first.seq - 1, first.seq]
+            )
+        assert "secret" not in str(session.context.request_state)
+        await session.send_message("three")
+        assert "secret" not in str(bodies(world)[-1])
+        assert refused(world) == []
+
     async def test_not_between_a_call_and_its_result(self, make, world):
         session = await make(compact_above=1)
         call = await session.send_message('call add {"a": 1}', tools=[ADD])
