@@ -180,6 +180,8 @@ class Writing:
         add: Told of everything that is written, in order.
         before_reply: Gives the messages that belong before a reply: before that of a number, or
             before the one that is asked for.
+        before_user: Gives the messages that belong between a reply, by its number, and the user's
+            that follows it.
         reads: Whether the model that is asked can read the thinking of a reply; where it cannot,
             the API leaves it out.
         clears: Whether a system message may say that it is for its turn only.
@@ -190,6 +192,7 @@ class Writing:
     allows: Callable[[SessionMessage], bool] = lambda _: True
     add: Callable[[object], None] = lambda _: None
     before_reply: Callable[[int | None], Iterable[Param]] = lambda _: ()
+    before_user: Callable[[int], Iterable[Param]] = lambda _: ()
     reads: Callable[[SessionMessage], bool] = lambda _: True
     clears: bool = False
     cites: bool = False
@@ -223,6 +226,7 @@ class _Writer:
         self._writing = writing
         self._hosted = _Hosted(messages)
         self._sent: list[Param] = []
+        self._reply_seq: int | None = None
 
     def written(self) -> list[Param]:
         """All of them."""
@@ -230,7 +234,7 @@ class _Writer:
             if message.role is _ASSISTANT:
                 self._say_reply(message, place)
             elif message.role is not _SYSTEM:
-                self._say("user", _content(message))
+                self._say_user(message)
             elif self._sent and message.text.strip():
                 self._put(_system_message(message, clears=self._writing.clears))
         if self._sent and self._sent[-1]["role"] != "assistant":
@@ -245,6 +249,15 @@ class _Writer:
             content.insert(0, {"type": "thinking", "thinking": ""})
         if content:
             self._say("assistant", content)
+
+        self._reply_seq = message.seq
+
+    def _say_user(self, message: SessionMessage) -> None:
+        if self._reply_seq is not None:
+            for other in self._writing.before_user(self._reply_seq):
+                self._put(other)
+            self._reply_seq = None
+        self._say("user", _content(message))
 
     def _say_others(self, seq: int | None) -> None:
         for other in self._writing.before_reply(seq):
