@@ -29,7 +29,7 @@ async def clear(session: BaseSession, expected_revision: int | None) -> None:
         check_revision(session._record, expected_revision)
         expected = expected_revision
         if session.context.summary is not None or states_of(session.context):
-            expected = await _forget(session, session.revision)
+            expected = await _forget(session, session.revision, replies=True)
         record = await session._storage.clear_messages(session.ref, expected_revision=expected)
         session._moved(record)
 
@@ -97,9 +97,9 @@ async def _forget_touched(
     return await _forget(session, expected_revision)
 
 
-async def _forget(session: BaseSession, expected_revision: int) -> int:
+async def _forget(session: BaseSession, expected_revision: int, *, replies: bool = False) -> int:
     """Drop the summary and all providers' copies; returns the revision after that."""
-    await forget_at_providers(session)
+    await forget_at_providers(session, replies=replies)
     changes = SessionChanges(
         context={"summary": None}, provider_state=without_copies(session.context)
     )

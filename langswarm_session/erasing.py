@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from langswarm_session.storage.rules import check_revision
 if TYPE_CHECKING:
     from langswarm_session.manager import SessionManager
     from langswarm_session.session import BaseSession
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class ErasureReport:
         messages: How many messages they had.
         at_providers: What providers kept of them and removed: provider and id.
         left_at_providers: What providers keep of the removed sessions, as it was not to be removed
-            there.
+            there or cannot be: provider and id, of a conversation or a reply.
         not_erased: The sessions that could not be removed.
         scrub_error: Why the storage could not overwrite what the removed sessions left behind.
     """
@@ -81,25 +84,58 @@ async def erase_user(
     return report
 
 
-async def forget_at_providers(session: BaseSession) -> None:
+async def forget_at_providers(
+    session: BaseSession, *, replies: bool = False
+) -> list[tuple[str, str]]:
     """Remove what providers keep of a conversation.
+
+    Args:
+        session: The session.
+        replies: Whether the replies that they keep besides are removed as well, one by one.
+
+    Returns:
+        What they cannot remove: each provider with its id of a reply.
 
     Raises:
         ProviderSessionError: If one of them could not.
     """
-    for name, state in states_of(session.context).items():
-        if state.session_id is not None:
-            provider = session.manager._providers.of(name, session.session_id)
-            try:
+    left: list[tuple[str, str]] = []
+    states, own = states_of(session.context), session.context.provider
+    for name in {**states, own: None}:
+        state = states.get(name)
+        if state is None and name not in session.manager._providers.names:
+            continue  # it is a door's name, or this program has no such provider
+        provider = session.manager._providers.of(name, session.session_id)
+        try:
+            if replies and provider.keeps_replies and session.context.backend.is_native:
+                ids = await _replies_of(session, name)
+                left += [(name, reply) for reply in await provider.delete_replies(ids)]
+            if state is not None and state.session_id is not None:
                 await provider.delete_provider_session(state.session_id)
-            except SessionError as error:
-                raise in_session(error, session.session_id) from error.__cause__
+        except SessionError as error:
+            raise in_session(error, session.session_id) from error.__cause__
+    for name, reply in left:
+        logger.warning("session %r: %s keeps the reply %s, and cannot remove it",
+                       session.session_id, name, reply)  # fmt: skip
+    return left
+
+
+async def _replies_of(session: BaseSession, provider: str) -> list[str]:
+    """Return a provider's ids of the replies that it gave in a session."""
+    return [
+        message.provider_message_id
+        async for message in session.iter_messages()
+        if message.provider == provider and message.provider_message_id
+    ]
 
 
 async def delete(
     session: BaseSession, *, at_providers: bool, expected_revision: int | None = None
-) -> None:
+) -> list[tuple[str, str]]:
     """Remove a session that was read just now, and what providers keep of it.
+
+    Returns:
+        What providers cannot remove: each with its id of a reply.
 
     Raises:
         RevisionConflictError: If the revision is another.
@@ -107,10 +143,10 @@ async def delete(
         SessionNotFoundError: If it was removed meanwhile, whatever has its id now.
     """
     check_revision(session._record, expected_revision)
-    if at_providers:
-        await forget_at_providers(session)
+    left = await forget_at_providers(session, replies=True) if at_providers else []
     await session._storage.delete_session(session.ref, expected_revision=expected_revision)
     await session.manager._pipeline.deleted(session)
+    return left
 
 
 async def _erase(
@@ -124,7 +160,7 @@ async def _erase(
     try:
         await session.refresh()
         kept = _kept(session)
-        await delete(session, at_providers=at_providers)
+        left = await delete(session, at_providers=at_providers)
     except SessionNotFoundError:  # somebody else was quicker
         return
     except SessionError as error:
@@ -132,6 +168,7 @@ async def _erase(
         return
     report.sessions.append(session.session_id)
     report.messages += session.metrics.message_count
+    report.left_at_providers.extend(left)
     (report.at_providers if at_providers else report.left_at_providers).extend(kept.items())
 
 

@@ -566,6 +566,11 @@ class IProviderSession(ABC):
     name: ClassVar[str]
     capabilities: frozenset[ProviderCapability] = frozenset()
 
+    @property
+    def keeps_replies(self) -> bool:
+        """Whether the provider keeps replies besides the conversations that they are in."""
+        return False
+
     @abstractmethod
     async def send_message(self, request: ProviderRequest) -> ProviderReply:
         """Generate the reply to a window.
@@ -665,6 +670,32 @@ class IProviderSession(ABC):
             provider_context: What was known before.
         """
         return {}
+
+    def outdated(self, provider_context: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what to go on with so that the copy is made again from the record.
+
+        None, as by default, where the provider's copy cannot be made again.
+
+        Args:
+            provider_context: What was known before.
+        """
+        return None
+
+    async def delete_replies(self, provider_message_ids: Sequence[str]) -> list[str]:
+        """Remove what the provider keeps of single replies, besides their conversation.
+
+        By default nothing is kept of them.
+
+        Args:
+            provider_message_ids: The provider's ids of the replies; those that are gone are fine.
+
+        Returns:
+            The ids of those that the provider cannot remove.
+
+        Raises:
+            ProviderSessionError: If it could not be asked.
+        """
+        return []
 
     async def delete_provider_session(self, provider_session_id: str) -> None:
         """Remove a conversation at the provider, with all it holds; one that is gone is fine.

@@ -84,8 +84,10 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
             for message in only_remote
         ]
         pulled = await session.record(named)
-        if not only_local:
-            await _in_step(session, state, provider.pulled(state.context), pulled)
+        # Where the record has more, what was pulled comes behind that, but not in the copy.
+        known = provider.outdated(state.context) if only_local else provider.pulled(state.context)
+        if known is not None:
+            await _in_step(session, state, known, pulled)
     return Reconciliation(only_local, only_remote, pulled)
 
 
@@ -95,7 +97,7 @@ async def _in_step(
     provider_context: Mapping[str, Any],
     pulled: Sequence[SessionMessage],
 ) -> None:
-    """Note that the provider's copy has what was pulled from it."""
+    """Note that the provider's copy has what was pulled from it, or will be made again."""
     answered = {b.tool_call_id for m in pulled for b in m.blocks if isinstance(b, ToolResultBlock)}
     made = [b.id for b in pulled[-1].blocks if isinstance(b, ToolCallBlock) and b.id]
     calls = [call for call in [*state.calls, *made] if call not in answered]

@@ -16,6 +16,7 @@ from langswarm_session import (
     ISessionLifecycleHook,
     ISessionMiddleware,
     MessageRefusedError,
+    MockProviderSession,
     NestedTurnError,
     RevisionConflictError,
     SessionManager,

@@ -24,7 +24,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.arguments import object_of_arguments
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
-from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
+from langswarm_session.models import NOTES, RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
 from langswarm_session.sendable import Repair, RepairKind
 from langswarm_session.sendable.target import has_fields
 
@@ -46,8 +46,6 @@ USER_BLOCKS: dict[str, dict[str, type]] = {
 _KEPT_CITATION = "web_search_result_location"
 """The one citation that is always sent back: the API asks for it. The others count the documents of
 the request they were made in, which a request with another beginning may not have."""
-
-NOTES = "langswarm"
 
 CONTAINER, TRANSFORMATIONS = "container", "input_transformations"
 """What is kept of a response beside its message, in the message's metadata."""
@@ -143,7 +141,12 @@ def needs_files_api(messages: Iterable[SessionMessage]) -> bool:
     See https://docs.claude.com/en/docs/build-with-claude/files: it names documents, images and
     container uploads.
     """
-    return any(_names_file(block) for message in messages for block in message.blocks)
+    return any(
+        _names_file(block)
+        for message in messages
+        if not isinstance(message.content, str)
+        for block in message.content
+    )
 
 
 def _names_file(block: Block) -> bool:
@@ -175,6 +178,8 @@ class Writing:
         add: Told of everything that is written, in order.
         before_reply: Gives the messages that belong before a reply: before that of a number, or
             before the one that is asked for.
+        reads: Whether the model that is asked can read the thinking of a reply; where it cannot,
+            the API leaves it out.
         clears: Whether a system message may say that it is for its turn only.
         cites: Whether the citations of a reply go back with it whose reasoning may be sent.
     """
@@ -182,6 +187,7 @@ class Writing:
     allows: Callable[[SessionMessage], bool] = lambda _: True
     add: Callable[[object], None] = lambda _: None
     before_reply: Callable[[int | None], Iterable[Param]] = lambda _: ()
+    reads: Callable[[SessionMessage], bool] = lambda _: True
     clears: bool = False
     cites: bool = False
 
@@ -198,35 +204,56 @@ def to_messages(
         report: Is told what had to be left out on the way.
         writing: What is done beside.
     """
-    messages = list(messages)
-    hosted = _Hosted(messages)
-    sent: list[Param] = []
+    writer = _Writer(list(messages), report, writing)
+    return writer.written()
 
-    def say(said: Param) -> None:
-        if sent and sent[-1]["role"] == said["role"] != "system":
-            sent[-1]["content"] += said["content"]
-        else:
-            writing.add(said["role"])
-            sent.append(said)
-        for part in said["content"]:
-            writing.add(part)
 
-    for place, message in enumerate(messages):
-        if message.role is _SYSTEM:
-            if sent:
-                say(_system_message(message, clears=writing.clears))
-        elif message.role is not _ASSISTANT:
-            say({"role": "user", "content": [_param(block) for block in message.blocks]})
+class _Writer:
+    """Writes the messages of one request."""
+
+    def __init__(
+        self, messages: Sequence[SessionMessage], report: Report | None, writing: Writing
+    ) -> None:
+        self._messages = messages
+        self._report = report
+        self._writing = writing
+        self._hosted = _Hosted(messages)
+        self._sent: list[Param] = []
+
+    def written(self) -> list[Param]:
+        """All of them."""
+        for place, message in enumerate(self._messages):
+            if message.role is _ASSISTANT:
+                self._say_reply(message, place)
+            elif message.role is not _SYSTEM:
+                self._say("user", _content(message))
+            elif self._sent and message.text.strip():
+                self._put(_system_message(message, clears=self._writing.clears))
+        if self._sent and self._sent[-1]["role"] != "assistant":
+            self._say_others(None)
+        return self._sent
+
+    def _say_reply(self, message: SessionMessage, place: int) -> None:
+        if message.seq is not None and self._sent and self._sent[-1]["role"] != "assistant":
+            self._say_others(message.seq)
+        content = _reply(message, place, self._hosted, self._report, self._writing)
+        if content:
+            self._say("assistant", content)
+
+    def _say_others(self, seq: int | None) -> None:
+        for other in self._writing.before_reply(seq):
+            self._put(other)
+
+    def _say(self, role: str, content: list[Param]) -> None:
+        if self._sent and self._sent[-1]["role"] == role:
+            self._sent[-1]["content"] += content
+            self._writing.add(content)
         else:
-            if message.seq is not None and sent and sent[-1]["role"] != "assistant":
-                for other in writing.before_reply(message.seq):
-                    say(other)
-            content = _reply(message, place, hosted, report, writing)
-            if content:
-                say({"role": "assistant", "content": content})
-    for other in writing.before_reply(None):
-        say(other)
-    return sent
+            self._put({"role": role, "content": content})
+
+    def _put(self, said: Param) -> None:
+        self._sent.append(said)
+        self._writing.add(said)
 
 
 TURN_CONTEXT = "turn_context"
@@ -250,8 +277,13 @@ def _reply(
 ) -> list[Param]:
     """The blocks of a reply, but for what cannot go back."""
     allowed = writing.allows(message)
+    if isinstance(message.content, str):
+        return _content(message)
     content: list[Param] = []
-    for block in message.blocks:
+    if report is not None and allowed and _reasons(message) and not writing.reads(message):
+        detail = f"made by {message.model}: the API leaves it out"
+        report(Repair(kind=RepairKind.REASONING_DROPPED, message_id=message.id, detail=detail))
+    for block in message.content:
         if isinstance(block, ReasoningBlock) and not allowed:
             kind, detail = RepairKind.REASONING_DROPPED, "made behind another beginning"
         elif isinstance(block, OtherBlock) and not hosted.is_whole(block.value, place):
@@ -264,12 +296,16 @@ def _reply(
     return content
 
 
+def _reasons(message: SessionMessage) -> bool:
+    return any(isinstance(block, ReasoningBlock) for block in message.blocks)
+
+
 class _Hosted:
     """The calls that Anthropic runs, and their results, which may come in a later reply.
 
     Such a call beside one of a caller's tool waits for that tool's result, and its own begins the
-    next reply (https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools). One that
-    was broken off never gets a result, and the API refuses it.
+    next reply (https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools). One
+    that was broken off never gets a result, and the API refuses it.
 
     Args:
         messages: All that is sent.
@@ -335,6 +371,13 @@ def container_of(messages: Sequence[SessionMessage]) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def _content(message: SessionMessage) -> list[Param]:
+    """The blocks of a message that is not the model's own."""
+    if isinstance(message.content, str):
+        return [{"type": "text", "text": message.content}]
+    return [_param(block) for block in message.content]
+
+
 def _param(block: Block, *, cites: bool = False) -> Param:
     param = _neutral(block, cites)
     kept = (block.extras or {}).get(NAME)
@@ -372,7 +415,9 @@ def _thinking(block: ReasoningBlock) -> Param:
 
 def _citations(block: Block, every: bool) -> list[Param]:
     noted = block.annotations or [] if isinstance(block, TextBlock) else []
-    return [dict(each) for each in noted if every or each.get("type") == _KEPT_CITATION]
+    kept = [each for each in noted if every or each.get("type") == _KEPT_CITATION]
+    # The API gives a field more than it takes, ``file_id``, which is null where there is no file.
+    return [{k: v for k, v in each.items() if v is not None or k != "file_id"} for each in kept]
 
 
 def _result(block: ToolResultBlock) -> Param:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
@@ -12,13 +13,21 @@ from langswarm_session.errors import (
     ProviderAuthenticationError,
     ProviderCapabilityError,
 )
-from langswarm_session.formats import anthropic, anthropic_events
+from langswarm_session.formats import anthropic_events
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import SessionContext, SessionMessage
 from langswarm_session.providers.anthropic_agents import Agents
+from langswarm_session.providers.anthropic_dialects import (
+    Dialect,
+    Server,
+    dialect_at,
+    dialect_named,
+    dialect_of,
+)
 from langswarm_session.providers.anthropic_messages import MAX_TOKENS, Messages
+from langswarm_session.providers.anthropic_requests import Wishes
 from langswarm_session.providers.anthropic_sessions import AgentSessions
-from langswarm_session.providers.anthropic_threads import Threads, is_own
+from langswarm_session.providers.anthropic_threads import OWN_HOST, Threads, is_own
 from langswarm_session.providers.sdk import Sdk, client_options, secrets_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
@@ -42,7 +51,19 @@ class AnthropicProviderSession(IProviderSession):
             ``threads`` is asked for elsewhere, its answers are checked for that.
         max_retries: How often to try again what failed and may be tried again.
         max_tokens: How long a reply may be, in tokens, unless a call says.
-        cache: Whether what was sent before is to be read from the cache (automatic caching).
+        cache: Whether what was sent before is to be read from the cache, in the way that the server
+            takes; ``"5m"`` or ``"1h"`` says for how long it is kept. Writing to it costs 1.25 or 2
+            times what plain input does, reading a tenth.
+        dialect: What the server takes: the name of one of `anthropic_dialects.DIALECTS`
+            (``anthropic``, ``hosted``, ``bedrock``, ``vertex``, ``foundry``, ``compatible``), or a
+            `Dialect`. When None its address decides; what it refuses is left out from then on.
+        block_binding: What the API is to do about thinking that is not valid any more because
+            something before it changed: ``"drop_block"`` or ``"error"``. Such thinking is left out
+            before it is sent, so this is a net beneath. When None the API's default holds, but for
+            models that check every account. Setting it turns the check on for accounts made before
+            2026-08-31.
+        compact_above: Have Anthropic compact what was before a turn once the conversation is longer
+            than this many tokens; its summary stands for all of that from then on.
         agent: For managed agents: the id of one, or keywords of ``beta.agents.create`` to make one
             at the first use; an agent of that name is used as it is.
         environment: For managed agents: the id of one, or keywords of
@@ -64,7 +85,10 @@ class AnthropicProviderSession(IProviderSession):
         mode: str | None = None,
         max_retries: int = 2,
         max_tokens: int = MAX_TOKENS,
-        cache: bool = True,
+        cache: bool | str = True,
+        dialect: str | Dialect | None = None,
+        block_binding: str | None = None,
+        compact_above: int | None = None,
         agent: str | Mapping[str, Any] | None = None,
         environment: str | Mapping[str, Any] | None = None,
         client: Any = None,
@@ -84,8 +108,14 @@ class AnthropicProviderSession(IProviderSession):
         self._mode = mode
         lacking = ProviderCapability.TOOLS if agent is not None else ProviderCapability.NATIVE
         self.capabilities = self.capabilities - {lacking}
-        self._messages = Messages(self._sdk, max_retries, max_tokens, cache)
-        self._threads = Threads(self._sdk, max_retries, max_tokens, cache)
+        if block_binding not in (None, "drop_block", "error"):
+            raise InvalidInputError(
+                f"block_binding must be 'drop_block' or 'error', got {block_binding!r}"
+            )
+        wishes = Wishes(max_tokens, cache, block_binding)
+        server = Server(dialect_named(dialect) or _dialect(client, options))
+        self._messages = Messages(self._sdk, server, max_retries, wishes, compact_above)
+        self._threads = Threads(self._sdk, server, max_retries, wishes, compact_above)
         # A session of an agent can be deleted in any mode: the session may have had another once.
         self._sessions = AgentSessions(self._sdk, max_retries, agent or "", environment or "")
         self._agents = None if agent is None else Agents(self._sessions, max_retries)
@@ -106,13 +136,13 @@ class AnthropicProviderSession(IProviderSession):
 
     def target(self, context: SessionContext, options: Mapping[str, Any]) -> Target:
         """See `IProviderSession.target`."""
+        if self._agents is None:
+            return self._messages.target(context.model)
         return Target(
             provider=self.name,
             model=context.model,
             strict=True,
-            takes=anthropic.takes if self._agents is None else anthropic_events.takes,
-            user_blocks=anthropic.USER_BLOCKS if self._agents is None else {},
-            alternates=self._agents is None,
+            takes=anthropic_events.takes,
             needs_user=True,
         )
 
@@ -131,6 +161,12 @@ class AnthropicProviderSession(IProviderSession):
     async def count_tokens(self, request: ProviderRequest) -> int:
         """See `IProviderSession.count_tokens`."""
         return await self._messages.count(request)
+
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
+        """See `IProviderSession.compact`."""
+        if self._agents is not None:
+            return await super().compact(request)
+        return await self._messages.compact(request)
 
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """See `IProviderSession.create_provider_session`. Managed agents only.
@@ -190,6 +226,14 @@ class AnthropicProviderSession(IProviderSession):
                 provider=self.name,
             )
         return self._sessions
+
+
+def _dialect(client: Any, options: Mapping[str, Any]) -> Dialect:
+    """The dialect of the server that a client speaks to, before there is one."""
+    if client is not None:
+        return dialect_of(client)
+    address = options.get("base_url") or os.environ.get("ANTHROPIC_BASE_URL")
+    return dialect_at(str(address or f"https://{OWN_HOST}"))
 
 
 def _client(api_key: str | None, max_retries: int, options: Mapping[str, Any]) -> Any:

@@ -237,7 +237,7 @@ class _Turn:
                 provider=self._sessions.sdk.provider,
             )
             try:
-                async with aclosing(self._events(sent["id"])) as events:
+                async with aclosing(self._events(sent, seen)) as events:
                     async for event, is_new in events:
                         if event["id"] in seen or not (is_new or _moment_of(event) > since):
                             continue
@@ -251,16 +251,38 @@ class _Turn:
             if not await patience.waits(error):
                 raise error
 
-    async def _events(self, sent: str) -> AsyncGenerator[tuple[Event, bool], None]:
-        """Events, and whether they are known to be new: a stream may play old ones again."""
+    async def _events(
+        self, sent: Event, seen: set[str]
+    ) -> AsyncGenerator[tuple[Event, bool], None]:
+        """Events, and whether they are known to be new: a stream may play old ones again.
+
+        Args:
+            sent: The event that was sent last.
+            seen: The ids of the events that are known; those of earlier turns are added.
+        """
         async with aclosing(self._sessions.events(self.session)) as events:
             async for event in events:
                 if not event:
                     # What happened before the stream was opened need not be in it.
-                    for earlier in await self._sessions.events_after(self.session, sent):
+                    for earlier in await self._behind(sent, seen):
                         yield earlier, True
                 elif event.get("id"):
                     yield event, False
+
+    async def _behind(self, sent: Event, seen: set[str]) -> Sequence[Event]:
+        """The events behind the one that was sent.
+
+        Where that has no time, as a server may leave it out, the ones before it cannot be told by
+        their times when they are played again: a session's first may be an idle state of its
+        creation. So they are read.
+        """
+        if sent.get("processed_at") is not None:
+            return await self._sessions.events_after(self.session, sent["id"])
+        events = await self._sessions.events_after(self.session, None)
+        ids = [event.get("id") for event in events]
+        place = ids.index(sent["id"]) + 1 if sent["id"] in ids else len(ids)
+        seen.update(each for each in ids[:place] if each)
+        return events[place:]
 
     async def check(self) -> None:
         """Raises what an agent's end has in place of a reply."""

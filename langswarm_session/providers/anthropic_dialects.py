@@ -6,14 +6,17 @@ of https://platform.claude.com/docs/en/.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from langswarm_session.errors import InvalidInputError
+from langswarm_session.errors import InvalidInputError, ProviderRequestError, SessionError
+from langswarm_session.printable import one_line
 from langswarm_session.providers.anthropic_models import (
     COMPACTION,
     EFFORT_MESSAGES,
@@ -21,6 +24,8 @@ from langswarm_session.providers.anthropic_models import (
     Model,
     model_of,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class CacheStyle(StrEnum):
@@ -145,7 +150,12 @@ def dialect_of(client: Any) -> Dialect:
     for part, dialect in _BY_CLIENT:
         if any(part in name for name in names):
             return dialect
-    host = str(getattr(client.base_url, "host", ""))
+    return dialect_at(str(client.base_url))
+
+
+def dialect_at(address: str) -> Dialect:
+    """Return the dialect of the server at an address, the strictest where it is unknown."""
+    host = urlsplit(address).hostname or ""
     found = (dialect for pattern, dialect in _BY_HOST if pattern.search(host))
     return next(found, COMPATIBLE)
 
@@ -209,11 +219,11 @@ _WITHOUT_BETAS: Mapping[str, Any] = {
     "compaction": False,
     "binding_controls": False,
 }
-_NO_BETA = re.compile(r"anthropic-beta", re.IGNORECASE)
+_NO_BETA = re.compile(r"anthropic-beta|invalid beta flag", re.IGNORECASE)
 
 
 def learned(dialect: Dialect, refusal: str) -> Dialect | None:
-    """Return the dialect without what a server refuses; None if it names nothing to leave out.
+    """Return the dialect without what a server refuses; None if that is nothing it has.
 
     Args:
         dialect: What the server was taken to take.
@@ -230,3 +240,42 @@ def learned(dialect: Dialect, refusal: str) -> Dialect | None:
         bare = replace(dialect, **_WITHOUT_BETAS)
         return None if bare == dialect else bare
     return None
+
+
+class Server:
+    """A server, with what was learned of it: what it refuses is not asked for again.
+
+    Args:
+        dialect: What it takes, as far as that is known beforehand.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._learned: dict[str, Dialect] = {}
+
+    def abilities(self, model: str) -> Abilities:
+        """Return what can be asked of a model there."""
+        return abilities(self._learned.get(model, self._dialect), model)
+
+    def learns(self, model: str, error: SessionError) -> bool:
+        """Return whether a refusal tells what to leave out, so that it is worth asking again.
+
+        Args:
+            model: The model that was asked for.
+            error: What came of it.
+        """
+        if not isinstance(error, ProviderRequestError):
+            return False
+        # What the model does not do was not asked for, so that nothing can be learned of it.
+        able = self.abilities(model).dialect
+        less = learned(able, str(error))
+        if less is None:
+            return False
+        self._learned[model] = less
+        logger.warning(
+            "%s: the server refuses what dialect %r takes, so it is left out from now on: %s",
+            model,
+            self._dialect.name,
+            one_line(error),
+        )
+        return True

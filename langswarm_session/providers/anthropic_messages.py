@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import Any
 
-from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
-from langswarm_session.errors import ProviderStreamError
-from langswarm_session.formats.anthropic import (
-    from_block,
-    from_message,
-    joined,
-    needs_files_api,
-    system,
-    to_messages,
+from langswarm_session.errors import (
+    ProviderCapabilityError,
+    ProviderSessionError,
+    ProviderStreamError,
+    SessionError,
 )
-from langswarm_session.models import SessionMessage
+from langswarm_session.formats import anthropic
+from langswarm_session.formats.anthropic import dropped_thinking, from_block, from_message, joined
+from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.printable import one_line
+from langswarm_session.providers.anthropic_dialects import Server
+from langswarm_session.providers.anthropic_models import model_of
+from langswarm_session.providers.anthropic_requests import (
+    COMPACTION_NOTE,
+    Arguments,
+    Draft,
+    Wishes,
+    compaction_block,
+    compaction_of,
+    draft,
+)
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
-from langswarm_session.sendable import Repair, RepairKind
-from langswarm_session.tools import Tool, as_tools, to_anthropic
+from langswarm_session.sendable import Target
+from langswarm_session.sendable.target import SystemPlacement
+
+logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 8192
 """How long a reply may be unless the caller says: the API wants a number."""
@@ -29,8 +42,6 @@ MAX_TOKENS = 8192
 STREAM_FROM = 8192
 """Beyond this many tokens the SDK refuses to wait for a whole reply of some models, and a
 connection that is idle for so long may break: the reply is streamed then."""
-
-FILES_BETA = "files-api-2025-04-14"
 
 PAUSES = 10
 """How often a model may pause a turn before it is taken to be a turn without end."""
@@ -45,108 +56,181 @@ RESERVED = {
 COUNTED = ("system", "tools", "tool_choice", "thinking")
 """The keywords that change how many tokens a request has."""
 
-Arguments = dict[str, Any]
-
 
 class Messages:
     """Replies by Messages, stateless.
 
     Args:
         sdk: The client.
+        server: What is known of the server.
         max_retries: How often to try again; nothing can be doubled here.
-        max_tokens: How long a reply may be unless the caller says.
-        cache: Whether what was sent before is to be read from the cache.
+        wishes: What the caller wants of every request.
+        compact_above: From how many tokens of a conversation on it is compacted; None for never.
     """
 
-    def __init__(self, sdk: Sdk, max_retries: int, max_tokens: int, cache: bool) -> None:
+    def __init__(
+        self,
+        sdk: Sdk,
+        server: Server,
+        max_retries: int,
+        wishes: Wishes,
+        compact_above: int | None = None,
+    ) -> None:
         self._sdk = sdk
+        self._server = server
         self._retries = max_retries
-        self._max_tokens = max_tokens
-        self._cache = cache
+        self._wishes = wishes
+        self._compact_above = compact_above
+
+    def target(self, model: str) -> Target:
+        """What the server accepts of a model."""
+        dialect = self._server.abilities(model).dialect
+        checked = dialect.checks_signatures
+        return Target(
+            provider=self._sdk.provider,
+            model=model,
+            strict=True,
+            takes=anthropic.takes,
+            takes_back=anthropic.takes_back(unsigned=not checked, empty_texts=dialect.empty_texts),
+            # All models' that are Anthropic's: what this one cannot read the API leaves out.
+            reads=(lambda writer: model_of(writer) is not None) if checked else None,
+            user_blocks=anthropic.USER_BLOCKS,
+            alternates=True,
+            needs_user=True,
+            system=(
+                SystemPlacement.AFTER_USER if dialect.system_messages else SystemPlacement.FIRST
+            ),
+        )
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
-        arguments = self.whole(request, self.fixed(request))
-        return ProviderReply([joined(await self.replies(request, arguments))])
+        is_compacted = await self.compact_if_long(request)
+        while True:
+            drafted = self.drafted(request)
+            try:
+                replies = await self.replies(request, drafted.whole())
+            except SessionError as error:
+                if not self.learns(request, error):
+                    raise
+            else:
+                return replied(replies, drafted, request if is_compacted else None)
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """The reply in pieces."""
-        arguments = self.whole(request, self.fixed(request))
-        async with aclosing(self.streamed(request, arguments)) as events:
-            async for event in events:
-                yield event if isinstance(event, StreamEvent) else ProviderReply([joined(event)])
+        is_compacted = await self.compact_if_long(request)
+        has_begun = False
+        while True:
+            drafted = self.drafted(request)
+            try:
+                async with aclosing(self.streamed(request, drafted.whole())) as events:
+                    async for event in events:
+                        has_begun = True
+                        if isinstance(event, StreamEvent):
+                            yield event
+                        else:
+                            yield replied(event, drafted, request if is_compacted else None)
+            except SessionError as error:
+                if has_begun or not self.learns(request, error):
+                    raise
+            else:
+                return
+
+    def learns(self, request: ProviderRequest, error: SessionError) -> bool:
+        """Whether it is worth asking again, as the request leaves out by now what was refused."""
+        model = request.context.model
+        if not self._server.learns(model, error):
+            return False
+        request.retarget(self.target(model))
+        return True
 
     async def count(self, request: ProviderRequest) -> int:
-        """Tokens of the request's messages, by Anthropic's own count."""
-        whole = self.whole(request, self.fixed(request))
+        """Tokens of the request's messages, by Anthropic's own count.
+
+        Raises:
+            ProviderCapabilityError: If the server counts none.
+        """
+        whole = self.drafted(request).whole()
         wanted = {key: whole[key] for key in ("messages", "betas", *COUNTED) if key in whole}
-        client, arguments = self._endpoint(request, wanted)
+        client, arguments = self._endpoint(wanted)
         call = partial(client.count_tokens, model=request.context.model, **arguments)
         counted = plain(self._sdk, await self._sdk.counted(self._patiently(request, call)))
         if not isinstance(counted.get("input_tokens"), int):
             raise self._sdk.no_answer("no count")
         return int(counted["input_tokens"])
 
+    # Compaction
+
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
+        """A summary that stands for a whole request.
+
+        Raises:
+            ProviderCapabilityError: If the server or the model does not compact.
+            ProviderSessionError: If no summary came back.
+        """
+        model = request.context.model
+        if not self._server.abilities(model).dialect.compaction:
+            raise ProviderCapabilityError(
+                f"{self._sdk.address} does not compact conversations with {model!r}; use "
+                "SummarizingMiddleware without native=True",
+                provider=self._sdk.provider,
+            )
+        (message,) = await self.replies(request, compaction_of(self.drafted(request)))
+        if compaction_block(message) is None:
+            raise ProviderSessionError(
+                f"{self._sdk.provider} gave no summary: {message.finish_reason}",
+                provider=self._sdk.provider,
+            )
+        return ProviderReply([message])
+
+    async def compact_if_long(self, request: ProviderRequest) -> bool:
+        """Compact what was before this turn, if it is longer than the caller wants it.
+
+        Returns:
+            Whether it was, and the request's notes say so. Where that failed, the conversation goes
+            on as it is.
+        """
+        before = self._to_compact(request)
+        if before is None:
+            return False
+        try:
+            reply = await self.compact(before)
+        except SessionError as error:
+            logger.warning("session %r: not compacted: %s", request.session_id, one_line(error))
+            return False
+        through = max((each.seq or 0 for each in before.window), default=0)
+        noted = {"block": compaction_block(reply.messages[0]), "through": through}
+        request.notes = {**request.notes, COMPACTION_NOTE: noted}
+        return True
+
+    def _to_compact(self, request: ProviderRequest) -> ProviderRequest | None:
+        """What was before this turn, if it is to be compacted: never between calls and results."""
+        above, window = self._compact_above, request.window
+        if above is None or len(window) <= request.new_count:
+            return None
+        before, new = window[: -request.new_count], window[-request.new_count :]
+        last = before[-1]
+        if last.role is not MessageRole.ASSISTANT or last.usage is None:
+            return None
+        if any(message.role is MessageRole.TOOL for message in new):
+            return None
+        long = last.usage.input_tokens + last.usage.output_tokens > above
+        return request.with_window(before) if long else None
+
     # What is sent
 
-    def fixed(self, request: ProviderRequest) -> Arguments:
-        """Keywords of ``messages.create`` but for the messages and what they make necessary."""
+    def drafted(self, request: ProviderRequest) -> Draft:
+        """What a request says."""
         options = dict(request.options)
         check_options(self._sdk.provider, options, RESERVED)
-        self._set_system(request, options)
-        tools = options.pop("tools", None)
-        if tools:
-            options["tools"] = [to_anthropic(tool) for tool in as_tools(tools)]
-        if self._cache and "cache_control" not in options:
-            options["cache_control"] = {"type": "ephemeral"}
-        if options.get("cache_control") is None:
-            options.pop("cache_control", None)
-        if "max_tokens" not in options:
-            thinking = options.get("thinking")
-            budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-            options["max_tokens"] = self._max_tokens + (budget if isinstance(budget, int) else 0)
-        return {"model": request.context.model, **options}
+        able = self._server.abilities(request.context.model)
+        return draft(request, options, able, self._wishes)
 
-    def _set_system(self, request: ProviderRequest, options: Arguments) -> None:
-        """What the record's system messages say, then the caller's own."""
-        said = [system(request.window), options.pop("instructions", None)]
-        given = options.pop("system", None)
-        if isinstance(given, list):
-            said_first = [{"type": "text", "text": text} for text in said if text]
-            options["system"] = [*said_first, *given]
-        elif any((*said, given)):
-            options["system"] = "\n\n".join(str(text) for text in (*said, given) if text)
-
-    def whole(self, request: ProviderRequest, fixed: Arguments) -> Arguments:
-        """The arguments of a request with the whole window."""
-
-        def report(repair: Repair) -> None:
-            if repair not in request.repairs:
-                request.report(repair)
-
-        arguments = {**fixed, "messages": to_messages(request.messages, report)}
-        if "tools" not in fixed:
-            names = _tools_used(request.messages)
-            if names:
-                # The API refuses calls of tools that it is not told of.
-                arguments["tools"] = [to_anthropic(Tool(name)) for name in names]
-                arguments["tool_choice"] = {"type": "none"}
-                report(Repair(kind=RepairKind.TOOLS_DECLARED, detail=", ".join(names)))
-        return arguments
-
-    def _endpoint(
-        self, request: ProviderRequest, arguments: Arguments
-    ) -> tuple[Any, dict[str, Any]]:
-        """Where to send a request, once, and its arguments with its betas."""
+    def _endpoint(self, arguments: Arguments) -> tuple[Any, dict[str, Any]]:
+        """Where to send a request, once, and its arguments."""
         client = self._sdk.once
-        betas = list(arguments.get("betas") or ())
-        if needs_files_api(request.window) and FILES_BETA not in betas:
-            betas.append(FILES_BETA)
-        if betas:
-            return client.beta.messages, {**arguments, "betas": betas}
-        return client.messages, arguments
+        return client.beta.messages if arguments.get("betas") else client.messages, arguments
 
     # What comes back
 
@@ -157,7 +241,7 @@ class Messages:
                 return [event async for event in events if isinstance(event, list)][-1]
         replies: list[SessionMessage] = []
         while True:
-            client, sent = self._endpoint(request, arguments)
+            client, sent = self._endpoint(arguments)
             answer = await self._patiently(request, partial(client.create, **sent))
             message = plain(self._sdk, answer)
             if not isinstance(message.get("content"), list):
@@ -208,7 +292,7 @@ class Messages:
         self, request: ProviderRequest, arguments: Arguments
     ) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
         """The pieces of one stream, then its message."""
-        client, sent = self._endpoint(request, arguments)
+        client, sent = self._endpoint(arguments)
         async with AsyncExitStack() as stack:
             with self._sdk.errors(request.context.model):
                 stream = await stack.enter_async_context(client.stream(**sent))
@@ -251,13 +335,21 @@ def _is_long(arguments: Mapping[str, Any]) -> bool:
     return isinstance(most, int) and most > STREAM_FROM
 
 
-def _tools_used(messages: list[SessionMessage]) -> list[str]:
-    """The names of the tools that are called in messages, or any where there are results only."""
-    blocks = [block for message in messages for block in message.blocks]
-    names = dict.fromkeys(block.name for block in blocks if isinstance(block, ToolCallBlock))
-    if not names and any(isinstance(block, ToolResultBlock) for block in blocks):
-        return ["tool"]
-    return list(names)
+def replied(
+    replies: list[SessionMessage], drafted: Draft, compacted: ProviderRequest | None
+) -> ProviderReply:
+    """A reply, with what the next request must know.
+
+    Args:
+        replies: What the model gave, with pauses in between.
+        drafted: What it was asked.
+        compacted: The request, if its notes are new.
+    """
+    notes = drafted.notes
+    if notes is None and compacted is not None:
+        notes = dict(compacted.notes)
+    dropped = any(map(dropped_thinking, replies))
+    return ProviderReply([joined(replies)], notes=notes, dropped_reasoning=dropped)
 
 
 def _shown(sdk: Sdk, event: Any) -> StreamEvent | None:

@@ -51,7 +51,7 @@ EFFORT_MESSAGES = Since(opus=(5, 0), sonnet=(5, 5), haiku=(5, 5), fable=(5, 1))
 """``output_config.effort`` on such a message.
 `build-with-claude/effort#change-effort-mid-conversation`."""
 
-COMPACTION = Since(opus=(4, 6), sonnet=(4, 6), haiku=(5, 5), fable=(5, 0))
+COMPACTION = Since(opus=(4, 6), sonnet=(4, 6), haiku=(5, 6), fable=(5, 0))
 """Compaction on demand. `build-with-claude/compaction-on-demand`, the list of supported models."""
 
 ALWAYS_THINKS = Since(opus=(5, 5), sonnet=_NEWEST, haiku=_NEWEST, fable=(5, 0))
@@ -95,12 +95,14 @@ def reads(reader: str, writer: str) -> bool:
     """Return whether a model can read another one's thinking on the Claude API.
 
     `build-with-claude/preserved-thinking#switching-models` and each model's "What's new" page.
-    Where it cannot, the API leaves the thinking out without an error, and the page advises to send
-    it all the same: it is readable again when the conversation goes back, while thinking that was
-    left out and put back invalidates what was made in between.
+    Where it cannot, the API leaves the thinking out without an error. The page advises to send it
+    all the same: it can be read again when the conversation goes back, while thinking that a client
+    leaves out and puts back invalidates what was made in between.
     """
     one, two = model_of(reader), model_of(writer)
-    if one is None or two is None:
+    if reader == writer:
+        return True
+    if one is None or two is None or not (one.family and two.family):
         return False
     if one == two:
         return True
@@ -113,5 +115,6 @@ def reads(reader: str, writer: str) -> bool:
     if one.family == "sonnet" and one.does(BINDS):
         return two.version < (5, 0) or (two.family, two.version) == ("sonnet", (5, 0))
     if two.does(BINDS):  # Opus 5.5 is read by Fable, Sonnet 5.5 by Opus 5.5
-        return (one.family, two.family) in {("fable", "opus"), ("opus", "sonnet")}
+        pair = (one.family, two.family)
+        return one.does(BINDS) and pair in {("fable", "opus"), ("opus", "sonnet")}
     return not (two.family == "fable" and one.family != "fable")

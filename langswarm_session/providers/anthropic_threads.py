@@ -12,15 +12,23 @@ import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from pydantic_core import to_json
 
 from langswarm_session.errors import ProviderRequestError, SessionError
-from langswarm_session.formats.anthropic import Param, joined, to_messages, usage
+from langswarm_session.formats.anthropic import (
+    Param,
+    Writing,
+    dropped_thinking,
+    to_messages,
+    usage,
+)
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.printable import one_line
-from langswarm_session.providers.anthropic_messages import Arguments, Messages
+from langswarm_session.providers.anthropic_messages import Messages, replied
+from langswarm_session.providers.anthropic_requests import Arguments, Draft
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tokens import estimate
 
@@ -57,22 +65,24 @@ class Threads(Messages):
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """The whole reply."""
-        fixed = self.fixed(request)
-        arguments = self._first(request, fixed)
+        is_compacted = await self.compact_if_long(request)
+        drafted = self.drafted(request)
+        arguments = self._first(request, drafted)
         while True:
             try:
                 replies = await self.replies(request, arguments)
             except SessionError as error:
-                arguments = self._instead(error, request, arguments, fixed)
+                drafted, arguments = self._instead(error, request, arguments, drafted)
             else:
-                return self._done(replies, arguments, fixed)
+                return self._done(replies, arguments, drafted, request if is_compacted else None)
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """The reply in pieces."""
-        fixed = self.fixed(request)
-        arguments = self._first(request, fixed)
+        is_compacted = await self.compact_if_long(request)
+        drafted = self.drafted(request)
+        arguments = self._first(request, drafted)
         has_begun = False
         while True:
             try:
@@ -82,50 +92,48 @@ class Threads(Messages):
                             has_begun = True
                             yield event
                         else:
-                            yield self._done(event, arguments, fixed)
+                            compacted = request if is_compacted else None
+                            yield self._done(event, arguments, drafted, compacted)
             except SessionError as error:
                 if has_begun:
                     raise
-                arguments = self._instead(error, request, arguments, fixed)
+                drafted, arguments = self._instead(error, request, arguments, drafted)
             else:
                 return
 
     # What is sent
 
-    def _first(self, request: ProviderRequest, fixed: Arguments) -> Arguments:
+    def _first(self, request: ProviderRequest, drafted: Draft) -> Arguments:
         """The arguments to begin with: only what is new, where the thread can be gone on with."""
-        known = request.context.provider_context
+        known, fixed = request.context.provider_context, drafted.fixed
         if self._knows_threads is False or known.get("unsupported") == sorted(fixed):
-            return self.whole(request, fixed)
+            return drafted.whole()
         if not (
             request.in_step
+            and request.changed is None
             and known.get("message_id")
             and known.get("fingerprint") == _fingerprint(fixed)
             and time.time() - known.get("at", 0) < HELD_SECONDS
             and _has_room(request)
         ):
-            return self._begun(request, fixed)
-        new = to_messages(request.new_messages)
+            return _begun(drafted)
+        clears = self._server.abilities(request.context.model).dialect.clear_at
+        new = to_messages(request.new_messages, writing=Writing(clears=clears))
+        new += drafted.latest
         if not (self._is_trusted or _would_show(request, fixed, new)):
-            return self._begun(request, fixed)
+            return _begun(drafted)
         thread = {"type": "continue", "previous_message_id": known["message_id"]}
         kept = {key: value for key, value in fixed.items() if key not in ("system", "tools")}
-        if known.get("declared"):
-            kept["tool_choice"] = {"type": "none"}
         return {**kept, **_threading(fixed, thread), "messages": new}
-
-    def _begun(self, request: ProviderRequest, fixed: Arguments) -> Arguments:
-        """The arguments of a request with the whole window, under a new thread."""
-        return {**self.whole(request, fixed), **_threading(fixed, {"type": "create"})}
 
     def _instead(
         self,
         error: SessionError,
         request: ProviderRequest,
         arguments: Arguments,
-        fixed: Arguments,
-    ) -> Arguments:
-        """The arguments to try again with: a new thread in place of one, or none in place of that.
+        drafted: Draft,
+    ) -> tuple[Draft, Arguments]:
+        """What to try again with: a new thread in place of one, or none in place of that.
 
         Raises:
             SessionError: The error, if it is not one of threads.
@@ -133,7 +141,10 @@ class Threads(Messages):
         thread = arguments.get("thread")
         code = _error_code(error)
         if thread is None:
-            raise error
+            if not self.learns(request, error):
+                raise error
+            drafted = self.drafted(request)
+            return drafted, drafted.whole()
         if isinstance(error, _ForgetsError) or self._is_unknown(error):
             self._knows_threads = False
             logger.warning(
@@ -143,13 +154,16 @@ class Threads(Messages):
             )
         elif code == UNSUPPORTED:
             logger.info("session %r: this request goes without a thread", request.session_id)
+        elif self.learns(request, error):
+            drafted = self.drafted(request)
+            return drafted, _begun(drafted)
         elif thread["type"] == "continue" and isinstance(error, ProviderRequestError):
             logger.info("session %r: a new thread is begun: %s",
                         request.session_id, one_line(error))  # fmt: skip
-            return self._begun(request, fixed)
+            return drafted, _begun(drafted)
         else:
             raise error
-        return self.whole(request, fixed)
+        return drafted, drafted.whole()
 
     def resumed(
         self, request: ProviderRequest, arguments: Arguments, message: Mapping[str, Any]
@@ -158,37 +172,42 @@ class Threads(Messages):
         if "thread" not in arguments:
             return super().resumed(request, arguments, message)
         if not self._is_trusted:
-            return super().resumed(request, self.whole(request, self.fixed(request)), message)
+            return super().resumed(request, self.drafted(request).whole(), message)
         thread = {"type": "continue", "previous_message_id": message["id"]}
         kept = {key: value for key, value in arguments.items() if key not in ("system", "tools")}
         return {**kept, "thread": thread, "messages": []}
 
     def _done(
-        self, replies: Sequence[SessionMessage], arguments: Arguments, fixed: Arguments
+        self,
+        replies: list[SessionMessage],
+        arguments: Arguments,
+        drafted: Draft,
+        compacted: ProviderRequest | None,
     ) -> ProviderReply:
         """The reply, with where its thread stands."""
-        message, last = joined(replies), replies[-1]
+        reply = replied(replies, drafted, compacted)
+        return replace(reply, provider_context=self._stand(replies, arguments, drafted.fixed))
+
+    def _stand(
+        self, replies: list[SessionMessage], arguments: Arguments, fixed: Arguments
+    ) -> dict[str, Any]:
+        """Where the thread stands after a reply."""
+        last = replies[-1]
         is_lost = len(replies) > 1 and not self._is_trusted
         if "thread" not in arguments:
-            known = {"message_id": None, "unsupported": sorted(fixed)}
-            return ProviderReply([message], provider_context=known)
-        if last.finish_reason == "refusal" or is_lost:
-            return ProviderReply([message], provider_context={"message_id": None})
+            return {"message_id": None, "unsupported": sorted(fixed)}
+        if last.finish_reason == "refusal" or is_lost or any(map(dropped_thinking, replies)):
+            return {"message_id": None}
         counted = last.usage
         seen = 0
         if counted is not None:
             seen = counted.input_tokens + counted.output_tokens - counted.reasoning_tokens
-        return ProviderReply(
-            [message],
-            provider_context={
-                "message_id": last.provider_message_id,
-                "fingerprint": _fingerprint(fixed),
-                "declared": "tools" not in fixed
-                and arguments.get("tool_choice") == {"type": "none"},
-                "tokens": seen,
-                "at": int(time.time()),
-            },
-        )
+        return {
+            "message_id": last.provider_message_id,
+            "fingerprint": _fingerprint(fixed),
+            "tokens": seen,
+            "at": int(time.time()),
+        }
 
     # Servers that do not know threads
 
@@ -219,6 +238,11 @@ class Threads(Messages):
         if counted is None or counted.input_tokens < FORGETS_BELOW * known["tokens"]:
             raise _ForgetsError("the server answered from what was new alone")
         self._knows_threads = True
+
+
+def _begun(drafted: Draft) -> Arguments:
+    """The arguments of a request with the whole window, under a new thread."""
+    return {**drafted.whole(), **_threading(drafted.fixed, {"type": "create"})}
 
 
 def is_own(base_url: Any) -> bool:

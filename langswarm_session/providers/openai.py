@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import SessionContext, SessionMessage
 from langswarm_session.providers.dialects import Dialects
 from langswarm_session.providers.openai_chat import Chat
-from langswarm_session.providers.openai_conversations import Conversations
+from langswarm_session.providers.openai_conversations import STALE, Conversations
 from langswarm_session.providers.openai_copies import Copies
 from langswarm_session.providers.openai_responses import Responses
 from langswarm_session.providers.sdk import Sdk, client_options, secrets_of
@@ -172,6 +172,24 @@ class OpenAIProviderSession(IProviderSession):
     def pulled(self, provider_context: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `IProviderSession.pulled`. The newest item is asked for in the next turn."""
         return {**provider_context, "last_item": None} if provider_context else {}
+
+    def outdated(self, provider_context: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `IProviderSession.outdated`. A conversation that was given stays as it is."""
+        given = provider_context.get("given", not provider_context)
+        return STALE | ({"given": True} if given else {})
+
+    @property
+    def keeps_replies(self) -> bool:
+        """See `IProviderSession.keeps_replies`: responses are objects of their own.
+
+        They are kept for 30 days and more, whatever becomes of the conversation:
+        https://developers.openai.com/api/docs/guides/conversation-state
+        """
+        return self.mode == "conversations"
+
+    async def delete_replies(self, provider_message_ids: Sequence[str]) -> list[str]:
+        """See `IProviderSession.delete_replies`."""
+        return await self._copies.delete_responses(provider_message_ids)
 
     async def delete_provider_session(self, provider_session_id: str) -> None:
         """See `IProviderSession.delete_provider_session`. Its items are deleted one by one."""

@@ -154,7 +154,7 @@ class Chat:
             if dialect.streams_usage:
                 arguments.setdefault("stream_options", {"include_usage": True})
         # The SDK walks through its types for each message that is given as such, which takes ten
-        # times as long as the rest of a turn of a hundred; what is in `extra_body` is sent as it is.
+        # times as long as the rest of a turn of a hundred. What is in `extra_body` is sent as is.
         extra = {**(arguments.get("extra_body") or {}), "messages": arguments["messages"]}
         return await self._sdk.once.chat.completions.create(
             **{**arguments, "messages": [], "extra_body": extra}

@@ -1,6 +1,6 @@
 """OpenAI's conversations as a session's own: kept there, so that only what is new travels.
 
-A conversation is a copy of the record. It is checked against it, and mended or made anew, whenever
+A conversation is a copy of the record. It is checked against it, and mended or made again, whenever
 anything may have happened that the record does not know: a request whose answer was lost, a turn
 that failed, another provider's turn. Nothing is sent twice unless it is known not to have arrived.
 """
@@ -17,11 +17,11 @@ from typing import Any
 
 from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.errors import (
+    ContextLengthError,
     ProviderRateLimitError,
     ProviderRequestError,
     ProviderSessionError,
     ProviderStreamError,
-    SessionError,
 )
 from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import (
@@ -44,7 +44,7 @@ from langswarm_session.records import ProviderReply, ProviderRequest, StreamEven
 logger = logging.getLogger(__name__)
 
 STALE = {"stale": True}
-"""The context of a conversation that is not what the record has: it is to be made anew."""
+"""The context of a conversation that is not what the record has: it is to be made again."""
 
 _KEPT = ("stop", "tool_calls", "length", "refusal")
 """How replies end that are known to be kept in the conversation."""
@@ -142,20 +142,17 @@ class Conversations(Responses):
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces. One that breaks off is gone on with, if it was completed there."""
+        """Yield the reply in pieces. One that breaks off continues, if it was completed there."""
         turn = await self._begun(request)
         shown = _Shown()
         message: SessionMessage | None = None
         while message is None:
-            turn.response_id = None
+            self._leave(turn)
             try:
-                events = self._events(await self._create(turn, stream=True), turn.model)
-                async with aclosing(events):
-                    async for event in events:
+                async with aclosing(self._pieces(turn)) as pieces:
+                    async for event in pieces:
                         if isinstance(event, StreamEvent):
                             yield shown.add(event)
-                        elif event["type"] == "response.created":
-                            turn.response_id = event["response"].get("id")
                         elif event["type"] in FINISHED:
                             message = self._reply(event["response"], turn.model)
                 if message is None:
@@ -164,9 +161,28 @@ class Conversations(Responses):
                 turn.unsure = True
                 if message is None:
                     message = await self._found(turn, error, shown)
+            except (GeneratorExit, asyncio.CancelledError):
+                self._leave(turn)
+                raise
         for event in shown.rest(message):
             yield event
         yield await self._done(turn, message)
+
+    async def _pieces(self, turn: _Turn) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
+        """Yield the events of one stream, and note which response it is of."""
+        async with aclosing(
+            self._events(await self._create(turn, stream=True), turn.model)
+        ) as events:
+            async for event in events:
+                if not isinstance(event, StreamEvent) and event["type"] == "response.created":
+                    turn.response_id = event["response"].get("id")
+                yield event
+
+    def _leave(self, turn: _Turn) -> None:
+        """Note the response of a stream that was broken off, so that it can be removed."""
+        if turn.response_id is not None:
+            self.copies.leave(turn.conversation, turn.response_id)
+            turn.response_id = None
 
     # One request, and what to do when it fails
 
@@ -192,9 +208,9 @@ class Conversations(Responses):
         Raises:
             ProviderSessionError: The error, if there is nothing more to be done.
         """
-        if not turn.is_new and (is_lost(error) or (_does_not_fit(error) and not turn.is_given)):
+        if not turn.is_new and _needs_another(error, turn):
             logger.warning(
-                "session %r: OpenAI's conversation %s is not what it was (%s); it is made anew",
+                "session %r: OpenAI's conversation %s is not what it was (%s); it is made again",
                 turn.request.session_id,
                 turn.conversation,
                 one_line(error),
@@ -270,7 +286,7 @@ class Conversations(Responses):
     # The conversation before and after a turn
 
     async def _begun(self, request: ProviderRequest) -> _Turn:
-        """The turn in the conversation as the record knows it, mended or made anew."""
+        """The turn in the conversation as the record knows it, mended or made again."""
         patience = Patience(self._retries if request.retries is None else request.retries)
         context = request.context
         conversation, known = context.provider_session_id, context.provider_context
@@ -302,6 +318,7 @@ class Conversations(Responses):
         else:
             strays = await self.copies.items_after(turn.conversation, turn.last_item)
             await self.copies.delete_items(turn.conversation, strays)
+        await self.copies.delete_left(turn.conversation)
 
     async def _remade(self, turn: _Turn) -> None:
         """A new conversation with what the record has of it, in place of the old one."""
@@ -332,7 +349,7 @@ class Conversations(Responses):
             try:
                 output = await self._settled(turn)
             except ProviderSessionError as error:
-                logger.warning("session %r: OpenAI's copy is made anew in the next turn: %s",
+                logger.warning("session %r: OpenAI's copy is made again in the next turn: %s",
                                turn.request.session_id, one_line(error))  # fmt: skip
                 output = None
             last_item = output[-1]["id"] if output else None
@@ -351,6 +368,7 @@ class Conversations(Responses):
             [message],
             turn.conversation,
             context,
+            notes=turn.input.updates.notes,
             dropped_reasoning=dropped_reasoning(message),
         )
 
@@ -372,13 +390,16 @@ def _is_outdated(request: ProviderRequest, known: Mapping[str, Any]) -> bool:
     return any(known.get(name) != value for name, value in _beginning(request).items())
 
 
-def _does_not_fit(error: SessionError) -> bool:
-    """Whether the new items were refused: it may be for what is missing before them."""
+def _needs_another(error: ProviderSessionError, turn: _Turn) -> bool:
+    """Return whether a conversation is lost, too long, or does not fit the new items.
+
+    One that was given is left as it is where only the items may be wrong.
+    """
+    if is_lost(error, turn.conversation) or isinstance(error, ContextLengthError):
+        return True
     refusal = refusal_of(error)
-    return isinstance(error, ProviderRequestError) and (refusal.status, refusal.param) == (
-        400,
-        "input",
-    )
+    is_input = (refusal.status, refusal.param) == (400, "input")
+    return isinstance(error, ProviderRequestError) and is_input and not turn.is_given
 
 
 def _parted(items: Sequence[Item], sent: Sequence[Item]) -> tuple[list[Item], list[Item]]:

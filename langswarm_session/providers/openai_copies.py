@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -20,10 +21,13 @@ from langswarm_session.printable import one_line
 from langswarm_session.providers.sdk import Patience, Sdk, plain, refusal_of
 
 CHUNK = 20
-"""How many items may be added at once."""
+"""How many items one request may add."""
+
+AT_A_TIME = 8
+"""How many responses are deleted concurrently."""
 
 PAGE = 100
-"""How many items may be listed at once."""
+"""How many items one request may list."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,7 @@ class Copies:
         self._sdk = sdk
         self._retries = max_retries
         self._shows_all = False
+        self._left: dict[str, list[str]] = {}
 
     async def create(self, metadata: dict[str, str], **options: Any) -> str:
         """An empty conversation; returns its id.
@@ -153,6 +158,7 @@ class Copies:
 
     async def delete(self, conversation: str) -> None:
         """Remove a conversation with its items; one that is gone already is fine."""
+        await self.delete_left(conversation)
         try:
             items = await self.items_after(conversation, None)
         except ProviderSessionError as error:
@@ -161,6 +167,44 @@ class Copies:
             raise
         await self.delete_items(conversation, items)
         await self._deleted(partial(self._sdk.once.conversations.delete, conversation))
+
+    async def delete_responses(self, ids: Sequence[str]) -> list[str]:
+        """Remove responses, which outlive their conversation; returns those that stay.
+
+        Those that are gone already are fine.
+        """
+        slots = asyncio.Semaphore(AT_A_TIME)
+
+        async def is_left(response: str) -> bool:
+            async with slots:
+                try:
+                    await self._deleted(partial(self._sdk.once.responses.delete, response))
+                except ProviderSessionError as error:
+                    if refusal_of(error).status not in (404, 405, 501):
+                        raise
+                    return True
+            return False
+
+        # A reply that was found by its items has the id of one of them.
+        responses = [id_ for id_ in ids if id_.startswith("resp")]
+        left = await asyncio.gather(*map(is_left, responses))
+        return [id_ for id_, stays in zip(responses, left, strict=True) if stays]
+
+    def leave(self, conversation: str, response: str) -> None:
+        """Note a response that the record will not have, as its stream was broken off.
+
+        It is removed with the next turn or the conversation, unless the process ends before.
+        """
+        self._left.setdefault(conversation, []).append(response)
+
+    async def delete_left(self, conversation: str) -> None:
+        """Remove the responses that `leave` noted; one that cannot be removed stays."""
+        for response in self._left.pop(conversation, ()):
+            try:
+                await self.delete_responses([response])
+            except ProviderSessionError as error:
+                logger.warning("%s keeps the response %s: %s",
+                               self._sdk.provider, response, one_line(error))  # fmt: skip
 
     async def _deleted(self, delete: Callable[[], Awaitable[Any]]) -> None:
         try:
@@ -173,12 +217,23 @@ class Copies:
         """The answer to a request that may be made twice, as plain data."""
 
         async def answered() -> dict[str, Any]:
-            return plain(self._sdk, await call())
+            answer = await call()
+            # The SDK gives nothing for a response that was deleted.
+            return {} if answer is None else plain(self._sdk, answer)
 
         answer: dict[str, Any] = await self._sdk.patiently(answered, self._retries)
         return answer
 
 
-def is_lost(error: SessionError) -> bool:
-    """Whether there is no such conversation, or no such item in it, any more."""
-    return isinstance(error, ProviderRequestError) and refusal_of(error).status == 404
+def is_lost(error: SessionError, conversation: str = "") -> bool:
+    """Return whether there is no such conversation, or no such item in it, any more.
+
+    Args:
+        error: What came in place of an answer.
+        conversation: The conversation: in a stream that has begun only the message tells.
+    """
+    if not isinstance(error, ProviderRequestError):
+        return False
+    said = str(error).lower()
+    named = bool(conversation) and conversation.lower() in said and "not found" in said
+    return named or refusal_of(error).status == 404

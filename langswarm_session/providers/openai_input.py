@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
-from typing import Any
 
 from langswarm_session.blocks import ReasoningBlock
 from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import ItemWriter, instructions, is_system
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.providers.openai_models import binds_reasoning, has_instructions_of_turns
+from langswarm_session.providers.openai_models import (
+    binds_reasoning,
+    has_instructions_of_turns,
+    takes_updates,
+)
+from langswarm_session.providers.openai_updates import Updates, updates_of
 from langswarm_session.records import ProviderRequest
 from langswarm_session.requests.prefix import Prefix, PrefixChangeReason
+from langswarm_session.requests.tool_changes import Definition
 from langswarm_session.sendable import Repair, RepairKind
 
 COMPACTION = "compaction"
@@ -29,18 +34,22 @@ class RequestInput:
             of them are put together, as most models' templates have one place for them.
 
     Attributes:
-        tools: The tools.
+        tools: The tools that are declared.
+        updates: What of tools and settings changed since the first request.
         instructions: The system text that travels apart from the items; empty for none.
         messages: The messages of the request, without reasoning that is not valid any more.
         items: All items, as they are sent where the server keeps nothing.
     """
 
     def __init__(
-        self, request: ProviderRequest, tools: Sequence[Mapping[str, Any]], *, in_place: bool
+        self, request: ProviderRequest, tools: Sequence[Definition], *, in_place: bool
     ) -> None:
         self._request = request
-        self.tools = tools
-        self._per_turn = in_place and has_instructions_of_turns(request.context.model)
+        model = request.context.model
+        takes = in_place and takes_updates(model)
+        self.updates = updates_of(request, tools) if takes else Updates(tuple(tools))
+        self.tools = self.updates.tools
+        self._per_turn = in_place and has_instructions_of_turns(model)
         self._apart = self._kept_apart(in_place=in_place)
         given = request.options.get("instructions")
         text = instructions(self._apart)
@@ -54,8 +63,16 @@ class RequestInput:
 
     def items_of(self, messages: Sequence[SessionMessage]) -> list[Item]:
         """Return the items for some of the messages, for a server that gives them their ids."""
+        numbers = [message.seq for message in messages if message.seq is not None]
+        updates = self.updates.between(min(numbers, default=0), max(numbers, default=-1))
         writer = ItemWriter(known=self._request.window)
-        return [item for message in messages for item in self._written(writer, message)]
+        items: list[Item] = []
+        done = 0
+        for message in messages:
+            due = _due(updates, done, message)
+            done += len(due)
+            items += [*due, *self._written(writer, message)]
+        return [*items, *updates.due(done, None)]
 
     def _kept_apart(self, *, in_place: bool) -> list[SessionMessage]:
         """Return the system messages that are no items."""
@@ -74,7 +91,7 @@ class RequestInput:
         model = self._request.context.model
         return Prefix(
             self._request,
-            system=self._lasting,
+            system=[self._lasting, self.updates.settings],
             tools=self.tools,
             binds=binds_reasoning(model),
         )
@@ -82,19 +99,20 @@ class RequestInput:
     def _build(self) -> None:
         """Write the items, and follow what each reply was made under."""
         writer = ItemWriter(known=self._request.window, verbatim=_own_replies(self._request))
-        prefix, is_compacted = self._prefix(), False
+        prefix, is_compacted, done = self._prefix(), False, 0
         for given in self._request.messages:
             is_compacted = is_compacted and given.role is not MessageRole.ASSISTANT
+            due = _due(self.updates, done, given)
+            done += len(due)
+            self._add(due, prefix)
             message = self._valid(given, prefix)
             self.messages.append(message)
-            for item in self._written(writer, message):
-                if item.get("type") == COMPACTION:
-                    # It stands for what was before it, which need not be sent any more:
-                    # https://developers.openai.com/api/docs/guides/compaction
-                    prefix, is_compacted = self._prefix(), True
-                    self.items = self._head()
-                prefix.add(item)
-                self.items.append(item)
+            items = self._written(writer, message)
+            if any(item.get("type") == COMPACTION for item in items):
+                prefix, is_compacted = self._prefix(), True
+                items = self._compacted(items)
+            self._add(items, prefix)
+        self._add(self.updates.due(done, None), prefix)
         prefix.end()
         if is_compacted:
             self._request.changed = PrefixChangeReason.SUMMARY
@@ -106,9 +124,22 @@ class RequestInput:
         is_valid = prefix.allows(self._stored.get(message.id, message))
         return message if is_valid else self._without_reasoning(message)
 
-    def _head(self) -> list[Item]:
-        """Return the items at the beginning that are the developer's."""
-        return list(takewhile(lambda item: item.get("role") == "developer", self.items))
+    def _add(self, items: Iterable[Item], prefix: Prefix) -> None:
+        for item in items:
+            prefix.add(item)
+            self.items.append(item)
+
+    def _compacted(self, items: list[Item]) -> list[Item]:
+        """Return a reply's items from its compaction on, and leave out what was before.
+
+        It stands for that, but for what developers said:
+        https://developers.openai.com/api/docs/guides/compaction
+        """
+        kinds = [item.get("type") for item in items]
+        newest = len(kinds) - 1 - kinds[::-1].index(COMPACTION)
+        kept = [item for item in self.items if _is_of_developer(item)]
+        self.items = []
+        return [*kept, *items[newest:]]
 
     def _without_reasoning(self, message: SessionMessage) -> SessionMessage:
         left = [block for block in message.blocks if not isinstance(block, ReasoningBlock)]
@@ -118,6 +149,17 @@ class RequestInput:
         kind = RepairKind.REASONING_DROPPED
         self._request.report(Repair(kind=kind, message_id=message.id, detail=detail))
         return message.model_copy(update={"content": left})
+
+
+def _due(updates: Updates, done: int, message: SessionMessage) -> list[Item]:
+    """Return the updates that belong before a message: before a reply, and nowhere else."""
+    if message.role is not MessageRole.ASSISTANT or message.seq is None:
+        return []
+    return list(updates.due(done, message.seq))
+
+
+def _is_of_developer(item: Item) -> bool:
+    return item.get("role") == "developer" or item.get("type") == "configuration_update"
 
 
 def _own_replies(request: ProviderRequest) -> Callable[[SessionMessage], bool]:

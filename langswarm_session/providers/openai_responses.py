@@ -27,6 +27,7 @@ from langswarm_session.models import NOTES, SessionMessage
 from langswarm_session.printable import one_line
 from langswarm_session.providers.openai_input import RequestInput
 from langswarm_session.providers.openai_models import reasons
+from langswarm_session.providers.openai_updates import allowed
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tools import as_tools, to_responses
@@ -70,21 +71,23 @@ class Responses:
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         """Return the whole reply."""
-        arguments = self._arguments(request, self._input(request))
+        given = self._input(request)
+        arguments = self._arguments(request, given)
         response = plain(self._sdk, await self._asked(request, arguments, store=False))
-        return self._answer(response, request)
+        return self._answer(response, request, given)
 
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """Yield the reply in pieces."""
-        ask = partial(self._pieces, request, self._arguments(request, self._input(request)))
+        given = self._input(request)
+        ask = partial(self._asked_once, request, given, self._arguments(request, given))
         async with aclosing(self._sdk.streamed(ask, self._tries(request))) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _pieces(
-        self, request: ProviderRequest, arguments: dict[str, Any]
+    async def _asked_once(
+        self, request: ProviderRequest, given: RequestInput, arguments: dict[str, Any]
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """Yield the reply in pieces, asked for once."""
         events = await self._asked(request, arguments, retries=0, store=False, stream=True)
@@ -93,16 +96,20 @@ class Responses:
                 if isinstance(piece, StreamEvent):
                     yield piece
                 elif piece["type"] in FINISHED:
-                    yield self._answer(piece["response"], request)
+                    yield self._answer(piece["response"], request, given)
                     return
         raise ProviderStreamError(
             "the stream ended before the reply was complete; send the message again",
             provider=self._sdk.provider,
         )
 
-    def _answer(self, response: Mapping[str, Any], request: ProviderRequest) -> ProviderReply:
+    def _answer(
+        self, response: Mapping[str, Any], request: ProviderRequest, given: RequestInput
+    ) -> ProviderReply:
         message = self._reply(response, request.context.model)
-        return ProviderReply([message], dropped_reasoning=dropped_reasoning(message))
+        return ProviderReply(
+            [message], notes=given.updates.notes, dropped_reasoning=dropped_reasoning(message)
+        )
 
     async def count(self, request: ProviderRequest) -> int:
         """Return the tokens of the request's messages, by the server's own count.
@@ -206,8 +213,14 @@ class Responses:
             **(options.pop("extra_body", None) or {}),
             "input": given.items if items is None else items,
         }
-        if options.pop("tools", None):
-            body["tools"] = given.tools
+        options.pop("tools", None)
+        if given.tools:
+            body["tools"] = [dict(tool) for tool in given.tools]
+        for name, first in (given.updates.settings or {}).items():
+            options[name] = {**options[name], **first}
+        choice = allowed(given.updates, options.pop("tool_choice", None))
+        if choice is not None:
+            options["tool_choice"] = choice
         arguments: dict[str, Any] = {"model": model, **options, "extra_body": body}
         if given.instructions:
             arguments["instructions"] = given.instructions

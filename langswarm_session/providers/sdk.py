@@ -84,6 +84,7 @@ class Sdk:
         self._secrets = secrets
         self._given = client
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._once: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     @property
     def client(self) -> Any:
@@ -120,8 +121,16 @@ class Sdk:
 
     @property
     def once(self) -> Any:
-        """The client without retries of its own: it would wait as long as a server likes."""
-        return self.client.with_options(max_retries=0)
+        """The client without retries of its own: it would wait as long as a server likes.
+
+        It is kept with the client, as a new one asks for the platform in a thread when it is first
+        used: 1 ms of each request.
+        """
+        client, loop = self.client, asyncio.get_running_loop()
+        kept = self._once.get(loop)
+        if kept is None or kept[0] is not client:
+            kept = self._once[loop] = (client, client.with_options(max_retries=0))
+        return kept[1]
 
     async def patiently(
         self, call: Callable[[], Awaitable[Any]], retries: int, model: str = ""
@@ -200,7 +209,9 @@ class Sdk:
     async def close(self) -> None:
         """Close the running loop's client; those of other loops go with their loops."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
-        over = [self._clients.pop(loop) for loop in [*self._clients] if loop.is_closed()]
+        self._once.pop(asyncio.get_running_loop(), None)
+        kept = (self._clients, self._once)
+        over = [each.pop(loop) for each in kept for loop in [*each] if loop.is_closed()]
         if over:
             # Away from this loop, on which their finalizers would wait for connections of others.
             await asyncio.to_thread(over.clear)

@@ -25,21 +25,34 @@ from langswarm_session.blocks import (
     VideoBlock,
 )
 from langswarm_session.formats.anthropic import (
+    Writing,
+    container_of,
+    dropped_thinking,
     from_block,
     from_message,
     joined,
     needs_files_api,
     system,
     takes,
+    takes_back,
     to_messages,
     usage,
 )
 from langswarm_session.models import SessionMessage, TokenUsage
 from langswarm_session.sendable import Target, make_sendable
+from langswarm_session.sendable.target import SystemPlacement
 from langswarm_session.testing.strategies import logs, texts
 
 MODEL = "claude-test-1"
-TARGET = Target("anthropic", MODEL, strict=True, takes=takes, alternates=True, needs_user=True)
+TARGET = Target(
+    "anthropic",
+    MODEL,
+    strict=True,
+    takes=takes,
+    alternates=True,
+    needs_user=True,
+    system=SystemPlacement.AFTER_USER,
+)
 TOOL = {"name": "tool", "input_schema": {"type": "object"}}
 
 said = texts().filter(str.strip)
@@ -158,6 +171,93 @@ class TestReplies:
         )
 
 
+CALLER = {"type": "code_execution_20250825", "tool_id": "srv_1"}
+HOSTED = {"type": "server_tool_use", "id": "srv_1", "name": "code_execution", "input": {}}
+FOUND = {"type": "code_execution_tool_result", "tool_use_id": "srv_1", "content": {}}
+CALL = {"type": "tool_use", "id": "toolu_1", "name": "rows", "input": {}, "caller": CALLER}
+DONE = SessionMessage(role="tool", content=[ToolResultBlock(tool_call_id="toolu_1", content="1")])
+
+
+def came(*content: Any, reason: str = "tool_use", **rest: Any) -> SessionMessage:
+    return from_message({"content": list(content), "stop_reason": reason, **rest}, MODEL)
+
+
+class TestVerbatim:
+    @pytest.mark.parametrize(
+        "block",
+        [
+            CALL,
+            {"type": "thinking", "thinking": "", "signature": "s"},
+            {"type": "thinking", "thinking": "unsigned"},
+            {"type": "thinking", "thinking": "unsigned", "signature": ""},
+            {"type": "redacted_thinking", "data": "d", "more": 1},
+            {"type": "text", "text": "", "new_field": {"a": [1]}},
+            {"type": "mcp_tool_listing", "mcp_server_name": "s", "tools": []},
+        ],
+    )
+    def test_fields_and_types_that_are_not_known_go_back(self, block):
+        message = came(HOSTED, FOUND, block)
+        (sent,) = to_messages([message])
+        assert sent["content"][2] == block
+        assert all(map(takes_back(unsigned=True, empty_texts=True), message.blocks))
+
+    def test_unsigned_thinking_and_empty_texts_do_not_go_to_those_who_refuse_them(self):
+        refuses = takes_back(unsigned=False, empty_texts=False)
+        assert not refuses(ReasoningBlock(reasoning="unsigned"))
+        assert not refuses(TextBlock(text=""))
+        assert not refuses(OtherBlock(value={"type": "agent.tool_use"}))
+        assert not refuses(OtherBlock(value={"type": "tool_use"}))
+        assert not refuses(RefusalBlock(refusal="no"))
+
+    def test_a_call_that_waits_for_a_result_of_the_callers_goes_back(self):
+        paused = came(HOSTED, CALL, container={"id": "container_1", "expires_at": "x"})
+        (said, _) = to_messages([paused, DONE])
+        assert said["content"] == [HOSTED, CALL]
+        assert container_of([paused, DONE]) == "container_1"
+        after = came(FOUND, {"type": "text", "text": "3"}, reason="end_turn")
+        whole = [paused, DONE, after, user(TextBlock(text="x"))]
+        assert to_messages(whole)[0]["content"] == [HOSTED, CALL]
+        assert to_messages(whole)[2]["content"][0] == FOUND
+        assert container_of(whole) is None
+
+    def test_a_call_that_never_got_its_result_does_not_nor_does_its_name_as_a_caller(self):
+        paused, reports = came(HOSTED, CALL), []
+        sent = to_messages([paused, DONE, user(TextBlock(text="never mind"))], reports.append)
+        assert sent[0]["content"] == [{k: v for k, v in CALL.items() if k != "caller"}]
+        assert [report.kind for report in reports] == ["block_dropped"]
+
+    def test_citations_go_back_whole_where_what_they_count_is_still_there(self):
+        cited = {"type": "char_location", "document_index": 0, "file_id": None, "cited_text": "c"}
+        message = came({"type": "text", "text": "so", "citations": [cited]})
+        (sent,) = to_messages([message], writing=Writing(cites=True))
+        assert sent["content"][0]["citations"] == [
+            {k: v for k, v in cited.items() if v is not None}
+        ]
+        (sent,) = to_messages([message])
+        assert "citations" not in sent["content"][0]
+
+    def test_reasoning_that_is_not_allowed_is_left_out_and_said_so(self):
+        thought = {"type": "thinking", "thinking": "a", "signature": "s"}
+        message, reports = came(thought, {"type": "text", "text": "b"}), []
+        (sent,) = to_messages([message], reports.append, Writing(allows=lambda _: False))
+        assert [block["type"] for block in sent["content"]] == ["text"]
+        assert [report.kind for report in reports] == ["reasoning_dropped"]
+
+    def test_what_the_api_did_to_the_request_is_kept(self):
+        dropped = {"type": "thinking_dropped", "reason": "prefix_binding_mismatch", "path": "p"}
+        other = {"type": "thinking_dropped", "reason": "model_binding_mismatch", "path": "p"}
+        message = came(CALL, input_transformations=[dropped])
+        assert message.metadata == {"langswarm": {"input_transformations": [dropped]}}
+        assert dropped_thinking(message)
+        assert not dropped_thinking(came(CALL, input_transformations=[other]))
+        assert not dropped_thinking(came(CALL))
+
+    def test_a_compaction_is_counted(self):
+        spent = {"type": "compaction", "input_tokens": 144, "output_tokens": 276}
+        counted = usage({"input_tokens": 0, "output_tokens": 0, "iterations": [spent]})
+        assert (counted.input_tokens, counted.output_tokens) == (144, 276)
+
+
 class TestRequests:
     @settings(max_examples=100)
     @given(logs(), st.booleans())
@@ -171,15 +271,27 @@ class TestRequests:
         assert shape_error(messages, list[BetaMessageParam]) is None
         check_request(Context(MODEL, messages, tools=[TOOL], betas={FILES_BETA}))
 
-    def test_system_messages_travel_apart(self):
+    def test_the_first_system_messages_travel_apart_and_later_ones_in_place(self):
         log = [
             SessionMessage(role="system", content="Be kind."),
-            user(TextBlock(text="one")),
-            SessionMessage(role="system", content=" "),
             SessionMessage(role="system", content="Be brief."),
+            user(TextBlock(text="one")),
+            SessionMessage(role="system", content="Be wise."),
         ]
         assert system(log) == "Be kind.\n\nBe brief."
-        assert [message["role"] for message in to_messages(log)] == ["user"]
+        sent = to_messages(log)
+        assert [message["role"] for message in sent] == ["user", "system"]
+        assert sent[1] == {"role": "system", "content": [{"type": "text", "text": "Be wise."}]}
+
+    @pytest.mark.parametrize("clears", [True, False])
+    def test_what_is_said_for_one_turn_is_said_so_where_that_is_taken(self, clears):
+        notes = {"langswarm": {"turn_context": True}}
+        log = [
+            user(TextBlock(text="one")),
+            SessionMessage(role="system", content="It is noon.", metadata=notes),
+        ]
+        said = to_messages(log, writing=Writing(clears=clears))[1]
+        assert said.get("clear_at") == ("next_user_message" if clears else None)
 
     def test_messages_of_one_speaker_are_one(self):
         log = [user(TextBlock(text="a")), user(TextBlock(text="b")), reply(TextBlock(text="c"))]

@@ -66,8 +66,10 @@ async def make(world, mode):
     managers = []
 
     def make(**options):
-        given = {"api_key": world.key, "base_url": world.anthropic_url, "mode": mode, **options}
-        provider = AnthropicProviderSession(**{"timeout": 20, **given})
+        own = {"api_key": world.key, "base_url": world.anthropic_url, "mode": mode}
+        provider = AnthropicProviderSession(
+            **{"timeout": 20, "dialect": "anthropic", **own, **options}
+        )
         provider._threads._knows_threads = True
         manager = SessionManager("memory", {"anthropic": provider, "mock": MockProviderSession()})
         managers.append(manager)
@@ -225,7 +227,7 @@ class TestThinking:
         results = await session.call_tools(call, [ADD])
         reply = await ask(session, results, thinking=ON, tools=[ADD])
         assert [block.type for block in reply.blocks] == ["reasoning", "text"]
-        assert reply.metadata == {}
+        assert repairs(reply) == []
         last = await ask(session, "again", thinking=ON, tools=[ADD])
         assert last.text == "I see 5 messages. The last says: again"
         if mode == "messages":
@@ -293,14 +295,28 @@ class TestTools:
         assert block.args == {"a": [1]}
 
     @both
-    async def test_tools_of_the_past_are_declared_and_not_called(self, session, world, ask):
+    async def test_tools_of_the_past_are_removed(self, session, world, ask):
+        call = await ask(session, 'call add {"a": 1}', tools=[ADD])
+        await session.send_message(await session.call_tools(call, [ADD]), tools=[ADD])
+        reply = await ask(session, 'call add {"a": 2}')
+        assert reply.text == 'I see 5 messages. The last says: call add {"a": 2}'
+        assert repairs(reply) == []
+        removal = {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "add"}}
+        said = {"role": "system", "content": [removal]}
+        assert bodies(world)[-1]["messages"][-1] == said
+        assert "tool_choice" not in bodies(world)[-1]
+
+    @both
+    async def test_where_tools_cannot_change_they_stay_declared(self, make, world, ask, mode):
+        session = await make(dialect="compatible").create_session("ann", "anthropic", MODEL)
         call = await ask(session, 'call add {"a": 1}', tools=[ADD])
         await session.send_message(await session.call_tools(call, [ADD]), tools=[ADD])
         reply = await ask(session, 'call add {"a": 2}')
         assert reply.text == 'I see 5 messages. The last says: call add {"a": 2}'
         assert repairs(reply) == ["tools_declared"]
-        assert [tool["name"] for tool in bodies(world)[-1]["tools"]] == ["add"]
         assert bodies(world)[-1]["tool_choice"] == {"type": "none"}
+        if mode == "messages":
+            assert bodies(world)[-1]["tools"] == bodies(world)[0]["tools"]
 
     async def test_a_call_left_without_result(self, session, world):
         await session.send_message('call add {"a": 1}', tools=[ADD])
@@ -367,7 +383,7 @@ class TestContents:
             FileBlock(base64=base64.b64encode(b"decoded").decode(), mime_type="text/csv"),
         ]
         reply = await session.send_message(blocks)
-        assert reply.metadata == {}
+        assert repairs(reply) == []
         sources = [b["source"] for b in bodies(world)[0]["messages"][0]["content"][1:]]
         assert [s["type"] for s in sources] == [
             *("base64", "url", "base64", "base64", "url", "text", "text")

@@ -35,7 +35,11 @@ LONG = "Tell me about the sea, and do not leave anything out. " * 40
 async def provider(world):
     """A provider that has been told that this server knows threads."""
     provider = AnthropicProviderSession(
-        world.key, base_url=world.anthropic_url, mode="threads", timeout=20
+        world.key,
+        base_url=world.anthropic_url,
+        mode="threads",
+        dialect="anthropic",
+        timeout=20,
     )
     provider._threads._knows_threads = True
     yield provider
@@ -95,7 +99,7 @@ async def test_only_what_is_new_travels(session, world, ask):
         }
         text = {"type": "text", "text": f"message {number}"}
         assert body["messages"] == [{"role": "user", "content": [text]}]
-    assert all(reply.metadata == {} for reply in replies)
+    assert all(reply.metadata["langswarm"].keys() == {"made_under"} for reply in replies)
     assert replies[-1].usage.cached_tokens > 0
 
 
@@ -238,14 +242,16 @@ class TestItBeginsAnew:
         await self.goes_on(session, world, system="Be long.")
         assert bodies(world)[1]["system"] == "Be long."
 
-    async def test_with_another_system_message(self, session, world):
+    async def test_with_another_system_message_that_must_come_first(self, session, world):
+        await session.update_context(model="claude-sonnet-4-6")
         await session.send_message("one")
         await session.add_system_message("Be brief.")
         await self.goes_on(session, world)
         assert bodies(world)[1]["system"] == "Be brief."
         assert "system" not in bodies(world)[2]
 
-    async def test_with_other_tools(self, session, world):
+    async def test_with_other_tools_that_cannot_be_added(self, session, world):
+        await session.update_context(model="claude-sonnet-4-6")
         await session.send_message("one")
         await self.goes_on(session, world, tools=[ADD])
         assert "tools" not in bodies(world)[2]
@@ -292,10 +298,21 @@ async def test_tools_of_the_past_are_not_called_in_a_thread(session, world):
     for _ in range(2):
         reply = await session.send_message('call add {"a": 2}')
         assert reply.text.startswith("I see")
-    assert kinds(world)[2:] == ["create", "continue"]
-    assert bodies(world)[2]["tools"][0]["name"] == "add"
-    assert "tools" not in bodies(world)[3]
-    assert bodies(world)[3]["tool_choice"] == {"type": "none"}
+    assert kinds(world)[2:] == ["continue", "continue"]
+    removal = {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "add"}}
+    assert [body["messages"][-1]["role"] for body in bodies(world)[2:]] == ["system", "user"]
+    assert bodies(world)[2]["messages"][-1]["content"] == [removal]
+
+
+async def test_tools_that_are_added_later_do_not_end_the_thread(session, world):
+    await session.send_message("one")
+    call = await session.send_message('call add {"a": 1}', tools=[ADD])
+    assert call.blocks[0].name == "add"
+    reply = await session.send_message(await session.call_tools(call, [ADD]), tools=[ADD])
+    assert reply.text == "I see 5 messages. The last says: 1"
+    assert kinds(world) == ["create", "continue", "continue"]
+    roles = [message["role"] for message in bodies(world)[1]["messages"]]
+    assert roles == ["user", "system"]
 
 
 async def test_two_results_of_two_calls(session, world):
