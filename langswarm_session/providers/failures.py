@@ -1,7 +1,7 @@
 """What servers say when they give no reply, in the shapes of many vendors and gateways.
 
 The HTTP status alone does not tell: routers answer 200 with an error inside, gateways wrap the
-error of the server behind them, and a request that is too long is a 400, a 413, a 429 or a 500. This
+error of the server behind them, and a request that is too long is a 400, 413, 429 or 500. This
 module reads all of these without I/O; `langswarm_session.providers.sdk` raises what it finds.
 
 The page or the report that a pattern comes from is named beside it.
