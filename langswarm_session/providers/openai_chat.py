@@ -131,7 +131,8 @@ class Chat:
         yield ProviderReply([reply])
 
     def _check(self, completion: dict[str, Any]) -> None:
-        failure = failure_of(completion)
+        with self._sdk.errors(reading=True):
+            failure = failure_of(completion)
         if failure is not None:
             raise self._sdk.of_event(failure, "no reply, and no reason")
 
