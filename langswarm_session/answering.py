@@ -43,7 +43,7 @@ from langswarm_session.records import (
 from langswarm_session.requests.prefix import PrefixChange, PrefixChangeReason
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.tokens import estimate, within_budget
-from langswarm_session.window import begin, calls_needed, is_lasting
+from langswarm_session.window import begin, calls_needed, compaction_in, is_lasting
 
 if TYPE_CHECKING:
     from langswarm_session.session import BaseSession
@@ -239,6 +239,8 @@ class Answering:
         if waiting and request is not None and self._remedied(failure, request):
             return
         if len(waiting) < 2 or not self._can_take_over(failure, candidate):
+            if request is not None and self._turn.prefix_change is not None:
+                await self._tell_change(request)  # the turn's end keeps where requests begin
             raise failure from _cause(error, failure)
         self._take_over(candidate, candidates, failure)
         waiting.pop(0)
@@ -322,11 +324,14 @@ class Answering:
     async def _answered(self, candidate: Fallback, request: ProviderRequest) -> None:
         self._outages.ended(candidate)
         await self._tell_repairs(request)
-        session, change = self._session, self._change(request)
-        if change is not None:
-            await session._pipeline.prefix_changed(session, change)
+        await self._tell_change(request)
         if self._takeover is not None:
-            await session._pipeline.taken_over(session, self._takeover)
+            await self._session._pipeline.taken_over(self._session, self._takeover)
+
+    async def _tell_change(self, request: ProviderRequest) -> None:
+        change = self._change(request)
+        if change is not None:
+            await self._session._pipeline.prefix_changed(self._session, change)
 
     # What it is asked, and what comes of it
 
@@ -448,6 +453,9 @@ class Answering:
             state = state.without_reasoning(turn.id - 1)
         if reply.notes is not None:
             state = state.with_notes(candidate.provider, reply.notes)
+        for seq, message in enumerate(reply.messages, self._session.last_seq + 1):
+            if compaction_in(message) is not None:
+                state = state.compacted(candidate.provider, seq)
         turn.keep_request_state(state)
 
     def _noted(self, message: SessionMessage, request: ProviderRequest) -> SessionMessage:

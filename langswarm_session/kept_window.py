@@ -79,7 +79,7 @@ class KeptWindow:
         if turn.asked_seq is None:
             self._messages = messages
             self._key = _Key(turn.revision_before, start, beginning.compaction)
-        return window.with_summary(messages, context.summary)
+        return window.with_summary(messages, context)
 
     async def _uncut(
         self, turn: OpenTurn, context: SessionContext, beginning: Beginning, before: int

@@ -452,6 +452,18 @@ class SessionManager(ISessionManager):
         check_name(provider, "provider")
         self._providers.add(provider, provider_session)
 
+    def provider(self, name: str) -> IProviderSession:
+        """Return a provider, made if it was not before.
+
+        Args:
+            name: Its name.
+
+        Raises:
+            UnknownProviderError: If there is none.
+            ProviderSessionError: If it cannot be made.
+        """
+        return self._providers.of(name)
+
     def add_global_middleware(self, middleware: ISessionMiddleware) -> None:
         """Let a middleware see the messages of all sessions that are got from now on."""
         self._pipeline.add_middleware(middleware)

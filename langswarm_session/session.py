@@ -464,7 +464,7 @@ class BaseSession(ISession):
         found = window.cut(loaded.messages, limit)
         if found.start is None and beginning.moved is not None:
             found = found._replace(start=beginning.start, reason=beginning.moved)
-        return found._replace(messages=window.with_summary(found.messages, context.summary))
+        return found._replace(messages=window.with_summary(found.messages, context))
 
     async def read_messages(
         self, *, after: int = 0, before: int | None = None, limit: int | None = None
@@ -663,6 +663,26 @@ class BaseSession(ISession):
                 session_id=self.session_id,
             )
         return await self.update_context(summary={"text": text, "last_seq": seq})
+
+    async def compact(self) -> SessionMessage:
+        """Have the provider make a compaction of the conversation: its own block, unreadable here.
+
+        It is stored as the newest message, and requests to this provider begin with it from then
+        on. Other providers, and readers of the log, have the messages before it.
+
+        Returns:
+            The message as stored.
+
+        Raises:
+            ProviderCapabilityError: If the provider makes none.
+            RevisionConflictError: If somebody wrote to the session meanwhile; nothing was stored.
+            ProviderSessionError: If there is no compaction.
+            SessionNotFoundError, SessionInactiveError, SessionStorageError
+        """
+        from langswarm_session.compacting import compact
+
+        self._manager._check_open()
+        return await compact(self)
 
     async def call_tools(self, reply: SessionMessage, tools: Sequence[Any]) -> SessionMessage:
         """Run the tools that a reply calls; see `langswarm_session.tools.call_tools`.

@@ -29,7 +29,14 @@ from langswarm_session.interfaces import IProviderSession
 from langswarm_session.models import SessionMessage, TokenCounter
 from langswarm_session.printable import one_line
 from langswarm_session.records import ProviderRequest
-from langswarm_session.window import Window, begin, calls_needed, is_lasting, place_of
+from langswarm_session.window import (
+    BYTES_PER_TOKEN,
+    Window,
+    begin,
+    calls_needed,
+    is_lasting,
+    place_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +47,6 @@ PER_MESSAGE = 4
 
 PER_MEDIA = 1000
 """Tokens assumed for a picture or document; what they really take is the provider's own affair."""
-
-BYTES_PER_TOKEN = 4.0
-"""Bytes of UTF-8 that one token stands for: a usual figure for English; other scripts take more
-bytes a character and more tokens a character."""
 
 COUNTS = 3
 """How often a provider is asked at most: what one count leaves of a window may be too much."""

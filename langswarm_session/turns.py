@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -277,10 +278,21 @@ class OpenTurn:
         await self._session._pipeline.stored(self._session, appended.new_messages)
         return appended.messages
 
-    def _with_requests(self, provider_state: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Return the providers' state with that of the requests, if the turn changed that."""
+    def _with_requests(
+        self, provider_state: Mapping[str, Any] | None, *, early: bool = False
+    ) -> Mapping[str, Any] | None:
+        """Return the providers' state with that of the requests, if the turn changed that.
+
+        Args:
+            provider_state: The providers' new state, if that changed.
+            early: Whether the turn has no whole reply: then what a provider noted with it is not
+                kept, and what is left out of requests is, as it has been left out.
+        """
         state, context = self._request_state, self._session.context
-        if state is None or state == RequestState.of(context):
+        stored = RequestState.of(context)
+        if state is not None and early:
+            state = replace(state, notes=stored.notes, compactions=stored.compactions)
+        if state is None or state == stored:
             return provider_state
         if provider_state is None:
             return with_request_state(context, state)
@@ -486,7 +498,9 @@ class OpenTurn:
             seconds = endings.PARTIAL_SECONDS + GRACE_SECONDS
             if await self.closed(seconds):
                 return
-        end = TurnEnd(self.token, status, error=reason)
+        end = TurnEnd(
+            self.token, status, error=reason, provider_state=self._with_requests(None, early=True)
+        )
         step = self._last_step(end, self._received(status), error)
         if _is_in_loop():
             await settled(asyncio.ensure_future(step))

@@ -19,7 +19,6 @@ from langswarm_session.models import (
     MessageRole,
     SessionContext,
     SessionMessage,
-    Summary,
 )
 from langswarm_session.records import SessionRef
 from langswarm_session.replaced import CurrentLog
@@ -35,6 +34,10 @@ that the oldest messages answer."""
 SUMMARY = "What was said before, in short: "
 """What a summary begins with where it is sent."""
 
+BYTES_PER_TOKEN = 4
+"""Bytes of UTF-8 that one token stands for: a usual figure for English; other scripts take more
+bytes a character and more tokens a character."""
+
 COMPACTION = "compaction"
 """The type of the block that holds a provider's compaction, at OpenAI and at Anthropic; also the
 key of a message's metadata (under `NOTES`) that says that the message is nothing else.
@@ -42,6 +45,9 @@ key of a message's metadata (under `NOTES`) that says that the message is nothin
 - https://developers.openai.com/api/docs/guides/compaction
 - https://platform.claude.com/docs/en/build-with-claude/compaction
 """
+
+_CUT = " [...]"
+"""What a text that was cut ends with."""
 
 _SUMMARY_ID = "langswarm-summary-"
 
@@ -145,12 +151,12 @@ class _Reader:
             first = moved = newest[place].seq or 0
         sent = [message for message in newest if (message.seq or 0) >= first]
         older = newest[: len(newest) - len(sent)] if is_all else await self._older(sent)
-        compaction = await self._compaction(beginning.compaction, sent)
         begins_there = bool(sent) and sent[0].seq == beginning.compaction
+        compaction = None if begins_there else await self._compaction(beginning.compaction)
         is_cut = (first > 0 or not is_all) and not begins_there
         question = _question_before(older, sent, beginning.covered) if is_cut else None
-        sent = [message for message in sent if message is compaction or not is_compaction(message)]
-        front = [] if begins_there or compaction is None else [compaction]
+        sent = [message for message in sent if message.seq == first or not is_compaction(message)]
+        front = [] if compaction is None else [compaction]
         if question is not None:
             front.append(question)
         system = [message for message in older if message.role is _SYSTEM]
@@ -187,13 +193,10 @@ class _Reader:
             older += [message for message in near if message.role is not _SYSTEM]
         return [message for message in older if not self._log.is_replaced(message)]
 
-    async def _compaction(self, seq: int, sent: Sequence[SessionMessage]) -> SessionMessage | None:
-        """Return the message with a compaction, or what of it remains once the window moved on."""
+    async def _compaction(self, seq: int) -> SessionMessage | None:
+        """Return a provider's compaction from before the messages sent, if there is one."""
         if not seq:
             return None
-        message = next((each for each in sent if each.seq == seq), None)
-        if message is not None:
-            return message
         read = await self._page(1, seq + 1)
         return compaction_in(read[-1]) if read and read[-1].seq == seq else None
 
@@ -223,16 +226,18 @@ def _first_seq(messages: Sequence[SessionMessage]) -> int:
 
 
 def with_summary(
-    messages: Sequence[SessionMessage], summary: Summary | None
+    messages: Sequence[SessionMessage], context: SessionContext
 ) -> list[SessionMessage]:
-    """Return what is sent with a summary in front, behind the system messages that it covers.
+    """Return what is sent with the summary in front, behind the system messages that it covers.
 
-    It is a user's message: in the system text it would change that with each summary.
+    It is a user's message: in the system text it would change that with each summary. Of a budget
+    it gets a quarter at most.
 
     Args:
         messages: The messages behind those that the summary covers, oldest first.
-        summary: What stands for the older messages, if anything.
+        context: The context with the summary, if there is one.
     """
+    summary, budget = context.summary, context.max_input_tokens
     if summary is None:
         return list(messages)
     covered = summary.last_seq
@@ -242,9 +247,21 @@ def with_summary(
         if message.role is not _SYSTEM or (message.seq or 0) > covered
     )
     place = next(behind, len(messages))
-    text = SUMMARY + summary.text
+    said = SUMMARY + summary.text
+    text = said if budget is None else shortened(said, budget // 4)
     first = SessionMessage(id=f"{_SUMMARY_ID}{covered}", role=_USER, content=text)
     return [*messages[:place], first, *messages[place:]]
+
+
+def shortened(text: str, tokens: int) -> str:
+    """Return a text of about so many tokens at most, cut behind a word."""
+    written = text.encode()
+    size = max(1, tokens) * BYTES_PER_TOKEN
+    if len(written) <= size:
+        return text
+    start = written[: max(1, size - len(_CUT))].decode(errors="ignore")
+    whole, _, _ = start.rpartition(" ")
+    return (whole or start) + _CUT
 
 
 def cut(

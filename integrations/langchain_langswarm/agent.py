@@ -29,10 +29,10 @@ from langswarm_session.blocking import run
 from langswarm_session.checks import text_id
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
-from langswarm_session.models import SessionMessage
 from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
 from langswarm_session.users import LEFT_OUT, LeftOut, check_user, one_user, user_in
+from langswarm_session.window import Window
 
 ToolResult = ToolMessage | Command[Any]
 
@@ -190,7 +190,7 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         is_replay, called = value is None, called_with(value)
         newest = count_unnamed(state) if is_replay else sum(not each.id for each in called)
         session, window = await self._open(context)
-        ids = {message.id for message in window}
+        ids = {message.id for message in window.messages}
         named = with_ids(state, _scope(), newest=newest, known=ids, is_replay=is_replay)
         current = self._registered(
             session,
@@ -241,16 +241,16 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
         assert isinstance(current, AgentRun)
         return current
 
-    async def _open(self, context: Any) -> tuple[BaseSession, list[SessionMessage]]:
+    async def _open(self, context: Any) -> tuple[BaseSession, Window]:
         """Return the session and its window."""
         session_id, user_id = self._who(context)
         session = await self.manager.get_or_create_session(session_id, user_id, provider=FORMAT)
-        return session, await session.get_window()
+        return session, await session.read_window()
 
     def _registered(
         self,
         session: BaseSession,
-        window: Sequence[SessionMessage],
+        window: Window,
         state: Sequence[BaseMessage],
         *,
         is_async: bool,

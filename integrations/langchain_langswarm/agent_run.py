@@ -46,7 +46,6 @@ from langswarm_session import window
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
 from langswarm_session.printable import one_line
-from langswarm_session.requests.prefix import PrefixChangeReason
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
 from langswarm_session.turns import OpenTurn
@@ -63,7 +62,7 @@ class AgentRun:
 
     Args:
         session: The session.
-        known: The window: what of the record the agent is to know.
+        found: The window: what of the record the agent is to know.
         state: The messages in the agent's state.
         given: Those of them that the agent was called with; none in a run that is resumed.
         key: The caller's idempotency key, of a run that begins.
@@ -79,7 +78,7 @@ class AgentRun:
     def __init__(
         self,
         session: BaseSession,
-        known: Sequence[SessionMessage],
+        found: window.Window,
         state: Sequence[BaseMessage],
         *,
         given: Sequence[BaseMessage],
@@ -99,8 +98,8 @@ class AgentRun:
         self._regenerate = regenerate
         self._replaced: set[str | None] = set()
         self._revision = session.revision
+        known = self._window = found.messages
         self._seqs = {message.id: message.seq for message in known if message.seq is not None}
-        self._window = known
         parts = {message.id: from_record([message]) for message in known}
         self._recorded = {made.id for part in parts.values() for made in part}
         last = count_old(state, self._recorded)
@@ -121,7 +120,7 @@ class AgentRun:
             others = answers_of_others(known, offered.keys(), answerer)
             shown = [message for message in known if message.id not in others]
         sent = window.cut(shown, session.context.max_messages, len(state) - self._old)
-        self._start = sent.start
+        self._begins = found if sent.start is None else sent
         history = [made for message in sent.messages for made in parts[message.id]]
         self._history = [offered.get(message.id, message) for message in history]
         self._turn: OpenTurn | None = None
@@ -409,8 +408,9 @@ class AgentRun:
             self.replayed = turn
             return sent
         self._turn = turn
-        if self._start is not None:
-            turn.begin_requests_at(self._start, PrefixChangeReason.WINDOW)
+        start, reason = self._begins.start, self._begins.reason
+        if start is not None and reason is not None:
+            turn.begin_requests_at(start, reason)
         shown = self._shown
         turn.shown = lambda: _partial(shown)  # not this, which has the turn
         if self._session.revision != self._revision + 1:  # somebody was quicker

@@ -72,18 +72,45 @@ class Tail:
         result without its call, which OpenAI refuses
         (https://github.com/openai/openai-agents-python/issues/4322).
 
+        It begins where it did for many turns, as the vendors' caches find what begins as an earlier
+        request did, and newer models keep only the reasoning behind an unchanged beginning
+        (https://developers.openai.com/api/docs/guides/prompt-caching).
+
         Args:
             limit: How many items at most. If that is all there is, they are returned as they are.
         """
         if len(self.items) <= limit:
             return self.items
         starts = self.starts(limit)
-        begins = [at for at, place in starts.items() if _begins(self.parts[place][0])]
-        first = min(begins or starts, default=limit)
+        first = self._steady(starts, limit)
         items = self.items[len(self.items) - limit + first :]
         called = {item.get("call_id") for item in items if not is_result(item)}
         return [item for item in items if not is_result(item) or item.get("call_id") in called]
 
+    def _steady(self, starts: dict[int, int], limit: int) -> int:
+        """Return at which of the newest items a window begins that is to begin there for long.
+
+        That is the newest compaction; else, of the exchanges that begin in the older half, the one
+        in which the numbers of the log are roundest, which is the same for every reader.
+        """
+        begins = [at for at, place in starts.items() if _begins(self.parts[place][0])]
+        compactions = [at for at in begins if _is_compaction(self.parts[starts[at]][0])]
+        if compactions:
+            return compactions[-1]
+        numbers = [(self.messages[starts[at]].seq or 0) - 1 for at in begins]
+        older = [
+            ((number ^ following).bit_length(), -at)
+            for at, number, following in zip(begins, numbers, numbers[1:], strict=False)
+            if at <= limit // 2
+        ]
+        if older:
+            return -max(older)[1]
+        return min(begins or starts, default=limit)
+
 
 def _begins(item: Item) -> bool:
-    return item.get("role") == "user" or item.get("type") == "compaction"
+    return item.get("role") == "user" or _is_compaction(item)
+
+
+def _is_compaction(item: Item) -> bool:
+    return item.get("type") == "compaction"

@@ -7,13 +7,19 @@ from collections.abc import Sequence
 
 from langswarm_session.blocks import RefusalBlock
 from langswarm_session.checks import check_limit
-from langswarm_session.errors import InvalidInputError, ProviderSessionError
+from langswarm_session.errors import (
+    InvalidInputError,
+    ProviderCapabilityError,
+    ProviderSessionError,
+)
 from langswarm_session.interfaces import IProviderSession, ISession, ISessionMiddleware
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionBackend, SessionMessage
 from langswarm_session.records import ProviderRequest
+from langswarm_session.requests.state import RequestState
 from langswarm_session.session import BaseSession
+from langswarm_session.tokens import estimate
 from langswarm_session.transcript import transcript
-from langswarm_session.window import calls_needed
+from langswarm_session.window import BYTES_PER_TOKEN, calls_needed, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +38,8 @@ class SummarizingMiddleware(ISessionMiddleware):
 
     The log keeps every message. When so many have come since the last summary, a new one is made of
     that summary and the messages after it, before the user's next message is sent. If that fails
-    it is logged, and tried again with the message after.
+    it is logged, and tried again with the message after. A summary is cut where it is longer than
+    what it stands for, and to a quarter of the context's ``max_input_tokens``.
 
     Args:
         after: How many messages make a new summary due.
@@ -40,6 +47,8 @@ class SummarizingMiddleware(ISessionMiddleware):
         provider: Who makes it: a provider's name, or a provider; the session's own when None.
         model: With which model; the session's own when None.
         prompt: What the model is asked.
+        native: Whether the session's provider makes a compaction of its own in place of a summary,
+            of all messages (see `BaseSession.compact`). A provider that makes none is an error.
 
     Raises:
         InvalidInputError: If ``after`` is not more than ``keep``.
@@ -53,6 +62,7 @@ class SummarizingMiddleware(ISessionMiddleware):
         provider: str | IProviderSession | None = None,
         model: str | None = None,
         prompt: str = PROMPT,
+        native: bool = False,
     ) -> None:
         self._after = check_limit(after, optional=False) or 0
         self._keep = check_limit(keep, optional=False) or 0
@@ -61,17 +71,24 @@ class SummarizingMiddleware(ISessionMiddleware):
         self._provider = provider
         self._model = model
         self._prompt = prompt
+        self._native = native
+        if native and (provider is not None or model is not None):
+            raise InvalidInputError(
+                "native=True has the session's own provider and model make compactions; leave out "
+                "provider and model"
+            )
 
     async def process_outgoing_message(
         self, session: ISession, message: SessionMessage
     ) -> SessionMessage:
         """Make a summary, if one is due, before a user's message is sent."""
         if message.role is MessageRole.USER and isinstance(session, BaseSession):
-            summary = session.context.summary
-            covered = 0 if summary is None else summary.last_seq
+            covered = self._covered(session)
             if session.last_seq - covered >= self._after:
                 try:
-                    await self._summarise(session, covered)
+                    await (session.compact() if self._native else self._summarise(session, covered))
+                except ProviderCapabilityError:
+                    raise  # as it would with each message
                 except Exception:  # a summary is a convenience; the turn is not
                     logger.warning(
                         "session %r: no summary was made; it is tried again with the next message",
@@ -79,6 +96,13 @@ class SummarizingMiddleware(ISessionMiddleware):
                         exc_info=True,
                     )
         return message
+
+    def _covered(self, session: BaseSession) -> int:
+        """Return the sequence number of the last message that needs no summary any more."""
+        context = session.context
+        if self._native:
+            return RequestState.of(context).compactions.get(context.provider, 0)
+        return 0 if context.summary is None else context.summary.last_seq
 
     async def _summarise(self, session: BaseSession, covered: int) -> None:
         limit = AT_ONCE + self._keep
@@ -91,14 +115,33 @@ class SummarizingMiddleware(ISessionMiddleware):
         summary = session.context.summary
         before = "" if summary is None else f"(Before that: {summary.text})\n"
         text = await self._ask(session, f"{self._prompt}\n\n{before}{transcript(old)}")
-        await session.set_summary(text, old[-1].seq)
+        await session.set_summary(self._bounded(session, text, old), old[-1].seq)
+
+    def _bounded(self, session: BaseSession, text: str, old: Sequence[SessionMessage]) -> str:
+        """Return a summary that is no longer than what it stands for, nor than its share."""
+        context = session.context
+        most = sum(map(estimate, old))
+        if context.summary is not None:
+            most += len(context.summary.text.encode()) // BYTES_PER_TOKEN
+        if context.max_input_tokens is not None:
+            most = min(most, context.max_input_tokens // 4)
+        short = shortened(text, most)
+        if short != text:
+            logger.warning(
+                "session %r: a summary of %d characters was cut to %d: it was longer than what it "
+                "stands for, or than a quarter of max_input_tokens",
+                session.session_id,
+                len(text),
+                len(short),
+            )
+        return short
 
     async def _ask(self, session: BaseSession, question: str) -> str:
         provider = self._provider
         context = session.context
         name = context.provider if provider is None else provider
         if isinstance(name, str):
-            asked = session.manager._providers.of(name, session.session_id)
+            asked = session.manager.provider(name)
         else:
             asked, name = name, name.name
         alone = context.model_copy(

@@ -77,12 +77,12 @@ class Providers:
         if name not in self._made and self._fallback is None:
             ProviderSessionFactory.check_known(name)
 
-    def of(self, name: str, session_id: str) -> IProviderSession:
+    def of(self, name: str, session_id: str | None = None) -> IProviderSession:
         """The provider of a session, made if it was not before.
 
         Args:
             name: The provider's name.
-            session_id: The session, for errors.
+            session_id: The session, for errors; None where it is about none.
 
         Raises:
             UnknownProviderError: If there is none, as where only a framework wrote to the session.

@@ -343,3 +343,21 @@ async def test_memory_takes_the_store_itself(database: AsyncSessionChatStore, ch
     memory = Memory.from_defaults(session_id="chat", chat_store=database)
     await memory.aput_messages(chats("ab"))
     assert await database.get_messages("chat") == chats("ab")
+
+
+async def test_a_memory_is_handed_what_it_was_handed_before(
+    database: AsyncSessionChatStore, store: SessionChatStore
+) -> None:
+    """Beyond the window's limit too: what fits is the memory's own affair."""
+    memory = remembering(session_id="chat", chat_store=database, token_limit=100_000)
+    buffer = ChatMemoryBuffer.from_defaults(chat_store=store, chat_store_key="other")
+    for number in range(60):
+        before = texts(await memory.aget()), texts(await buffer.aget())
+        for role in ("user", "assistant"):
+            message = ChatMessage(role=role, content=f"{role} {number}")
+            await memory.aput(message)
+            await buffer.aput(message)
+        after = texts(await memory.aget()), texts(await buffer.aget())
+        for old, new in zip(before, after, strict=True):
+            assert new[: len(old)] == old
+            assert len(new) == len(old) + 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -73,3 +74,26 @@ async def test_another_limit_is_the_exact_number(open_chat: OpenChat) -> None:
     await chat.add_items(TOOLS)
     assert await chat.get_items() == await chat.get_items(4) == TOOLS[-2:]
     assert await chat.get_items(3) == TOOLS[-3:]
+
+
+@pytest.mark.parametrize("limit", [12, 20, 50])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+async def test_a_window_begins_where_it_did(open_chat: OpenChat, limit: int, steps: int) -> None:
+    """For every reader: each is a session of its own, as in another process."""
+    count = 2 + 2 * steps
+    windows = []
+    for number in range(60):
+        chat = open_chat(session_settings=SessionSettings(limit=limit))
+        calls = [item for n in range(steps) for item in (call(n), result(n))]
+        await chat.add_items([user(f"q {number}"), *calls])
+        windows.append(await chat.get_items())
+        await chat.add_items([{"role": "assistant", "content": f"a {number}"}])
+    assert max(map(len, windows)) <= limit
+    assert all(window[0]["role"] == "user" for window in windows)
+    full = windows[limit // count + 1 :]
+    assert min(map(len, full)) >= limit // 2 - count
+    pairs = list(pairwise(windows))
+    new = sum(window[: len(before)] != before for before, window in pairs)
+    # One that begins at about the middle lasts for half of the limit; roundness costs some.
+    assert new <= 1 + 2 * len(pairs) * count / (limit / 2)
+    assert new < len(pairs) or limit // 2 <= count
