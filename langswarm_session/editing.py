@@ -14,6 +14,7 @@ from langswarm_session.erasing import forget_at_providers
 from langswarm_session.given import as_messages
 from langswarm_session.provider_state import states_of, without_copies
 from langswarm_session.records import Appended, SessionChanges
+from langswarm_session.requests.state import RequestState
 from langswarm_session.storage.rules import check_revision
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ async def clear(session: BaseSession, expected_revision: int | None) -> None:
         await session.refresh()
         check_revision(session._record, expected_revision)
         expected = expected_revision
-        if session.context.summary is not None or states_of(session.context):
+        if _is_held_elsewhere(session):
             expected = await _forget(session, session.revision, replies=True)
         record = await session._storage.clear_messages(session.ref, expected_revision=expected)
         session._moved(record)
@@ -90,11 +91,19 @@ async def _forget_touched(
     await session.refresh()
     check_revision(session._record, expected_revision)
     covered = [state.seq for state in states_of(session.context).values()]
+    covered.append(RequestState.of(session.context).noted_through)
     if session.context.summary is not None:
         covered.append(session.context.summary.last_seq)
     if not touched or max(covered, default=0) < min(touched):
         return expected_revision
     return await _forget(session, expected_revision)
+
+
+def _is_held_elsewhere(session: BaseSession) -> bool:
+    """Whether a summary, a provider's copy or its notes have something of the log."""
+    context = session.context
+    noted = RequestState.of(context).noted_through
+    return context.summary is not None or bool(states_of(context)) or bool(noted)
 
 
 async def _forget(session: BaseSession, expected_revision: int, *, replies: bool = False) -> int:

@@ -71,7 +71,8 @@ def with_request_state(context: SessionContext, request_state: RequestState) -> 
 
 def without_copies(context: SessionContext) -> dict[str, Any]:
     """Return what to store when the providers' copies are gone; requests begin where they did."""
-    return stored({}, context.provider, context.request_state)
+    state = RequestState.of(context).without_stand_ins()
+    return stored({}, context.provider, state.to_context())
 
 
 def stored(

@@ -12,6 +12,7 @@ from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.provider_state import states_of, without_copies
 from langswarm_session.records import SessionChanges
+from langswarm_session.requests.state import RequestState
 
 if TYPE_CHECKING:
     from langswarm_session.session import BaseSession
@@ -84,7 +85,8 @@ async def prepare(session: BaseSession, turn: OpenTurn, question: SessionMessage
         for message in _of_answerer(list(messages), turn.answerer)
     ]
     turn.kept = [message for message in following if message not in turn.replaced]
-    if states_of(session.context):
+    noted = RequestState.of(session.context).noted_through
+    if states_of(session.context) or noted >= (question.seq or 0) > 0:
         await forget_at_providers(session)
         record = await session._storage.update_session(
             session.ref, SessionChanges(provider_state=without_copies(session.context))

@@ -55,6 +55,8 @@ _ASSISTANT, _SYSTEM = MessageRole.ASSISTANT, MessageRole.SYSTEM
 _OTHERS = ("search_result", "document", "container_upload", "compaction", "fallback")
 """Blocks of the API that have no form of their own here, beside those of tools that it runs."""
 
+_THINKING = ("thinking", "redacted_thinking")
+
 _FIELDS = {
     "text": ("type", "text", "citations"),
     "thinking": ("type", "thinking", "signature"),
@@ -178,18 +180,23 @@ class Writing:
         add: Told of everything that is written, in order.
         before_reply: Gives the messages that belong before a reply: before that of a number, or
             before the one that is asked for.
+        before_user: Gives the messages that belong between a reply, by its number, and the user's
+            that follows it.
         reads: Whether the model that is asked can read the thinking of a reply; where it cannot,
             the API leaves it out.
         clears: Whether a system message may say that it is for its turn only.
         cites: Whether the citations of a reply go back with it whose reasoning may be sent.
+        thinks: Whether each reply must have thinking.
     """
 
     allows: Callable[[SessionMessage], bool] = lambda _: True
     add: Callable[[object], None] = lambda _: None
     before_reply: Callable[[int | None], Iterable[Param]] = lambda _: ()
+    before_user: Callable[[int], Iterable[Param]] = lambda _: ()
     reads: Callable[[SessionMessage], bool] = lambda _: True
     clears: bool = False
     cites: bool = False
+    thinks: bool = False
 
 
 def to_messages(
@@ -219,6 +226,7 @@ class _Writer:
         self._writing = writing
         self._hosted = _Hosted(messages)
         self._sent: list[Param] = []
+        self._reply_seq: int | None = None
 
     def written(self) -> list[Param]:
         """All of them."""
@@ -226,7 +234,7 @@ class _Writer:
             if message.role is _ASSISTANT:
                 self._say_reply(message, place)
             elif message.role is not _SYSTEM:
-                self._say("user", _content(message))
+                self._say_user(message)
             elif self._sent and message.text.strip():
                 self._put(_system_message(message, clears=self._writing.clears))
         if self._sent and self._sent[-1]["role"] != "assistant":
@@ -237,8 +245,19 @@ class _Writer:
         if message.seq is not None and self._sent and self._sent[-1]["role"] != "assistant":
             self._say_others(message.seq)
         content = _reply(message, place, self._hosted, self._report, self._writing)
+        if self._writing.thinks and not any(part["type"] in _THINKING for part in content):
+            content.insert(0, {"type": "thinking", "thinking": ""})
         if content:
             self._say("assistant", content)
+
+        self._reply_seq = message.seq
+
+    def _say_user(self, message: SessionMessage) -> None:
+        if self._reply_seq is not None:
+            for other in self._writing.before_user(self._reply_seq):
+                self._put(other)
+            self._reply_seq = None
+        self._say("user", _content(message))
 
     def _say_others(self, seq: int | None) -> None:
         for other in self._writing.before_reply(seq):

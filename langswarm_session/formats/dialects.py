@@ -18,6 +18,8 @@ class Dialect:
             speaker in a row are joined.
         answers_results: Whether the assistant must speak between a tool's results and the user.
         needs_user: Whether the last message must not be the assistant's.
+        takes_calls: Whether calls of tools and their results can be sent; else they are put into
+            words.
         call_id_length: How long a call's id may be.
         call_id_exact: How many letters and digits an id has, and nothing else; None where ids may
             differ in length.
@@ -43,6 +45,7 @@ class Dialect:
     alternates: bool = True
     answers_results: bool = False
     needs_user: bool = False
+    takes_calls: bool = True
     call_id_length: int = 40
     call_id_exact: int | None = None
     any_call_id: bool = False

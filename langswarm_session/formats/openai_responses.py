@@ -58,6 +58,16 @@ def takes(block: Block, in_result: bool) -> bool:
 
 
 def takes_back(block: Block) -> bool:
+    """Return whether OpenAI takes a block back in a reply that it gave.
+
+    A compaction repeats what users said as items of its own.
+    """
+    if isinstance(block, OtherBlock) and block.kind == "message":
+        return block.value.get("role") == "user" and bool(block.value.get("content"))
+    return takes(block, in_result=False)
+
+
+def takes_back_readable(block: Block) -> bool:
     """Return whether a compatible server takes a block back that it gave: readable reasoning too.
 
     Servers of open models give their reasoning as ``content`` and read it from there: vLLM in
@@ -65,7 +75,7 @@ def takes_back(block: Block) -> bool:
     """
     if isinstance(block, ReasoningBlock) and block.id and _content(block):
         return True
-    return takes(block, in_result=False)
+    return takes_back(block)
 
 
 def _takes(block: Block, in_result: bool) -> bool:
@@ -367,6 +377,27 @@ def from_response(response: Mapping[str, Any], model: str) -> SessionMessage:
         usage=usage(response.get("usage")),
         finish_reason=finish_reason(response, blocks),
         native=_beside(output, blocks),
+    )
+
+
+def compaction_of(response: Mapping[str, Any], model: str) -> SessionMessage:
+    """Return a compaction as a message: its items as they came.
+
+    Args:
+        response: What ``responses.compact`` gave, as plain data.
+        model: The model that was asked for.
+    """
+    blocks: list[Block] = [
+        OtherBlock(id=item.get("id"), value=dict(item)) for item in response["output"]
+    ]
+    return SessionMessage(
+        role=MessageRole.ASSISTANT,
+        content=blocks,
+        provider=NAME,
+        model=model,
+        provider_message_id=response.get("id"),
+        usage=usage(response.get("usage")),
+        finish_reason="compaction",
     )
 
 

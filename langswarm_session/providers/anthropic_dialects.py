@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from langswarm_session.errors import InvalidInputError, ProviderRequestError, SessionError
 from langswarm_session.printable import one_line
 from langswarm_session.providers.anthropic_models import (
+    BINDS,
     COMPACTION,
     EFFORT_MESSAGES,
     SYSTEM_MESSAGES,
@@ -68,6 +69,7 @@ class Dialect:
             Anthropic's other models as well. Where it is False, what has none goes back to the
             model that gave it.
         empty_texts: Whether a model's own empty text goes back.
+        wants_thinking: Whether each reply must have thinking, an empty one where it had none.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Dialect:
     binding_controls: bool = False
     checks_signatures: bool = True
     empty_texts: bool = True
+    wants_thinking: bool = False
 
 
 ANTHROPIC = Dialect(
@@ -202,6 +205,8 @@ def abilities(dialect: Dialect, model: str) -> Abilities:
             clear_at=dialect.clear_at and takes_system,
             effort_messages=dialect.effort_messages and known.does(EFFORT_MESSAGES),
             compaction=dialect.compaction and known.does(COMPACTION),
+            # Earlier models refuse theirs: https://github.com/anthropics/anthropic-sdk-python/issues/461
+            empty_texts=dialect.empty_texts and known.does(BINDS),
         ),
     )
 
@@ -219,6 +224,9 @@ _WITHOUT_BETAS: Mapping[str, Any] = {
     "compaction": False,
     "binding_controls": False,
 }
+_NO_THINKING = re.compile(r"thinking.* must be passed back", re.IGNORECASE)
+"""What DeepSeek says of a reply with calls that had none: https://github.com/leookun/cursor-byok/pull/276."""
+
 _NO_BETA = re.compile(r"anthropic-beta|invalid beta flag", re.IGNORECASE)
 
 
@@ -236,6 +244,8 @@ def learned(dialect: Dialect, refusal: str) -> Dialect | None:
         return replace(dialect, system_messages=False)
     if _NO_EMPTY.search(refusal) and dialect.empty_texts:
         return replace(dialect, empty_texts=False)
+    if _NO_THINKING.search(refusal) and not dialect.wants_thinking:
+        return replace(dialect, wants_thinking=True)
     if _NO_BETA.search(refusal) and "signature" not in refusal:
         bare = replace(dialect, **_WITHOUT_BETAS)
         return None if bare == dialect else bare

@@ -51,6 +51,10 @@ EFFORT_MESSAGES = Since(opus=(5, 0), sonnet=(5, 5), haiku=(5, 5), fable=(5, 1))
 """``output_config.effort`` on such a message.
 `build-with-claude/effort#change-effort-mid-conversation`."""
 
+MEDIUM_EFFORT = Since(opus=(5, 5), sonnet=_NEWEST, haiku=(5, 5), fable=_NEWEST)
+"""The effort is ``medium`` where a request names none; that of others is ``high``.
+`build-with-claude/effort`, and each model's "What's new" page."""
+
 COMPACTION = Since(opus=(4, 6), sonnet=(4, 6), haiku=(5, 6), fable=(5, 0))
 """Compaction on demand. `build-with-claude/compaction-on-demand`, the list of supported models."""
 

@@ -26,6 +26,7 @@ from langswarm_session.providers.anthropic_models import (
     ALWAYS_THINKS,
     BINDS,
     BINDS_EVERYWHERE,
+    MEDIUM_EFFORT,
     reads,
 )
 from langswarm_session.records import ProviderRequest
@@ -48,6 +49,10 @@ REFERENCE_BETA = "mid-conversation-tool-changes-2026-07-01"
 CLEAR_BETA = "mid-conversation-system-clear-at-2026-08-21"
 BINDING_BETA = "thinking-binding-controls-2026-08-01"
 COMPACT_BETA = "compact-2026-09-04"
+EFFORT_BETA = "mid-conversation-output-config-2026-07-01"
+
+EFFORT_NOTE = "effort"
+"""The key of the notes under which the changes of effort are kept."""
 
 COMPACTION_NOTE = "compaction"
 """The key of the notes under which the block is kept that stands for older messages."""
@@ -82,6 +87,7 @@ class Draft:
         fixed: Keywords of ``messages.create`` but for the messages.
         messages: The whole window.
         latest: The changes of tools that are new with this request: the end of the messages.
+        ahead: The change of effort that is new with it: before what the user says.
         notes: The notes of the conversation, if they changed.
         betas: The betas that the messages make necessary.
     """
@@ -89,6 +95,7 @@ class Draft:
     fixed: Arguments
     messages: list[Param] = field(default_factory=list)
     latest: list[Param] = field(default_factory=list)
+    ahead: list[Param] = field(default_factory=list)
     notes: dict[str, Any] | None = None
 
     def whole(self) -> Arguments:
@@ -116,14 +123,19 @@ def draft(request: ProviderRequest, options: Arguments, able: Abilities, wishes:
     container = container_of(request.messages)
     if container is not None:
         drafted.fixed.setdefault("container", container)
-    _write(drafted, request, tools, able, block)
+    effort = _Effort(request, drafted.fixed, able)
+    _write(drafted, request, tools, effort, able, block)
     if needs_files_api(request.window):
         betas.append(FILES_BETA)
     if any("clear_at" in message for message in drafted.messages):
         betas.append(CLEAR_BETA)
     if betas:
         drafted.fixed["betas"] = list(dict.fromkeys(betas))
-    drafted.notes = tools.notes
+    drafted.ahead = effort.latest
+    if effort.changes:
+        drafted.fixed["betas"] = [*drafted.fixed.get("betas", ()), EFFORT_BETA]
+    if tools.noted or effort.noted:
+        drafted.notes = {**request.notes, **tools.noted, **effort.noted}
     _cache(drafted, able, wishes)
     return drafted
 
@@ -132,6 +144,7 @@ def _write(
     drafted: Draft,
     request: ProviderRequest,
     tools: _Tools,
+    effort: _Effort,
     able: Abilities,
     block: Param | None,
 ) -> None:
@@ -148,9 +161,11 @@ def _write(
         allows=prefix.allows,
         add=prefix.add,
         before_reply=Changes(tools.ledger, tools.written).before,
+        before_user=effort.before_user,
         reads=lambda reply: reads(request.context.model, reply.model or ""),
         clears=able.dialect.clear_at,
         cites=binds,
+        thinks=able.dialect.wants_thinking,
     )
     drafted.messages += to_messages(request.messages, request.report, writing)
     drafted.latest = tools.latest
@@ -291,7 +306,7 @@ class _Tools:
     Attributes:
         ledger: The conversation's tools, with those of this request.
         latest: The changes that are new with this request, as written so far.
-        notes: The notes of the conversation, if they changed.
+        noted: What is to be noted of them.
     """
 
     def __init__(self, request: ProviderRequest, given: Any, able: Abilities) -> None:
@@ -304,10 +319,8 @@ class _Tools:
         self.ledger = self._changed(known, wanted, start)
         self._is_offered = bool(wanted)
         self.latest: list[Param] = []
-        self.notes: dict[str, Any] | None = None
-        kept = request.notes.get(NOTE)
-        if self.ledger is not known and (wanted or kept):
-            self.notes = {**request.notes, **self.ledger.to_notes()}
+        is_new = self.ledger is not known and bool(wanted or request.notes.get(NOTE))
+        self.noted: dict[str, Any] = self.ledger.to_notes() if is_new else {}
 
     def _changed(
         self, known: ToolLedger | None, wanted: Sequence[Definition], start: int
@@ -428,6 +441,79 @@ def _missing(messages: Sequence[SessionMessage], ledger: ToolLedger, *, has_any:
     if not called and not has_any and any(isinstance(block, ToolResultBlock) for block in blocks):
         return ["tool"]
     return names if not (known or has_any) else []
+
+
+# Effort
+
+
+class _Effort:
+    """The effort of one request: what the first one named, and the changes behind replies.
+
+    Another effort at the top would miss the cache of all that was sent:
+    https://platform.claude.com/docs/en/build-with-claude/effort#change-effort-mid-conversation
+
+    Args:
+        request: The request.
+        fixed: Its keywords, where the effort is set that the conversation began with.
+        able: What the server takes for the model.
+
+    Attributes:
+        changes: Each with the number of the reply that it stands behind.
+        latest: The change that is new with this request, as it was written.
+        noted: What is to be noted of them.
+    """
+
+    def __init__(self, request: ProviderRequest, fixed: Arguments, able: Abilities) -> None:
+        self.changes: list[Sequence[Any]] = []
+        self.latest: list[Param] = []
+        self.noted: dict[str, Any] = {}
+        self._known = 0
+        if able.model is None or not (able.model.family and able.dialect.effort_messages):
+            return
+        asked = (fixed.get("output_config") or {}).get("effort")
+        usual = "medium" if able.model.does(MEDIUM_EFFORT) else "high"
+        _set_effort(fixed, self._first(request, asked, usual))
+
+    def _first(self, request: ProviderRequest, asked: str | None, usual: str) -> str | None:
+        """The effort that the conversation began with, once it is noted how it goes on."""
+        start, replies = _first(request.window), _replies(request.window)
+        kept = request.notes.get(EFFORT_NOTE)
+        if kept is None and asked is None:
+            return None
+        first: str | None = None if kept is None and replies else asked
+        is_new = True
+        if kept is not None and kept["start"] == start:
+            is_new, first, self.changes = False, kept["first"], list(kept["changes"])
+        self._known = len(self.changes)
+        current = self.changes[-1][1] if self.changes else first or usual
+        if replies and (asked or usual) != current:
+            self.changes.append((replies[-1], asked or usual))
+        if is_new or len(self.changes) > self._known:
+            self.noted = {EFFORT_NOTE: {"start": start, "first": first, "changes": self.changes}}
+        return first
+
+    def before_user(self, seq: int) -> Iterable[Param]:
+        """The changes behind a reply."""
+        for number, (after, effort) in enumerate(self.changes):
+            if after == seq:
+                said: Param = {"role": "system", "content": [], "output_config": {"effort": effort}}
+                if number >= self._known:
+                    self.latest.append(said)
+                yield said
+
+
+def _set_effort(fixed: Arguments, effort: str | None) -> None:
+    config = {k: v for k, v in (fixed.pop("output_config", None) or {}).items() if k != "effort"}
+    if effort is not None:
+        config["effort"] = effort
+    if config:
+        fixed["output_config"] = config
+
+
+def _replies(window: Iterable[SessionMessage]) -> list[int]:
+    """The numbers of the replies in a window."""
+    assistant = MessageRole.ASSISTANT
+    return [message.seq for message in window if message.role is assistant and message.seq]
 
 
 # Compaction

@@ -118,8 +118,8 @@ class Threads(Messages):
         ):
             return _begun(drafted)
         clears = self._server.abilities(request.context.model).dialect.clear_at
-        new = to_messages(request.new_messages, writing=Writing(clears=clears))
-        new += drafted.latest
+        said = to_messages(request.new_messages, writing=Writing(clears=clears))
+        new = [*drafted.ahead, *said, *drafted.latest]
         if not (self._is_trusted or _would_show(request, fixed, new)):
             return _begun(drafted)
         thread = {"type": "continue", "previous_message_id": known["message_id"]}

@@ -68,7 +68,8 @@ _ALL = (
     # https://github.com/mistralai/mistral-common; a user behind a tool:
     # https://github.com/BerriAI/litellm/issues/6323. Thinking is a chunk of the content:
     # https://docs.mistral.ai/studio-api/conversations/reasoning. No field that is not in the API,
-    # names among them: https://github.com/Gage-Technologies/mistral-go/pull/2
+    # names among them: https://github.com/Gage-Technologies/mistral-go/pull/2; streams have usage
+    # without being asked.
     Dialect(
         "mistral",
         alternates=False,
@@ -78,6 +79,7 @@ _ALL = (
         echoes=False,
         content_of_calls="",
         takes_names=False,
+        streams_usage=False,
     ),
     # No names: https://console.groq.com/docs/openai; "property 'reasoning_content' is unsupported":
     # https://github.com/NousResearch/hermes-agent/issues/11089
@@ -207,12 +209,15 @@ class _Lesson(NamedTuple):
     changes: Mapping[str, Any]
 
 
-_REFUSED = r"(unsupported|not supported|not permitted|unexpected|unknown|unrecogni[sz]ed|forbidden)"
+_REFUSED = (
+    r"(unsupported|not support(?:ed)?|not permitted|not allowed|unexpected|unknown|unrecogni[sz]ed"
+    r"|forbidden)"
+)
 
 
 def _refused(name: str) -> tuple[str, str]:
     """Return what fits a refusal of a field, whether it is named before or behind that."""
-    return rf"{_REFUSED}[^.]{{0,80}}{name}", rf"{name}[^.]{{0,80}}{_REFUSED}"
+    return rf"{_REFUSED}.{{0,80}}{name}", rf"{name}.{{0,80}}{_REFUSED}"
 
 
 def _lesson(*said: str, **changes: Any) -> _Lesson:
@@ -240,6 +245,7 @@ _LESSONS = (
         r"system (message|role|prompt).{0,40}(beginning|first|start)",
         r"multiple system messages",
         r"only one system",
+        r"unexpected role '?system'?",
         system=SystemPlacement.FIRST,
     ),
     _lesson(
@@ -250,7 +256,11 @@ _LESSONS = (
         r"must start with a user",
         **_AT_START,
     ),
-    _lesson(r"unexpected role '?user'? after role '?tool'?", answers_results=True),
+    _lesson(
+        r"unexpected role '?user'? after role '?tool'?",
+        r"alternate user and assistant roles except for tool calls and results",
+        answers_results=True,
+    ),
     _lesson(r"a-z, A-Z, 0-9, with a length of 9", call_id_exact=9),
     _lesson(r"expected last role user or tool", needs_user=True),
     # What is asked for beside the messages.
@@ -285,6 +295,10 @@ def corrected(dialect: Dialect, said: str) -> Dialect | None:
     for lesson in _LESSONS:
         if lesson.said.search(said):
             changes |= lesson.changes
+    if "alternates" in changes and all(getattr(dialect, k) == v for k, v in changes.items()):
+        # The template counts results as speakers: it knows no tools, as that of Gemma 3
+        # (https://huggingface.co/google/gemma-3-27b-it).
+        changes["takes_calls"] = False
     better = replace(dialect, **changes)
     return None if better == dialect else better
 
@@ -323,6 +337,10 @@ class Dialects:
         if known is None:
             known = self._by_model[model] = dialect_of(self._address(), model)
         return known
+
+    def keep(self, model: str, dialect: Dialect) -> None:
+        """Speak to a model in a dialect from now on."""
+        self._by_model[model] = dialect
 
     def learn(self, dialect: Dialect, model: str, said: str) -> bool:
         """Take in a refusal.

@@ -1,10 +1,10 @@
 """What servers say when they give no reply, in the shapes of many vendors and gateways.
 
-An HTTP status tells half of it: routers answer 200 with an error inside, gateways wrap the error of
-whoever is behind them, and a request that is too long is a 400, a 413, a 429 or a 500. This module
-reads all of that without I/O; `langswarm_session.providers.sdk` makes errors of what it finds.
+The HTTP status alone does not tell: routers answer 200 with an error inside, gateways wrap the
+error of the server behind them, and a request that is too long is a 400, 413, 429 or 500. This
+module reads all of these without I/O; `langswarm_session.providers.sdk` raises what it finds.
 
-The wording of each row is public: vendors' pages and reports are named beside it.
+The page or the report that a pattern comes from is named beside it.
 """
 
 from __future__ import annotations

@@ -128,7 +128,9 @@ class OpenAIProviderSession(IProviderSession):
             model=context.model,
             strict=True,
             takes=openai_responses.takes,
-            takes_back=None if vendor else openai_responses.takes_back,
+            takes_back=(
+                openai_responses.takes_back if vendor else openai_responses.takes_back_readable
+            ),
             system=SystemPlacement.ANYWHERE if vendor else SystemPlacement.FIRST,
             user_blocks=USER_BLOCKS,
             call_id_length=openai_responses.CALL_ID_LENGTH,
@@ -148,6 +150,12 @@ class OpenAIProviderSession(IProviderSession):
     async def count_tokens(self, request: ProviderRequest) -> int:
         """See `IProviderSession.count_tokens`."""
         return await self._responses.count(request)
+
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
+        """See `IProviderSession.compact`."""
+        if self._mode_for(request.context) == "chat":
+            return await super().compact(request)
+        return await self._responses.compact(request)
 
     async def create_provider_session(self, user_id: str, **options: Any) -> str:
         """See `IProviderSession.create_provider_session`.

@@ -67,6 +67,7 @@ class Chat:
             alternates=dialect.alternates,
             answers_results=dialect.answers_results,
             needs_user=dialect.needs_user,
+            takes_calls=dialect.takes_calls,
             call_id_length=dialect.call_id_length,
             call_id_exact=dialect.call_id_exact,
             any_call_id=dialect.any_call_id,
@@ -127,24 +128,32 @@ class Chat:
         yield ProviderReply([reply])
 
     def _check(self, completion: dict[str, Any]) -> None:
-        failure = failure_of(completion)
+        with self._sdk.errors(reading=True):
+            failure = failure_of(completion)
         if failure is not None:
             raise self._sdk.of_event(failure, "no reply, and no reason")
 
     async def _asked(self, request: ProviderRequest, *, streams: bool = False) -> Any:
         """What the server answers. A refusal that names its reason corrects the dialect."""
         model = request.context.model
-        for _ in range(_LESSONS):
+        before = self._dialects.of(model)
+        for lessons in range(_LESSONS + 1):
             dialect = self._dialects.of(model)
             try:
                 return await self._create(request, dialect, streams=streams)
             except Exception as error:
                 # Templates fail with any status: llama.cpp answers 500, vLLM 400 or 404.
                 is_answer = getattr(error, "status_code", None) is not None
-                if not is_answer or not self._dialects.learn(dialect, model, str(error)):
+                said = f"{error} {getattr(error, 'body', None)}"
+                if (
+                    not is_answer
+                    or lessons == _LESSONS
+                    or not self._dialects.learn(dialect, model, said)
+                ):
+                    self._dialects.keep(model, before)  # what did not help was no lesson
                     raise
             request.retarget(self.target(model))
-        return await self._create(request, self._dialects.of(model), streams=streams)
+        raise AssertionError("the last refusal is raised")  # pragma: no cover
 
     async def _create(self, request: ProviderRequest, dialect: Dialect, *, streams: bool) -> Any:
         arguments = self._arguments(request, dialect)
@@ -152,8 +161,8 @@ class Chat:
             arguments["stream"] = True
             if dialect.streams_usage:
                 arguments.setdefault("stream_options", {"include_usage": True})
-        # The SDK walks through its types for each message that is given as such, which takes ten
-        # times as long as the rest of a turn of a hundred. What is in `extra_body` is sent as is.
+        # The SDK walks through its types for each message that is given as such. For a window of a
+        # hundred that takes ten times as long as the rest of a turn; `extra_body` is sent as it is.
         extra = {**(arguments.get("extra_body") or {}), "messages": arguments["messages"]}
         return await self._sdk.once.chat.completions.create(
             **{**arguments, "messages": [], "extra_body": extra}

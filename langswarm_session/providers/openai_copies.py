@@ -18,7 +18,7 @@ from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import IMAGES, REASONING, from_items
 from langswarm_session.models import SessionMessage
 from langswarm_session.printable import one_line
-from langswarm_session.providers.sdk import Patience, Sdk, plain, refusal_of
+from langswarm_session.providers.sdk import ABSENT, Patience, Sdk, plain, refusal_of
 
 CHUNK = 20
 """How many items one request may add."""
@@ -180,7 +180,7 @@ class Copies:
                 try:
                     await self._deleted(partial(self._sdk.once.responses.delete, response))
                 except ProviderSessionError as error:
-                    if refusal_of(error).status not in (404, 405, 501):
+                    if refusal_of(error).status not in ABSENT:
                         raise
                     return True
             return False

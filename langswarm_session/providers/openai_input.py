@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 
-from langswarm_session.blocks import ReasoningBlock
+from langswarm_session.blocks import OtherBlock, ReasoningBlock
 from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import ItemWriter, instructions, is_system
 from langswarm_session.models import MessageRole, SessionMessage
@@ -19,9 +19,7 @@ from langswarm_session.records import ProviderRequest
 from langswarm_session.requests.prefix import Prefix, PrefixChangeReason
 from langswarm_session.requests.tool_changes import Definition
 from langswarm_session.sendable import Repair, RepairKind
-
-COMPACTION = "compaction"
-"""The type of the items that stand for all that came before them."""
+from langswarm_session.window import COMPACTION, is_compaction
 
 
 class RequestInput:
@@ -108,9 +106,9 @@ class RequestInput:
             message = self._valid(given, prefix)
             self.messages.append(message)
             items = self._written(writer, message)
-            if any(item.get("type") == COMPACTION for item in items):
+            if _has_compaction(message):
                 prefix, is_compacted = self._prefix(), True
-                items = self._compacted(items)
+                items = self._compacted(items, is_whole=is_compaction(message))
             self._add(items, prefix)
         self._add(self.updates.due(done, None), prefix)
         prefix.end()
@@ -121,6 +119,8 @@ class RequestInput:
         """Return a message, without its reasoning if that is not valid any more."""
         if message.role is not MessageRole.ASSISTANT:
             return message
+        if _has_compaction(message) and (message.seq or 0) > self._request.reasoning_after:
+            return message  # reasoning behind a compaction stays valid
         is_valid = prefix.allows(self._stored.get(message.id, message))
         return message if is_valid else self._without_reasoning(message)
 
@@ -129,17 +129,20 @@ class RequestInput:
             prefix.add(item)
             self.items.append(item)
 
-    def _compacted(self, items: list[Item]) -> list[Item]:
+    def _compacted(self, items: list[Item], *, is_whole: bool) -> list[Item]:
         """Return a reply's items from its compaction on, and leave out what was before.
 
         It stands for that, but for what developers said:
         https://developers.openai.com/api/docs/guides/compaction
+
+        Args:
+            items: The reply's items.
+            is_whole: Whether all of them are the compaction.
         """
-        kinds = [item.get("type") for item in items]
-        newest = len(kinds) - 1 - kinds[::-1].index(COMPACTION)
+        places = [n for n, item in enumerate(items) if item.get("type") == COMPACTION]
         kept = [item for item in self.items if _is_of_developer(item)]
         self.items = []
-        return [*kept, *items[newest:]]
+        return [*kept, *(items if is_whole else items[places[-1] :])]
 
     def _without_reasoning(self, message: SessionMessage) -> SessionMessage:
         left = [block for block in message.blocks if not isinstance(block, ReasoningBlock)]
@@ -156,6 +159,12 @@ def _due(updates: Updates, done: int, message: SessionMessage) -> list[Item]:
     if message.role is not MessageRole.ASSISTANT or message.seq is None:
         return []
     return list(updates.due(done, message.seq))
+
+
+def _has_compaction(message: SessionMessage) -> bool:
+    return message.role is MessageRole.ASSISTANT and any(
+        isinstance(block, OtherBlock) and block.kind == COMPACTION for block in message.blocks
+    )
 
 
 def _is_of_developer(item: Item) -> bool:

@@ -16,10 +16,12 @@ from langswarm_session.errors import (
     ProviderRequestError,
     ProviderSessionError,
     ProviderStreamError,
+    UnknownModelError,
 )
 from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import (
     REASONING,
+    compaction_of,
     from_output,
     from_response,
 )
@@ -28,7 +30,7 @@ from langswarm_session.printable import one_line
 from langswarm_session.providers.openai_input import RequestInput
 from langswarm_session.providers.openai_models import reasons
 from langswarm_session.providers.openai_updates import allowed
-from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, refusal_of
+from langswarm_session.providers.sdk import ABSENT, Sdk, check_options, opened, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tools import as_tools, to_responses
 
@@ -139,6 +141,39 @@ class Responses:
     def _tries(self, request: ProviderRequest) -> int:
         """Return how often to try again."""
         return self._retries if request.retries is None else request.retries
+
+    async def compact(self, request: ProviderRequest) -> ProviderReply:
+        """Return what OpenAI makes of a window: what users said, and an item for all the rest.
+
+        ``instructions`` are left out, as those of the next request count:
+        https://developers.openai.com/api/docs/guides/keep-prefix-unchanged
+
+        Raises:
+            ProviderCapabilityError: If there is no compaction.
+        """
+        model = request.context.model
+        if not hasattr(self._sdk.client.responses, "compact"):
+            raise self._no_compaction("this version of the openai package", "update it, or use")
+        arguments = {"model": model, "extra_body": {"input": self._input(request).items}}
+        try:
+            answer = await self._patiently(
+                request, "responses.compact", arguments, self._tries(request)
+            )
+        except ProviderSessionError as error:
+            if refusal_of(error).status not in ABSENT or isinstance(error, UnknownModelError):
+                raise
+            raise self._no_compaction("this server", "use") from error
+        response = plain(self._sdk, answer)
+        if not isinstance(response.get("output"), list):
+            raise self._sdk.no_answer("no output")
+        with self._sdk.errors(model):
+            return ProviderReply([compaction_of(response, model)])
+
+    def _no_compaction(self, who: str, what: str) -> ProviderCapabilityError:
+        return ProviderCapabilityError(
+            f"{who} makes no compactions; {what} SummarizingMiddleware without native=True",
+            provider=self._sdk.provider,
+        )
 
     async def _asked(
         self,

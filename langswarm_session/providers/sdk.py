@@ -135,7 +135,9 @@ class Sdk:
     async def patiently(
         self, call: Callable[[], Awaitable[Any]], retries: int, model: str = ""
     ) -> Any:
-        """What a call gives, tried again while that may help. Only for what may be done twice.
+        """Return what a call gives, tried again while that may help.
+
+        Only for what may be done twice.
 
         Args:
             call: Makes a request with the client `once`.
@@ -159,7 +161,7 @@ class Sdk:
     async def streamed(
         self, ask: Callable[[], AsyncGenerator[T, None]], retries: int
     ) -> AsyncGenerator[T, None]:
-        """The pieces of a stream, asked for again where it fails before its first piece.
+        """Yield the pieces of a stream, asked for again where it fails before its first piece.
 
         Vendors tell of an overload in streams that began with a 200, and their SDKs try nothing
         again then: github.com/anthropics/anthropic-sdk-python/issues/688.
@@ -182,7 +184,7 @@ class Sdk:
                     raise
 
     async def counted(self, count: Awaitable[Any]) -> Any:
-        """What a count of tokens gives.
+        """Return what a count of tokens gives.
 
         Raises:
             ProviderCapabilityError: If the server counts none: it answers 404, 405 or 501.
@@ -231,13 +233,13 @@ class Sdk:
     def errors(
         self, model: str = "", *, streaming: bool = False, reading: bool = False
     ) -> Iterator[None]:
-        """Turns what the SDK raises into errors of this package.
+        """Turn what the SDK raises into errors of this package.
 
         Args:
             model: The model that was asked for.
             streaming: Whether a stream had been opened.
-            reading: Whether an answer is read, so that what does not fit is the server's fault and
-                not the caller's. A stream is read always.
+            reading: Whether an answer is being read, so that a value of the wrong type is the
+                server's fault, not the caller's. That is always so in a stream.
         """
         try:
             yield

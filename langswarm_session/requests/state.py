@@ -110,6 +110,20 @@ class RequestState:
         """Return the state with other notes of a provider."""
         return replace(self, notes={**self.notes, provider: dict(notes)})
 
+    @property
+    def noted_through(self) -> int:
+        """The newest message that something in the notes stands for; 0 for none."""
+        found = (note["through"] for notes in self.notes.values() for note in _stand_ins(notes))
+        return max(found, default=0)
+
+    def without_stand_ins(self) -> Self:
+        """Return the state without notes that stand for messages, as those are about to change."""
+        notes = {
+            name: {key: note for key, note in kept.items() if note not in _stand_ins(kept)}
+            for name, kept in self.notes.items()
+        }
+        return replace(self, notes=notes)
+
     def up_to(self, seq: int | None) -> Self:
         """Return the state for a copy of the log that ends at a message.
 
@@ -125,6 +139,12 @@ class RequestState:
         if seq >= self.start:
             return state
         return replace(state, start=0, max_messages=0, max_input_tokens=None, summary=0)
+
+
+def _stand_ins(notes: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the notes that stand for messages ``through`` one of them: a summary of theirs."""
+    values = (note for note in notes.values() if isinstance(note, Mapping))
+    return [note for note in values if isinstance(note.get("through"), int)]
 
 
 def _covered(context: SessionContext) -> int:

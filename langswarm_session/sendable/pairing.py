@@ -212,12 +212,12 @@ class Pairing:
         if isinstance(block, OtherBlock) and self._goes_on:
             entry.blocks.append(block)  # its call may be held by the provider
             return
-        if key is not None and key not in self._late:
+        if key is not None and key not in self._late and self._target.takes_calls:
             detail = "its call is not sent, or has one already"
             self._report.add(RepairKind.RESULT_DROPPED, entry.message, detail)
             return
-        name = self._late.pop(key) if key is not None else ""
-        detail = "a result that names no call" if key is None else "a reply was made without it"
+        name = self._late.pop(key, "") if key is not None else ""
+        detail = "a result that names no call" if key is None else "a result without its call"
         self._report.add(RepairKind.BLOCK_CONVERTED, entry.message, detail)
         words = self._answer_in_words(block, entry, name)
         # Where calls must come last, they still do.

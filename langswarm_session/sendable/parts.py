@@ -22,7 +22,7 @@ from langswarm_session.sendable.entries import Entry
 from langswarm_session.sendable.paired import answer_key
 from langswarm_session.sendable.repairs import RepairKind, Report
 from langswarm_session.sendable.target import Target, has_fields
-from langswarm_session.sendable.words import MEDIA, in_words
+from langswarm_session.sendable.words import MEDIA, call_in_words, in_words
 
 _ASSISTANT, _SYSTEM, _USER = MessageRole.ASSISTANT, MessageRole.SYSTEM, MessageRole.USER
 
@@ -83,6 +83,9 @@ class Parts:
         if isinstance(block, TextBlock):
             self._report.add(RepairKind.BLOCK_DROPPED, message, "an empty text")
         elif isinstance(block, ToolCallBlock):
+            if role is _ASSISTANT and not in_result:
+                self._report.add(RepairKind.BLOCK_CONVERTED, message, "a call of a tool")
+                return [TextBlock(text=call_in_words(block))]
             self._report.add(RepairKind.BLOCK_DROPPED, message, "a call that no model made")
         elif isinstance(block, ReasoningBlock):
             detail = "made by another model, or unproven"
@@ -99,7 +102,7 @@ class Parts:
         self, block: Block, message: SessionMessage, role: MessageRole, in_result: bool
     ) -> bool:
         if isinstance(block, ToolCallBlock):
-            return role is _ASSISTANT and not in_result
+            return role is _ASSISTANT and not in_result and self._target.takes_calls
         takes_back = self._target.takes_back
         if takes_back and role is _ASSISTANT and not in_result and self._is_own(message):
             return takes_back(block)

@@ -56,6 +56,8 @@ class Target:
             calls in a message that another model gave must come last.
         answers_results: Whether the assistant must speak between a tool's results and the user.
         needs_user: Whether the last message must not be the assistant's.
+        takes_calls: Whether calls of tools and their results can be sent; else they are put into
+            words.
         call_id_length: How long a call's id may be.
         call_id_exact: How many letters and digits an id has, and nothing else; None where ids may
             differ in length.
@@ -74,6 +76,7 @@ class Target:
     alternates: bool = False
     answers_results: bool = False
     needs_user: bool = False
+    takes_calls: bool = True
     call_id_length: int = 40
     call_id_exact: int | None = None
     any_call_id: bool = False

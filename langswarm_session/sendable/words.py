@@ -13,6 +13,7 @@ from langswarm_session.blocks import (
     ImageBlock,
     OtherBlock,
     RefusalBlock,
+    ToolCallBlock,
     VideoBlock,
     text_of,
 )
@@ -40,6 +41,11 @@ def in_words(block: Block) -> str:
         return f"[{block.type}{name}]"
     text = text_of([block])
     return text if text.strip() else f"[{block.type}]"
+
+
+def call_in_words(call: ToolCallBlock) -> str:
+    """A call of a tool, for a model that cannot be sent any. Never empty."""
+    return f"[call of {call.name or 'a tool'}] {to_json(call.args, inf_nan_mode='null').decode()}"
 
 
 def other_in_words(block: OtherBlock) -> str:

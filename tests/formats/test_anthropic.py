@@ -243,6 +243,14 @@ class TestVerbatim:
         assert [block["type"] for block in sent["content"]] == ["text"]
         assert [report.kind for report in reports] == ["reasoning_dropped"]
 
+    def test_a_reply_without_thinking_gets_an_empty_one_where_each_must_have_some(self):
+        thought = {"type": "thinking", "thinking": "a"}
+        log = [came(thought, CALL), DONE, came({"type": "text", "text": "b"})]
+        sent = to_messages(log, writing=Writing(thinks=True))
+        assert [message["content"][0] for message in sent[::2]] == [
+            *(thought, {"type": "thinking", "thinking": ""})
+        ]
+
     def test_what_the_api_did_to_the_request_is_kept(self):
         dropped = {"type": "thinking_dropped", "reason": "prefix_binding_mismatch", "path": "p"}
         other = {"type": "thinking_dropped", "reason": "model_binding_mismatch", "path": "p"}

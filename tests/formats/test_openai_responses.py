@@ -26,6 +26,7 @@ from langswarm_session.formats.openai_responses import (
     instructions,
     takes,
     takes_back,
+    takes_back_readable,
     to_items,
     usage,
 )
@@ -209,7 +210,8 @@ def test_reasoning_that_can_be_read():
     }
     thought = from_output([item])[0]
     assert thought.reasoning == "Hm."
-    assert takes_back(thought)
+    assert takes_back_readable(thought)
+    assert not takes_back(thought)
     assert not takes(thought, False)
     assert to_items([assistant(thought, TextBlock(text="So."))])[0] == item
 

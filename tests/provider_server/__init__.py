@@ -20,6 +20,20 @@ Of Anthropic (`world.anthropic_url`):
 - A scripted reply may have `"container": {...}` and raw `"blocks"`; thinking in them is signed here unless
   its signature begins with "raw:".
 
-Of OpenAI (`world.openai_url`): `reasoning=True`, `compat=True` (a server with chat alone, in OpenAI's
-own dialect), `chat="deepseek-v4"` and others (the dialects of chat_dialects.py).
+- `world.vertex_url` is the same API by Google Cloud's paths (the SDK's `AsyncAnthropicVertex(base_url=...,
+  access_token=world.key)`).
+
+Of OpenAI (`world.openai_url`):
+
+- `gpt-6.2-astra` and later versions drop reasoning behind a changed prefix, and tell so in
+  `input_transformations` (openai_binding.py); `organization` as above. `reasoning=True`, `max_input_tokens`.
+- `refuses_include=True`: a server that does not know `include`. `compat=True`: a server with chat alone,
+  in OpenAI's own dialect. `lenient_partners`, `stored_reasoning="drop"`: openai_context.py.
+- `chat="deepseek-v4"` and others: the dialects of chat_dialects.py (`DIALECTS`), which refuse what the
+  real ones refuse and answer in their shapes. In any of them a script may be `{"message": {...}}`, a raw
+  message, `{"deltas": [...]}`, its raw pieces, `{"error": {...}}`, an error inside a 200, or
+  `{"finish": "error"}`.
+
+`world.shares(path)` tells for each request how much of it the next one begins with, by parts (`1.0`: it
+was only added to), cache marks, ids and options aside.
 """

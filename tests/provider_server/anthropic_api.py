@@ -20,7 +20,15 @@ from . import anthropic_threads as threads
 from .anthropic_binding import BETA as BINDING
 from .anthropic_binding import check_binding, check_controls, new_outcome
 from .anthropic_context import blocks_of, digest, input_tokens, normal
-from .anthropic_errors import Refusal, answer, betas_of, json_body, new_request_id, refusing
+from .anthropic_errors import (
+    Refusal,
+    answer,
+    betas_of,
+    json_body,
+    new_request_id,
+    refusing,
+    refusing_without_version,
+)
 from .anthropic_models import get_model, list_models
 from .anthropic_profiles import check_profile, profile_of
 from .anthropic_replies import compacted, make_reply
@@ -250,7 +258,11 @@ async def _events(turn: Turn, message: Json) -> AsyncIterator[bytes]:
 @refusing
 async def create_message(request: Request) -> Response:
     """POST /messages."""
-    body = await json_body(request)
+    return await created(request, await json_body(request))
+
+
+async def created(request: Request, body: Json) -> Response:
+    """The answer to a body, by whatever path it came."""
     stream = body.pop("stream", False)
     if not isinstance(stream, bool):
         raise Refusal("stream: Input should be a valid boolean")
@@ -276,9 +288,13 @@ async def create_message(request: Request) -> Response:
 @refusing
 async def count_tokens(request: Request) -> Response:
     """POST /messages/count_tokens."""
+    return await counted(request, await json_body(request))
+
+
+async def counted(request: Request, body: Json) -> Response:
+    """The count of a body, by whatever path it came."""
     if not profile_of(world_of(request)).counts:
         raise Refusal("Not Found", 404)
-    body = await json_body(request)
     if "thread" in body:
         raise Refusal("thread: Extra inputs are not permitted")
     plain = count_params.MessageCountTokensParams
@@ -289,6 +305,28 @@ async def count_tokens(request: Request) -> Response:
     return answer({"input_tokens": tokens})
 
 
+@refusing_without_version
+async def vertex(request: Request) -> Response:
+    """POST .../models/{model}:rawPredict and the like: Google Cloud's way to the same API.
+
+    https://platform.claude.com/docs/en/build-with-claude/claude-on-vertex-ai: the model is in the path,
+    and the version in the body.
+    """
+    body = await json_body(request)
+    if not body.pop("anthropic_version", None):
+        raise Refusal("anthropic_version: Field required")
+    model, _, how = request.path_params["call"].partition(":")
+    if model == "count-tokens":
+        return await counted(request, body)
+    if "model" in body:
+        raise Refusal("model: Extra inputs are not permitted")
+    if (how == "streamRawPredict") is not bool(body.get("stream")):
+        raise Refusal(f"stream: must fit the method '{how}'")
+    return await created(request, body | {"model": model.replace("@", "-")})
+
+
+VERTEX = "/projects/{project}/locations/{region}/publishers/anthropic/models/{call}"
+vertex_routes = [Route(VERTEX, vertex, methods=["POST"])]
 routes = [
     Route("/messages", create_message, methods=["POST"]),
     Route("/messages/count_tokens", count_tokens, methods=["POST"]),

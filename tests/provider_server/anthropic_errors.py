@@ -61,9 +61,19 @@ def refusing(handler: Handler) -> Handler:
 
     @functools.wraps(handler)
     async def handle(request: Request) -> Response:
+        if not request.headers.get("anthropic-version"):
+            raise Refusal("anthropic-version: header is required")
+        return await handler(request)
+
+    return refusing_without_version(handle)
+
+
+def refusing_without_version(handler: Handler) -> Handler:
+    """The handler, with its refusals made answers."""
+
+    @functools.wraps(handler)
+    async def handle(request: Request) -> Response:
         try:
-            if not request.headers.get("anthropic-version"):
-                raise Refusal("anthropic-version: header is required")
             return await handler(request)
         except Refusal as refusal:
             request_id = new_request_id()

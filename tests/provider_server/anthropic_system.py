@@ -51,7 +51,7 @@ def check_system_messages(messages: list[Json], model: str, stored: int) -> None
 
 
 def check_betas(messages: list[Json], betas: set[str]) -> None:
-    """Refuse what a request's betas do not know, before its shape is looked at."""
+    """Refuse what a request's betas do not know, before its shape is checked."""
     for index, message in enumerate(messages):
         at = f"messages.{index}"
         if not isinstance(message, dict) or message.get("role") != "system":

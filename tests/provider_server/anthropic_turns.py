@@ -212,7 +212,7 @@ def check_latest(world: World, turns: list[Turn]) -> None:
     """The latest assistant message's thinking is all there, in its order, or not there at all.
 
     https://platform.claude.com/docs/en/build-with-claude/thinking-troubleshooting ("cannot be
-    modified": a block left out, or the message built anew); without any it is taken (the probe of
+    modified": a block left out, or the message rebuilt); without any it is taken (the probe of
     https://github.com/tdavison784/context-runtime, R2).
     """
     said = [turn for turn in turns if turn.role == "assistant"]

@@ -13,6 +13,7 @@ app = Starlette(
     routes=[
         Mount("/openai/v1", routes=openai_api.routes),
         Mount("/anthropic/v1", routes=[*anthropic_api.routes, *managed_agents.routes]),
+        Mount("/anthropic/vertex", routes=anthropic_api.vertex_routes),
         Mount("/_control", routes=control.routes),
     ],
     middleware=[Middleware(Faults)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
+
+from .prefixes import share
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -82,6 +85,7 @@ class ServerWorld:
         self.port, self.key = port, key
         self.openai_url = f"http://127.0.0.1:{port}/openai/v1"
         self.anthropic_url = f"http://127.0.0.1:{port}/anthropic"
+        self.vertex_url = f"{self.anthropic_url}/vertex"
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the server's control routes."""
@@ -103,6 +107,11 @@ class ServerWorld:
             "GET", "requests" + (f"?path={quote(path, safe='')}" if path else "")
         )
         return asked
+
+    def shares(self, path: str) -> list[float]:
+        """How much of each request to `path` the next one begins with, by parts: 1.0 if all of it."""
+        bodies = [one["body"] for one in self.requests(path)]
+        return [share(one, other) for one, other in itertools.pairwise(bodies)]
 
     def reply(self, *replies: dict[str, Any]) -> None:
         """Script the model's next replies."""

@@ -188,6 +188,8 @@ def think(run: Run, context: list[Json]) -> None:
     run.answer = answer_of(
         world, model, context, tools_of(body, context), body.get("max_output_tokens")
     )
+    if context and context[-1]["type"] == "compaction_trigger":
+        context = context[:-1]
     compacts = [
         rule for rule in body.get("context_management") or () if rule["type"] == "compaction"
     ]
@@ -362,6 +364,26 @@ async def list_input(request: Request) -> Json:
     return page(request, response_of(request)["input"])
 
 
+async def compact(request: Request) -> Json:
+    """POST /responses/compact: all user messages, then one compaction item (the SDK's CompactedResponse)."""
+    world, body = world_of(request), await body_of(request)
+    check_offered(world, request)
+    check_model(body["model"], tools=False, reasoning=None)
+    earlier = body.get("previous_response_id")
+    context = earlier_response(world, earlier) if earlier else []
+    context = compacted(context + input_items(world, body | {"conversation": None}))
+    check_context(world, context, body["model"])
+    tokens, cached = count_input(world, body, context)
+    users = [item for item in context if item.get("role") == "user"]
+    output = [*users, compaction_item(world, context, body["model"])]
+    made, _ = output_tokens(output[-1:])
+    usage = {"input_tokens": tokens, "output_tokens": made, "total_tokens": tokens + made}
+    usage |= {"input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0}}
+    usage |= {"output_tokens_details": {"reasoning_tokens": 0}}
+    head = {"id": world.new_id("resp_"), "object": "response.compaction"}
+    return head | {"created_at": int(time.time()), "output": output, "usage": usage}
+
+
 async def count(request: Request) -> Json:
     """POST /responses/input_tokens."""
     world, body = world_of(request), await body_of(request)
@@ -374,6 +396,7 @@ async def count(request: Request) -> Json:
 
 routes = [
     Route("/responses", endpoint(create), methods=["POST"]),
+    Route("/responses/compact", endpoint(compact), methods=["POST"]),
     Route("/responses/input_tokens", endpoint(count), methods=["POST"]),
     Route("/responses/{response_id}", endpoint(retrieve), methods=["GET"]),
     Route("/responses/{response_id}", endpoint(delete), methods=["DELETE"]),

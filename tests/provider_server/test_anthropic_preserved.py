@@ -588,3 +588,24 @@ def test_neighbours_are_combined(client: Any, world: ServerWorld) -> None:
     assert ask(client, messages).content[-1].text.startswith("I see 5")
     world.set(alternates=True)
     assert "roles must alternate" in refusal(client, messages)
+
+
+def test_by_google_clouds_paths(server: ProviderServer) -> None:
+    world = server.world(anthropic="vertex", reasoning=True)
+    where: Any = {"region": "us-east5", "project_id": "p", "base_url": world.vertex_url}
+    with anthropic.AnthropicVertex(access_token=world.key, **where) as client:
+        given: Any = {"model": MODEL, "max_tokens": 9, "messages": [user("x")]}
+        reply = client.messages.create(**given, cache_control={"type": "ephemeral"})
+        assert [block.type for block in reply.content] == ["thinking", "text"]
+        with client.messages.stream(**given) as stream:
+            assert stream.get_final_text().startswith("I see 1")
+        assert client.messages.count_tokens(model=MODEL, messages=[user("x")]).input_tokens == 1
+        with pytest.raises(anthropic.BadRequestError, match="anthropic-beta"):
+            client.beta.messages.create(**given, betas=["inline-tools-2026-09-15"])
+
+
+def test_how_much_of_a_request_the_next_begins_with(client: Any, world: ServerWorld) -> None:
+    talk(client)
+    assert world.shares("POST /v1/messages") == [1.0, 1.0]
+    ask(client, [user("say 0"), REPLY, user("other")], system="new")
+    assert world.shares("POST /v1/messages")[-1] == 0.0

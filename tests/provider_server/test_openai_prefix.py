@@ -229,3 +229,13 @@ def test_stored_reasoning_is_bound_alike(api: Any) -> None:
         assert removed(reply) == []
     reply = api.responses.create(model=MODEL, input="x", conversation=conversation.id, tools=[TOOL])
     assert removed(reply) == ["prefix_mismatch"] * 2
+
+
+def test_compaction_as_a_request_of_its_own(api: Any, world: ServerWorld) -> None:
+    items = talk(api)
+    compacted = api.responses.compact(model=MODEL, input=items)
+    assert [item.type for item in compacted.output] == ["message"] * 4 + ["compaction"]
+    window = [compacted.output[-1].to_dict(mode="json", exclude_unset=True)]
+    reply = ask(api, [*window, user("next")])
+    assert removed(reply) == []
+    assert world.shares("POST /v1/responses")[:2] == [1.0, 1.0]

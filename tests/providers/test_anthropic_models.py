@@ -167,6 +167,8 @@ class TestDialects:
             ("messages: text content blocks must be non-empty", "empty_texts", False),
             ("Unexpected value(s) `x` for the `anthropic-beta` header", "clear_at", False),
             ("invalid beta flag", "tool_changes", ToolChanges.NONE),
+            # https://github.com/leookun/cursor-byok/pull/276
+            ("The `content[].thinking` ... must be passed back", "wants_thinking", True),
         ],
     )
     def test_a_refusal_teaches(self, refusal, field, value):

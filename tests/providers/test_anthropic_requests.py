@@ -31,6 +31,7 @@ async def make(world):
     async def make(model=BINDS, *, dialect="anthropic", mode="messages", context=(), **options):
         own = {"base_url": world.anthropic_url, "mode": mode, "dialect": dialect, "timeout": 20}
         provider = AnthropicProviderSession(world.key, **own, **options)
+        provider._threads._knows_threads = True
         manager = SessionManager("memory", {"anthropic": provider})
         managers.append(manager)
         return await manager.create_session("ann", "anthropic", model, **dict(context))
@@ -99,7 +100,18 @@ async def what_is_new_each_turn(session, turn):
     return {"turn_context": f"It is day {turn}."}
 
 
-CHANGES = [later_system, other_tools, tools_that_come_late, what_is_new_each_turn]
+async def another_effort(session, turn):
+    effort = [None, "low", "low", None, "high", "high"][turn]
+    return {} if effort is None else {"output_config": {"effort": effort}}
+
+
+CHANGES = [
+    later_system,
+    other_tools,
+    tools_that_come_late,
+    what_is_new_each_turn,
+    another_effort,
+]
 
 
 class TestAppendOnly:
@@ -165,6 +177,39 @@ class TestAppendOnly:
         state = session.context.request_state["notes"]["anthropic"]["tools"]
         assert [tool["name"] for tool in state["declared"]] == ["add"]
         assert [change["removed"] for change in state["changes"]] == [["add"]]
+
+
+class TestEffort:
+    @pytest.mark.parametrize("mode", ["messages", "threads"])
+    async def test_changes_in_place(self, make, world, mode):
+        session = await make(mode=mode)
+        for turn in range(6):
+            await session.send_message(f"{turn}", **await another_effort(session, turn))
+        said = [
+            message["output_config"]["effort"]
+            for body in (bodies(world)[-1:] if mode == "messages" else bodies(world))
+            for message in body["messages"]
+            if message["role"] == "system"
+        ]
+        assert said == ["low", "medium", "high"]  # the model's own is medium
+        assert not any("output_config" in body for body in bodies(world))
+        assert refused(world) == []
+
+    async def test_is_what_the_first_request_says_until_then(self, make, world):
+        session = await make()
+        for effort in ("low", "low", "max"):
+            config = {"effort": effort, "format": None} if effort == "max" else {"effort": effort}
+            await session.send_message(WORDS, output_config=config)
+        assert [body["output_config"]["effort"] for body in bodies(world)] == ["low"] * 3
+        assert bodies(world)[-1]["messages"][-2] == {
+            "role": "system", "content": [], "output_config": {"effort": "max"},
+        }  # fmt: skip
+
+    async def test_is_said_with_each_request_where_it_cannot_change(self, make, world):
+        session = await make("claude-opus-4-8")
+        for effort in ("low", "high"):
+            await session.send_message(WORDS, output_config={"effort": effort})
+        assert [body["output_config"]["effort"] for body in bodies(world)] == ["low", "high"]
 
 
 class TestModels:
@@ -273,6 +318,23 @@ class TestCompaction:
         assert last["messages"][0]["content"][0]["type"] == "compaction"
         assert last["system"] == "Be kind."
         assert len(await session.get_messages()) == 17  # the record is whole
+
+    @pytest.mark.parametrize("how", ["clear", "edit"])
+    async def test_what_is_removed_does_not_live_on_in_the_summary(self, make, world, how):
+        session = await make(compact_above=1)
+        first = await session.send_message("secret")
+        await session.send_message("two")
+        assert "compaction" in session.context.request_state["notes"]["anthropic"]
+        if how == "clear":
+            await session.clear_messages()
+        else:
+            await session.edit_messages(
+                expected_revision=session.revision, remove=[first.seq - 1, first.seq]
+            )
+        assert "secret" not in str(session.context.request_state)
+        await session.send_message("three")
+        assert "secret" not in str(bodies(world)[-1])
+        assert refused(world) == []
 
     async def test_not_between_a_call_and_its_result(self, make, world):
         session = await make(compact_above=1)

@@ -7,12 +7,14 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
+from provider_server import chat_dialects
 
 from langswarm_session import (
     InvalidInputError,
@@ -369,6 +371,80 @@ async def test_what_a_router_gave_of_reasoning_goes_back_unchanged(streaming: bo
     assert server.refused == 0
 
 
+LENIENT = Dialect("lenient", system=SystemPlacement.ANYWHERE, alternates=False)
+
+# The same at the stand-in server, over HTTP
+
+STAND_INS: dict[str, str | Dialect] = {
+    "openai": "openai",
+    "deepseek-v4": "deepseek",
+    "deepseek-reasoner": "deepseek-reasoner",
+    "kimi": "kimi",
+    "glm": "glm",
+    "mistral": "mistral",
+    "gemini-openai": "gemini",
+    "groq": "groq",
+    "fireworks": "strict",
+    "openrouter": "openrouter",
+    "vllm-qwen": "vllm",
+    "vllm-gemma": replace(DIALECTS["vllm"], takes_calls=False),
+    "vllm-mistral": "mistral",
+    "llamacpp-qwen": "llama.cpp",
+    "llamacpp-mistral": dialect_of("http://localhost:8080/v1", "Ministral-3-14B-Reasoning-2512"),
+    "ollama": "ollama",
+    "litellm": "litellm",
+}
+
+
+async def converse_at(world: Any, *, streaming: bool, dialect: str | Dialect | None) -> None:
+    """A conversation with all that the record may have, at the stand-in server."""
+    provider = OpenAIProviderSession(
+        world.key, mode="chat", base_url=world.openai_url, max_retries=0, dialect=dialect
+    )
+    async with SessionManager("memory", providers={"openai": provider}) as manager:
+        session = await manager.create_session("u", "openai", "some-model")
+        await session.record(FOREIGN)
+        await session.add_system_message("Be terse.")
+        world.reply(
+            {"reasoning": "I look.", "tool_calls": [{"name": "look", "arguments": {"at": "it"}}]}
+        )
+        content: Any = "Look."
+        for _ in range(4):
+            if streaming:
+                events = [e async for e in session.stream_message(content, tools=[look])]
+                reply = events[-1].message
+                assert reply is not None
+            else:
+                reply = await session.send_message(content, tools=[look])
+            content = "And now?"
+            if reply.finish_reason == "tool_calls":
+                content = await session.call_tools(reply, [look])
+            else:
+                await session.add_system_message("In blue.")
+
+
+def test_the_stand_in_speaks_as_many_dialects_as_are_tried() -> None:
+    assert sorted(STAND_INS) == sorted(chat_dialects.DIALECTS)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("chat", STAND_INS)
+async def test_the_stand_in_refuses_nothing(world: Any, chat: str, streaming: bool) -> None:
+    world.set(chat=chat)
+    await converse_at(world, streaming=streaming, dialect=STAND_INS[chat])
+    assert world.state()["refused"] == []
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("chat", STAND_INS)
+@pytest.mark.parametrize("dialect", [None, "openai", LENIENT])
+async def test_the_stand_in_is_learned_from(
+    world: Any, chat: str, streaming: bool, dialect: Dialect | str | None
+) -> None:
+    world.set(chat=chat)
+    await converse_at(world, streaming=streaming, dialect=dialect)
+
+
 # What a refusal teaches
 
 TEACHING: list[tuple[str, Sequence[Rule], Body]] = [
@@ -386,7 +462,6 @@ TEACHING: list[tuple[str, Sequence[Rule], Body]] = [
     ("lists", [strings_only], {}),
     ("stream options", [no_stream_options], {}),
 ]
-LENIENT = Dialect("lenient", system=SystemPlacement.ANYWHERE, alternates=False)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -435,6 +510,22 @@ async def test_a_server_that_contradicts_itself_is_asked_a_few_times() -> None:
         with pytest.raises(ProviderRequestError, match="reasoning_content"):
             await session.send_message("Hi")
     assert len(server.asked) == 6
+
+
+async def test_a_lesson_that_did_not_help_is_not_kept() -> None:
+    """A server may quote what a user said."""
+    said: list[str] = []
+    server = Server(lambda body: said[0] if said else None)
+    async with manager_of(server, "https://some.example/v1", dialect=LENIENT) as manager:
+        session = await manager.create_session("u", "openai", "m")
+        await session.send_message("Hi")
+        said.append("temperature: 3 is not allowed (in: System message must be first)")
+        with pytest.raises(ProviderRequestError, match="temperature"):
+            await session.send_message("System message must be first")
+        said.clear()
+        await session.add_system_message("Be terse.")
+        await session.send_message("So?")
+    assert roles(server.asked[-1]) == ["user", "assistant", "system", "user"]
 
 
 def test_a_lesson_that_is_known_teaches_nothing() -> None:

@@ -866,3 +866,117 @@ class TestConversationsOfOthers:
             "three",
         ]
         assert world.requests("DELETE **") == []
+
+
+UNLINK = "DELETE /v1/responses/*"
+
+
+class TestLimits:
+    """What the model is given stays within the limits, though OpenAI keeps the conversation."""
+
+    @pytest.mark.parametrize("limits", [{"max_messages": 4}, {"max_input_tokens": 120}])
+    async def test_the_copy_is_made_again_when_it_outgrows_them(self, world, open_manager, limits):
+        session = await open_manager().create_session("u", "openai", "gpt-5.4", **limits)
+        for n in range(8):
+            await session.send_message(f"{n} " + "word " * 20)
+            assert len(spoken(world, session)) <= 6
+        assert len(await session.get_messages()) == 16
+
+    @both_ways
+    async def test_a_refusal_for_size_is_the_end_of_the_copy_not_of_the_session(
+        self, world, session, streaming
+    ):
+        await session.record(exchanges(6))
+        await session.send_message("one")
+        before = session.context.provider_session_id
+        world.fail(ASK, "status", status=400, code="context_length_exceeded", times=2,
+                   message="Your input exceeds the context window of this model.")  # fmt: skip
+        assert await try_turn(session, "two", streaming=streaming) is None
+        assert session.context.provider_session_id != before
+        assert 2 <= len(spoken(world, session)) < 16
+        assert (await session.send_message("three")).text.endswith("The last says: three")
+
+    async def test_one_of_somebody_else_that_is_too_long_is_left_alone(self, world, session):
+        provider = session.manager._providers.of("openai", "s")
+        given = await provider.create_provider_session("u")
+        await session.update_context(provider_session_id=given)
+        await session.send_message("one")
+        world.fail(ASK, "status", status=400, code="context_length_exceeded",
+                   message="Your input exceeds the context window of this model.")  # fmt: skip
+        await session.send_message("two")
+        assert session.context.provider_session_id != given
+        assert len(world.state()["conversations"][given]["items"]) == 2
+        assert spoken(world, session)[-2][1] == "two"
+
+
+class TestResponseObjects:
+    """They outlive their conversation: https://community.openai.com/t/1356136"""
+
+    async def test_they_go_with_the_session(self, world, session):
+        await session.send_message("one")
+        await shown_by(session, "two")
+        assert len(world.state()["responses"]) == 2
+        await session.delete()
+        assert world.state()["responses"] == {}
+
+    async def test_they_go_with_the_messages(self, world, session):
+        await session.send_message("one")
+        await session.clear_messages()
+        assert world.state()["responses"] == {}
+
+    async def test_that_of_a_stream_nobody_read_to_its_end_goes_with_the_next_turn(
+        self, world, session
+    ):
+        await session.send_message("one")
+        async with aclosing(session.stream_message("two")) as pieces:
+            async for _ in pieces:
+                break
+        await all_arrived(world)
+        await session.send_message("three")
+        assert len(world.state()["responses"]) == 2
+
+    async def test_what_cannot_be_removed_is_said(self, world, session, caplog):
+        reply = await session.send_message("one")
+        world.fail(UNLINK, "status", status=405, times=-1)
+        report = await session.manager.erase_user("u")
+        assert report.left_at_providers == [("openai", reply.provider_message_id)]
+        assert not report.complete
+        assert reply.provider_message_id in caplog.text
+
+    async def test_a_fault_leaves_all_as_it_is(self, world, session):
+        await session.send_message("one")
+        world.fail(UNLINK, "server_error", times=-1)
+        with pytest.raises(ProviderUnavailableError):
+            await session.delete()
+        assert len(await session.get_messages()) == 2
+
+
+class TestServersThatRefuseInclude:
+    """As vLLM's gateway does for the items of a conversation."""
+
+    async def test_they_are_asked_without(self, world, session):
+        await session.send_message("one")
+        world.fail(LIST, "status", status=400, message="Unknown query parameter: include")
+        assert (await session.reconcile()).is_equal
+        asked = len(world.requests(LIST))
+        assert (await session.reconcile()).is_equal
+        assert len(world.requests(LIST)) == asked + 1
+
+
+@both_ways
+async def test_a_conversation_that_is_gone_is_made_again(world, session, streaming):
+    await session.send_message("one")
+    provider = session.manager._providers.of("openai", "s")
+    await provider.delete_provider_session(session.context.provider_session_id)
+    assert await try_turn(session, "two", streaming=streaming) is None
+    await check_next_turn(world, session, "one", "two")
+
+
+async def test_one_that_is_gone_as_only_the_stream_says(world, session):
+    await session.send_message("one")
+    gone = session.context.provider_session_id
+    world.fail(ASK, "stream_error", at=1, code="not_found",
+               message=f"Conversation with id '{gone}' not found.")  # fmt: skip
+    assert await try_turn(session, "two", streaming=True) is None
+    assert session.context.provider_session_id != gone
+    await check_next_turn(world, session, "one", "two")
