@@ -52,7 +52,7 @@ class Scenario:
     name: str
     context: dict[str, Any] = field(default_factory=dict)
     step: Step | None = None
-    options: Callable[[int], dict[str, Any]] = lambda turn: {}
+    options: Callable[[int], dict[str, Any]] = lambda _: {}
     summaries: bool = False
 
 
@@ -89,7 +89,7 @@ def tools(turn: int) -> dict[str, Any]:
 
 SCENARIOS = [
     Scenario("plain"),
-    Scenario("tools", options=lambda turn: {"tools": [Tool("look")]}),
+    Scenario("tools", options=lambda _: {"tools": [Tool("look")]}),
     Scenario("later system message", step=later_system),
     Scenario("a tool more", options=tools),
     Scenario("summaries", summaries=True),
@@ -116,7 +116,12 @@ class Outcome:
 
 async def run(world: ServerWorld, scenario: Scenario, turns: int) -> Outcome:
     """Run one conversation."""
-    options = {"api_key": world.key, "base_url": world.anthropic_url, "mode": "messages"}
+    options = {
+        "api_key": world.key,
+        "base_url": world.anthropic_url,
+        "mode": "messages",
+        "dialect": "anthropic",
+    }
     found = Outcome()
     async with SessionManager("memory", {"anthropic": options}) as manager:
         if scenario.summaries:

@@ -1,4 +1,4 @@
-"""What a window's limit costs: tokens with a prefix cache and without, and thinking that stays valid.
+"""What a window's limit costs: tokens with a prefix cache and without, and thinking kept.
 
     python -m benchmarks.request_windows [TURNS]
 
@@ -85,7 +85,7 @@ class Bill:
         return self.cached * 0.1 + (self.total - self.cached) * write
 
 
-async def chat(session: BaseSession, mock: MockProviderSession, turn: int) -> None:
+async def chat(session: BaseSession, mock: MockProviderSession, _: int) -> None:
     """Take a turn of about 300 characters each way."""
     mock.script("answer " * 43)
     await session.send_message("question " * 33)
@@ -134,7 +134,7 @@ async def run(talk: Talk, limit: int, turns: int) -> tuple[Bill, Bill, float]:
     return bill, old, median(took[-50:]) * 1000
 
 
-def row(name: str, bill: Bill, base: float, took: str) -> str:
+def row(name: str, bill: Bill, took: str) -> str:
     """Return a line of the table."""
     share, valid = bill.cached / bill.total, bill.valid / max(1, bill.replies)
     prices = [bill.total, bill.price(1.25), bill.price(1.0)]
@@ -152,9 +152,9 @@ async def main(turns: int) -> None:
         for limit in LIMITS:
             bill, old, took = await run(talk, limit, turns)
             shown = f"{limit:,}" if limit < 100_000 else "unlimited"
-            print(row(shown, bill, bill.total, f"{took:.2f}"))
+            print(row(shown, bill, f"{took:.2f}"))
             if limit <= 200:
-                print(row(f"{shown}, sliding", old, bill.total, ""))
+                print(row(f"{shown}, sliding", old, ""))
 
 
 if __name__ == "__main__":
