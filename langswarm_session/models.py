@@ -336,7 +336,8 @@ class SessionContext(BaseModel):
         provider: Who generates replies.
         model: The model's name.
         backend: Where the conversation's state is sought.
-        max_messages: How many of the newest messages a request carries at most.
+        max_messages: How many of the newest messages a request carries at most; a window that would
+            have more begins again with about half of it.
         max_input_tokens: How many tokens of messages a request carries at most; None for as many
             as there are. The newest message is sent whatever it takes.
         token_counter: How those are counted.
@@ -366,7 +367,7 @@ class SessionContext(BaseModel):
     provider: str
     model: str
     backend: SessionBackend = SessionBackend.PROVIDER_NATIVE
-    max_messages: int = Field(default=100, ge=1, le=2**31 - 1)
+    max_messages: int = Field(default=200, ge=1, le=2**31 - 1)
     max_input_tokens: int | None = Field(default=None, ge=1, le=2**31 - 1)
     token_counter: TokenCounter = TokenCounter.ESTIMATE
     summary: Summary | None = None

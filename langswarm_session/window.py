@@ -194,7 +194,7 @@ class _Reader:
         return [message for message in older if not self._log.is_replaced(message)]
 
     async def _compaction(self, seq: int) -> SessionMessage | None:
-        """Return a provider's compaction from before the messages sent, if there is one."""
+        """Return a provider's compaction from before what is sent, if there is one."""
         if not seq:
             return None
         read = await self._page(1, seq + 1)

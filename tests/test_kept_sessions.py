@@ -43,6 +43,7 @@ METHODS: dict[str, Call] = {
     "begin_turn": lambda session: session.begin_turn("x"),
     "cancel": lambda session: session.cancel(),
     "clear_messages": lambda session: session.clear_messages(),
+    "compact": lambda session: session.compact(),
     "delete": lambda session: session.delete(),
     "edit_messages": lambda session: session.edit_messages(expected_revision=2, remove=[1]),
     "fidelity": lambda session: session.fidelity("openai"),
