@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from langswarm_session.blocks import RefusalBlock
 from langswarm_session.checks import check_limit
 from langswarm_session.errors import (
+    ContextLengthError,
     InvalidInputError,
     ProviderCapabilityError,
     ProviderSessionError,
 )
 from langswarm_session.interfaces import IProviderSession, ISession, ISessionMiddleware
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionBackend, SessionMessage
+from langswarm_session.printable import one_line
 from langswarm_session.records import ProviderRequest
 from langswarm_session.requests.state import RequestState
 from langswarm_session.session import BaseSession
@@ -38,7 +40,8 @@ class SummarizingMiddleware(ISessionMiddleware):
 
     The log keeps every message. When so many have come since the last summary, a new one is made of
     that summary and the messages after it, before the user's next message is sent. If that fails
-    it is logged, and tried again with the message after. A summary is cut where it is longer than
+    it is logged, and tried again with the message after. What is too long for the model that
+    summarises is summarised in parts, one with each message of the user's. A summary is cut where it is longer than
     what it stands for, and to a quarter of the context's ``max_input_tokens``.
 
     Args:
@@ -110,12 +113,25 @@ class SummarizingMiddleware(ISessionMiddleware):
             session.ref, after=covered, limit=limit, answered_only=True
         )
         old = messages[: _end(messages, len(messages) - self._keep)]
-        if not old:
-            return
+        while old:
+            try:
+                text = await self._ask(session, self._question(session, old))
+            except ContextLengthError as error:
+                half = old[: _end(old, len(old) // 2)]
+                if not half:
+                    raise
+                logger.info("session %r: fewer messages are summarised: %s",
+                            session.session_id, one_line(error))  # fmt: skip
+                old = half
+            else:
+                await session.set_summary(self._bounded(session, text, old), old[-1].seq)
+                return
+
+    def _question(self, session: BaseSession, old: Sequence[SessionMessage]) -> str:
+        """Return what the model is asked, with the summary so far."""
         summary = session.context.summary
         before = "" if summary is None else f"(Before that: {summary.text})\n"
-        text = await self._ask(session, f"{self._prompt}\n\n{before}{transcript(old)}")
-        await session.set_summary(self._bounded(session, text, old), old[-1].seq)
+        return f"{self._prompt}\n\n{before}{transcript(old)}"
 
     def _bounded(self, session: BaseSession, text: str, old: Sequence[SessionMessage]) -> str:
         """Return a summary that is no longer than what it stands for, nor than its share."""
