@@ -150,7 +150,7 @@ class _Turn:
         try:
             return await self._sent(events)
         except ProviderRequestError:
-            if not await self._sessions.let_go(known):
+            if not await self._sessions.let_go(known, self._left_behind):
                 raise
         return await self._anew()
 
