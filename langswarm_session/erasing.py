@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from langswarm_session.errors import SessionError, SessionNotFoundError, in_session
-from langswarm_session.provider_state import states_of
+from langswarm_session.provider_state import ProviderState, states_of, with_state
+from langswarm_session.records import SessionChanges
 from langswarm_session.storage.rules import check_revision
 
 if TYPE_CHECKING:
+    from langswarm_session.interfaces import IProviderSession
     from langswarm_session.manager import SessionManager
     from langswarm_session.session import BaseSession
 
@@ -110,14 +113,30 @@ async def forget_at_providers(
             if replies and provider.keeps_replies and session.context.backend.is_native:
                 ids = await _replies_of(session, name)
                 left += [(name, reply) for reply in await provider.delete_replies(ids)]
-            for copy in state.copies if state is not None else ():
-                await provider.delete_provider_session(copy)
+            if state is not None:
+                await _remove(session, name, state, provider)
         except SessionError as error:
             raise in_session(error, session.session_id) from error.__cause__
     for name, reply in left:
         logger.warning("session %r: %s keeps the reply %s, and cannot remove it",
                        session.session_id, name, reply)  # fmt: skip
     return left
+
+
+async def _remove(
+    session: BaseSession, name: str, state: ProviderState, provider: IProviderSession
+) -> None:
+    """Remove a provider's copies; one of which only a part is left is not used again."""
+    try:
+        for copy in state.copies:
+            await provider.delete_provider_session(copy)
+    except (SessionError, asyncio.CancelledError):
+        outdated = provider.outdated(state.context)
+        if outdated is not None:
+            after = replace(state, context=outdated)
+            changes = SessionChanges(provider_state=with_state(session.context, name, after))
+            session._moved(await session._storage.update_session(session.ref, changes))
+        raise
 
 
 async def _replies_of(session: BaseSession, provider: str) -> list[str]:

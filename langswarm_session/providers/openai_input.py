@@ -69,7 +69,7 @@ class RequestInput:
         for message in messages:
             due = _due(updates, done, message)
             done += len(due)
-            items += [*due, *map(_without_user_id, self._written(writer, message))]
+            items += [*due, *self._written(writer, message)]
         return [*items, *updates.due(done, None)]
 
     def _kept_apart(self, *, in_place: bool) -> list[SessionMessage]:
@@ -80,7 +80,9 @@ class RequestInput:
         return [] if self._per_turn else list(takewhile(is_system, messages))
 
     def _written(self, writer: ItemWriter, message: SessionMessage) -> list[Item]:
-        return [] if self._is_apart(message) else writer.write(message)
+        if self._is_apart(message):
+            return []
+        return [_without_user_id(item) for item in writer.write(message)]
 
     def _is_apart(self, message: SessionMessage) -> bool:
         return is_system(message) and any(message.id == apart.id for apart in self._apart)
@@ -170,7 +172,7 @@ def _has_compaction(message: SessionMessage) -> bool:
 def _without_user_id(item: Item) -> Item:
     """Return an item without the id that a compaction gives what users said.
 
-    Of messages, only a model's have an id when they are added to a conversation
+    Of the messages that may be sent, only a model's have one
     (``openai/types/responses/response_input_item_param.py``).
     """
     if item.get("type") != "message" or item.get("role") != "user":

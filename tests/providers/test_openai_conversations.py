@@ -1043,3 +1043,28 @@ async def test_a_compaction_replaces_the_copy(world, session):
     await session.send_message("two")
     assert session.context.provider_context["left_behind"] == [before]
     assert "compaction" in [item["type"] for item in items_of(world, session)]
+
+
+@pytest.mark.parametrize("fails", [REMOVE, DROP])
+async def test_a_copy_that_was_removed_in_part_is_made_again(world, open_manager, fails):
+    session = await open_manager(max_retries=0).create_session("u", "openai", "gpt-5.4")
+    await session.send_message("one")
+    world.fail(fails, "status", times=1, status=500, after=1 if fails == REMOVE else 0)
+    with pytest.raises(ProviderUnavailableError):
+        await session.clear_messages()
+    await session.send_message("two")
+    assert [text for role, text in spoken(world, session) if role == "user"] == ["one", "two"]
+    assert len(world.state()["conversations"]) == 1
+
+
+@pytest.mark.parametrize("mode", ["conversations", "responses"])
+async def test_compactions_follow_each_other(world, mode):
+    """What a compaction repeats of users has ids, which may not be sent back."""
+    openai = OpenAIProviderSession(world.key, base_url=world.openai_url, mode=mode, max_retries=0)
+    async with SessionManager(InMemorySessionStorage(), providers={"openai": openai}) as manager:
+        session = await manager.create_session("u", "openai", "gpt-5.4")
+        for number in range(2):
+            await session.send_message(f"question {number}")
+            await session.compact()
+        await session.send_message("last")
+    assert not world.refused()

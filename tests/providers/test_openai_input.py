@@ -323,9 +323,10 @@ class TestCompaction:
         await session.send_message("one")
         await session.send_message("two")
         said = {"type": "input_text", "text": "one"}
-        kept = {"type": "message", "id": "msg_7", "role": "user", "status": "completed"}
+        kept = {"type": "message", "role": "user", "status": "completed"}
         item = {"type": "compaction", "id": "cmp_1", "encrypted_content": "c"}
-        vendor.compactions = [kept | {"content": [said]}, item | {"created_by": "x"}]
+        repeated = kept | {"id": "msg_7", "content": [said]}
+        vendor.compactions = [repeated, item | {"created_by": "x"}]
         provider = manager._providers.of("openai", "s")
         context = session.context
         history = await session.get_messages()
