@@ -172,6 +172,9 @@ if TYPE_CHECKING:
     from langswarm_session.fidelity import (
         Loss as Loss,
     )
+    from langswarm_session.formats.dialects import (
+        Dialect as Dialect,
+    )
     from langswarm_session.hooks.logging import (
         LoggingHook as LoggingHook,
     )
@@ -447,6 +450,7 @@ _HOMES = {
         "UnknownStorageError",
     ),
     "fidelity": ("Loss",),
+    "formats.dialects": ("Dialect",),
     "hooks.logging": ("LoggingHook",),
     "hooks.metrics": ("MetricsHook",),
     "hooks.usage": (

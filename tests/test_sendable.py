@@ -494,6 +494,12 @@ class TestGoingOn:
         log = [tool(result("b"), result("a")), user("and?")]
         assert make_sendable(log, TARGETS["responses"], open_calls=OPEN) == (log, [])
 
+    def test_gives_results_to_calls_that_are_open_whoever_spoke_meanwhile(self) -> None:
+        log = [user("meanwhile"), assistant("indeed"), tool(result("a"))]
+        sent, repairs = make_sendable(log, TARGETS["responses"], open_calls=["a"])
+        assert sent == [log[2], *log[:2]]
+        assert kinds(repairs) == ["result_moved"]
+
     def test_answers_the_calls_that_stay_open(self) -> None:
         sent, repairs = make_sendable([user("never mind")], TARGETS["chat"], open_calls=["a"])
         assert [(m.role, m.text) for m in sent] == [("tool", NO_RESULT), ("user", "never mind")]
@@ -1028,20 +1034,17 @@ class TestAppendOnly:
     @given(
         parts=st.lists(odd_logs() | hosted(), min_size=1, max_size=3),
         target=st.sampled_from(PLACEMENTS),
-        open_calls=st.none() | st.just(["a", "b"]),
     )
     @settings(max_examples=400)
-    def test_any_log(
-        self, parts: list[list[SessionMessage]], target: Target, open_calls: list[str] | None
-    ) -> None:
+    def test_any_log(self, parts: list[list[SessionMessage]], target: Target) -> None:
         log = numbered(parts)
-        whole = said_in(make_sendable(log, target, open_calls=open_calls)[0])
+        whole = said_in(make_sendable(log, target)[0])
         if target.system is SystemPlacement.FIRST:  # a later system message is a new beginning
             whole = [each for each in whole if each[0] != "system"]
         for place, message in enumerate(log):
             before = log[place - 1].role if place else MessageRole.ASSISTANT
             if message.role is MessageRole.ASSISTANT and before in ("user", "tool", "function"):
-                sent, _ = make_sendable(log[:place], target, open_calls=open_calls)
+                sent, _ = make_sendable(log[:place], target)
                 asked = said_in(sent)
                 if target.system is SystemPlacement.FIRST:
                     asked = [each for each in asked if each[0] != "system"]

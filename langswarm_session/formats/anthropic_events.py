@@ -66,7 +66,7 @@ def parted(
     rest: list[SessionMessage] = []
     for place, message in enumerate(new):
         is_old = bool(replies) and place <= replies[-1]
-        if message.role is MessageRole.SYSTEM or _answers(message, open_calls):
+        if message.role is MessageRole.SYSTEM or is_answer(message, open_calls):
             rest.append(message)
         elif is_old or message.role is MessageRole.TOOL:
             told.append(message)
@@ -75,8 +75,8 @@ def parted(
     return told, rest
 
 
-def _answers(message: SessionMessage, calls: Collection[str]) -> bool:
-    """Whether a message has the results of calls that the session waits for."""
+def is_answer(message: SessionMessage, calls: Collection[str]) -> bool:
+    """Return whether a message has the results of calls that the session waits for."""
     results = [block for block in message.blocks if isinstance(block, ToolResultBlock)]
     return bool(results) and all(block.tool_call_id in calls for block in results)
 

@@ -30,7 +30,8 @@ class Dialect:
             if there is none; None where that is not so.
         call_signature: What stands for the signature of a call that the model did not make; None
             where calls have none.
-        echoes: Whether fields that this package does not know go back to the model that gave them.
+        echoes: Whether fields that this package does not know, and ids with other characters, go
+            back to the model that gave them.
         content_of_calls: The content of a message that has calls and no text.
         takes_parts: Whether content may be a list of parts where it is all text.
         takes_names: Whether users' messages may have names.

@@ -6,6 +6,7 @@ the vendor's OpenAPI description.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,19 @@ USER_BLOCKS: dict[str, dict[str, type]] = {
     "local_shell_call_output": {"output": str},
     "shell_call_output": {"call_id": str, "output": list},
     "apply_patch_call_output": {"call_id": str, "status": str},
+    "compaction": {"id": str, "encrypted_content": str},
 }
-"""The items that answer what hosted tools ask of a user, with their required fields."""
+"""The items that answer what hosted tools ask of a user, with their required fields; and what a
+compaction of the Agents SDK left of a conversation."""
+
+_IDS = {
+    "message": re.compile(r"msg_[A-Za-z0-9_-]{1,60}"),
+    "function_call": re.compile(r"fc_[A-Za-z0-9_-]{1,61}"),
+    "custom_tool_call": re.compile(r"ctc_[A-Za-z0-9_-]{1,60}"),
+}
+"""What ids of items look like that need none. Another server's id, sent to OpenAI, is refused for
+good: https://github.com/can1357/oh-my-pi/issues/977, and an empty one as well:
+https://github.com/langchain-ai/langchainjs/issues/11044."""
 
 _OUTPUT_ONLY = ("created_by", "logprobs")
 """Fields of items and their parts that servers show, and refuse when they are sent back.
@@ -75,9 +87,17 @@ def as_input(item: Mapping[str, Any]) -> Item:
     for name in ("content", "output"):
         if isinstance(sent.get(name), list):
             sent[name] = [_part_as_input(part) for part in sent[name]]
+    if not is_good_id(str(kind), sent.get("id")):
+        sent.pop("id", None)
     if kind == "message" and item.get("role") == "assistant":
         sent |= {"type": "message", "status": "completed"}
     return sent
+
+
+def is_good_id(kind: str, item_id: object) -> bool:
+    """Return whether an item's id may be sent with it; always true where the item must have one."""
+    form = _IDS.get(kind)
+    return form is None or (isinstance(item_id, str) and form.fullmatch(item_id) is not None)
 
 
 def _part_as_input(part: Any) -> Any:

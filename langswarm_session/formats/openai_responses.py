@@ -26,7 +26,7 @@ from langswarm_session.blocks import (
 from langswarm_session.formats.arguments import call_of, text_of_arguments
 from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
 from langswarm_session.formats.native import MALFORMED
-from langswarm_session.formats.openai_items import Item, as_input, is_sendable
+from langswarm_session.formats.openai_items import Item, as_input, is_good_id, is_sendable
 from langswarm_session.models import NOTES, MessageRole, SessionMessage, TokenUsage
 
 NAME = "openai"
@@ -187,7 +187,7 @@ def _user_items(message: SessionMessage) -> list[Item]:
     parts = [_part(block) for block in content if not isinstance(block, OtherBlock)]
     if parts:
         items.append({"type": "message", "role": "user", "content": parts})
-    return items + [dict(block.value) for block in content if isinstance(block, OtherBlock)]
+    return items + [as_input(block.value) for block in content if isinstance(block, OtherBlock)]
 
 
 def _part(block: Block) -> Item:
@@ -254,7 +254,7 @@ def _message(blocks: Sequence[Block], with_ids: bool) -> Item:
     first = blocks[0]
     phase = (first.extras or {}).get("phase")
     phase = phase if phase in _PHASES else None
-    if not (with_ids and first.id and first.id.startswith("msg_")):
+    if not (with_ids and is_good_id("message", first.id)):
         # Without an id it is what a caller says that the model said.
         return {
             "type": "message",
@@ -306,8 +306,9 @@ def _content(block: ReasoningBlock) -> list[str]:
 
 
 def _call(block: ToolCallBlock, with_ids: bool, custom: set[str]) -> Item:
-    extras = block.extras or {}
-    known = {"id": extras["item_id"]} if with_ids and "item_id" in extras else {}
+    kind = "custom_tool_call" if _is_custom(block) else "function_call"
+    item_id = (block.extras or {}).get("item_id")
+    known = {"id": item_id} if with_ids and is_good_id(kind, item_id) else {}
     if _is_custom(block):
         custom.add(block.id or "")
         return {

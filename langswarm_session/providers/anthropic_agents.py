@@ -28,6 +28,7 @@ from langswarm_session.formats.anthropic_events import (
     Event,
     Run,
     in_words,
+    is_answer,
     parted,
     to_events,
 )
@@ -139,6 +140,7 @@ class _Turn:
         self.session = known
         state = request.context.provider_context
         self._last, self._since = state.get("last_event"), _moment(state.get("at"))
+        request.window = _answers_first(request)
         events = self._worded([], request.new_messages, request.context.provider_calls)
         try:
             return await self._sent(events)
@@ -302,6 +304,18 @@ class _Turn:
             raise ProviderSessionError(f"the agent's session has ended: {said}", provider=provider)
         if not run.blocks and run.stop != "refusal":
             raise ProviderSessionError(f"the agent said nothing: {said}", provider=provider)
+
+
+def _answers_first(request: ProviderRequest) -> list[SessionMessage]:
+    """The window with the results that the session waits for before all else that is new.
+
+    The session has not seen what was said meanwhile, so its calls are still open.
+    """
+    waiting, at = request.context.provider_calls, len(request.window) - request.new_count
+    new = request.window[at:]
+    answers = [message for message in new if is_answer(message, waiting)]
+    others = [message for message in new if message not in answers]
+    return [*request.window[:at], *answers, *others]
 
 
 def _moment(text: str | None) -> datetime:

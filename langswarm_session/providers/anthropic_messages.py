@@ -18,11 +18,11 @@ from langswarm_session.formats import anthropic
 from langswarm_session.formats.anthropic import dropped_thinking, from_block, from_message, joined
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.printable import one_line
+from langswarm_session.providers.anthropic_changes import Arguments
 from langswarm_session.providers.anthropic_dialects import Server
 from langswarm_session.providers.anthropic_models import model_of
 from langswarm_session.providers.anthropic_requests import (
     COMPACTION_NOTE,
-    Arguments,
     Draft,
     Wishes,
     compaction_block,

@@ -27,8 +27,9 @@ from langswarm_session.formats.anthropic import (
 )
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.printable import one_line
+from langswarm_session.providers.anthropic_changes import Arguments
 from langswarm_session.providers.anthropic_messages import Messages, replied
-from langswarm_session.providers.anthropic_requests import Arguments, Draft
+from langswarm_session.providers.anthropic_requests import Draft
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.tokens import estimate
 

@@ -12,6 +12,7 @@ from langswarm_session.blocks import ReasoningBlock
 from langswarm_session.errors import ProviderStreamError
 from langswarm_session.formats.dialects import Dialect
 from langswarm_session.formats.openai_chat import (
+    NATIVE,
     ChatMessage,
     failure_of,
     from_completion,
@@ -22,6 +23,7 @@ from langswarm_session.formats.openai_chat import (
 )
 from langswarm_session.formats.openai_chunks import ChunkAssembler
 from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.providers.anthropic_models import BINDS, model_of
 from langswarm_session.providers.dialects import Dialects
 from langswarm_session.providers.openai_responses import RESERVED, cache_key
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
@@ -71,6 +73,7 @@ class Chat:
             call_id_length=dialect.call_id_length,
             call_id_exact=dialect.call_id_exact,
             any_call_id=dialect.any_call_id,
+            keeps_call_ids=dialect.echoes,
         )
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
@@ -188,7 +191,8 @@ class Chat:
         first = [{"role": "system", "content": instructions}] if instructions else []
         system = list(takewhile(lambda each: each.role is MessageRole.SYSTEM, request.messages))
         first += to_chat(system, dialect)
-        prefix = Prefix(request, system=first, tools=tools, binds=False)
+        binds = is_bound(request.context.model)
+        prefix = Prefix(request, system=first, tools=tools, binds=binds)
         sent: list[ChatMessage] = []
         for message in request.messages[len(system) :]:
             said = message
@@ -214,11 +218,23 @@ def _content(message: ChatMessage) -> str:
     return str(message["content"])
 
 
+def is_bound(model: str) -> bool:
+    """Return whether a model's reasoning is valid only behind what it was made behind.
+
+    So it is with Claude's newest models, also through routers:
+    https://docs.litellm.ai/docs/providers/anthropic_preserved_thinking
+    """
+    claude = model_of(model)
+    return claude is not None and claude.does(BINDS)
+
+
 def _without_reasoning(message: SessionMessage, request: ProviderRequest) -> SessionMessage:
     """A reply without its reasoning, which is not valid in this request."""
     kept = [block for block in message.blocks if not isinstance(block, ReasoningBlock)]
-    if len(kept) == len(message.blocks):
+    # A gateway's own fields, such as litellm's `thinking_blocks`, may have it too.
+    native = {name: value for name, value in (message.native or {}).items() if name != NATIVE}
+    if len(kept) == len(message.blocks) and native == (message.native or {}):
         return message
     detail = "not valid behind what comes before it"
     request.report(Repair(kind=RepairKind.REASONING_DROPPED, message_id=message.id, detail=detail))
-    return message.model_copy(update={"content": kept})
+    return message.model_copy(update={"content": kept, "native": native or None})

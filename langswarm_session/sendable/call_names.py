@@ -46,8 +46,10 @@ class CallNames:
         return call_id
 
     def _sayable(self, block: ToolCallBlock, message: SessionMessage) -> str:
+        target = self._target
         wanted = block.id or f"call_{message.id}"
-        if not block.id or not self._target.any_call_id:
+        is_own = (message.provider, message.model) == (target.provider, target.model)
+        if not block.id or not (target.any_call_id or (target.keeps_call_ids and is_own)):
             wanted = _ODD.sub("_", wanted)
         return wanted[: self._target.call_id_length]
 

@@ -28,7 +28,9 @@ def request_of(
     parts = Parts(target, report)
     pairing = Pairing(target, report, parts, open_calls)
     speakers = Speakers(target, report, goes_on=open_calls is not None)
-    for exchange in exchanges(messages):
+    # What goes on from a conversation that the provider holds was in no request before.
+    parts_of_log = exchanges(messages) if open_calls is None else [list(messages)]
+    for exchange in parts_of_log:
         for message in pairing.paired([parts.entry(message) for message in exchange]):
             speakers.add(message)
         speakers.hand_over()

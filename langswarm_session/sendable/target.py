@@ -62,6 +62,7 @@ class Target:
         call_id_exact: How many letters and digits an id has, and nothing else; None where ids may
             differ in length.
         any_call_id: Whether it may have other characters than letters, digits, ``_`` and ``-``.
+        keeps_call_ids: Whether it may have them in a reply of this provider and model.
     """
 
     provider: str = ""
@@ -80,3 +81,4 @@ class Target:
     call_id_length: int = 40
     call_id_exact: int | None = None
     any_call_id: bool = False
+    keeps_call_ids: bool = False

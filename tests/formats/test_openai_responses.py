@@ -201,6 +201,25 @@ def test_what_only_servers_say_is_not_sent_back():
     assert to_items([message]) == [picture]
 
 
+@pytest.mark.parametrize(
+    ("item", "good"),
+    [
+        ({"type": "function_call", "name": "a", "arguments": "{}", "id": "fc_1"}, True),
+        ({"type": "function_call", "name": "a", "arguments": "{}", "id": "call_1"}, False),
+        ({"type": "function_call", "name": "a", "arguments": "{}", "id": ""}, False),
+        ({"type": "function_call", "name": "a", "arguments": "{}", "id": "fc_" + "x" * 99}, False),
+        ({"type": "custom_tool_call", "name": "a", "input": "", "id": "fc_1"}, False),
+        ({"type": "custom_tool_call", "name": "a", "input": "", "id": "ctc_1"}, True),
+    ],
+)
+def test_ids_of_other_servers_stay_here(item, good):
+    """https://github.com/can1357/oh-my-pi/issues/977"""
+    reply = from_response({"id": "resp_1", "output": [item | {"call_id": "c"}]}, "m")
+    (sent,) = ItemWriter(verbatim=lambda message: True).write(reply)
+    assert sent == {k: v for k, v in item.items() if k != "id" or good} | {"call_id": "c"}
+    assert reply.native is None
+
+
 def test_reasoning_that_can_be_read():
     item = {
         "type": "reasoning",

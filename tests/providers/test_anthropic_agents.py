@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from types import SimpleNamespace
 
 import anthropic
 import pytest
@@ -31,6 +32,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.models import SessionMessage
 from langswarm_session.providers import anthropic_sessions, sdk
+from langswarm_session.providers.anthropic_agents import _Turn
 
 MODEL = "claude-test-1"
 ADD = {
@@ -676,3 +678,42 @@ class TestFaults:
         session = await make(agent=agent).create_session("ann", "anthropic", MODEL)
         with pytest.raises(UnknownModelError, match="claude-unknown-1"):
             await session.send_message("one")
+
+
+class Replaying:
+    """Sessions of a server that gives new events no time, and plays the old ones again.
+
+    As open-managed-agents does; a session's first event is an idle state of its creation.
+    """
+
+    def __init__(self, old, new):
+        self.sdk = SimpleNamespace(provider="anthropic")
+        self._old, self._new = old, new
+
+    async def events(self, session):
+        yield {}
+        for event in [*self._old, SENT, *self._new]:
+            yield event
+
+    async def events_after(self, session, last):
+        listed = [*self._old, SENT]
+        return listed if last is None else []
+
+
+SENT = {"type": "user.message", "id": "sent", "processed_at": None}
+
+
+@pytest.mark.parametrize("times", ["2026-11-30T20:00:00Z", None])
+async def test_what_is_played_again_of_earlier_turns_is_not_taken_for_this_one(times):
+    old = [
+        {"type": "session.status_idle", "id": "made", "processed_at": times},
+        {"type": "agent.message", "id": "before", "processed_at": times, "content": []},
+        {"type": "session.status_idle", "id": "idle", "processed_at": times},
+    ]
+    new = [
+        {"type": "agent.message", "id": "said", "processed_at": None, "content": []},
+        {"type": "session.status_idle", "id": "over", "processed_at": None},
+    ]
+    turn = _Turn(Replaying(old, new), 0, None)
+    followed = [event["id"] async for event in turn._follow(SENT)]
+    assert followed == ["said", "over"]

@@ -14,6 +14,7 @@ from langswarm_session import (
 )
 from langswarm_session.blocks import ReasoningBlock
 from langswarm_session.requests.prefix import Prefix
+from langswarm_session.window import SUMMARY
 
 POST = "POST /v1/messages"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -334,6 +335,32 @@ class TestCompaction:
         assert "secret" not in str(session.context.request_state)
         await session.send_message("three")
         assert "secret" not in str(bodies(world)[-1])
+        assert refused(world) == []
+
+    @pytest.mark.parametrize("mode", ["messages", "threads"])
+    async def test_one_in_the_record_begins_what_is_sent(self, make, world, mode):
+        session = await make(mode=mode)
+        await session.send_message(WORDS)
+        await session.compact()
+        for _ in range(2):
+            reply = await session.send_message(WORDS)
+            assert reply.finish_reason == "stop"
+        kinds = [
+            [part["content"][0]["type"] for part in body["messages"]] for body in bodies(world)
+        ]
+        assert kinds[-2] == ["compaction", "text"]
+        whole = ["compaction", "text", "thinking", "text"]
+        assert kinds[-1] == (whole if mode == "messages" else ["text"])
+        assert refused(world) == []
+
+    async def test_where_it_is_not_known_its_text_is_told(self, make, world):
+        session = await make()
+        await session.send_message(WORDS)
+        compaction = await session.compact()
+        await session.update_context(model="claude-haiku-5-5")  # which compacts nothing
+        await session.send_message("two")
+        told = bodies(world)[-1]["messages"][0]["content"][0]["text"]
+        assert told == f"{SUMMARY}{compaction.blocks[0].value['content']}"
         assert refused(world) == []
 
     async def test_not_between_a_call_and_its_result(self, make, world):

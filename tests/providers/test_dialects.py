@@ -20,6 +20,7 @@ from langswarm_session import (
     InvalidInputError,
     OpenAIProviderSession,
     ProviderRequestError,
+    ProviderUnavailableError,
     SessionManager,
     SessionMessage,
     TextBlock,
@@ -597,6 +598,74 @@ async def test_the_key_for_the_cache_is_sent_to_openai_alone() -> None:
         keys = {body.get("prompt_cache_key") for body in server.asked}
         assert len(keys) == 1
         assert (keys != {None}) is sent
+
+
+async def test_other_fields_of_the_body_are_sent_as_well() -> None:
+    server = Server()
+    async with manager_of(server, "https://e.org/v1") as manager:
+        session = await manager.create_session("u", "openai", "m")
+        await session.send_message("Hi", extra_body={"top_k": 4, "messages": "mine"})
+    assert server.asked[0]["top_k"] == 4
+    assert server.asked[0]["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_failure_behind_a_200(streaming: bool) -> None:
+    """https://openrouter.ai/docs/api/reference/errors-and-debugging: it ends with `error`."""
+    asked = []
+
+    def failing(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        message = {"role": "assistant", "content": "" if streaming else "So"}
+        body = json.loads(request.content)
+        return (
+            streamed(message, "error")
+            if body.get("stream")
+            else httpx.Response(200, json=completion(message, "error"))
+        )
+
+    server: Any = failing
+    async with manager_of(server, "https://openrouter.ai/api/v1") as manager:
+        session = await manager.create_session("u", "openai", "m")
+        with pytest.raises(ProviderUnavailableError, match="the model failed"):
+            if streaming:
+                [event async for event in session.stream_message("Hi")]
+            else:
+                await session.send_message("Hi")
+    assert len(asked) == 1
+
+
+async def test_ids_go_back_to_the_model_that_gave_them() -> None:
+    """https://github.com/MoonshotAI/K2-Vendor-Verifier: Kimi reads its own ``functions.look:0``."""
+    server = Server(said={"call": {"id": "functions.look:0"}})
+    async with manager_of(server, "https://somewhere.example/v1") as manager:
+        session = await manager.create_session("u", "openai", "Kimi-K2-Instruct")
+        reply = await session.send_message("Look.", tools=[look])
+        await session.send_message(await session.call_tools(reply, [look]), tools=[look])
+        assert with_calls(server.asked[-1])[0]["tool_calls"][0]["id"] == "functions.look:0"
+        await session.update_context(model="another")
+        await session.send_message("And?")
+    assert with_calls(server.asked[-1])[0]["tool_calls"][0]["id"] == "functions_look_0"
+
+
+BOUND = {"reasoning_details": DETAILS, "thinking_blocks": [{"type": "thinking", "signature": "s"}]}
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"), [("anthropic/claude-opus-5-5", False), ("deepseek/deepseek-v4-pro", True)]
+)
+async def test_bound_reasoning_is_left_out_behind_what_changed(model: str, kept: bool) -> None:
+    """https://docs.litellm.ai/docs/providers/anthropic_preserved_thinking."""
+    server = Server(said=BOUND)
+    async with manager_of(server, "https://openrouter.ai/api/v1") as manager:
+        session = await manager.create_session("u", "openai", model)
+        for text in ("One.", "Two."):
+            await session.send_message(text, instructions="Be terse.")
+        first = server.asked[-1]["messages"][2]
+        assert first.items() >= BOUND.items()
+        await session.send_message("Three.", instructions="Be kind.")
+    replies = [each for each in server.asked[-1]["messages"] if each["role"] == "assistant"]
+    assert [each.items() >= BOUND.items() for each in replies] == [kept, kept]
 
 
 def test_the_documentation_has_every_dialect() -> None:

@@ -261,7 +261,9 @@ class TestErrors:
         reply, _ = await shown_by(session, "two")
         assert reply.text == f"I see {3 if shown else 1} messages. The last says: two"
 
-    @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{}]}, [], "x"])
+    @pytest.mark.parametrize(
+        "body", [{}, {"choices": []}, {"choices": None}, {"choices": [{}]}, [], "x"]
+    )
     async def test_answers_of_another_shape(self, world, session, body):
         world.fail(ASK, "status", status=200, body=body)
         with pytest.raises(ProviderResponseError, match="check the base_url"):

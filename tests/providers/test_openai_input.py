@@ -11,6 +11,7 @@ import pytest
 
 from langswarm_session import (
     OpenAIProviderSession,
+    OtherBlock,
     ProviderCapabilityError,
     ProviderRequest,
     ReasoningBlock,
@@ -322,7 +323,7 @@ class TestCompaction:
         await session.send_message("one")
         await session.send_message("two")
         said = {"type": "input_text", "text": "one"}
-        kept = {"type": "message", "id": "m1", "role": "user", "status": "completed"}
+        kept = {"type": "message", "id": "msg_7", "role": "user", "status": "completed"}
         item = {"type": "compaction", "id": "cmp_1", "encrypted_content": "c"}
         vendor.compactions = [kept | {"content": [said]}, item | {"created_by": "x"}]
         provider = manager._providers.of("openai", "s")
@@ -356,6 +357,14 @@ class TestCompaction:
         assert first == kept | {"content": [said]}
         assert second == item
         assert last["content"] == "Thanks."
+
+    async def test_what_the_agents_sdk_left_of_a_conversation_is_sent(self, vendor, manager):
+        session = await manager.create_session("u", "openai", "gpt-6.2-sol")
+        item = {"type": "compaction", "id": "cmp_1", "encrypted_content": "c"}
+        block = OtherBlock(value=item | {"created_by": "x"})
+        await session.record([SessionMessage(role="user", content=[block])])
+        await session.send_message("one")
+        assert vendor.bodies[-1]["input"][0] == item
 
     async def test_a_server_that_makes_no_compactions(self, vendor, manager):
         session = await manager.create_session("u", "openai", "gpt-6.2-sol")

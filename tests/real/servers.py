@@ -18,7 +18,7 @@ KEY = "sk-not-a-real-key-0123456789"
 CONTEXT = 4096
 """Tokens of context that the model on llama.cpp has."""
 
-START_SECONDS = 120.0
+START_SECONDS = 180.0
 
 
 class Servers:

@@ -35,6 +35,8 @@ PNG = (
     "AAAAAElFTkSuQmCC"
 )
 
+pytestmark = pytest.mark.timeout(600)  # a real model on a busy machine takes its time
+
 LIMITS = {"chat": "max_tokens", "messages": "max_tokens"}
 """The keyword that bounds a reply, by mode."""
 
@@ -271,7 +273,6 @@ async def test_copies(
     await provider.close()
 
 
-@pytest.mark.timeout(600)
 async def test_a_model_whose_context_is_full(
     session: BaseSession, target: Target, told: Told
 ) -> None:
@@ -307,7 +308,6 @@ FAULTY = [
 ]
 
 
-@pytest.mark.timeout(600)
 async def test_a_server_that_fails_at_random(servers: Servers, tmp_path: Path) -> None:
     failures = []
     for target in FAULTY:
