@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from agents import Agent, Runner, function_tool
 from agents.memory import OpenAIResponsesCompactionSession, SessionSettings, SQLiteSession
@@ -21,6 +24,7 @@ from langswarm_session import (
     BaseSession,
     MockProviderSession,
     ProviderRateLimitError,
+    ProviderSessionFactory,
     SessionManager,
     SessionMessage,
 )
@@ -268,6 +272,44 @@ async def test_who_reads_compactions_gets_them(chat: AgentSession, manager: Sess
     await session.send_message("three")
     sent = [message.text for message in reads.requests[-1].window]
     assert sent == [*window, "two", "fine", "three"]
+
+
+@pytest.mark.parametrize("is_vendor", [True, False])
+async def test_openai_gets_its_compaction_and_compatible_servers_do_not(
+    chat: AgentSession, manager: SessionManager, is_vendor: bool
+) -> None:
+    """As in https://github.com/can1357/oh-my-pi/issues/6343, where the others got neither."""
+    bodies: list[Any] = []
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        response = {
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 1,
+            "model": "gpt-5.5",
+            "status": "completed",
+            "output": [answer("fine")],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+        }
+        return httpx.Response(200, json=response)
+
+    session = await compacted(chat, manager)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answered)) as http:
+        address = "https://api.openai.com/v1" if is_vendor else "https://models.example/v1"
+        client = openai.AsyncOpenAI(api_key="k", base_url=address, http_client=http)
+        provider = ProviderSessionFactory.create_provider_session(
+            "openai", client=client, mode="responses"
+        )
+        manager.add_provider_session("openai", provider)
+        await session.switch_provider("openai", "gpt-5.5")
+        await session.send_message("go on")
+    sent = json.dumps(bodies[-1])
+    assert ('"compaction"' in sent) is is_vendor
+    assert ("q0" in sent) is not is_vendor
+    assert "go on" in sent
 
 
 async def test_a_provider_that_takes_over_gets_what_a_compaction_stands_for(
