@@ -345,7 +345,8 @@ class Answering:
             saved = ProviderState(native, dict(native_context or {}))
             await self._save(candidate.provider, saved)
 
-        history = await turn.history(context)
+        target = provider.target(context, self._options)
+        history = await turn.history(context, target)
         new_count = len(turn.messages)
         messages = [*history, *turn.messages]
         if not state.is_empty:
@@ -357,7 +358,7 @@ class Answering:
             messages=messages,
             new_count=new_count,
             options=self._options,
-            target=provider.target(context, self._options),
+            target=target,
             turn_id=turn.id,
             in_step=not state.is_empty and turn.id == state.seq + 1 and not turn.resumed,
             retries=retries,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from langswarm_session.blocks import OtherBlock
@@ -21,10 +22,11 @@ from langswarm_session.models import (
     SessionMessage,
 )
 from langswarm_session.records import SessionRef
-from langswarm_session.replaced import CurrentLog
+from langswarm_session.replaced import CurrentLog, is_read_by
 from langswarm_session.requests.prefix import PrefixChangeReason
 from langswarm_session.requests.state import RequestState
 from langswarm_session.sendable.paired import Key, answer_key, answered_keys, call_key
+from langswarm_session.sendable.target import Target
 
 _SYSTEM, _USER, _ASSISTANT = MessageRole.SYSTEM, MessageRole.USER, MessageRole.ASSISTANT
 
@@ -78,25 +80,34 @@ class Beginning:
             none.
         covered: That of the last message that a summary covers; 0 for none.
         moved: Why that is elsewhere than it is stored, if it is.
+        vendor: Whose compactions of parts of the log are read in place of what they stand for;
+            None for nobody's.
     """
 
     start: int
     compaction: int
     covered: int
     moved: PrefixChangeReason | None
+    vendor: str | None = None
 
     @classmethod
-    def of(cls, state: RequestState, context: SessionContext, before: int) -> Beginning:
+    def of(
+        cls, state: RequestState, context: SessionContext, before: int, target: Target | None
+    ) -> Beginning:
         """Return where requests begin under a context's limits.
 
         Args:
             state: The state of the session's requests.
             context: The context; its provider is the one that is asked.
             before: The sequence number that the window ends before.
+            target: What the provider accepts; None for a framework, which reads no compactions.
         """
         now, reason = state.under(context)
+        if target is None:
+            return cls(now.start, 0, now.summary, reason)
         compaction = now.compactions.get(context.provider, 0)
-        return cls(now.start, compaction if compaction < before else 0, now.summary, reason)
+        compaction = compaction if compaction < before else 0
+        return cls(now.start, compaction, now.summary, reason, target.compactions)
 
     @property
     def first(self) -> int:
@@ -129,20 +140,26 @@ async def load(
         SessionNotFoundError: If there is no such session.
         SessionStorageError: If the storage fails.
     """
-    return await _Reader(storage, ref, before, max_messages).load(beginning, needed)
+    reader = _Reader(storage, ref, before, max_messages, beginning.vendor)
+    return await reader.load(beginning, needed)
 
 
 class _Reader:
     """Reads a window once."""
 
     def __init__(
-        self, storage: ISessionStorage, ref: SessionRef, before: int, max_messages: int
+        self,
+        storage: ISessionStorage,
+        ref: SessionRef,
+        before: int,
+        max_messages: int,
+        vendor: str | None,
     ) -> None:
         self._storage = storage
         self._ref = ref
         self._before = before
         self._max_messages = max_messages
-        self._log = CurrentLog(self._page)
+        self._log = CurrentLog(self._page, partial(is_read_by, vendor))
 
     async def load(self, beginning: Beginning, needed: Collection[Key]) -> Window:
         newest, is_all = await self._newest(beginning.first, _FURTHER if needed else 0)
@@ -192,7 +209,7 @@ class _Reader:
         if not _begins_with_question(sent):
             near = await self._page(_FURTHER, _first_seq(sent))
             older += [message for message in near if message.role is not _SYSTEM]
-        return [message for message in older if not self._log.is_replaced(message)]
+        return [message for message in older if self._log.has(message)]
 
     async def _compaction(self, seq: int) -> SessionMessage | None:
         """Return a provider's compaction from before what is sent, if there is one."""
