@@ -242,6 +242,8 @@ class Answering:
         if waiting and request is not None and self._remedied(failure, request):
             return
         if len(waiting) < 2 or not self._can_take_over(failure, candidate):
+            if isinstance(failure, ContextLengthError):
+                self._turn.forget_beginning()  # the new message is too long, not what was before it
             if request is not None and self._turn.prefix_change is not None:
                 await self._tell_change(request)  # the turn's end keeps where requests begin
             raise failure from _cause(error, failure)

@@ -217,6 +217,11 @@ class OpenTurn:
         self._request_state = self.request_state(context).started_at(seq, context)
         self.prefix_change = reason
 
+    def forget_beginning(self) -> None:
+        """Have requests begin where they did before the turn, as leaving out more did not help."""
+        self._request_state = None
+        self.prefix_change = None
+
     async def add(self, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
         """Store more of the turn, after the middleware.
 
