@@ -27,13 +27,14 @@ async def compact(session: BaseSession) -> SessionMessage:
     revision, context = session.revision, session.context
     provider = session.manager.provider(context.provider)
     state = RequestState.of(context)
-    messages = await session.read_window()
+    target = provider.target(context, {})
+    messages = await session.read_window(target)
     request = ProviderRequest(
         session.session_id,
         context.model_copy(update=ProviderState().to_context()),
         messages.messages,
         new_count=0,
-        target=provider.target(context, {}),
+        target=target,
         turn_id=session.last_seq + 1,
         notes=state.notes.get(provider.name),
         reasoning_after=state.reasoning_after,

@@ -9,7 +9,6 @@ The page or the report that a pattern comes from is named beside it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
+
+from pydantic_core import from_json
 
 
 class Kind(StrEnum):
@@ -106,7 +107,7 @@ _LENGTH_WORDS = re.compile(
     # (github.com/anthropics/claude-code/issues/34120).
     r"|context length of only \d+"
     r"|exceed(?:s|ed)? (?:the |this )?(?:model )?context (?:window|length)"
-    r"|token count of \d+ exceeds the limit|number of input tokens exceeds"
+    r"|token count of [\d,]+ exceeds|token limit exceeded|number of input tokens exceeds"
     r"|input tokens? (?:exceeded|count is \d+ but)|too many input tokens"
     r"|input tokens \d+ cannot exceed|(?:prompt|input) length \(?\d+\)? (?:exceeds|is greater than)"
     r"|'(?:input|messages)\[\d+\].{0,60}string too long|for many-image requests"
@@ -159,6 +160,11 @@ _LATER = (409, 425)
 
 _UNCERTAIN = (Kind.RATE_LIMIT, Kind.TIMEOUT, Kind.UNAVAILABLE, Kind.REFUSED)
 """Kinds of which the server may say itself whether to ask again."""
+
+_STATUS = re.compile(r"[45][0-9]{2}")
+
+_FOREVER = 1e9
+"""The longest wait that is told, in seconds: thirty years."""
 
 _HEADERS = (("retry-after-ms", 0.001), ("retry-after", 1.0))
 
@@ -217,9 +223,8 @@ class Failure:
         for part in self.parts:
             for key in ("code", "status", "status_code"):
                 code = part.get(key)
-                number = int(code) if isinstance(code, int | str) and str(code).isdigit() else 0
-                if 400 <= number < 600:
-                    return number
+                if _STATUS.fullmatch(str(code)) and isinstance(code, int | str):
+                    return int(code)
         return next((status for status, words in _WORDS if words.search(self.codes)), 400)
 
     @cached_property
@@ -332,7 +337,7 @@ def _inner(text: str) -> object | None:
     if start < 0:
         return None
     try:
-        found = json.loads(text[start:])
+        found = from_json(text[start:])  # `json` raises RecursionError for what is too deep
     except ValueError:
         return None
     first = found[0] if isinstance(found, list) and found else found
@@ -344,14 +349,19 @@ def _of_headers(headers: Mapping[str, str]) -> float | None:
     """The seconds that headers ask to wait (RFC 9110, section 10.2.3)."""
     for name, unit in _HEADERS:
         try:
-            return max(0.0, float(headers.get(name, "")) * unit)
+            return _seconds(float(headers.get(name, "")) * unit)
         except ValueError:
             continue
     try:
         until = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+    return _seconds((until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+
+
+def _seconds(value: float) -> float:
+    """The seconds as a number that can be added to a time."""
+    return min(max(0.0, value), _FOREVER)
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
@@ -366,11 +376,11 @@ def _of_part(part: Mapping[str, Any]) -> float | None:
     for name in ("retry_after_seconds", "retry_after"):
         value = part.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-            return float(value)
+            return _seconds(min(value, _FOREVER))
     details = part.get("details")
     for each in details if isinstance(details, list) else ():
         asked = each.get("retryDelay") if isinstance(each, Mapping) else None
         match = _DURATION.fullmatch(asked) if isinstance(asked, str) else None
         if match:
-            return float(match[1])
+            return _seconds(float(match[1]))
     return None

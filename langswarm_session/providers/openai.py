@@ -132,6 +132,7 @@ class OpenAIProviderSession(IProviderSession):
             takes_back=(
                 openai_responses.takes_back if vendor else openai_responses.takes_back_readable
             ),
+            compactions=openai_responses.NAME if vendor else None,
             system=SystemPlacement.ANYWHERE if vendor else SystemPlacement.FIRST,
             user_blocks=USER_BLOCKS,
             call_id_length=openai_responses.CALL_ID_LENGTH,

@@ -294,6 +294,10 @@ class TestRetryAfter:
             ({"retry-after": "soon"}, None),
             ({"retry-after": "2", "retry-after-ms": "1500"}, 1.5),
             ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+            ({"retry-after": "inf"}, 1e9),
+            ({"retry-after-ms": "1e400"}, 1e9),
+            ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2300"}, 1e9),
+            ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999"}, None),
         ],
     )
     @pytest.mark.parametrize("status", [429, 500, 503, 529])
@@ -314,6 +318,7 @@ class TestRetryAfter:
             ({"details": [{"retryDelay": "-1s"}]}, None),
             ({"metadata": {"retry_after_seconds": 7}}, 7.0),
             ({"retry_after": True}, None),
+            ({"retry_after": 10**400}, 1e9),
             ({"retry_after": "x"}, None),
         ],
     )
@@ -347,3 +352,20 @@ def test_anything_a_server_may_say_is_read(status, body):
     assert isinstance(failure.message, str)
     assert again.kind in Kind
     assert failure.retry_after is None or failure.retry_after >= 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": '{"a":' * 100_000},
+        {"error": {"message": '{"message": ' * 3000 + "1"}},
+        {"error": {"code": "\u00b2"}},
+        {"error": {"code": "9" * 5000}},
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, None])
+def test_what_cannot_be_read_is_a_refusal(status, body):
+    """Texts that are too deep for `json`, and digits that `int` does not read."""
+    failure = Failure(status, body, "said")
+    assert failure.kind is Kind.REFUSED
+    assert failure.message
