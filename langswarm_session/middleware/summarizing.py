@@ -26,8 +26,9 @@ from langswarm_session.window import BYTES_PER_TOKEN, calls_needed, shortened
 logger = logging.getLogger(__name__)
 
 PROMPT = (
-    "Summarise the conversation below for the assistant that continues it: what was asked, decided, "
-    "found out and promised, with names and figures, and what is still open. Write nothing else."
+    "Summarise the conversation below for the assistant that continues it: what was asked, "
+    "decided, found out and promised, with names and figures, and what is still open. Write "
+    "nothing else."
 )
 """What a model is asked, unless it is given another prompt."""
 
