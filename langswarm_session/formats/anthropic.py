@@ -22,8 +22,9 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     text_of,
 )
-from langswarm_session.formats.arguments import object_of_arguments
+from langswarm_session.formats.arguments import call_of, object_of_arguments
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
+from langswarm_session.formats.usage import token_count
 from langswarm_session.models import NOTES, RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
 from langswarm_session.sendable import Repair, RepairKind
 from langswarm_session.sendable.target import has_fields
@@ -505,7 +506,7 @@ def from_message(message: Mapping[str, Any], model: str) -> SessionMessage:
         content=blocks,
         provider=NAME,
         model=model,
-        provider_message_id=message.get("id"),
+        provider_message_id=None if message.get("id") is None else str(message["id"]),
         usage=usage(message.get("usage")),
         finish_reason=_FINISH_REASONS.get(reason, reason),
         metadata=_noted(message),
@@ -543,12 +544,11 @@ def from_block(block: Mapping[str, Any]) -> Block:
         return ReasoningBlock(encrypted=block.get("data"), extras=extras)
     if kind == "tool_use":
         arguments = block.get("input")
-        return ToolCallBlock(
-            id=block.get("id"),
-            name=block.get("name") or "",
-            args=dict(arguments) if isinstance(arguments, Mapping) else {},
-            extras=extras,
-        )
+        name = block.get("name") or ""
+        if isinstance(arguments, str):  # as in Chat Completions, where a gateway passes that on
+            return call_of(block.get("id"), name, arguments, **(extras or {}))
+        given = dict(arguments) if isinstance(arguments, Mapping) else {}
+        return ToolCallBlock(id=block.get("id"), name=name, args=given, extras=extras)
     return OtherBlock(id=block.get("id"), value=dict(block))
 
 
@@ -564,7 +564,7 @@ def _extras(block: Mapping[str, Any], kind: object) -> dict[str, Any] | None:
 
 def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
     """Token usage, with what was read from and written to the cache among the input."""
-    if not counted:
+    if not counted or not isinstance(counted, Mapping):
         return None
     parts = [counted, *_compactions(counted)]
     read = _sum(parts, "cache_read_input_tokens")
@@ -591,7 +591,7 @@ def _compactions(counted: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _sum(parts: Iterable[Mapping[str, Any]], name: str) -> int:
-    return sum(part.get(name) or 0 for part in parts)
+    return sum(token_count(part.get(name)) for part in parts)
 
 
 def _of_server(counted: Mapping[str, Any]) -> dict[str, Any]:

@@ -444,3 +444,20 @@ class TestMedia:
     def test_a_title_has_a_limit(self):
         (message,) = to_messages([user(FileBlock(text="x", filename="n" * 300))])
         assert message["content"][0]["title"] == "n" * 255
+
+
+@pytest.mark.parametrize(
+    ("given", "args", "extras"),
+    [('{"at": 1}', {"at": 1}, None), ("", {}, None), ("oops", {}, {"arguments": "oops"})],
+)
+def test_a_call_whose_arguments_are_text(given, args, extras):
+    """A gateway may pass on what Chat Completions has; nothing of it is lost."""
+    call = from_block({"type": "tool_use", "id": "t", "name": "look", "input": given})
+    assert (call.args, call.extras) == (args, extras)
+
+
+def test_a_reply_is_not_lost_over_its_bill():
+    message = {"id": 5, "content": [], "usage": {"input_tokens": 1.5, "output_tokens": "x"}}
+    reply = from_message(message, "m")
+    assert (reply.provider_message_id, reply.usage.input_tokens) == ("5", 1)
+    assert from_message({"content": [], "usage": [1]}, "m").usage is None
