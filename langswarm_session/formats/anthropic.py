@@ -66,6 +66,13 @@ _FIELDS = {
 }
 """The fields of a block that have a place in its neutral form; the rest is kept in its extras."""
 
+_CACHE = "cache_control"
+"""A marker of the request that a block was once in. Each request has its own, and more than four
+are refused: https://platform.claude.com/docs/en/build-with-claude/prompt-caching."""
+
+_OF_USERS = ("citations", "context", "title")
+"""The fields that a user's block may have beside its neutral form; another would be refused."""
+
 _FINISH_REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -309,7 +316,8 @@ def _reply(
         elif isinstance(block, OtherBlock) and not hosted.is_whole(block.value, place):
             kind, detail = RepairKind.BLOCK_DROPPED, f"a {block.kind} without its other half"
         else:
-            content.append(hosted.called(_param(block, cites=writing.cites and allowed)))
+            cites = writing.cites and allowed
+            content.append(hosted.called(_param(block, cites=cites, is_reply=True)))
             continue
         if report is not None:
             report(Repair(kind=kind, message_id=message.id, detail=detail))
@@ -398,11 +406,14 @@ def _content(message: SessionMessage) -> list[Param]:
     return [_param(block) for block in message.content]
 
 
-def _param(block: Block, *, cites: bool = False) -> Param:
+def _param(block: Block, *, cites: bool = False, is_reply: bool = False) -> Param:
     param = _neutral(block, cites)
     kept = (block.extras or {}).get(NAME)
     if isinstance(kept, Mapping):
-        param.update((name, value) for name, value in kept.items() if name not in param)
+        fields = (name for name in kept if name not in param and name != _CACHE)
+        param.update((name, kept[name]) for name in fields if is_reply or name in _OF_USERS)
+    if isinstance(block, OtherBlock):
+        param.pop(_CACHE, None)
     return param
 
 

@@ -461,3 +461,17 @@ def test_a_reply_is_not_lost_over_its_bill():
     reply = from_message(message, "m")
     assert (reply.provider_message_id, reply.usage.input_tokens) == ("5", 1)
     assert from_message({"content": [], "usage": [1]}, "m").usage is None
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_markers_of_other_requests_are_not_sent(role):
+    """ "A maximum of 4 blocks with cache_control may be provided": the record may have more."""
+    marker = {"cache_control": {"type": "ephemeral"}}
+    blocks = [
+        TextBlock(text="a", extras={"anthropic": {**marker, "role": "system"}}),
+        OtherBlock(value={"type": "document", "source": {"type": "text"}, **marker}),
+    ]
+    (sent,) = to_messages([SessionMessage(role=role, content=blocks)])
+    assert not any("cache_control" in part for part in sent["content"])
+    assert ("role" in sent["content"][0]) is (role == "assistant")
+    assert blocks[1].value["cache_control"]
