@@ -242,6 +242,8 @@ class Answering:
         if waiting and request is not None and self._remedied(failure, request):
             return
         if len(waiting) < 2 or not self._can_take_over(failure, candidate):
+            if isinstance(failure, ContextLengthError):
+                self._turn.forget_beginning()  # the new message is too long, not what was before it
             if request is not None and self._turn.prefix_change is not None:
                 await self._tell_change(request)  # the turn's end keeps where requests begin
             raise failure from _cause(error, failure)
@@ -348,7 +350,8 @@ class Answering:
             saved = ProviderState(native, dict(native_context or {}))
             await self._save(candidate.provider, saved)
 
-        history = await turn.history(context)
+        target = provider.target(context, self._options)
+        history = await turn.history(context, target)
         new_count = len(turn.messages)
         messages = [*history, *turn.messages]
         if not state.is_empty:
@@ -360,7 +363,7 @@ class Answering:
             messages=messages,
             new_count=new_count,
             options=self._options,
-            target=provider.target(context, self._options),
+            target=target,
             turn_id=turn.id,
             in_step=not state.is_empty and turn.id == state.seq + 1 and not turn.resumed,
             retries=retries,

@@ -91,6 +91,10 @@ def as_input(item: Mapping[str, Any]) -> Item:
         sent.pop("id", None)
     if kind == "message" and item.get("role") == "assistant":
         sent |= {"type": "message", "status": "completed"}
+    elif kind == "message":
+        # A user's message in a compaction has an id, which no input type of the SDK has
+        # (``response_input_item_param.Message``).
+        sent.pop("id", None)
     return sent
 
 

@@ -6,6 +6,7 @@ Each change stands where it was made, so that what was sent before stays as it i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
@@ -60,6 +61,12 @@ class Tools:
         self.latest: list[Param] = []
         is_new = self.ledger is not known and bool(wanted or request.notes.get(NOTE))
         self.noted: dict[str, Any] = self.ledger.to_notes() if is_new else {}
+        if self._way is ToolChanges.NONE and self.ledger.changes:
+            # Changes that another model was told of: this one is given their outcome, which is not
+            # noted, as the other's requests go on as they were.
+            self.ledger = replace(
+                self.ledger, declared=tuple(self.ledger.offered.values()), changes=()
+            )
 
     def _changed(
         self, known: ToolLedger | None, wanted: Sequence[Definition], start: int
@@ -70,6 +77,8 @@ class Tools:
         changed = known.with_tools(wanted, after)
         if changed is known or self._can_be_said(known, changed.changes[-1]):
             return changed
+        if self._way is ToolChanges.NONE and known.changes:
+            return changed  # said to the model that was told of the others
         if not wanted:  # they stay declared, and are not to be called
             return known
         return ToolLedger(start, tuple(wanted))

@@ -292,7 +292,7 @@ def compaction_of(drafted: Draft) -> Arguments:
     """
     arguments = drafted.whole()
     messages = list(drafted.messages)
-    while messages and messages[-1]["role"] != "assistant":
+    while messages and messages[-1]["role"] != "assistant" and not _has_results(messages[-1]):
         messages.pop()  # what was only added so that the assistant answers
     arguments["messages"] = messages or drafted.messages
     for name in ("stop_sequences", "context_management", "container", "stream"):
@@ -307,3 +307,8 @@ def compaction_of(drafted: Draft) -> Arguments:
     arguments["compaction"] = {"type": "summarize"}
     arguments["betas"] = list(dict.fromkeys([*(arguments.get("betas") or ()), COMPACT_BETA]))
     return arguments
+
+
+def _has_results(message: Param) -> bool:
+    """Return whether a message answers calls, which are never sent without their results."""
+    return any(block.get("type") == "tool_result" for block in message["content"])

@@ -63,9 +63,11 @@ _QUOTA_WORDS = re.compile(
 
 _LENGTH_CODES = re.compile(
     # OpenAI, Azure, Cerebras, OpenRouter; llama.cpp (tools/server/README.md); Anthropic's 413
-    # (docs.claude.com/en/api/errors); OpenAI's limit of messages in a request.
+    # (docs.claude.com/en/api/errors); OpenAI's limit of messages in a request; GitHub
+    # Models and Copilot (github.com/microsoft/vscode/issues/289514).
     r"context_length_exceeded|exceed_context_size|request_too_large|contextwindowexceeded"
-    r"|request_body_too_large|array_above_max_length|model_max_prompt_tokens_exceeded"
+    r"|request_body_too_large|array_above_max_length"
+    r"|tokens_limit_reached|model_max_prompt_tokens_exceeded"
 )
 
 _LENGTH_WORDS = re.compile(
@@ -96,9 +98,19 @@ _LENGTH_WORDS = re.compile(
     r"|too many tokens: "
     r"|maximum (?:allowed )?input length (?:is|of) [\d,]+ tokens|input tokens exceed the configured"
     r"|too much media|contextwindowexceedederror"
-    # GitHub Copilot ("prompt token count of 129000 exceeds the limit of 128000"), and the code that
-    # it comes with: https://github.com/badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts.
-    r"|prompt token count of [\d,]+ exceeds|token limit exceeded"
+    # LM Studio (github.com/lmstudio-ai/lmstudio-bug-tracker/issues/546); llama-cpp-python
+    # (github.com/abetlen/llama-cpp-python/issues/462); Copilot without a code
+    # (github.com/microsoft/vscode-copilot-release/issues/6700); Bedrock's Nova and Cohere, Vertex,
+    # watsonx, Cloudflare, TabbyAPI and TensorRT-LLM, whose words differ by the verb alone. OpenAI's
+    # limit of characters in a text, not in an option. Anthropic's limit of pixels where there are
+    # many pictures, each of which it took while they were few
+    # (github.com/anthropics/claude-code/issues/34120).
+    r"|context length of only \d+"
+    r"|exceed(?:s|ed)? (?:the |this )?(?:model )?context (?:window|length)"
+    r"|token count of [\d,]+ exceeds|token limit exceeded|number of input tokens exceeds"
+    r"|input tokens? (?:exceeded|count is \d+ but)|too many input tokens"
+    r"|input tokens \d+ cannot exceed|(?:prompt|input) length \(?\d+\)? (?:exceeds|is greater than)"
+    r"|'(?:input|messages)\[\d+\].{0,60}string too long|for many-image requests"
 )
 
 _REASONING_CODES = re.compile(r"invalid_encrypted_content|thinking_signature")

@@ -116,10 +116,18 @@ class RequestState:
         found = (note["through"] for notes in self.notes.values() for note in _stand_ins(notes))
         return max(found, default=0)
 
-    def without_stand_ins(self) -> Self:
-        """Return the state without notes that stand for messages, as those are about to change."""
+    def without_stand_ins(self, *, behind: int = -1) -> Self:
+        """Return the state without notes that stand for messages, as those are about to change.
+
+        Args:
+            behind: Those that stand for no message behind this one stay.
+        """
         notes = {
-            name: {key: note for key, note in kept.items() if note not in _stand_ins(kept)}
+            name: {
+                key: note
+                for key, note in kept.items()
+                if note not in _stand_ins(kept) or note["through"] <= behind
+            }
             for name, kept in self.notes.items()
         }
         return replace(self, notes=notes)
@@ -127,7 +135,7 @@ class RequestState:
     def up_to(self, seq: int | None) -> Self:
         """Return the state for a copy of the log that ends at a message.
 
-        Providers' notes are about the whole of it.
+        Of what providers noted, what happened behind that message is left out.
 
         Args:
             seq: The last message of the copy; None for all.
@@ -135,16 +143,36 @@ class RequestState:
         if seq is None:
             return self
         compactions = {name: at for name, at in self.compactions.items() if at <= seq}
-        state = replace(self, compactions=compactions, notes={})
+        notes = {
+            name: {key: _note_up_to(note, seq) for key, note in kept.items()}
+            for name, kept in self.without_stand_ins(behind=seq).notes.items()
+        }
+        state = replace(self, compactions=compactions, notes=notes)
         if seq >= self.start:
             return state
-        return replace(state, start=0, max_messages=0, max_input_tokens=None, summary=0)
+        return replace(state, start=0, max_messages=0, max_input_tokens=None, summary=0, notes={})
 
 
 def _stand_ins(notes: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the notes that stand for messages ``through`` one of them: a summary of theirs."""
     values = (note for note in notes.values() if isinstance(note, Mapping))
     return [note for note in values if isinstance(note.get("through"), int)]
+
+
+def _note_up_to(note: Any, seq: int) -> Any:
+    """Return a provider's note for a copy of the log that ends at a message.
+
+    A note may have ``changes``, each with the number of the message that it stands behind: by its
+    key ``after``, or first in a list.
+    """
+    if not isinstance(note, Mapping) or not isinstance(note.get("changes"), list):
+        return note
+    changes = [change for change in note["changes"] if _after(change) < seq]
+    return {**note, "changes": changes}
+
+
+def _after(change: Any) -> int:
+    return int(change["after"] if isinstance(change, Mapping) else change[0])
 
 
 def _covered(context: SessionContext) -> int:

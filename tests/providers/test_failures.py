@@ -72,14 +72,44 @@ def of_openrouter(code, raw):
                         "be [1, 983616]")),
         (400, of_openai("Invalid request: Your request exceeded model token limit: 262144")),
         (502, of_openrouter(502, '{"error":{"message":"prompt is too long: 1 tokens > 0"}}')),
-        # GitHub Copilot: badlogic/pi-mono, packages/ai/src/utils/overflow.ts
-        (400, of_openai("prompt token count of 129000 exceeds the limit of 128000")),
+        # github.com/microsoft/vscode/issues/289514, and without a code
+        # github.com/microsoft/vscode-copilot-release/issues/6700
+        (400, of_openai("prompt token count of 514673 exceeds the limit of 128000",
+                        "model_max_prompt_tokens_exceeded")),
+        (400, of_openai("prompt token count of 65446 exceeds the limit of 64000", "", "")),
+        # github.com/lmstudio-ai/lmstudio-bug-tracker/issues/546
+        (400, {"error": "Trying to keep the first 111490 tokens when context the overflows. "
+                        "However, the model is loaded with context length of only 32768 tokens, "
+                        "which is not enough."}),
+        # github.com/abetlen/llama-cpp-python/issues/462
+        (500, of_openai("Requested tokens (2065) exceed context window of 1800", None, "x")),
+        (400, {"errors": [{"code": 5021, "message": "AiError: The estimated number of input and "
+                           "maximum output tokens (41234) exceeded this model context window limit "
+                           "(24000)."}]}),
+        (400, {"message": "Input Tokens Exceeded: Number of input tokens exceeds maximum length."}),
+        (400, of_openai("Invalid 'input[3].output': string too long. Expected a string with "
+                        "maximum length 10485760", "string_above_max_length")),
+        # github.com/anthropics/claude-code/issues/34120
+        (400, {"type": "error", "error": {"type": "invalid_request_error", "message":
+               "messages.9.content.1.image.source.base64.data: At least one of the image "
+               "dimensions exceed max allowed size for many-image requests: 2000 pixels"}}),
     ],
 )  # fmt: skip
 def test_requests_that_are_too_long(status, body):
     failure = Failure(status, body)
     assert failure.kind is Kind.LENGTH
     assert not failure.is_transient
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid 'metadata.name': string too long. Expected a string with maximum length 512",
+        "max_tokens: 300000 > 64000, which is the maximum allowed number of output tokens",
+    ],
+)
+def test_options_that_are_too_long_are_no_long_requests(text):
+    assert Failure(400, of_openai(text, "string_above_max_length")).kind is Kind.REFUSED
 
 
 @pytest.mark.parametrize(
