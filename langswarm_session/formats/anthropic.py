@@ -22,8 +22,9 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     text_of,
 )
-from langswarm_session.formats.arguments import object_of_arguments
+from langswarm_session.formats.arguments import call_of, object_of_arguments
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
+from langswarm_session.formats.usage import token_count
 from langswarm_session.models import NOTES, RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
 from langswarm_session.sendable import Repair, RepairKind
 from langswarm_session.sendable.target import has_fields
@@ -64,6 +65,13 @@ _FIELDS = {
     "tool_use": ("type", "id", "name", "input"),
 }
 """The fields of a block that have a place in its neutral form; the rest is kept in its extras."""
+
+_CACHE = "cache_control"
+"""A marker of the request that a block was once in. Each request has its own, and more than four
+are refused: https://platform.claude.com/docs/en/build-with-claude/prompt-caching."""
+
+_OF_USERS = ("citations", "context", "title")
+"""The fields that a user's block may have beside its neutral form; another would be refused."""
 
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -308,7 +316,8 @@ def _reply(
         elif isinstance(block, OtherBlock) and not hosted.is_whole(block.value, place):
             kind, detail = RepairKind.BLOCK_DROPPED, f"a {block.kind} without its other half"
         else:
-            content.append(hosted.called(_param(block, cites=writing.cites and allowed)))
+            cites = writing.cites and allowed
+            content.append(hosted.called(_param(block, cites=cites, is_reply=True)))
             continue
         if report is not None:
             report(Repair(kind=kind, message_id=message.id, detail=detail))
@@ -397,11 +406,14 @@ def _content(message: SessionMessage) -> list[Param]:
     return [_param(block) for block in message.content]
 
 
-def _param(block: Block, *, cites: bool = False) -> Param:
+def _param(block: Block, *, cites: bool = False, is_reply: bool = False) -> Param:
     param = _neutral(block, cites)
     kept = (block.extras or {}).get(NAME)
     if isinstance(kept, Mapping):
-        param.update((name, value) for name, value in kept.items() if name not in param)
+        fields = (name for name in kept if name not in param and name != _CACHE)
+        param.update((name, kept[name]) for name in fields if is_reply or name in _OF_USERS)
+    if isinstance(block, OtherBlock):
+        param.pop(_CACHE, None)
     return param
 
 
@@ -505,7 +517,7 @@ def from_message(message: Mapping[str, Any], model: str) -> SessionMessage:
         content=blocks,
         provider=NAME,
         model=model,
-        provider_message_id=message.get("id"),
+        provider_message_id=None if message.get("id") is None else str(message["id"]),
         usage=usage(message.get("usage")),
         finish_reason=_FINISH_REASONS.get(reason, reason),
         metadata=_noted(message),
@@ -543,12 +555,11 @@ def from_block(block: Mapping[str, Any]) -> Block:
         return ReasoningBlock(encrypted=block.get("data"), extras=extras)
     if kind == "tool_use":
         arguments = block.get("input")
-        return ToolCallBlock(
-            id=block.get("id"),
-            name=block.get("name") or "",
-            args=dict(arguments) if isinstance(arguments, Mapping) else {},
-            extras=extras,
-        )
+        name = block.get("name") or ""
+        if isinstance(arguments, str):  # as in Chat Completions, where a gateway passes that on
+            return call_of(block.get("id"), name, arguments, **(extras or {}))
+        given = dict(arguments) if isinstance(arguments, Mapping) else {}
+        return ToolCallBlock(id=block.get("id"), name=name, args=given, extras=extras)
     return OtherBlock(id=block.get("id"), value=dict(block))
 
 
@@ -564,7 +575,7 @@ def _extras(block: Mapping[str, Any], kind: object) -> dict[str, Any] | None:
 
 def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
     """Token usage, with what was read from and written to the cache among the input."""
-    if not counted:
+    if not counted or not isinstance(counted, Mapping):
         return None
     parts = [counted, *_compactions(counted)]
     read = _sum(parts, "cache_read_input_tokens")
@@ -591,7 +602,7 @@ def _compactions(counted: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _sum(parts: Iterable[Mapping[str, Any]], name: str) -> int:
-    return sum(part.get(name) or 0 for part in parts)
+    return sum(token_count(part.get(name)) for part in parts)
 
 
 def _of_server(counted: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from langswarm_session.blocks import (
 from langswarm_session.formats.arguments import call_of, parsed, text_of_arguments
 from langswarm_session.formats.dialects import OPENAI, Dialect
 from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
+from langswarm_session.formats.usage import token_count
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
 
 ChatMessage = dict[str, Any]
@@ -72,8 +73,6 @@ _KNOWN_OF_CALLS = ("id", "type", "index", "function", "custom")
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 _NAME = re.compile(r"[\s<|\\/>]+")
-
-_MOST_TOKENS = 2**40
 
 _PARAGRAPH = "\n\n"
 """What stands between texts that are joined."""
@@ -506,13 +505,13 @@ def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
     read = _details(counted, "prompt_tokens_details")
     # DeepSeek and Kimi count what was read from the cache beside the details.
     cached = (read.get("cached_tokens"), *map(counted.get, ("prompt_cache_hit_tokens", "cached_tokens")))  # fmt: skip  # noqa: E501
-    written = _count(read.get("cache_write_tokens"))
+    written = token_count(read.get("cache_write_tokens"))
     reasoning = _details(counted, "completion_tokens_details").get("reasoning_tokens")
     return TokenUsage(
-        input_tokens=_count(counted.get("prompt_tokens")),
-        output_tokens=_count(counted.get("completion_tokens")),
-        cached_tokens=next((count for count in map(_count, cached) if count), 0),
-        reasoning_tokens=_count(reasoning),
+        input_tokens=token_count(counted.get("prompt_tokens")),
+        output_tokens=token_count(counted.get("completion_tokens")),
+        cached_tokens=next((count for count in map(token_count, cached) if count), 0),
+        reasoning_tokens=token_count(reasoning),
         details={"cache_write_tokens": written} if written else None,
     )
 
@@ -520,10 +519,3 @@ def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
 def _details(counted: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     details = counted.get(name)
     return details if isinstance(details, Mapping) else {}
-
-
-def _count(value: object) -> int:
-    """A count of tokens; 0 for what is none: a reply is not lost over its bill."""
-    if not isinstance(value, int | float) or value != value:
-        return 0
-    return int(min(max(0, value), _MOST_TOKENS))

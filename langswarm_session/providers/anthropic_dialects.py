@@ -69,6 +69,8 @@ class Dialect:
             Anthropic's other models as well. Where it is False, what has none goes back to the
             model that gave it.
         empty_texts: Whether a model's own empty text goes back.
+        images: Whether pictures may be sent; else they are put into words.
+        documents: Whether documents may be.
         wants_thinking: Whether each reply must have thinking, an empty one where it had none.
     """
 
@@ -82,6 +84,8 @@ class Dialect:
     binding_controls: bool = False
     checks_signatures: bool = True
     empty_texts: bool = True
+    images: bool = True
+    documents: bool = True
     wants_thinking: bool = False
 
 
@@ -227,6 +231,18 @@ _WITHOUT_BETAS: Mapping[str, Any] = {
 _NO_THINKING = re.compile(r"thinking.* must be passed back", re.IGNORECASE)
 """What DeepSeek says of a reply with calls that had none: https://github.com/leookun/cursor-byok/pull/276."""
 
+_NO_IMAGES = re.compile(
+    # https://github.com/ollama/ollama/issues/17301, https://github.com/github/app/issues/2163,
+    # https://github.com/1jehuang/jcode/issues/848, https://github.com/Wei-Shaw/sub2api/issues/6899.
+    r"support\w*( for)? image|does not support (vision|multimodal)|not a multimodal model"
+    r"|unknown variant `?image(_url)?`?, expected|image input.{0,20}(is|are) not supported"
+    "|\u4e0d\u652f\u6301\u56fe\u50cf",
+    re.IGNORECASE,
+)
+_NO_DOCUMENTS = re.compile(
+    r"support\w*( for)? (document|pdf|file)|unknown variant `?document`?, expected", re.IGNORECASE
+)
+
 _NO_BETA = re.compile(r"anthropic-beta|invalid beta flag", re.IGNORECASE)
 
 
@@ -246,6 +262,10 @@ def learned(dialect: Dialect, refusal: str) -> Dialect | None:
         return replace(dialect, empty_texts=False)
     if _NO_THINKING.search(refusal) and not dialect.wants_thinking:
         return replace(dialect, wants_thinking=True)
+    if _NO_IMAGES.search(refusal) and dialect.images:
+        return replace(dialect, images=False)
+    if _NO_DOCUMENTS.search(refusal) and dialect.documents:
+        return replace(dialect, documents=False)
     if _NO_BETA.search(refusal) and "signature" not in refusal:
         bare = replace(dialect, **_WITHOUT_BETAS)
         return None if bare == dialect else bare
@@ -266,6 +286,16 @@ class Server:
     def abilities(self, model: str) -> Abilities:
         """Return what can be asked of a model there."""
         return abilities(self._learned.get(model, self._dialect), model)
+
+    def known(self, model: str) -> Dialect | None:
+        """Return what was learned of a model, if anything."""
+        return self._learned.get(model)
+
+    def keep(self, model: str, dialect: Dialect | None) -> None:
+        """Take this for what was learned of a model: None for nothing."""
+        self._learned.pop(model, None)
+        if dialect is not None:
+            self._learned[model] = dialect
 
     def learns(self, model: str, error: SessionError) -> bool:
         """Return whether a refusal tells what to leave out, so that it is worth asking again.

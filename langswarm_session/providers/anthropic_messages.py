@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from langswarm_session.blocks import (
+    Block,
+    FileBlock,
+    ImageBlock,
+    ReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+)
 from langswarm_session.errors import (
     ProviderCapabilityError,
     ProviderSessionError,
@@ -16,10 +26,11 @@ from langswarm_session.errors import (
 )
 from langswarm_session.formats import anthropic
 from langswarm_session.formats.anthropic import dropped_thinking, from_block, from_message, joined
+from langswarm_session.formats.surrogates import TextPieces, well_formed_data
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.printable import one_line
 from langswarm_session.providers.anthropic_changes import Arguments
-from langswarm_session.providers.anthropic_dialects import Server
+from langswarm_session.providers.anthropic_dialects import Dialect, Server
 from langswarm_session.providers.anthropic_models import model_of
 from langswarm_session.providers.anthropic_requests import (
     COMPACTION_NOTE,
@@ -29,7 +40,7 @@ from langswarm_session.providers.anthropic_requests import (
     compaction_of,
     draft,
 )
-from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
+from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, whole_answer
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.sendable import Target
 from langswarm_session.sendable.target import SystemPlacement
@@ -81,6 +92,7 @@ class Messages:
         self._retries = max_retries
         self._wishes = wishes
         self._compact_above = compact_above
+        self._taught: WeakKeyDictionary[ProviderRequest, Dialect | None] = WeakKeyDictionary()
 
     def target(self, model: str) -> Target:
         """What the server accepts of a model."""
@@ -90,7 +102,7 @@ class Messages:
             provider=self._sdk.provider,
             model=model,
             strict=True,
-            takes=anthropic.takes,
+            takes=partial(_takes, dialect),
             takes_back=anthropic.takes_back(unsigned=not checked, empty_texts=dialect.empty_texts),
             # All models' that are Anthropic's: what this one cannot read the API leaves out.
             reads=(lambda writer: model_of(writer) is not None) if checked else None,
@@ -140,10 +152,21 @@ class Messages:
     def learns(self, request: ProviderRequest, error: SessionError) -> bool:
         """Whether it is worth asking again, as the request leaves out by now what was refused."""
         model = request.context.model
+        before = self._server.known(model)
+        able = self._server.abilities(model).dialect
         if not self._server.learns(model, error):
+            if request in self._taught:  # what did not help was no lesson
+                self._server.keep(model, self._taught.pop(request))
             return False
+        self._taught.setdefault(request, before)
         request.retarget(self.target(model))
-        return True
+        less = self._server.abilities(model).dialect
+        refused: list[type[Block]] = [ImageBlock] if able.images and not less.images else []
+        refused += [FileBlock] if able.documents and not less.documents else []
+        # What is new is not left out without a word: its sender learns that nobody sees it.
+        new = request.window[len(request.window) - request.new_count :]
+        shown = (block for each in new if each.role is MessageRole.USER for block in each.blocks)
+        return not any(isinstance(block, tuple(refused)) for block in shown)
 
     async def count(self, request: ProviderRequest) -> int:
         """Tokens of the request's messages, by Anthropic's own count.
@@ -243,7 +266,7 @@ class Messages:
         while True:
             client, sent = self._endpoint(arguments)
             answer = await self._patiently(request, partial(client.create, **sent))
-            message = plain(self._sdk, answer)
+            message = _content_of(well_formed_data(plain(self._sdk, answer)))
             if not isinstance(message.get("content"), list):
                 raise self._sdk.no_answer("no content")
             replies.append(self._reply(message, request, arguments))
@@ -296,16 +319,35 @@ class Messages:
         async with AsyncExitStack() as stack:
             with self._sdk.errors(request.context.model):
                 stream = await stack.enter_async_context(client.stream(**sent))
-                await opened(self._sdk, stream)
+                whole = await whole_answer(self._sdk, stream)
+                if whole is None:
+                    await opened(self._sdk, stream)
+            if whole is not None:
+                message = _content_of(well_formed_data(whole))
+                if not isinstance(message.get("content"), list):
+                    raise self._sdk.no_answer("no content")
+                with self._sdk.errors(request.context.model, reading=True):
+                    self.look_at(message, request, arguments)
+                    said = from_message(message, request.context.model)
+                for event in _told(said):
+                    yield event
+                yield message
+                return
+            texts, thoughts = TextPieces(), TextPieces()
             with self._sdk.errors(request.context.model, streaming=True):
                 async for event in stream:
                     if event.type == "message_start":
                         self.look_at(plain(self._sdk, event)["message"], request, arguments)
                     shown = _shown(self._sdk, event)
                     if shown is not None:
-                        yield shown
+                        yield replace(
+                            shown,
+                            text=texts.passed(shown.text),
+                            reasoning=thoughts.passed(shown.reasoning),
+                        )
                     if event.type == "message_stop":
-                        yield plain(self._sdk, stream.current_message_snapshot)
+                        snapshot = plain(self._sdk, stream.current_message_snapshot)
+                        yield dict(well_formed_data(snapshot))
                         return
         raise ProviderStreamError(
             "the stream ended before the reply was complete; send the message again",
@@ -330,6 +372,15 @@ class Messages:
         return {**arguments, "messages": [*before, last, paused]}
 
 
+def _takes(dialect: Dialect, block: Block, in_result: bool) -> bool:
+    """Whether a block can be sent to a server."""
+    if isinstance(block, ImageBlock) and not dialect.images:
+        return False
+    if isinstance(block, FileBlock) and not dialect.documents:
+        return False
+    return anthropic.takes(block, in_result)
+
+
 def _is_long(arguments: Mapping[str, Any]) -> bool:
     most = arguments["max_tokens"]
     return isinstance(most, int) and most > STREAM_FROM
@@ -350,6 +401,25 @@ def replied(
         notes = dict(compacted.notes)
     dropped = any(map(dropped_thinking, replies))
     return ProviderReply([joined(replies)], notes=notes, dropped_reasoning=dropped)
+
+
+def _content_of(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose content is a list, where a server gives its text alone."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        return message
+    return {**message, "content": [{"type": "text", "text": content}] if content else []}
+
+
+def _told(said: SessionMessage) -> Iterator[StreamEvent]:
+    """What a reader sees of a reply that came whole."""
+    for block in said.blocks:
+        if isinstance(block, TextBlock):
+            yield StreamEvent(text=block.text)
+        elif isinstance(block, ReasoningBlock):
+            yield StreamEvent(reasoning=block.reasoning)
+        elif isinstance(block, ToolCallBlock):
+            yield StreamEvent(block=block)
 
 
 def _shown(sdk: Sdk, event: Any) -> StreamEvent | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from langswarm_session.blocks import OtherBlock
 from langswarm_session.formats.anthropic import (
+    NAME,
     Param,
     Writing,
     container_of,
@@ -194,7 +195,12 @@ def _newest_compaction(request: ProviderRequest) -> tuple[Param | None, int]:
 
 
 def compaction_block(message: SessionMessage) -> Param | None:
-    """Return the block of a message that is a compaction on demand, and nothing else."""
+    """Return the block of a message that is a compaction on demand, and nothing else.
+
+    Only Anthropic makes one: what a user, or another provider, says stands for nothing else.
+    """
+    if message.role is not MessageRole.ASSISTANT or message.provider != NAME:
+        return None
     if message.finish_reason != "compaction" or isinstance(message.content, str):
         return None
     values = (block.value for block in message.content if isinstance(block, OtherBlock))

@@ -161,6 +161,9 @@ _LATER = (409, 425)
 _UNCERTAIN = (Kind.RATE_LIMIT, Kind.TIMEOUT, Kind.UNAVAILABLE, Kind.REFUSED)
 """Kinds of which the server may say itself whether to ask again."""
 
+_READ = 8000
+"""How much of what a server says is searched, in characters: megabytes would hold up the loop."""
+
 _STATUS = re.compile(r"[45][0-9]{2}")
 
 _FOREVER = 1e9
@@ -249,7 +252,8 @@ class Failure:
 
     def _by_name(self) -> Kind | None:
         """What the codes and the words say, whatever the status."""
-        codes, words, status = self.codes, self.message.lower(), self.effective_status
+        codes, status = self.codes[:_READ], self.effective_status
+        words = excerpt(self.message).lower()
         if LOCKED in codes:
             return Kind.LOCKED
         if _QUOTA_CODES.search(codes) or _QUOTA_WORDS.search(words) or status == 402:
@@ -298,6 +302,11 @@ class Failure:
         """The seconds that the server asks to wait, if it does."""
         waits = [_of_headers(self.headers or {}), *map(_of_part, self.parts)]
         return next((seconds for seconds in waits if seconds is not None), None)
+
+
+def excerpt(text: str) -> str:
+    """Return the beginning and the end of a long text."""
+    return text if len(text) <= _READ else f"{text[:_READ]} {text[-_READ // 4 :]}"
 
 
 def _parts(body: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:

@@ -37,6 +37,7 @@ from langswarm_session.formats.surrogates import TextPieces, well_formed_data
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.providers.anthropic_models import BINDS, model_of
 from langswarm_session.providers.dialects import MEDIA, Dialects
+from langswarm_session.providers.failures import excerpt
 from langswarm_session.providers.openai_responses import RESERVED, cache_key
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, whole_answer
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
@@ -284,7 +285,7 @@ class _Lessons:
         request, model = self._request, self._request.context.model
         cause = error.__cause__ or error.__context__
         status = getattr(cause, "status_code", None)
-        said = f"{error} {cause} {getattr(cause, 'body', None)}"
+        said = excerpt(f"{error} {cause} {getattr(cause, 'body', None)}")
         dialect = self.dialect
         teaches = status in _TEACHING or (status is None and isinstance(error, _TOLD))
         if (

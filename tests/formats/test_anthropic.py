@@ -444,3 +444,34 @@ class TestMedia:
     def test_a_title_has_a_limit(self):
         (message,) = to_messages([user(FileBlock(text="x", filename="n" * 300))])
         assert message["content"][0]["title"] == "n" * 255
+
+
+@pytest.mark.parametrize(
+    ("given", "args", "extras"),
+    [('{"at": 1}', {"at": 1}, None), ("", {}, None), ("oops", {}, {"arguments": "oops"})],
+)
+def test_a_call_whose_arguments_are_text(given, args, extras):
+    """A gateway may pass on what Chat Completions has; nothing of it is lost."""
+    call = from_block({"type": "tool_use", "id": "t", "name": "look", "input": given})
+    assert (call.args, call.extras) == (args, extras)
+
+
+def test_a_reply_is_not_lost_over_its_bill():
+    message = {"id": 5, "content": [], "usage": {"input_tokens": 1.5, "output_tokens": "x"}}
+    reply = from_message(message, "m")
+    assert (reply.provider_message_id, reply.usage.input_tokens) == ("5", 1)
+    assert from_message({"content": [], "usage": [1]}, "m").usage is None
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_markers_of_other_requests_are_not_sent(role):
+    """ "A maximum of 4 blocks with cache_control may be provided": the record may have more."""
+    marker = {"cache_control": {"type": "ephemeral"}}
+    blocks = [
+        TextBlock(text="a", extras={"anthropic": {**marker, "role": "system"}}),
+        OtherBlock(value={"type": "document", "source": {"type": "text"}, **marker}),
+    ]
+    (sent,) = to_messages([SessionMessage(role=role, content=blocks)])
+    assert not any("cache_control" in part for part in sent["content"])
+    assert ("role" in sent["content"][0]) is (role == "assistant")
+    assert blocks[1].value["cache_control"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -369,3 +370,11 @@ def test_what_cannot_be_read_is_a_refusal(status, body):
     failure = Failure(status, body, "said")
     assert failure.kind is Kind.REFUSED
     assert failure.message
+
+
+def test_megabytes_are_not_searched():
+    """A refusal of 2 MB held up the event loop for eight seconds."""
+    began = time.process_time()
+    failure = Failure(400, of_openai("reasoning unsupported " * 100_000 + "prompt is too long"))
+    assert failure.kind is Kind.LENGTH
+    assert time.process_time() - began < 1
