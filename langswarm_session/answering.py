@@ -153,6 +153,7 @@ class Answering:
     def __init__(self, session: BaseSession, turn: OpenTurn, options: Mapping[str, Any]) -> None:
         self._session = session
         self._turn = turn
+        turn.tells_change = False
         self._options = options
         self._outages = session.manager._outages
         context = session.context
@@ -160,6 +161,7 @@ class Answering:
         self._last_choice = self._own
         self._asked = self._own
         self._takeover: Takeover | None = None
+        self._told: PrefixChange | None = None
 
     async def send(self) -> Answer:
         """The whole reply.
@@ -239,8 +241,6 @@ class Answering:
         if waiting and request is not None and self._remedied(failure, request):
             return
         if len(waiting) < 2 or not self._can_take_over(failure, candidate):
-            if request is not None and self._turn.prefix_change is not None:
-                await self._tell_change(request)  # the turn's end keeps where requests begin
             raise failure from _cause(error, failure)
         self._take_over(candidate, candidates, failure)
         waiting.pop(0)
@@ -324,14 +324,10 @@ class Answering:
     async def _answered(self, candidate: Fallback, request: ProviderRequest) -> None:
         self._outages.ended(candidate)
         await self._tell_repairs(request)
-        await self._tell_change(request)
+        if self._told is not None:
+            await self._session._pipeline.prefix_changed(self._session, self._told)
         if self._takeover is not None:
             await self._session._pipeline.taken_over(self._session, self._takeover)
-
-    async def _tell_change(self, request: ProviderRequest) -> None:
-        change = self._change(request)
-        if change is not None:
-            await self._session._pipeline.prefix_changed(self._session, change)
 
     # What it is asked, and what comes of it
 
@@ -430,6 +426,7 @@ class Answering:
             raise ProviderSessionError(
                 f"the provider {candidate.provider!r} gave no message", provider=candidate.provider
             )
+        self._told = self._change(request)
         messages = [self._noted(message, request) for message in reply.messages]
         self._keep_notes(reply, candidate)
         state = None
@@ -448,7 +445,7 @@ class Answering:
     def _keep_notes(self, reply: ProviderReply, candidate: Fallback) -> None:
         """Have what the provider says about its requests stored with the turn."""
         turn = self._turn
-        state = turn.request_state(self._session.context)
+        state = turn.request_state(self._session.context).told()
         if reply.dropped_reasoning:
             state = state.without_reasoning(turn.id - 1)
         if reply.notes is not None:
@@ -471,9 +468,8 @@ class Answering:
         notes: dict[str, Any] = dict(noted) if isinstance(noted, dict) else {}
         if request.made_under is not None:
             notes |= request.made_under.to_notes()
-        change = self._change(request)
-        if change is not None:
-            notes["prefix_change"] = change.model_dump(mode="json")
+        if self._told is not None:
+            notes["prefix_change"] = self._told.model_dump(mode="json")
         if request.repairs:
             notes["repairs"] = describe_repairs(request.repairs)
         if self._takeover is not None:
@@ -489,7 +485,7 @@ class Answering:
 
     def _change(self, request: ProviderRequest) -> PrefixChange | None:
         """Return why the request does not begin with the whole of the one before, if so."""
-        reason = self._turn.prefix_change or request.changed
+        reason = self._turn.changed_prefix() or request.changed
         if reason is None:
             return None
         return PrefixChange(reason=reason, tokens=sum(map(estimate, request.window)))

@@ -95,7 +95,11 @@ class Beginning:
         """
         now, reason = state.under(context)
         compaction = now.compactions.get(context.provider, 0)
-        return cls(now.start, compaction if compaction < before else 0, now.summary, reason)
+        compaction = compaction if compaction < before else 0
+        is_same = max(state.start, compaction) == max(now.start, compaction)
+        if is_same and reason is PrefixChangeReason.LIMITS:
+            reason = None  # the compaction stands for what may be sent again
+        return cls(now.start, compaction, now.summary, reason)
 
     @property
     def first(self) -> int:

@@ -167,3 +167,23 @@ async def test_a_result_of_a_call_before_it(session: BaseSession, compacting: Co
     roles = [each.role for each in compacting.requests[-1].window]
     assert roles[-2:] == ["assistant", "tool"]
     assert compacting.requests[-1].repairs == []
+
+
+async def test_it_is_reported_behind_a_later_system_message(session: BaseSession) -> None:
+    await session.compact()
+    await session.add_system_message("be brief")
+    reply = await session.send_message("c")
+    assert reply.metadata["langswarm"]["prefix_change"]["reason"] == "summary"
+    reply = await session.send_message("d")
+    assert "prefix_change" not in reply.metadata.get("langswarm", {})
+
+
+async def test_a_raised_limit_changes_nothing_before_it(session: BaseSession) -> None:
+    await session.update_context(max_messages=4)
+    for text in "cd":
+        await session.send_message(text)
+    await session.compact()
+    await session.send_message("e")
+    await session.update_context(max_messages=50)
+    reply = await session.send_message("f")
+    assert "prefix_change" not in reply.metadata.get("langswarm", {})

@@ -227,6 +227,13 @@ _WITHOUT_BETAS: Mapping[str, Any] = {
 _NO_THINKING = re.compile(r"thinking.* must be passed back", re.IGNORECASE)
 """What DeepSeek says of a reply with calls that had none: https://github.com/leookun/cursor-byok/pull/276."""
 
+_NO_EFFORT = re.compile(r"messages\.\d+\S*: output_config", re.IGNORECASE)
+_NO_DEFINITION = re.compile(r"tool_definition", re.IGNORECASE)
+_NO_TOOL_CHANGE = re.compile(r"tool_(?:addition|removal|reference)", re.IGNORECASE)
+"""What a message may not say to a model that the tables take for one of those that let it: each
+page lists its own models (`build-with-claude/effort-per-message`,
+`build-with-claude/mid-conversation-system-messages`)."""
+
 _NO_BETA = re.compile(r"anthropic-beta|invalid beta flag", re.IGNORECASE)
 
 
@@ -246,6 +253,12 @@ def learned(dialect: Dialect, refusal: str) -> Dialect | None:
         return replace(dialect, empty_texts=False)
     if _NO_THINKING.search(refusal) and not dialect.wants_thinking:
         return replace(dialect, wants_thinking=True)
+    if _NO_EFFORT.search(refusal) and dialect.effort_messages:
+        return replace(dialect, effort_messages=False)
+    if _NO_DEFINITION.search(refusal) and dialect.tool_changes is ToolChanges.INLINE:
+        return replace(dialect, tool_changes=ToolChanges.REFERENCE)
+    if _NO_TOOL_CHANGE.search(refusal) and dialect.tool_changes is not ToolChanges.NONE:
+        return replace(dialect, tool_changes=ToolChanges.NONE)
     if _NO_BETA.search(refusal) and "signature" not in refusal:
         bare = replace(dialect, **_WITHOUT_BETAS)
         return None if bare == dialect else bare

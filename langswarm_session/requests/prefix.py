@@ -132,9 +132,12 @@ class Prefix:
         holds = made is not None and made.prefix == self._hash.hexdigest()
         context = self._request.context
         if (message.provider, message.model) != (context.provider, context.model):
-            self._changed = PrefixChangeReason.MODEL if message.provider else None
-        elif made is None or holds:
+            # What nobody here was asked for tells nothing: the reply before it does.
+            self._changed = PrefixChangeReason.MODEL if message.provider else self._changed
+        elif holds:
             self._changed = None
+        elif made is None:
+            pass  # it broke off, or was made by another door: the reply before it tells
         elif made.system != self._system:
             self._changed = PrefixChangeReason.SYSTEM
         elif made.tools != self._tools:

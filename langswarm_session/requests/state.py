@@ -25,6 +25,8 @@ class RequestState:
         reasoning_after: The reasoning of replies up to this sequence number is left out, because a
             provider refused it or dropped it.
         notes: What each provider noted about its requests, by the provider's name.
+        untold: Why requests begin elsewhere since a turn that ended without a reply: the next reply
+            reports it. None where there is nothing to report.
     """
 
     start: int = 0
@@ -34,6 +36,7 @@ class RequestState:
     compactions: Mapping[str, int] = field(default_factory=dict)
     reasoning_after: int = 0
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    untold: PrefixChangeReason | None = None
 
     @classmethod
     def of(cls, context: SessionContext) -> Self:
@@ -49,6 +52,7 @@ class RequestState:
             compactions=stored.get("compactions", {}),
             reasoning_after=stored.get("reasoning_after", 0),
             notes=stored.get("notes", {}),
+            untold=_reason(stored.get("untold")),
         )
 
     def to_context(self) -> dict[str, Any]:
@@ -61,6 +65,7 @@ class RequestState:
             "compactions": dict(self.compactions),
             "reasoning_after": self.reasoning_after,
             "notes": {name: dict(notes) for name, notes in self.notes.items()},
+            "untold": self.untold and self.untold.value,
         }
         return {name: value for name, value in values.items() if value}
 
@@ -100,7 +105,12 @@ class RequestState:
 
     def compacted(self, provider: str, seq: int) -> Self:
         """Return the state in which a message holds a provider's compaction of the log."""
-        return replace(self, compactions={**self.compactions, provider: seq})
+        compactions = {**self.compactions, provider: seq}
+        return replace(self, compactions=compactions, untold=PrefixChangeReason.SUMMARY)
+
+    def told(self) -> Self:
+        """Return the state once it is reported where requests begin."""
+        return replace(self, untold=None)
 
     def without_reasoning(self, seq: int) -> Self:
         """Return the state in which the reasoning of replies up to a number is left out."""
@@ -173,6 +183,11 @@ def _note_up_to(note: Any, seq: int) -> Any:
 
 def _after(change: Any) -> int:
     return int(change["after"] if isinstance(change, Mapping) else change[0])
+
+
+def _reason(stored: object) -> PrefixChangeReason | None:
+    known = {reason.value: reason for reason in PrefixChangeReason}
+    return known.get(stored) if isinstance(stored, str) else None
 
 
 def _covered(context: SessionContext) -> int:
