@@ -256,6 +256,14 @@ class Answering:
             turn.keep_request_state(state)
             turn.prefix_change = PrefixChangeReason.REASONING
             return True
+        if isinstance(failure, InvalidReasoningError) and any(map(compaction_in, request.window)):
+            # Encrypted as well, for the organization and the server that made it:
+            # https://github.com/lidge-jun/opencodex/pull/2228. The messages are in the log.
+            logger.info("session %r: its compaction is left out: %s",
+                        turn.session_id, one_line(failure))  # fmt: skip
+            turn.keep_request_state(state.without_compactions(turn.id - 1))
+            turn.prefix_change = PrefixChangeReason.REASONING
+            return True
         if isinstance(failure, ContextLengthError):
             start = _middle(request)
             if start is not None:
@@ -342,6 +350,8 @@ class Answering:
             await self._save(candidate.provider, saved)
 
         history = await turn.history(context)
+        refused = turn.request_state(context).compactions_refused
+        history = [_without_compaction(each, refused) for each in history]
         new_count = len(turn.messages)
         messages = [*history, *turn.messages]
         if not state.is_empty:
@@ -507,6 +517,15 @@ class Answering:
 
 def _cause(error: Exception, failure: SessionError) -> BaseException | None:
     return error.__cause__ if failure is error else error
+
+
+def _without_compaction(message: SessionMessage, through: int) -> SessionMessage:
+    """Return a message without the compaction in it, if it is one of those up to a number."""
+    compacted = compaction_in(message) if (message.seq or through + 1) <= through else None
+    if compacted is None:
+        return message
+    left = [block for block in message.blocks if block not in compacted.blocks]
+    return message.replaced(content=left, native=None)
 
 
 def _middle(request: ProviderRequest) -> int | None:

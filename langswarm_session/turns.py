@@ -306,9 +306,10 @@ class OpenTurn:
         state = self._request_state or stored
         if early:
             untold = self.changed_prefix()  # the next reply tells it
-            state = replace(
-                state, notes=stored.notes, compactions=stored.compactions, untold=untold
-            )
+            refused = state.compactions_refused
+            compactions = {name: at for name, at in stored.compactions.items() if at > refused}
+            notes = stored.notes
+            state = replace(state, notes=notes, compactions=compactions, untold=untold)
         elif self.tells_change:
             state = state.told()
         if state == stored:
