@@ -54,6 +54,9 @@ logger = logging.getLogger(__name__)
 REST_SECONDS = 30.0
 """How long a provider that failed is left alone where others can answer and it named no time."""
 
+LONGEST_REST = 3600.0
+"""The longest that it is left alone for, in seconds, whatever time it named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -82,7 +85,7 @@ class Outages:
     def began(self, who: Fallback, error: ProviderSessionError) -> None:
         """It failed: leave it alone for as long as it says, or for a while."""
         seconds = REST_SECONDS if error.retry_after is None else error.retry_after
-        self._until[_key(who)] = (self.clock() + seconds, _reason(error))
+        self._until[_key(who)] = (self.clock() + min(seconds, LONGEST_REST), _reason(error))
 
     def ended(self, who: Fallback) -> None:
         """It answered."""
@@ -241,6 +244,8 @@ class Answering:
         if waiting and request is not None and self._remedied(failure, request):
             return
         if len(waiting) < 2 or not self._can_take_over(failure, candidate):
+            if isinstance(failure, ContextLengthError):
+                self._turn.forget_beginning()  # the new message is too long, not what was before it
             raise failure from _cause(error, failure)
         self._take_over(candidate, candidates, failure)
         waiting.pop(0)
@@ -349,7 +354,8 @@ class Answering:
             saved = ProviderState(native, dict(native_context or {}))
             await self._save(candidate.provider, saved)
 
-        history = await turn.history(context)
+        target = provider.target(context, self._options)
+        history = await turn.history(context, target)
         refused = turn.request_state(context).compactions_refused
         history = [_without_compaction(each, refused) for each in history]
         new_count = len(turn.messages)
@@ -363,7 +369,7 @@ class Answering:
             messages=messages,
             new_count=new_count,
             options=self._options,
-            target=provider.target(context, self._options),
+            target=target,
             turn_id=turn.id,
             in_step=not state.is_empty and turn.id == state.seq + 1 and not turn.resumed,
             retries=retries,

@@ -16,6 +16,7 @@ from langswarm_session.requests.state import RequestState
 from langswarm_session.window import COMPACTION
 
 if TYPE_CHECKING:
+    from langswarm_session.interfaces import IProviderSession
     from langswarm_session.records import ProviderReply
     from langswarm_session.session import BaseSession
 
@@ -26,13 +27,14 @@ async def compact(session: BaseSession) -> SessionMessage:
     revision, context = session.revision, session.context
     provider = session.manager.provider(context.provider)
     state = RequestState.of(context)
-    messages = await session.read_window()
+    target = provider.target(context, {})
+    messages = await session.read_window(target)
     request = ProviderRequest(
         session.session_id,
         context.model_copy(update=ProviderState().to_context()),
         messages.messages,
         new_count=0,
-        target=provider.target(context, {}),
+        target=target,
         turn_id=session.last_seq + 1,
         notes=state.notes.get(provider.name),
         reasoning_after=state.reasoning_after,
@@ -41,12 +43,12 @@ async def compact(session: BaseSession) -> SessionMessage:
         reply = await provider.compact(request)
         message = _only(reply, context.provider, context.model)
         copy = state_of(context, context.provider)
-        if copy.session_id is not None:  # it has what the compaction stands for
+        if copy.session_id is not None and provider.outdated(copy.context) is None:
             await provider.delete_provider_session(copy.session_id)
     except ProviderSessionError as error:
         raise in_session(error, session.session_id) from error.__cause__
     (kept,) = await session.record(message, expected_revision=revision)
-    await _begin_there(session, kept, reply)
+    await _begin_there(session, kept, reply, provider)
     return kept
 
 
@@ -66,14 +68,26 @@ def _only(reply: ProviderReply, provider: str, model: str) -> SessionMessage:
     )
 
 
-async def _begin_there(session: BaseSession, message: SessionMessage, reply: ProviderReply) -> None:
-    """Have requests to the provider begin with a stored compaction, without a copy of its own."""
+async def _begin_there(
+    session: BaseSession,
+    message: SessionMessage,
+    reply: ProviderReply,
+    provider: IProviderSession,
+) -> None:
+    """Have requests to the provider begin with a stored compaction.
+
+    A copy that it keeps has what the compaction stands for, so it is replaced in the next turn.
+    """
     context = session.context
     name = message.provider or context.provider
     state = RequestState.of(context).compacted(name, message.seq or 0)
     if reply.notes is not None:
         state = state.with_notes(name, reply.notes)
-    copies = {**states_of(context), name: ProviderState()}
+    copy, after = state_of(context, name), ProviderState()
+    outdated = provider.outdated(copy.context)
+    if copy.session_id is not None and outdated is not None:
+        after = ProviderState(copy.session_id, outdated, message.seq or 0)
+    copies = {**states_of(context), name: after}
     changes = SessionChanges(provider_state=stored(copies, context.provider, state.to_context()))
     moved = await session.manager.storage.update_session(
         session.ref, changes, expected_revision=session.revision

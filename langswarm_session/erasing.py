@@ -110,8 +110,8 @@ async def forget_at_providers(
             if replies and provider.keeps_replies and session.context.backend.is_native:
                 ids = await _replies_of(session, name)
                 left += [(name, reply) for reply in await provider.delete_replies(ids)]
-            if state is not None and state.session_id is not None:
-                await provider.delete_provider_session(state.session_id)
+            for copy in state.copies if state is not None else ():
+                await provider.delete_provider_session(copy)
         except SessionError as error:
             raise in_session(error, session.session_id) from error.__cause__
     for name, reply in left:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
     from langswarm_session.models import SessionContext
     from langswarm_session.records import SessionRef
+    from langswarm_session.sendable.target import Target
     from langswarm_session.turns import OpenTurn
 
 
@@ -24,9 +25,10 @@ class _Key(NamedTuple):
     revision: int
     start: int
     compaction: int
+    vendor: str | None
 
 
-_NONE = _Key(-1, 0, 0)
+_NONE = _Key(-1, 0, 0, None)
 
 
 class KeptWindow:
@@ -46,7 +48,9 @@ class KeptWindow:
         self._ref = ref
         self._key = _NONE
 
-    async def before(self, turn: OpenTurn, context: SessionContext) -> list[SessionMessage]:
+    async def before(
+        self, turn: OpenTurn, context: SessionContext, target: Target | None
+    ) -> list[SessionMessage]:
         """Return the window before a turn; it is read if what was kept is not it.
 
         Where requests have to begin elsewhere, the turn is told.
@@ -54,12 +58,13 @@ class KeptWindow:
         Args:
             turn: The turn.
             context: The session's context, as for the provider that is asked.
+            target: What that provider accepts; None for a framework.
 
         Raises:
             SessionStorageError: If it cannot be read.
         """
         before = turn.id if turn.asked_seq is None else turn.asked_seq
-        beginning = Beginning.of(turn.request_state(context), context, before)
+        beginning = Beginning.of(turn.request_state(context), context, before, target)
         if beginning.moved is not None:
             turn.begin_requests_at(beginning.start, beginning.moved)
         found = await self._uncut(turn, context, beginning, before)
@@ -76,7 +81,7 @@ class KeptWindow:
             turn.begin_requests_at(found.start, found.reason)
         if turn.asked_seq is None:
             self._messages = messages
-            self._key = _Key(turn.revision_before, start, beginning.compaction)
+            self._key = _key(turn, replace(beginning, start=start))
         sent = window.with_summary(messages, context)
         if turn.prefix_change is not None:
             turn.window_tokens = sum(map(estimate, sent))
@@ -86,8 +91,7 @@ class KeptWindow:
         self, turn: OpenTurn, context: SessionContext, beginning: Beginning, before: int
     ) -> Window:
         """Return what may be sent before a turn, however many messages that is."""
-        key = _Key(turn.revision_before, beginning.start, beginning.compaction)
-        is_kept = turn.asked_seq is None and key == self._key
+        is_kept = turn.asked_seq is None and _key(turn, beginning) == self._key
         if is_kept and window.has_calls(self._messages, window.calls_needed(turn.messages)):
             return Window(self._messages, None)
         return await self._load(turn, context, beginning, before)
@@ -124,3 +128,7 @@ class KeptWindow:
             self._key = self._key._replace(revision=revision)
         else:
             self._key = _NONE
+
+
+def _key(turn: OpenTurn, beginning: Beginning) -> _Key:
+    return _Key(turn.revision_before, beginning.start, beginning.compaction, beginning.vendor)

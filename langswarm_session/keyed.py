@@ -9,8 +9,10 @@ from langswarm_session.errors import RevisionConflictError, SessionNotFoundError
 from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionMessage
 from langswarm_session.presets import get_session_manager
+from langswarm_session.replaced import is_read_by
 from langswarm_session.session import BaseSession
 from langswarm_session.users import LEFT_OUT, LeftOut, one_user
+from langswarm_session.window import is_compaction
 
 T = TypeVar("T")
 
@@ -64,7 +66,8 @@ class KeyedSessions:
         Args:
             session_id: The session.
             limit: How many of the newest; None for all.
-            current: Whether to leave out what a compaction replaced.
+            current: Whether to leave out what a compaction replaced; else the compactions are left
+                out, and what only repeats in them what they replaced.
 
         Raises:
             InvalidInputError: If the limit is negative.
@@ -76,7 +79,9 @@ class KeyedSessions:
             if session is None:
                 return []
             read = session.get_current_messages if current else session.get_messages
-            messages = await read(limit)
+            messages: list[SessionMessage] = await read(limit)
+            if not current:
+                messages = [message for message in messages if not _is_compacted(message)]
         except SessionNotFoundError:  # deleted since; there may be another by now
             self._latest = None
             if known is None:
@@ -150,3 +155,7 @@ class KeyedSessions:
         """The session found before. It may be gone by now, which a write to it finds out."""
         latest = self._latest
         return latest if latest is not None and latest.session_id == session_id else None
+
+
+def _is_compacted(message: SessionMessage) -> bool:
+    return is_compaction(message) or not is_read_by(None, message)

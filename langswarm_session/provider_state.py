@@ -16,6 +16,10 @@ STATE_KEYS = (*KEYS, "provider_states", "request_state")
 """All of the context that says what providers keep of a conversation, and what they are sent."""
 
 
+LEFT_BEHIND = "left_behind"
+"""The key of a provider's context that lists its earlier copies that could not be removed yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderState:
     """How far a provider's own copy of a conversation goes.
@@ -36,6 +40,12 @@ class ProviderState:
     def is_empty(self) -> bool:
         """Whether the provider has nothing of the conversation."""
         return self.session_id is None and not self.context
+
+    @property
+    def copies(self) -> list[str]:
+        """The ids of everything that the provider keeps of the conversation, the copy last."""
+        left = [*self.context.get(LEFT_BEHIND, ())]
+        return left if self.session_id is None else [*left, self.session_id]
 
     def to_context(self) -> dict[str, Any]:
         """The keys of a context."""

@@ -3,6 +3,9 @@
 The first message of the replacement names them in its metadata, so that replacing them is one
 append, whatever their number, and readers of a log come to it before they come to them. Removing
 that message brings back what it replaced.
+
+A vendor's compaction is opaque to everyone else. Each message of such a replacement names who reads
+it; for others the messages that it replaced are still there, and the replacement is not.
 """
 
 from __future__ import annotations
@@ -16,11 +19,17 @@ REPLACES = "langswarm_replaces"
 """The key of a message's metadata with the numbers of the messages that it replaces: a list of
 pairs, each the first and the last of a row."""
 
+READER = "langswarm_replacement_for"
+"""The key of a message's metadata with the vendor that alone can read the replacement it is in."""
+
 _PAGE = 2000
 """How many messages are read first where all are asked for."""
 
 Span = tuple[int, int]
 """The first and the last number of messages in a row."""
+
+Reads = Callable[[SessionMessage], bool]
+"""Tells whether a message exists for the reader of a log."""
 
 Read = Callable[[int, int | None], Awaitable[list[SessionMessage]]]
 """Returns as many of the newest messages, oldest first, of those before a number."""
@@ -45,6 +54,26 @@ def replacing(
     merged = [list(span) for span in _merged(spans, sorted(each.seq or 0 for each in kept))]
     first, *others = messages
     return [first.replaced(metadata={**first.metadata, REPLACES: merged}), *others]
+
+
+def readable_by(vendor: str, messages: Iterable[SessionMessage]) -> list[SessionMessage]:
+    """Return the messages of a replacement that only one vendor's API can read."""
+    return [each.replaced(metadata={**each.metadata, READER: vendor}) for each in messages]
+
+
+def is_read_by(vendor: str | None, message: SessionMessage) -> bool:
+    """Return whether a message is for everyone, or for this vendor's API.
+
+    Args:
+        vendor: Whose compactions are read; None for nobody's.
+        message: The message.
+    """
+    named = message.metadata.get(READER) if message.metadata else None
+    return named is None or named == vendor
+
+
+def _everything(message: SessionMessage) -> bool:  # noqa: ARG001
+    return True
 
 
 def _merged(spans: Iterable[Span], kept: list[int]) -> list[Span]:
@@ -91,10 +120,12 @@ class CurrentLog:
 
     Args:
         read: Reads from the whole log.
+        reads: Which messages exist for the reader; those that do not exist replace nothing.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Read, reads: Reads = _everything) -> None:
         self._read = read
+        self._reads = reads
         self._spans: list[Span] = []
 
     async def newest(
@@ -126,17 +157,17 @@ class CurrentLog:
         messages = [message for page in reversed(pages) for message in page]
         return messages if limit is None else messages[max(0, len(messages) - limit) :]
 
-    def is_replaced(self, message: SessionMessage) -> bool:
-        """Return whether one of the messages read last replaces this one."""
+    def has(self, message: SessionMessage) -> bool:
+        """Return whether a message exists, and none of those read last replaces it."""
         seq = message.seq or 0
-        return any(first <= seq <= last for first, last in self._spans)
+        return self._reads(message) and not any(first <= seq <= last for first, last in self._spans)
 
     def _without_replaced(self, page: list[SessionMessage]) -> list[SessionMessage]:
-        if not self._spans and not any(REPLACES in message.metadata for message in page):
+        if not self._spans and not any(map(_is_special, page)):
             return page
         kept = []
         for message in reversed(page):
-            if not self.is_replaced(message):
+            if self.has(message):
                 kept.append(message)
                 self._spans += replaced_by(message)
         kept.reverse()
@@ -149,3 +180,8 @@ class CurrentLog:
             if not skip:
                 return seq
             seq = min(skip)
+
+
+def _is_special(message: SessionMessage) -> bool:
+    metadata = message.metadata
+    return bool(metadata) and (REPLACES in metadata or READER in metadata)

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from langswarm_session.fidelity import Loss
     from langswarm_session.manager import SessionManager
     from langswarm_session.reconcile import Reconciliation
+    from langswarm_session.sendable.target import Target
 
 _UNSET: Any = object()
 
@@ -440,23 +441,32 @@ class BaseSession(ISession):
         """The window as of the last call, oldest first: what of the log is sent at the most.
 
         A turn is sent this, or less where that and what it begins with are more than the context's
-        ``max_messages``.
+        ``max_messages``. Without a provider, as where only frameworks wrote to the session, it is
+        what a framework is handed.
 
         Raises:
             SessionNotFoundError, SessionStorageError
         """
-        return (await self.read_window()).messages
+        context = self.context
+        provider = self._manager._providers.made(context.provider)
+        target = None if provider is None else provider.target(context, {})
+        return (await self.read_window(target)).messages
 
-    async def read_window(self) -> window.Window:
+    async def read_window(self, target: Target | None = None) -> window.Window:
         """Return the window as of the last call, and where it begins if that is elsewhere than it
         was: who runs turns of a framework tells the turn (`OpenTurn.begin_requests_at`).
+
+        Args:
+            target: What the provider that is asked accepts; None for a framework, which is handed
+                what a vendor's compactions stand for.
 
         Raises:
             SessionNotFoundError, SessionStorageError
         """
         self._manager._check_open()
         context, before = self.context, self.last_seq + 1
-        beginning = window.Beginning.of(RequestState.of(context), context, before)
+        state = RequestState.of(context)
+        beginning = window.Beginning.of(state, context, before, target)
         limit = context.max_messages
         loaded = await window.load(
             self._storage, self._ref, beginning, before=before, max_messages=limit

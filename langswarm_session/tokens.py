@@ -22,7 +22,6 @@ from langswarm_session.blocks import (
 from langswarm_session.errors import (
     MissingDependencyError,
     ProviderCapabilityError,
-    ProviderRateLimitError,
     ProviderSessionError,
 )
 from langswarm_session.interfaces import IProviderSession
@@ -126,7 +125,8 @@ def _json(value: Any) -> str:
 async def within_budget(request: ProviderRequest, provider: IProviderSession) -> Window:
     """Return the request's window, or a new beginning of it that its context's budget has room for.
 
-    Where a provider is to count and cannot, the tokens are estimated.
+    Where a provider is to count and gives no count, for whatever reason, the tokens are estimated:
+    if it is down, the request itself meets the same.
 
     Args:
         request: What is to be asked.
@@ -134,7 +134,6 @@ async def within_budget(request: ProviderRequest, provider: IProviderSession) ->
 
     Raises:
         MissingDependencyError: If the counter that the context names is not installed.
-        ProviderSessionError: If the provider is down; the request itself would meet the same.
     """
     context = request.context
     budget = context.max_input_tokens
@@ -146,8 +145,6 @@ async def within_budget(request: ProviderRequest, provider: IProviderSession) ->
         try:
             return await _counted(request, budget, provider)
         except ProviderSessionError as error:
-            if error.retriable and not isinstance(error, ProviderRateLimitError):
-                raise
             _note_estimate(provider, error)
     return _fitted(request, budget, estimate)
 

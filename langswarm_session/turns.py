@@ -42,6 +42,7 @@ from langswarm_session.requests.state import RequestState
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionContext
+    from langswarm_session.sendable.target import Target
     from langswarm_session.session import BaseSession
     from langswarm_session.streaming import Reader
 
@@ -183,16 +184,20 @@ class OpenTurn:
         """The session's revision before the turn."""
         return self._first_revision - 1
 
-    async def history(self, context: SessionContext | None = None) -> list[SessionMessage]:
+    async def history(
+        self, context: SessionContext | None = None, target: Target | None = None
+    ) -> list[SessionMessage]:
         """The window before this turn: what a provider or a chain is to know of it all.
 
         Args:
             context: The context as for the provider that is asked; the session's own when None.
+            target: What that provider accepts; None for a framework, which is handed what a
+                vendor's compactions stand for.
 
         Raises:
             SessionStorageError: If it cannot be read.
         """
-        return await self._session._window.before(self, context or self._session.context)
+        return await self._session._window.before(self, context or self._session.context, target)
 
     def request_state(self, context: SessionContext) -> RequestState:
         """Return where requests of this turn begin.
@@ -220,6 +225,11 @@ class OpenTurn:
     def changed_prefix(self) -> PrefixChangeReason | None:
         """Return why requests begin elsewhere, in this turn or since one without a reply."""
         return self.prefix_change or self.request_state(self._session.context).untold
+
+    def forget_beginning(self) -> None:
+        """Have requests begin where they did before the turn, as leaving out more did not help."""
+        self._request_state = None
+        self.prefix_change = None
 
     async def add(self, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
         """Store more of the turn, after the middleware.

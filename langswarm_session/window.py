@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-from langswarm_session.blocks import OtherBlock, ToolCallBlock, ToolResultBlock
+from langswarm_session.blocks import OtherBlock
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
     NOTES,
@@ -21,9 +22,11 @@ from langswarm_session.models import (
     SessionMessage,
 )
 from langswarm_session.records import SessionRef
-from langswarm_session.replaced import CurrentLog
+from langswarm_session.replaced import CurrentLog, is_read_by
 from langswarm_session.requests.prefix import PrefixChangeReason
 from langswarm_session.requests.state import RequestState
+from langswarm_session.sendable.paired import Key, answer_key, answered_keys, call_key
+from langswarm_session.sendable.target import Target
 
 _SYSTEM, _USER, _ASSISTANT = MessageRole.SYSTEM, MessageRole.USER, MessageRole.ASSISTANT
 
@@ -77,29 +80,37 @@ class Beginning:
             none.
         covered: That of the last message that a summary covers; 0 for none.
         moved: Why that is elsewhere than it is stored, if it is.
+        vendor: Whose compactions of parts of the log are read in place of what they stand for;
+            None for nobody's.
     """
 
     start: int
     compaction: int
     covered: int
     moved: PrefixChangeReason | None
+    vendor: str | None = None
 
     @classmethod
-    def of(cls, state: RequestState, context: SessionContext, before: int) -> Beginning:
+    def of(
+        cls, state: RequestState, context: SessionContext, before: int, target: Target | None
+    ) -> Beginning:
         """Return where requests begin under a context's limits.
 
         Args:
             state: The state of the session's requests.
             context: The context; its provider is the one that is asked.
             before: The sequence number that the window ends before.
+            target: What the provider accepts; None for a framework, which reads no compactions.
         """
         now, reason = state.under(context)
+        if target is None:
+            return cls(now.start, 0, now.summary, reason)
         compaction = now.compactions.get(context.provider, 0)
         compaction = compaction if compaction < before else 0
         is_same = max(state.start, compaction) == max(now.start, compaction)
         if is_same and reason is PrefixChangeReason.LIMITS:
             reason = None  # the compaction stands for what may be sent again
-        return cls(now.start, compaction, now.summary, reason)
+        return cls(now.start, compaction, now.summary, reason, target.compactions)
 
     @property
     def first(self) -> int:
@@ -114,7 +125,7 @@ async def load(
     *,
     before: int,
     max_messages: int,
-    needed: Collection[str] = (),
+    needed: Collection[Key] = (),
 ) -> Window:
     """Return what may be sent before a turn; reads no more than that.
 
@@ -126,28 +137,34 @@ async def load(
         beginning: Where requests begin.
         before: The first sequence number of the turn.
         max_messages: How many messages may be sent, system messages aside.
-        needed: The ids of calls that must be in it: the turn has their results.
+        needed: The keys of calls that must be in it: the turn has their results.
 
     Raises:
         SessionNotFoundError: If there is no such session.
         SessionStorageError: If the storage fails.
     """
-    return await _Reader(storage, ref, before, max_messages).load(beginning, needed)
+    reader = _Reader(storage, ref, before, max_messages, beginning.vendor)
+    return await reader.load(beginning, needed)
 
 
 class _Reader:
     """Reads a window once."""
 
     def __init__(
-        self, storage: ISessionStorage, ref: SessionRef, before: int, max_messages: int
+        self,
+        storage: ISessionStorage,
+        ref: SessionRef,
+        before: int,
+        max_messages: int,
+        vendor: str | None,
     ) -> None:
         self._storage = storage
         self._ref = ref
         self._before = before
         self._max_messages = max_messages
-        self._log = CurrentLog(self._page)
+        self._log = CurrentLog(self._page, partial(is_read_by, vendor))
 
-    async def load(self, beginning: Beginning, needed: Collection[str]) -> Window:
+    async def load(self, beginning: Beginning, needed: Collection[Key]) -> Window:
         newest, is_all = await self._newest(beginning.first, _FURTHER if needed else 0)
         first, moved = beginning.first, None
         place = place_of(newest, needed) if needed else len(newest)
@@ -195,7 +212,7 @@ class _Reader:
         if not _begins_with_question(sent):
             near = await self._page(_FURTHER, _first_seq(sent))
             older += [message for message in near if message.role is not _SYSTEM]
-        return [message for message in older if not self._log.is_replaced(message)]
+        return [message for message in older if self._log.has(message)]
 
     async def _compaction(self, seq: int) -> SessionMessage | None:
         """Return a provider's compaction from before what is sent, if there is one."""
@@ -272,7 +289,7 @@ def cut(
     messages: Sequence[SessionMessage],
     max_messages: int,
     new_count: int = 0,
-    needed: Collection[str] = (),
+    needed: Collection[Key] = (),
 ) -> Window:
     """Return what is sent before a turn: all messages, or a new beginning where they are too many.
 
@@ -284,7 +301,7 @@ def cut(
         messages: What may be sent, oldest first.
         max_messages: How many may be sent, with the new ones, system messages aside.
         new_count: How many new ones the turn has.
-        needed: The ids of calls that are kept however many messages that takes.
+        needed: The keys of calls that are kept however many messages that takes.
     """
     places = [place for place, message in enumerate(messages) if not is_lasting(message)]
     if len(places) + new_count <= max_messages:
@@ -305,7 +322,7 @@ def half(max_messages: int, new_count: int) -> int:
 def begin(
     messages: Sequence[SessionMessage],
     start: int,
-    needed: Collection[str] = (),
+    needed: Collection[Key] = (),
     earliest: int | None = None,
 ) -> Window:
     """Return all system messages, and the others from about a place on.
@@ -316,7 +333,7 @@ def begin(
     Args:
         messages: Oldest first.
         start: The place where the others begin.
-        needed: The ids of calls that are kept wherever they are.
+        needed: The keys of calls that are kept wherever they are.
         earliest: Where they begin at the earliest, to keep an exchange whole; ``start`` when None.
     """
     latest = place_of(messages, needed) if needed else len(messages)
@@ -385,7 +402,7 @@ def is_result(message: SessionMessage) -> bool:
     return (
         not isinstance(content, str)
         and bool(content)
-        and all(isinstance(block, ToolResultBlock) for block in content)
+        and all(answer_key(block) is not None for block in content)
     )
 
 
@@ -426,30 +443,25 @@ def first_user(places: Iterable[int], messages: Sequence[SessionMessage]) -> int
     return next((place for place in places if is_question(messages[place])), None)
 
 
-def calls_needed(messages: Sequence[SessionMessage]) -> set[str]:
-    """The ids of the calls that some messages have results of."""
+def calls_needed(messages: Sequence[SessionMessage]) -> set[Key]:
+    """Return the keys of the calls that some messages answer."""
     if all(isinstance(message.content, str) for message in messages):
         return set()
-    return {
-        block.tool_call_id
-        for message in messages
-        for block in message.blocks
-        if isinstance(block, ToolResultBlock)
-    }
+    return answered_keys(block for message in messages for block in message.blocks)
 
 
-def has_calls(messages: Sequence[SessionMessage], needed: Collection[str]) -> bool:
+def has_calls(messages: Sequence[SessionMessage], needed: Collection[Key]) -> bool:
     """Return whether some messages make all of these calls."""
     missing = set(needed)
     for message in reversed(messages):
         if not missing:
             break
         if not isinstance(message.content, str):
-            missing -= {b.id for b in message.content if isinstance(b, ToolCallBlock)}
+            missing -= set(map(call_key, message.content))
     return not missing
 
 
-def place_of(messages: Sequence[SessionMessage], needed: Collection[str]) -> int:
+def place_of(messages: Sequence[SessionMessage], needed: Collection[Key]) -> int:
     """Where the newest messages that make these calls begin; behind all if none does."""
     missing = set(needed)
     found = len(messages)
@@ -457,7 +469,7 @@ def place_of(messages: Sequence[SessionMessage], needed: Collection[str]) -> int
         content = messages[place].content
         if isinstance(content, str) or messages[place].role is not MessageRole.ASSISTANT:
             continue
-        made = {block.id for block in content if isinstance(block, ToolCallBlock)}
+        made = set(map(call_key, content))
         if made & missing:
             missing -= made
             found = place

@@ -11,6 +11,7 @@ from provider_server.client import ServerWorld
 
 from langswarm_session import (
     BaseSession,
+    ContextLengthError,
     InvalidInputError,
     ISessionLifecycleHook,
     MockFailure,
@@ -259,6 +260,20 @@ class TestFallback:
         assert len(world.requests(RESPONSES)) == 1
         session = await vendors.create_session("ann", "openai", GPT, fallback=["mock"])
         assert (await session.send_message("one")).provider == "mock"
+
+
+async def test_a_message_that_is_too_long_takes_nothing_from_the_next(
+    vendors: SessionManager, world: ServerWorld
+) -> None:
+    """Leaving out what was before it does not help, so nothing stays left out."""
+    session = await vendors.create_session("ann", "openai", GPT)
+    for number in range(4):
+        await session.send_message(f"fact {number}")
+    world.set(max_input_tokens=2000)
+    with pytest.raises(ContextLengthError):
+        await session.send_message("x " * 8000)
+    reply = await session.send_message("and now?")
+    assert reply.text.startswith("I see 9 messages")
 
 
 class TestNoFallback:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,10 +191,12 @@ async def test_providers(run: Run, world):
     assert text["repaired"].endswith("repaired: call_answered - the call 'call_1'\n")
 
     tokens = [int(each) for each in re.findall(r"took (\d+) input", text["budget"])]
-    # Where the budget is used up, a window begins with the next user's message that fits.
-    assert tokens[0] < tokens[-1] <= 1500
-    assert tokens == sorted(tokens)
-    assert text["summary"].startswith("8 of 14 messages are summarised: I see 1 messages. ")
+    # A request that would be too long begins again with about half of the budget.
+    assert max(tokens) <= 1500
+    again = [after for before, after in pairwise(tokens) if after < before]
+    assert again
+    assert max(again) <= 750
+    assert "8 of 14 messages are summarised: I see 1 messages. " in text["summary"]
     assert text["end"] == "3 conversations deleted at OpenAI, 0 sessions left here\n"
     assert not world.state()["conversations"]
 
@@ -219,7 +222,8 @@ async def test_usage_and_cost(run: Run):
     )
     sent, cost = 0, 2
     assert whole[sent] > budget[sent] > summary[sent]
-    assert budget[cost] > whole[cost] > summary[cost]
+    assert whole[cost] > budget[cost]
+    assert whole[cost] > summary[cost]
     writing = float(re.search(r"about ([\d.]+) €", text["summaries"])[1])
     assert summary[cost] + writing < whole[cost]
 

@@ -10,21 +10,33 @@ from hypothesis import strategies as st
 
 from langswarm_session import SessionMessage
 from langswarm_session.blocking import run
-from langswarm_session.replaced import REPLACES, CurrentLog, replaced_by, replacing
+from langswarm_session.replaced import (
+    REPLACES,
+    CurrentLog,
+    Reads,
+    is_read_by,
+    readable_by,
+    replaced_by,
+    replacing,
+)
 
 
 def text(n: int, seq: int | None = None, **metadata: Any) -> SessionMessage:
     return SessionMessage(role="user", content=f"{n}", seq=seq, metadata=metadata)
 
 
-def reader(log: list[SessionMessage], asked: list[int] | None = None) -> CurrentLog:
+def reader(
+    log: list[SessionMessage],
+    asked: list[int] | None = None,
+    reads: Reads = lambda message: True,
+) -> CurrentLog:
     async def read(limit: int, before: int | None) -> list[SessionMessage]:
         if asked is not None:
             asked.append(limit)
         older = [each for each in log if before is None or (each.seq or 0) < before]
         return older[max(0, len(older) - limit) :]
 
-    return CurrentLog(read)
+    return CurrentLog(read, reads)
 
 
 def test_the_first_of_the_replacement_names_what_it_replaces() -> None:
@@ -90,3 +102,21 @@ def test_what_was_replaced_is_not_read() -> None:
     asked.clear()
     assert run(reader(log, asked).newest()) == log[10_000:]
     assert len(asked) == 2
+
+
+def numbered(seq: int, message: SessionMessage) -> SessionMessage:
+    return message.replaced(seq=seq)
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 3, 4, 9])
+@pytest.mark.parametrize(("vendor", "numbers"), [(None, [1, 2, 3, 6]), ("v", [4, 5, 6])])
+def test_a_replacement_that_one_vendor_reads(
+    vendor: str | None, numbers: list[int], limit: int | None
+) -> None:
+    log = [text(n, n) for n in (1, 2, 3)]
+    made = replacing(readable_by("v", [text(4), text(5)]), log)
+    log += [*(numbered(seq, each) for seq, each in enumerate(made, 4)), text(6, 6)]
+    current = reader(log, reads=lambda message: is_read_by(vendor, message))
+    newest = run(current.newest(limit))
+    assert [each.seq for each in newest] == (numbers if limit is None else numbers[-limit:])
+    assert [each.seq for each in run(reader(log).newest())] == [4, 5, 6]

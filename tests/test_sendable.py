@@ -1147,6 +1147,13 @@ class TestSystemMessages:
         log = [*self.log[:3], self.log[4], self.log[3]]
         assert self.sent(SystemPlacement.AFTER_USER, log) == (texts_of(log), [])
 
+    def test_stay_before_an_assistant_whose_reply_cannot_be_sent(self) -> None:
+        """Anthropic refuses a system message that "must precede an 'assistant' message"."""
+        log = [user("hi"), made("system", ["be brief"]), assistant(), user("so?")]
+        said = ["hi", "be brief", "Noted.", "so?"]
+        kinds_of_repairs = ["message_dropped", "assistant_added"]
+        assert self.sent(SystemPlacement.AFTER_USER, log) == (said, kinds_of_repairs)
+
     def test_go_behind_what_continues_a_conversation(self) -> None:
         log = [made("system", ["be brief"]), user("hi")]
         target = Target("p", "m", strict=True, system=SystemPlacement.AFTER_USER)

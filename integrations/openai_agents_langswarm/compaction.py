@@ -4,7 +4,7 @@ The SDK's `OpenAIResponsesCompactionSession` asks its store for a snapshot of th
 them compacted, and then replaces what it read (``agents/memory/sqlite_session.py``,
 ``_get_compaction_snapshot``); where it is told to compact everything, it replaces all items
 (``agents/extensions/memory/redis_session.py``, ``_atomic_replace_items``). Here what is replaced
-stays in the record: see `langswarm_session.replaced`.
+stays in the record, and OpenAI alone reads what stands for it: see `langswarm_session.replaced`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from agents.items import TResponseInputItem
 
+from langswarm_session.blocks import OtherBlock
+from langswarm_session.formats.openai_responses import NAME
 from langswarm_session.keyed import KeyedSessions
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.replaced import Span, replacing
+from langswarm_session.replaced import Span, readable_by, replacing
 from langswarm_session.session import BaseSession
+from langswarm_session.window import COMPACTION
 from openai_agents_langswarm.items import from_openai_agents, items_of
 from openai_agents_langswarm.tail import Tail
 
@@ -97,7 +100,15 @@ async def snapshot(
 def replacement(output: Iterable[TResponseInputItem]) -> list[SessionMessage]:
     """Return the messages that stand for what was compacted; an empty one, if that was nothing."""
     messages = from_openai_agents(output)
+    if any(map(_has_compaction, messages)):
+        return readable_by(NAME, messages)
     return messages or [SessionMessage(role=MessageRole.ASSISTANT, content=[])]
+
+
+def _has_compaction(message: SessionMessage) -> bool:
+    return any(
+        isinstance(block, OtherBlock) and block.kind == COMPACTION for block in message.blocks
+    )
 
 
 async def replace_seen(

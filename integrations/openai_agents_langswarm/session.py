@@ -49,7 +49,8 @@ class AgentSession:
     `OpenAIResponsesCompactionSession` wraps is not told the context, and needs its ``user_id``.
 
     What a compaction replaces stays in the record (`BaseSession.get_messages`), and leaves the
-    items and every window.
+    items and OpenAI's windows. Providers and doors that cannot read the compaction have what it
+    replaces.
     """
 
     session_settings: SessionSettings | None

@@ -34,6 +34,9 @@ class Dialect:
             back to the model that gave them.
         content_of_calls: The content of a message that has calls and no text.
         takes_parts: Whether content may be a list of parts where it is all text.
+        takes_images: Whether a user's content may have pictures; elsewhere they are put into words.
+        takes_audio: Whether it may have sound.
+        takes_files: Whether it may have files.
         takes_names: Whether users' messages may have names.
         takes_refusals: Whether the assistant's messages have a field for refusals; elsewhere they
             are text.
@@ -56,6 +59,9 @@ class Dialect:
     echoes: bool = True
     content_of_calls: str | None = None
     takes_parts: bool = True
+    takes_images: bool = True
+    takes_audio: bool = True
+    takes_files: bool = True
     takes_names: bool = True
     takes_refusals: bool = False
     streams_usage: bool = True

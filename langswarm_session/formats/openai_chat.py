@@ -41,9 +41,10 @@ CUSTOM = "custom_tool_call"
 CALL_ID_LENGTH = 40
 """How long a call's id may be."""
 
-REASONING_FIELDS = ("reasoning_content", "reasoning")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text")
 """Where a message has its reasoning as text: the first in DeepSeek's format, which many follow; the
-second at OpenRouter, Groq, Ollama and vLLM."""
+second at OpenRouter, Groq, Ollama and vLLM; the third at GitHub Copilot
+(https://github.com/BerriAI/litellm/issues/35021)."""
 
 DETAILS = "reasoning_details"
 """Where a message of OpenRouter has it in parts, some of them encrypted or signed."""
@@ -72,6 +73,8 @@ _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 _NAME = re.compile(r"[\s<|\\/>]+")
 
+_MOST_TOKENS = 2**40
+
 _PARAGRAPH = "\n\n"
 """What stands between texts that are joined."""
 
@@ -94,6 +97,17 @@ def takes(block: Block, in_result: bool) -> bool:
             return web_url(block) is not None
         return isinstance(block, FileBlock) and (block.file_id or "").startswith("file-")
     return isinstance(block, RefusalBlock | ToolCallBlock)
+
+
+def takes_in(block: Block, in_result: bool, *, dialect: Dialect) -> bool:
+    """Whether a block can be sent in a dialect."""
+    if isinstance(block, ImageBlock):
+        refused = not dialect.takes_images
+    elif isinstance(block, AudioBlock):
+        refused = not dialect.takes_audio
+    else:
+        refused = isinstance(block, FileBlock) and not dialect.takes_files
+    return not refused and takes(block, in_result)
 
 
 def takes_back(block: Block, dialect: Dialect) -> bool:
@@ -330,8 +344,9 @@ def from_completion(
     choice = completion["choices"][0]
     message = choice["message"]
     blocks = [*_reasoning_blocks(message), *_spoken_blocks(message)]
-    if message.get("refusal"):
-        blocks.append(RefusalBlock(refusal=message["refusal"]))
+    refusal = message.get("refusal")
+    if refusal and isinstance(refusal, str):
+        blocks.append(RefusalBlock(refusal=refusal))
     blocks += _media_blocks(message)
     blocks += _call_blocks(message)
     more = {name: value for name, value in message.items() if name not in _KNOWN and value}
@@ -340,11 +355,16 @@ def from_completion(
         content=blocks,
         provider=provider,
         model=model,
-        provider_message_id=completion.get("id"),
+        provider_message_id=_id(completion.get("id")),
         usage=usage(completion.get("usage")),
-        finish_reason=_finish_reason(choice.get("finish_reason") or "stop", blocks),
+        finish_reason=_finish_reason(str(choice.get("finish_reason") or "stop"), blocks),
         native={NATIVE: {"set": more, "without": []}} if more else None,
     )
+
+
+def _id(value: object) -> str | None:
+    """An id, which some servers give as a number."""
+    return None if value is None or value == "" else str(value)
 
 
 def _finish_reason(reason: str, blocks: Sequence[Block]) -> str:
@@ -376,12 +396,29 @@ def _text_of_details(details: Iterable[Any]) -> str:
 
 def _spoken_blocks(message: Mapping[str, Any]) -> Iterator[Block]:
     content = message.get("content")
-    noted = [dict(each) for each in message.get("annotations") or ()] or None
-    if isinstance(content, list):
-        for chunk in content:
+    noted = as_list(message.get("annotations")) or None
+    if isinstance(content, str):
+        if content:
+            yield TextBlock(text=content, annotations=noted)
+    elif content is not None:
+        for chunk in as_chunks(content):
             yield _chunk_block(chunk)
-    elif content:
-        yield TextBlock(text=content, annotations=noted)
+
+
+def as_list(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a list, or of what a server gives in its place."""
+    values = value if isinstance(value, list) else [value]
+    return [dict(each) for each in values if isinstance(each, Mapping)]
+
+
+def as_chunks(content: object) -> list[dict[str, Any]]:
+    """Return content that is no text as chunks: a list of them, of texts, or one alone."""
+    values = content if isinstance(content, list) else [content]
+    return [_as_chunk(each) for each in values if each is not None]
+
+
+def _as_chunk(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {"type": "text", "text": str(value)}
 
 
 def _chunk_block(chunk: Mapping[str, Any]) -> Block:
@@ -391,7 +428,7 @@ def _chunk_block(chunk: Mapping[str, Any]) -> Block:
     """
     kind = chunk.get("type")
     if kind == "text":
-        return TextBlock(text=chunk.get("text") or "")
+        return TextBlock(text=str(chunk.get("text") or ""))
     if kind == "thinking":
         more = {name: value for name, value in chunk.items() if name not in ("type", "thinking")}
         text = thought_of(chunk)
@@ -409,8 +446,8 @@ def thought_of(chunk: Mapping[str, Any]) -> str:
     return str(inner or "")
 
 
-def _image(part: Mapping[str, Any]) -> ImageBlock:
-    inner = part.get("image_url")
+def _image(part: Mapping[str, Any] | str) -> ImageBlock:
+    inner = part.get("image_url") if isinstance(part, Mapping) else part
     url = inner.get("url") if isinstance(inner, Mapping) else inner
     head, comma, data = str(url or "").partition(",")
     if comma and head.startswith("data:") and head.endswith(";base64"):
@@ -436,7 +473,7 @@ def _call_blocks(message: Mapping[str, Any]) -> Iterator[ToolCallBlock]:
     legacy = message.get("function_call")
     if legacy and not message.get("tool_calls"):
         yield _function(None, legacy, {})
-    for call in message.get("tool_calls") or ():
+    for call in as_list(message.get("tool_calls")):
         more = {name: call[name] for name in call if name not in _KNOWN_OF_CALLS and call[name]}
         extras: dict[str, Any] = {_MORE: more} if more else {}
         custom = call.get("custom")
@@ -444,10 +481,10 @@ def _call_blocks(message: Mapping[str, Any]) -> Iterator[ToolCallBlock]:
             arguments = {"input": custom.get("input") or ""}
             extras["type"] = CUSTOM
             yield ToolCallBlock(
-                id=call.get("id"), name=custom["name"], args=arguments, extras=extras
+                id=_id(call.get("id")), name=custom["name"], args=arguments, extras=extras
             )
         else:
-            yield _function(call.get("id"), call["function"], extras)
+            yield _function(_id(call.get("id")), call["function"], extras)
 
 
 def _function(
@@ -456,7 +493,7 @@ def _function(
     """The call of a function, whose arguments some servers give as an object."""
     given = function.get("arguments")
     text = given if isinstance(given, str) or given is None else to_json(given).decode()
-    call = call_of(call_id or None, function["name"], text, **extras)
+    call = call_of(call_id, function.get("name") or "", text, **extras)
     if not text or text_of_arguments(call) == text or parsed(text) is None:
         return call
     return call.model_copy(update={"extras": {**(call.extras or {}), _WRITTEN: text}})
@@ -464,17 +501,29 @@ def _function(
 
 def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
     """Token usage; None where a server counts nothing."""
-    if not counted:
+    if not counted or not isinstance(counted, Mapping):
         return None
-    read = counted.get("prompt_tokens_details") or {}
+    read = _details(counted, "prompt_tokens_details")
     # DeepSeek and Kimi count what was read from the cache beside the details.
     cached = (read.get("cached_tokens"), *map(counted.get, ("prompt_cache_hit_tokens", "cached_tokens")))  # fmt: skip  # noqa: E501
-    written = read.get("cache_write_tokens")
+    written = _count(read.get("cache_write_tokens"))
+    reasoning = _details(counted, "completion_tokens_details").get("reasoning_tokens")
     return TokenUsage(
-        input_tokens=counted.get("prompt_tokens") or 0,
-        output_tokens=counted.get("completion_tokens") or 0,
-        cached_tokens=next((count for count in cached if count), 0),
-        reasoning_tokens=(counted.get("completion_tokens_details") or {}).get("reasoning_tokens")
-        or 0,
+        input_tokens=_count(counted.get("prompt_tokens")),
+        output_tokens=_count(counted.get("completion_tokens")),
+        cached_tokens=next((count for count in map(_count, cached) if count), 0),
+        reasoning_tokens=_count(reasoning),
         details={"cache_write_tokens": written} if written else None,
     )
+
+
+def _details(counted: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    details = counted.get(name)
+    return details if isinstance(details, Mapping) else {}
+
+
+def _count(value: object) -> int:
+    """A count of tokens; 0 for what is none: a reply is not lost over its bill."""
+    if not isinstance(value, int | float) or value != value:
+        return 0
+    return int(min(max(0, value), _MOST_TOKENS))

@@ -10,7 +10,17 @@ from pydantic_core import to_json
 
 from langswarm_session.formats.arguments import parsed
 from langswarm_session.formats.media import without_none
-from langswarm_session.formats.openai_chat import DETAILS, REASONING_FIELDS, thought_of
+from langswarm_session.formats.openai_chat import (
+    DETAILS,
+    REASONING_FIELDS,
+    as_chunks,
+    as_list,
+    thought_of,
+)
+from langswarm_session.formats.surrogates import well_formed_data
+
+THINKING_BLOCKS = "thinking_blocks"
+"""Where a message of litellm has the thinking of Claude, signed."""
 
 _OF_CALLS = ("id", "index", "type", "function", "custom")
 
@@ -49,14 +59,20 @@ class ChunkAssembler:
     def add(self, chunk: Mapping[str, Any]) -> Piece:
         """Take a chunk in; returns what is new of its texts."""
         self._completion.update(without_none(id=chunk.get("id"), usage=chunk.get("usage")))
-        pieces = [self._add_choice(choice) for choice in chunk.get("choices") or ()]
+        choices = [each for each in chunk.get("choices") or () if isinstance(each, Mapping)]
+        pieces = [self._add_choice(choice) for choice in choices if self._is_first(choice)]
         return Piece(*map("".join, zip(*pieces, strict=True))) if pieces else Piece()
+
+    def _is_first(self, choice: Mapping[str, Any]) -> bool:
+        """Whether it is the choice that came first: a turn has one reply."""
+        index = choice.get("index") or 0
+        return bool(self._choice.setdefault("index", index) == index)
 
     def _add_choice(self, choice: Mapping[str, Any]) -> Piece:
         ended = {name: choice.get(name) for name in ("finish_reason", "error")}
         self._choice.update(without_none(**ended))
         text = reasoning = ""
-        for name, value in (choice.get("delta") or {}).items():
+        for name, value in _delta(choice).items():
             if value is None:
                 continue
             piece = self._add(name, value)
@@ -69,7 +85,7 @@ class ChunkAssembler:
         """Take in a field of a delta."""
         if name == "content":
             return self._content.add(value)
-        if name == "refusal":
+        if name == "refusal" and isinstance(value, str):
             self._texts.setdefault(name, []).append(value)
             return Piece(text=value)
         if name in REASONING_FIELDS and isinstance(value, str):
@@ -77,17 +93,28 @@ class ChunkAssembler:
             return Piece(reasoning=value)
         if name == "audio":
             return self._add_sound(value)
+        self._add_silent(name, value)
+        return Piece()
+
+    def _add_silent(self, name: str, value: Any) -> None:
+        """Take in a field that shows a reader nothing yet."""
         if name == "tool_calls":
-            for call in value:
+            for call in as_list(value):
                 self._calls.add(call)
         elif name == "function_call":
-            for key in ("name", "arguments"):
-                self._legacy[key] = self._legacy.get(key, "") + (value.get(key) or "")
+            for call in as_list(value):
+                self._add_legacy(call)
         elif isinstance(value, list):
             self._lists.setdefault(name, []).extend(value)
+        elif isinstance(value, str) and self._others.get(name, value) != value:
+            # What is said again whole is a label, as `role` is.
+            self._others[name] = f"{self._others[name]}{value}"
         else:
             self._others[name] = value
-        return Piece()
+
+    def _add_legacy(self, call: Mapping[str, Any]) -> None:
+        for key, piece in (("name", call.get("name") or ""), ("arguments", _text(call))):
+            self._legacy[key] = self._legacy.get(key, "") + piece
 
     def _add_sound(self, value: Mapping[str, Any]) -> Piece:
         data, transcript = value.get("data") or "", value.get("transcript") or ""
@@ -107,17 +134,29 @@ class ChunkAssembler:
         }
         if DETAILS in self._lists:
             message[DETAILS] = _merged(self._lists[DETAILS])
+        if THINKING_BLOCKS in self._lists:
+            message[THINKING_BLOCKS] = _thoughts(self._lists[THINKING_BLOCKS])
         if self._sound:
             transcript = "".join(self._sound["transcript"])
             message["audio"] = {**self._sound, "transcript": transcript, "data": self._data()}
         if self._legacy:
             message["function_call"] = self._legacy
-        return {**self._completion, "choices": [{**self._choice, "message": message}]}
+        whole = {**self._completion, "choices": [{**self._choice, "message": message}]}
+        return dict(well_formed_data(whole))
 
     def _data(self) -> str:
-        """The sound's data; each piece of it is encoded by itself."""
-        pieces = map(binascii.a2b_base64, self._sound["data"])
+        """The sound's data; each piece of it is encoded by itself, or it was cut after that."""
+        try:
+            pieces = [*map(binascii.a2b_base64, self._sound["data"])]
+        except binascii.Error:
+            return "".join(self._sound["data"])
         return binascii.b2a_base64(b"".join(pieces), newline=False).decode()
+
+
+def _delta(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a choice adds; the whole message where a server sends that in one piece."""
+    delta = choice.get("delta") if "delta" in choice else choice.get("message")
+    return delta if isinstance(delta, Mapping) else {}
 
 
 class _Content:
@@ -133,7 +172,7 @@ class _Content:
                 return self._add_chunk({"type": "text", "text": value}) if value else Piece()
             self._texts.append(value)
             return Piece(text=value)
-        pieces = [self._add_chunk(chunk) for chunk in value]
+        pieces = [self._add_chunk(chunk) for chunk in as_chunks(value)]
         return Piece(*map("".join, zip(*pieces, strict=True))) if pieces else Piece()
 
     def _add_chunk(self, chunk: Mapping[str, Any]) -> Piece:
@@ -196,8 +235,10 @@ class _Calls:
         if not numbered:
             return None
         last = numbered[-1]
-        if call_id and last["id"]:
+        if call_id and last["id"] and (given.get("name") or call_id == last["id"]):
             return last if call_id == last["id"] else None
+        # Some give each piece an id of its own, but only the first has the name:
+        # https://github.com/poolsideai/pool/issues/9.
         # A name behind arguments that are whole is that of another call.
         is_over = bool(given.get("name")) and _is_whole(last["text"])
         return None if is_over else last
@@ -223,6 +264,28 @@ def _assembled(call: Mapping[str, Any]) -> dict[str, Any]:
     if call["custom"]:
         return {**call["more"], "id": call["id"], "custom": {"name": name, "input": text}}
     return {**call["more"], "id": call["id"], "function": {"name": name, "arguments": text}}
+
+
+def _thoughts(blocks: Iterable[Any]) -> list[Any]:
+    """Blocks of thinking from litellm, whole: it gives one for each piece of the stream.
+
+    Only the last of a thought has its signature, and may have the whole text again:
+    https://github.com/BerriAI/litellm/issues/29428,
+    https://github.com/open-webui/open-webui/pull/29860.
+    """
+    thoughts: list[Any] = []
+    is_open = False
+    for block in blocks:
+        is_thought = isinstance(block, Mapping) and block.get("type") == "thinking"
+        if is_thought and is_open:
+            last = thoughts[-1]
+            before, text = str(last.get("thinking") or ""), str(block.get("thinking") or "")
+            is_whole = bool(block.get("signature")) and text.startswith(before)
+            thoughts[-1] = {**last, **block, "thinking": text if is_whole else before + text}
+        else:
+            thoughts.append(block)
+        is_open = is_thought and not thoughts[-1].get("signature")
+    return thoughts
 
 
 def _merged(details: Iterable[Any]) -> list[Any]:

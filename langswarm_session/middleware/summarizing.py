@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from langswarm_session.blocks import RefusalBlock
 from langswarm_session.checks import check_limit
 from langswarm_session.errors import (
+    ContextLengthError,
     InvalidInputError,
     ProviderCapabilityError,
     ProviderSessionError,
 )
 from langswarm_session.interfaces import IProviderSession, ISession, ISessionMiddleware
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionBackend, SessionMessage
+from langswarm_session.printable import one_line
 from langswarm_session.records import ProviderRequest
 from langswarm_session.requests.state import RequestState
 from langswarm_session.session import BaseSession
@@ -32,13 +34,17 @@ PROMPT = (
 AT_ONCE = 200
 """How many messages are summarised at once at most: a prompt has an end."""
 
+LEAST = 100
+"""To how many tokens a message is cut at most where it is too long to be summarised."""
+
 
 class SummarizingMiddleware(ISessionMiddleware):
     """Lets a summary stand for the older part of a conversation in every request.
 
     The log keeps every message. When so many have come since the last summary, a new one is made of
     that summary and the messages after it, before the user's next message is sent. If that fails
-    it is logged, and tried again with the message after. A summary is cut where it is longer than
+    it is logged, and tried again with the message after. Where there is more than the model takes,
+    fewer messages are summarised, and a single one is cut. A summary is cut where it is longer than
     what it stands for, and to a quarter of the context's ``max_input_tokens``.
 
     Args:
@@ -110,12 +116,28 @@ class SummarizingMiddleware(ISessionMiddleware):
             session.ref, after=covered, limit=limit, answered_only=True
         )
         old = messages[: _end(messages, len(messages) - self._keep)]
-        if not old:
-            return
+        said = transcript(old)
+        while old:
+            try:
+                text = await self._ask(session, self._question(session, said))
+            except ContextLengthError as error:
+                half = old[: _end(old, len(old) // 2)]
+                size = len(said.encode()) // BYTES_PER_TOKEN // 2
+                if not half and size < LEAST:
+                    raise
+                logger.info("session %r: a shorter part is summarised: %s",
+                            session.session_id, one_line(error))  # fmt: skip
+                said = transcript(half) if half else shortened(said, size)
+                old = half or old
+            else:
+                await session.set_summary(self._bounded(session, text, old), old[-1].seq)
+                return
+
+    def _question(self, session: BaseSession, said: str) -> str:
+        """Return what the model is asked, with the summary so far."""
         summary = session.context.summary
         before = "" if summary is None else f"(Before that: {summary.text})\n"
-        text = await self._ask(session, f"{self._prompt}\n\n{before}{transcript(old)}")
-        await session.set_summary(self._bounded(session, text, old), old[-1].seq)
+        return f"{self._prompt}\n\n{before}{said}"
 
     def _bounded(self, session: BaseSession, text: str, old: Sequence[SessionMessage]) -> str:
         """Return a summary that is no longer than what it stands for, nor than its share."""

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from langswarm_session.blocks import OtherBlock, TextBlock
 from langswarm_session.errors import (
@@ -33,6 +34,8 @@ from langswarm_session.formats.anthropic_events import (
     to_events,
 )
 from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.printable import one_line
+from langswarm_session.provider_state import LEFT_BEHIND
 from langswarm_session.providers.anthropic_sessions import AgentSessions
 from langswarm_session.providers.sdk import Patience
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
@@ -99,6 +102,7 @@ class _Turn:
         self._sessions = sessions
         self._retries = retries
         self._request = request
+        self._left_behind: list[str] = []
         self._last: str | None = None
         self._since = datetime.min.replace(tzinfo=UTC)
 
@@ -122,7 +126,7 @@ class _Turn:
     def reply(self) -> ProviderReply:
         """The reply, with where the session stands."""
         last = self.run.last
-        state = {"last_event": last.get("id"), "at": last.get("processed_at")}
+        state = self._known(last_event=last.get("id"), at=last.get("processed_at"))
         message = self.run.reply(self._request.context.model)
         return ProviderReply([message], self.session, state)
 
@@ -132,8 +136,9 @@ class _Turn:
         """Send what is new to the session that stands as the record does, or to a new one."""
         request = self._request
         known = request.context.provider_session_id
+        self._left_behind = list(request.context.provider_context.get(LEFT_BEHIND, ()))
         if known is not None and not await self._stands(known):
-            await self._sessions.delete(known)
+            self._left_behind.append(known)
             known = None
         if known is None:
             return await self._anew()
@@ -145,7 +150,7 @@ class _Turn:
         try:
             return await self._sent(events)
         except ProviderRequestError:
-            if not await self._sessions.let_go(known):
+            if not await self._sessions.let_go(known, self._left_behind):
                 raise
         return await self._anew()
 
@@ -157,10 +162,27 @@ class _Turn:
         self._last, self._since = None, _moment(None)
         self.session = ""
         self.session = await self._sessions.create({"session_id": request.session_id})
-        await request.save(self.session, {"last_event": None})
+        await request.save(self.session, self._known(last_event=None))
+        await self._remove_left_behind()
         if history:
             logger.info("session %r: the agent's session is made anew", request.session_id)
         return await self._sent(self._worded(history, [*said, *new], ()))
+
+    def _known(self, **values: Any) -> dict[str, Any]:
+        """What to remember of the session, with those that could not be removed."""
+        return values | ({LEFT_BEHIND: self._left_behind} if self._left_behind else {})
+
+    async def _remove_left_behind(self) -> None:
+        """Remove earlier sessions. A turn does not fail for one that cannot be removed."""
+        left = []
+        for session in self._left_behind:
+            try:
+                await self._sessions.delete(session)
+            except SessionError as error:
+                left.append(session)
+                logger.warning("session %r: the agent's session %s is left behind: %s",
+                               self._request.session_id, session, one_line(error))  # fmt: skip
+        self._left_behind = left
 
     async def _stands(self, session: str) -> bool:
         """Whether a session is as the record knows it."""
@@ -224,7 +246,7 @@ class _Turn:
 
     async def _doubt(self) -> None:
         """Note that the session may have more than it is known to have: it is not gone on with."""
-        await self._request.save(self.session, {"last_event": self._last, "in_doubt": True})
+        await self._request.save(self.session, self._known(last_event=self._last, in_doubt=True))
 
     # What comes back
 

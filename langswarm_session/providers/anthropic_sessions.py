@@ -85,10 +85,14 @@ class AgentSessions:
         with self.sdk.errors():
             return plain(self.sdk, await self._api.retrieve(session))
 
-    async def let_go(self, session: str) -> bool:
+    async def let_go(self, session: str, to_remove: builtins.list[str]) -> bool:
         """Whether a session takes nothing more: it is gone, archived or ended.
 
-        What has ended is removed; what was archived is left to whoever did that.
+        What was archived is left to whoever did that.
+
+        Args:
+            session: The session.
+            to_remove: One that has ended is added to these.
         """
         try:
             known = await self.retrieve(session)
@@ -100,7 +104,7 @@ class AgentSessions:
             return True
         if known.get("status") != "terminated":
             return False
-        await self.delete(session)
+        to_remove.append(session)
         return True
 
     async def list(self, limit: int) -> builtins.list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from langswarm_session.blocks import AudioBlock, Block, FileBlock, ImageBlock
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats.dialects import OPENAI, Dialect
 from langswarm_session.sendable.target import SystemPlacement
@@ -197,6 +198,14 @@ def dialect_of(base_url: str, model: str) -> Dialect:
     return dialect
 
 
+MEDIA: Mapping[str, type[Block]] = {
+    "takes_images": ImageBlock,
+    "takes_audio": AudioBlock,
+    "takes_files": FileBlock,
+}
+"""What is no text, by whether a dialect takes it."""
+
+
 class _Lesson(NamedTuple):
     """What a refusal teaches.
 
@@ -263,6 +272,35 @@ _LESSONS = (
     ),
     _lesson(r"a-z, A-Z, 0-9, with a length of 9", call_id_exact=9),
     _lesson(r"expected last role user or tool", needs_user=True),
+    # A model that sees nothing: https://github.com/rikkahub/rikkahub/issues/1433 (DeepSeek),
+    # https://github.com/ollama/ollama/issues/17301, https://github.com/github/app/issues/2163
+    # (OpenRouter), https://github.com/vllm-project/vllm/issues/23402, OpenAI, llama.cpp
+    # (tools/server), https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/473,
+    # https://github.com/Wei-Shaw/sub2api/issues/6899.
+    _lesson(
+        r"unknown variant `?image(_url)?`?, expected",
+        r"support\w*( for)? image",
+        r"image_url.{0,60}(only supported|not supported|unsupported)",
+        r"image input.{0,20}(is|are) not supported",
+        r"does not support (images?|vision|multimodal)",
+        r"is not a multimodal model",
+        r"at most 0 image",
+        "\u4e0d\u652f\u6301\u56fe\u50cf",
+        takes_images=False,
+    ),
+    _lesson(
+        r"unknown variant `?input_audio`?, expected",
+        r"support\w*( for)? audio",
+        r"(input_audio|audio input).{0,60}(not supported|unsupported)",
+        r"at most 0 audio",
+        takes_audio=False,
+    ),
+    _lesson(
+        r"unknown variant `?file`?, expected",
+        r"support\w*( for)? (file|pdf|document)s?( content)?( input)?\b",
+        r"unknown (part|content) type:? .?file",
+        takes_files=False,
+    ),
     # What is asked for beside the messages.
     _lesson(*_refused("stream_options"), streams_usage=False),
     _lesson(*_refused("prompt_cache_key"), takes_cache_key=False),
@@ -299,6 +337,9 @@ def corrected(dialect: Dialect, said: str) -> Dialect | None:
         # The template counts results as speakers: it knows no tools, as that of Gemma 3
         # (https://huggingface.co/google/gemma-3-27b-it).
         changes["takes_calls"] = False
+    if "takes_parts" in changes and not dialect.takes_parts:
+        # What is still a list has more than text in it.
+        changes |= dict.fromkeys(MEDIA, False)
     better = replace(dialect, **changes)
     return None if better == dialect else better
 

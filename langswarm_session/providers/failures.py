@@ -9,7 +9,6 @@ The page or the report that a pattern comes from is named beside it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
+
+from pydantic_core import from_json
 
 
 class Kind(StrEnum):
@@ -62,9 +63,11 @@ _QUOTA_WORDS = re.compile(
 
 _LENGTH_CODES = re.compile(
     # OpenAI, Azure, Cerebras, OpenRouter; llama.cpp (tools/server/README.md); Anthropic's 413
-    # (docs.claude.com/en/api/errors); OpenAI's limit of messages in a request.
+    # (docs.claude.com/en/api/errors); OpenAI's limit of messages in a request; GitHub
+    # Models and Copilot (github.com/microsoft/vscode/issues/289514).
     r"context_length_exceeded|exceed_context_size|request_too_large|contextwindowexceeded"
     r"|request_body_too_large|array_above_max_length"
+    r"|tokens_limit_reached|model_max_prompt_tokens_exceeded"
 )
 
 _LENGTH_WORDS = re.compile(
@@ -95,6 +98,19 @@ _LENGTH_WORDS = re.compile(
     r"|too many tokens: "
     r"|maximum (?:allowed )?input length (?:is|of) [\d,]+ tokens|input tokens exceed the configured"
     r"|too much media|contextwindowexceedederror"
+    # LM Studio (github.com/lmstudio-ai/lmstudio-bug-tracker/issues/546); llama-cpp-python
+    # (github.com/abetlen/llama-cpp-python/issues/462); Copilot without a code
+    # (github.com/microsoft/vscode-copilot-release/issues/6700); Bedrock's Nova and Cohere, Vertex,
+    # watsonx, Cloudflare, TabbyAPI and TensorRT-LLM, whose words differ by the verb alone. OpenAI's
+    # limit of characters in a text, not in an option. Anthropic's limit of pixels where there are
+    # many pictures, each of which it took while they were few
+    # (github.com/anthropics/claude-code/issues/34120).
+    r"|context length of only \d+"
+    r"|exceed(?:s|ed)? (?:the |this )?(?:model )?context (?:window|length)"
+    r"|token count of [\d,]+ exceeds|token limit exceeded|number of input tokens exceeds"
+    r"|input tokens? (?:exceeded|count is \d+ but)|too many input tokens"
+    r"|input tokens \d+ cannot exceed|(?:prompt|input) length \(?\d+\)? (?:exceeds|is greater than)"
+    r"|'(?:input|messages)\[\d+\].{0,60}string too long|for many-image requests"
 )
 
 _REASONING_CODES = re.compile(r"invalid_encrypted_content|thinking_signature")
@@ -145,6 +161,11 @@ _LATER = (409, 425)
 
 _UNCERTAIN = (Kind.RATE_LIMIT, Kind.TIMEOUT, Kind.UNAVAILABLE, Kind.REFUSED)
 """Kinds of which the server may say itself whether to ask again."""
+
+_STATUS = re.compile(r"[45][0-9]{2}")
+
+_FOREVER = 1e9
+"""The longest wait that is told, in seconds: thirty years."""
 
 _HEADERS = (("retry-after-ms", 0.001), ("retry-after", 1.0))
 
@@ -203,9 +224,8 @@ class Failure:
         for part in self.parts:
             for key in ("code", "status", "status_code"):
                 code = part.get(key)
-                number = int(code) if isinstance(code, int | str) and str(code).isdigit() else 0
-                if 400 <= number < 600:
-                    return number
+                if _STATUS.fullmatch(str(code)) and isinstance(code, int | str):
+                    return int(code)
         return next((status for status, words in _WORDS if words.search(self.codes)), 400)
 
     @cached_property
@@ -318,7 +338,7 @@ def _inner(text: str) -> object | None:
     if start < 0:
         return None
     try:
-        found = json.loads(text[start:])
+        found = from_json(text[start:])  # `json` raises RecursionError for what is too deep
     except ValueError:
         return None
     first = found[0] if isinstance(found, list) and found else found
@@ -330,14 +350,19 @@ def _of_headers(headers: Mapping[str, str]) -> float | None:
     """The seconds that headers ask to wait (RFC 9110, section 10.2.3)."""
     for name, unit in _HEADERS:
         try:
-            return max(0.0, float(headers.get(name, "")) * unit)
+            return _seconds(float(headers.get(name, "")) * unit)
         except ValueError:
             continue
     try:
         until = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+    return _seconds((until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+
+
+def _seconds(value: float) -> float:
+    """The seconds as a number that can be added to a time."""
+    return min(max(0.0, value), _FOREVER)
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
@@ -352,11 +377,11 @@ def _of_part(part: Mapping[str, Any]) -> float | None:
     for name in ("retry_after_seconds", "retry_after"):
         value = part.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-            return float(value)
+            return _seconds(min(value, _FOREVER))
     details = part.get("details")
     for each in details if isinstance(details, list) else ():
         asked = each.get("retryDelay") if isinstance(each, Mapping) else None
         match = _DURATION.fullmatch(asked) if isinstance(asked, str) else None
         if match:
-            return float(match[1])
+            return _seconds(float(match[1]))
     return None

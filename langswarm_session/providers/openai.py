@@ -13,6 +13,7 @@ from langswarm_session.formats.dialects import Dialect
 from langswarm_session.formats.openai_items import USER_BLOCKS
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import SessionContext, SessionMessage
+from langswarm_session.provider_state import LEFT_BEHIND
 from langswarm_session.providers.dialects import Dialects
 from langswarm_session.providers.openai_chat import Chat
 from langswarm_session.providers.openai_conversations import STALE, Conversations
@@ -131,6 +132,7 @@ class OpenAIProviderSession(IProviderSession):
             takes_back=(
                 openai_responses.takes_back if vendor else openai_responses.takes_back_readable
             ),
+            compactions=openai_responses.NAME if vendor else None,
             system=SystemPlacement.ANYWHERE if vendor else SystemPlacement.FIRST,
             user_blocks=USER_BLOCKS,
             call_id_length=openai_responses.CALL_ID_LENGTH,
@@ -184,7 +186,9 @@ class OpenAIProviderSession(IProviderSession):
     def outdated(self, provider_context: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `IProviderSession.outdated`. A conversation that was given stays as it is."""
         given = provider_context.get("given", not provider_context)
-        return STALE | ({"given": True} if given else {})
+        left = provider_context.get(LEFT_BEHIND)
+        known = STALE | ({"given": True} if given else {})
+        return known | ({LEFT_BEHIND: left} if left else {})
 
     @property
     def keeps_replies(self) -> bool:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import takewhile
 from typing import Any
 
-from langswarm_session.blocks import ReasoningBlock
-from langswarm_session.errors import ProviderStreamError
+from langswarm_session.blocks import Block, ReasoningBlock
+from langswarm_session.errors import (
+    ContextLengthError,
+    InvalidReasoningError,
+    ProviderAuthenticationError,
+    ProviderQuotaError,
+    ProviderRateLimitError,
+    ProviderRequestError,
+    ProviderStreamError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    SessionError,
+)
 from langswarm_session.formats.dialects import Dialect
 from langswarm_session.formats.openai_chat import (
     NATIVE,
@@ -17,16 +28,17 @@ from langswarm_session.formats.openai_chat import (
     failure_of,
     from_completion,
     in_turn,
-    takes,
     takes_back,
+    takes_in,
     to_chat,
 )
 from langswarm_session.formats.openai_chunks import ChunkAssembler
+from langswarm_session.formats.surrogates import TextPieces, well_formed_data
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.providers.anthropic_models import BINDS, model_of
-from langswarm_session.providers.dialects import Dialects
+from langswarm_session.providers.dialects import MEDIA, Dialects
 from langswarm_session.providers.openai_responses import RESERVED, cache_key
-from langswarm_session.providers.sdk import Sdk, check_options, opened, plain
+from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, whole_answer
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.requests.prefix import Prefix
 from langswarm_session.sendable import Repair, RepairKind, SystemPlacement, Target
@@ -40,6 +52,20 @@ _RESERVED = {key: RESERVED[key] for key in ("model", "stream")} | {
 
 _LESSONS = 5
 """How often one request is made again in a corrected dialect."""
+
+_TEACHING = (400, 404, 422, 500)
+"""The statuses of refusals that may name what a server does not take: llama.cpp's templates fail
+with 500, vLLM's with 400 or 404. Others tell of something else, whatever their words."""
+
+_TOLD = (InvalidReasoningError, ProviderRequestError, ProviderUnavailableError)
+
+_SILENT = (
+    ContextLengthError,
+    ProviderAuthenticationError,
+    ProviderQuotaError,
+    ProviderRateLimitError,
+    ProviderTimeoutError,
+)
 
 
 class Chat:
@@ -63,7 +89,7 @@ class Chat:
             provider=self._sdk.provider,
             model=model,
             strict=True,
-            takes=takes,
+            takes=partial(takes_in, dialect=dialect),
             takes_back=partial(takes_back, dialect=dialect),
             system=dialect.system,
             alternates=dialect.alternates,
@@ -81,7 +107,7 @@ class Chat:
         completion = await self._sdk.patiently(
             partial(self._completion, request), self._tries(request), request.context.model
         )
-        return ProviderReply([self._reply(completion, request)])
+        return ProviderReply([self._reply(well_formed_data(completion), request)])
 
     async def stream(
         self, request: ProviderRequest
@@ -97,34 +123,69 @@ class Chat:
 
     async def _completion(self, request: ProviderRequest) -> dict[str, Any]:
         """A completion, asked for once in each dialect."""
-        completion = plain(self._sdk, await self._asked(request))
-        self._check(completion)
-        return completion
+        lessons = _Lessons(self._dialects, request)
+        while True:
+            try:
+                with self._sdk.errors(request.context.model):
+                    answer = await self._create(request, lessons.dialect, streams=False)
+                completion = plain(self._sdk, answer)
+                self._check(completion)
+            except SessionError as error:
+                if not lessons.learn(error, self.target):
+                    raise
+            else:
+                return completion
 
     async def _pieces(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
         """The reply in pieces, asked for once in each dialect."""
-        model = request.context.model
-        chunks = await self._sdk.patiently(partial(self._asked, request, streams=True), 0, model)
-        await opened(self._sdk, chunks)
-        whole = ChunkAssembler()
-        with self._sdk.errors(model, streaming=True):
+        lessons = _Lessons(self._dialects, request)
+        has_begun = False
+        while True:
             try:
-                async for chunk in chunks:
-                    piece = whole.add(plain(self._sdk, chunk))
-                    if piece.text or piece.reasoning:
-                        yield StreamEvent(text=piece.text, reasoning=piece.reasoning)
-            finally:
-                await chunks.close()
-        completion = whole.completion()
+                async with aclosing(self._streamed(request, lessons.dialect)) as pieces:
+                    async for piece in pieces:
+                        has_begun = True
+                        yield piece
+            except SessionError as error:
+                if has_begun or not lessons.learn(error, self.target):
+                    raise
+            else:
+                return
+
+    async def _streamed(
+        self, request: ProviderRequest, dialect: Dialect
+    ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
+        """The reply in pieces."""
+        model = request.context.model
+        with self._sdk.errors(model):
+            chunks = await self._create(request, dialect, streams=True)
+        completion = await whole_answer(self._sdk, chunks)
+        whole: ChunkAssembler | None = None
+        if completion is None:
+            whole, texts, thoughts = ChunkAssembler(), TextPieces(), TextPieces()
+            await opened(self._sdk, chunks)
+            with self._sdk.errors(model, streaming=True):
+                try:
+                    async for chunk in chunks:
+                        piece = whole.add(plain(self._sdk, chunk))
+                        text, thought = texts.passed(piece.text), thoughts.passed(piece.reasoning)
+                        if text or thought:
+                            yield StreamEvent(text=text, reasoning=thought)
+                finally:
+                    await chunks.close()
+            with self._sdk.errors(model, reading=True):
+                completion = whole.completion()
         self._check(completion)
-        if not whole.is_complete:
+        if whole is not None and not whole.is_complete:
             raise ProviderStreamError(
                 "the stream ended before the reply was complete; send the message again",
                 provider=self._sdk.provider,
             )
-        reply = self._reply(completion, request)
+        reply = self._reply(well_formed_data(completion), request)
+        if whole is None and reply.text:
+            yield StreamEvent(text=reply.text)
         for block in reply.blocks:
             if block.type == "tool_call":
                 yield StreamEvent(block=block)
@@ -135,28 +196,6 @@ class Chat:
             failure = failure_of(completion)
         if failure is not None:
             raise self._sdk.of_event(failure, "no reply, and no reason")
-
-    async def _asked(self, request: ProviderRequest, *, streams: bool = False) -> Any:
-        """What the server answers. A refusal that names its reason corrects the dialect."""
-        model = request.context.model
-        before = self._dialects.of(model)
-        for lessons in range(_LESSONS + 1):
-            dialect = self._dialects.of(model)
-            try:
-                return await self._create(request, dialect, streams=streams)
-            except Exception as error:
-                # Templates fail with any status: llama.cpp answers 500, vLLM 400 or 404.
-                is_answer = getattr(error, "status_code", None) is not None
-                said = f"{error} {getattr(error, 'body', None)}"
-                if (
-                    not is_answer
-                    or lessons == _LESSONS
-                    or not self._dialects.learn(dialect, model, said)
-                ):
-                    self._dialects.keep(model, before)  # what did not help was no lesson
-                    raise
-            request.retarget(self.target(model))
-        raise AssertionError("the last refusal is raised")  # pragma: no cover
 
     async def _create(self, request: ProviderRequest, dialect: Dialect, *, streams: bool) -> Any:
         arguments = self._arguments(request, dialect)
@@ -212,6 +251,62 @@ class Chat:
         model = request.context.model
         with self._sdk.errors(model, reading=True):  # whatever is missing from it
             return from_completion(completion, model, self._sdk.provider)
+
+
+class _Lessons:
+    """What is learned of a server's dialect while one request is made.
+
+    Args:
+        dialects: How the server speaks, as far as that is known.
+        request: The request.
+    """
+
+    def __init__(self, dialects: Dialects, request: ProviderRequest) -> None:
+        self._dialects = dialects
+        self._request = request
+        self._before = dialects.of(request.context.model)
+        self._left = _LESSONS
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect to make the request in."""
+        return self._dialects.of(self._request.context.model)
+
+    def learn(self, error: SessionError, target: Callable[[str], Target]) -> bool:
+        """Return whether a refusal names its reason, so that it is worth asking again.
+
+        It may be an answer's status, or come inside an answer or a stream that began with 200.
+
+        Args:
+            error: What came of the request.
+            target: Tells what the server and a model accept.
+        """
+        request, model = self._request, self._request.context.model
+        cause = error.__cause__ or error.__context__
+        status = getattr(cause, "status_code", None)
+        said = f"{error} {cause} {getattr(cause, 'body', None)}"
+        dialect = self.dialect
+        teaches = status in _TEACHING or (status is None and isinstance(error, _TOLD))
+        if (
+            isinstance(error, _SILENT)
+            or not teaches
+            or not self._left
+            or not self._dialects.learn(dialect, model, said)
+        ):
+            self._dialects.keep(model, self._before)  # what did not help was no lesson
+            return False
+        self._left -= 1
+        request.retarget(target(model))
+        # What is new is not left out without a word: its sender learns that nobody sees it.
+        refused = [kind for name, kind in MEDIA.items()
+                   if getattr(dialect, name) and not getattr(self.dialect, name)]  # fmt: skip
+        return not _shows(request.window[len(request.window) - request.new_count :], tuple(refused))
+
+
+def _shows(messages: Sequence[SessionMessage], kinds: tuple[type[Block], ...]) -> bool:
+    """Whether a user shows something of these kinds in messages."""
+    said = [each for each in messages if each.role is MessageRole.USER]
+    return any(isinstance(block, kinds) for each in said for block in each.blocks)
 
 
 def _content(message: ChatMessage) -> str:

@@ -31,6 +31,7 @@ from langswarm_session.formats.openai_responses import (
 )
 from langswarm_session.models import SessionMessage
 from langswarm_session.printable import one_line
+from langswarm_session.provider_state import LEFT_BEHIND
 from langswarm_session.providers.openai_copies import Copies, is_lost
 from langswarm_session.providers.openai_input import RequestInput
 from langswarm_session.providers.openai_responses import (
@@ -67,6 +68,7 @@ class _Turn:
         is_given: Whether it was made by somebody else, who may have put into it what the record
             does not know: then nothing is removed from it.
         response_id: The response that is being given, once its id is known.
+        left_behind: Earlier conversations of the session that could not be removed.
     """
 
     request: ProviderRequest
@@ -80,6 +82,7 @@ class _Turn:
     is_new: bool = False
     is_given: bool = False
     response_id: str | None = None
+    left_behind: list[str] = field(default_factory=list)
 
     @property
     def model(self) -> str:
@@ -292,6 +295,7 @@ class Conversations(Responses):
         conversation, known = context.provider_session_id, context.provider_context
         is_given = conversation is not None and bool(known.get("given", not known))
         turn = _Turn(request, patience, self._input(request, in_place=not is_given))
+        turn.left_behind = list(known.get(LEFT_BEHIND, ()))
         if conversation is None:
             await self._remade(turn)
             return turn
@@ -307,7 +311,13 @@ class Conversations(Responses):
                 await self._mended(turn)
             except ProviderSessionError as error:
                 if not is_lost(error):
-                    raise
+                    logger.warning(
+                        "session %r: OpenAI's conversation %s cannot be mended (%s); it is made "
+                        "again",
+                        request.session_id,
+                        turn.conversation,
+                        one_line(error),
+                    )
                 await self._remade(turn)
         return turn
 
@@ -323,16 +333,34 @@ class Conversations(Responses):
     async def _remade(self, turn: _Turn) -> None:
         """A new conversation with what the record has of it, in place of the old one."""
         if turn.conversation and not turn.is_given:
-            await self.copies.delete(turn.conversation)
+            turn.left_behind.append(turn.conversation)
         if turn.is_given:
             turn.input = self._input(turn.request)
         before = len(turn.request.split()[0])
         history, turn.messages = turn.input.messages[:before], turn.input.messages[before:]
         turn.conversation = await self.copies.create({"session_id": turn.request.session_id})
         # From here on there is something to be deleted with the session, whatever happens.
-        await turn.request.save(turn.conversation, STALE)
+        await turn.request.save(turn.conversation, {**STALE, **_left_behind(turn.left_behind)})
+        turn.left_behind = await self._left(turn)
         turn.is_new, turn.is_given, turn.unsure = True, False, False
         turn.last_item = await self.copies.fill(turn.conversation, turn.input.items_of(history))
+
+    async def _left(self, turn: _Turn) -> list[str]:
+        """Remove earlier conversations; return those that cannot be removed.
+
+        A turn does not fail for them: a key may lack the permission, and a server the method. They
+        are tried again whenever the conversation is made again, and when the session is deleted.
+        """
+        left = []
+        for conversation in turn.left_behind:
+            try:
+                await self.copies.delete(conversation)
+            except ProviderSessionError as error:
+                left.append(conversation)
+                logger.warning("session %r: %s keeps the conversation %s: %s",
+                               turn.request.session_id, self._sdk.provider, conversation,
+                               one_line(error))  # fmt: skip
+        return left
 
     async def _settled(self, turn: _Turn) -> list[Item] | None:
         """The turn's output in the conversation, None if there is none; nothing else is left."""
@@ -363,7 +391,8 @@ class Conversations(Responses):
         if turn.is_given:
             context["given"] = True
         elif last_item is None:
-            context = STALE
+            context = dict(STALE)
+        context |= _left_behind(turn.left_behind)
         return ProviderReply(
             [message],
             turn.conversation,
@@ -371,6 +400,10 @@ class Conversations(Responses):
             notes=turn.input.updates.notes,
             dropped_reasoning=dropped_reasoning(message),
         )
+
+
+def _left_behind(conversations: Sequence[str]) -> dict[str, Any]:
+    return {LEFT_BEHIND: list(conversations)} if conversations else {}
 
 
 def _beginning(request: ProviderRequest) -> dict[str, Any]:

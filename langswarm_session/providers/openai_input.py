@@ -69,7 +69,7 @@ class RequestInput:
         for message in messages:
             due = _due(updates, done, message)
             done += len(due)
-            items += [*due, *self._written(writer, message)]
+            items += [*due, *map(_without_user_id, self._written(writer, message))]
         return [*items, *updates.due(done, None)]
 
     def _kept_apart(self, *, in_place: bool) -> list[SessionMessage]:
@@ -165,6 +165,17 @@ def _has_compaction(message: SessionMessage) -> bool:
     return message.role is MessageRole.ASSISTANT and any(
         isinstance(block, OtherBlock) and block.kind == COMPACTION for block in message.blocks
     )
+
+
+def _without_user_id(item: Item) -> Item:
+    """Return an item without the id that a compaction gives what users said.
+
+    Of messages, only a model's have an id when they are added to a conversation
+    (``openai/types/responses/response_input_item_param.py``).
+    """
+    if item.get("type") != "message" or item.get("role") != "user":
+        return item
+    return {name: value for name, value in item.items() if name != "id"}
 
 
 def _is_of_developer(item: Item) -> bool:

@@ -27,6 +27,8 @@ from urllib.parse import (
 )
 from weakref import WeakKeyDictionary
 
+from pydantic_core import from_json
+
 from langswarm_session.errors import (
     ContextLengthError,
     InvalidInputError,
@@ -441,6 +443,26 @@ def refusal_of(error: SessionError) -> Refusal:
 
 def _field(error: object, name: str) -> str:
     return str(getattr(error, name, None) or "")
+
+
+async def whole_answer(sdk: Sdk, stream: Any) -> dict[str, Any] | None:
+    """Return the answer that came whole where a stream was asked for; None if a stream came.
+
+    Gateways that do not stream answer so, and routers that have an error to tell.
+
+    Raises:
+        SessionError: If it is an error.
+    """
+    response = getattr(stream, "response", None)
+    kind = str((getattr(response, "headers", None) or {}).get("content-type", ""))
+    if response is None or kind.partition(";")[0].strip().lower() != "application/json":
+        return None
+    with sdk.errors(streaming=True):
+        answer = from_json(await response.aread())
+    if not isinstance(answer, dict):
+        raise sdk.no_answer("no stream but JSON")
+    sdk.check(answer)
+    return answer
 
 
 async def opened(sdk: Sdk, stream: Any) -> Any:

@@ -131,9 +131,9 @@ class Prefix:
         made = MadeUnder.of(message)
         holds = made is not None and made.prefix == self._hash.hexdigest()
         context = self._request.context
-        if (message.provider, message.model) != (context.provider, context.model):
-            # What nobody here was asked for tells nothing: the reply before it does.
-            self._changed = PrefixChangeReason.MODEL if message.provider else self._changed
+        is_other = message.provider not in (None, context.provider)
+        if is_other or message.model not in (None, context.model):
+            self._changed = PrefixChangeReason.MODEL
         elif holds:
             self._changed = None
         elif made is None:

@@ -13,7 +13,7 @@ CONTINUE = "Continue."
 """The user's message where a conversation must end with one and does not."""
 
 NOTED = "Noted."
-"""The assistant's message where it must speak between a tool's results and the user."""
+"""The assistant's message where it must speak before the user does, and has said nothing."""
 
 _ASSISTANT, _SYSTEM = MessageRole.ASSISTANT, MessageRole.SYSTEM
 _TOOL, _USER = MessageRole.TOOL, MessageRole.USER
@@ -42,8 +42,9 @@ class Speakers:
             self._add_system(message)
             return
         if self._target.answers_results and self._is(_TOOL) and message.role is _USER:
-            self._report.add(RepairKind.ASSISTANT_ADDED, None, "between a tool's result and a user")
-            self._say(SessionMessage(role=_ASSISTANT, content=NOTED))
+            self._note("between a tool's result and a user")
+        elif self._stands_behind_system() and message.role is not _ASSISTANT:
+            self._note("between a system message and a user")
         if self._target.alternates:
             self._alternate(message)
         self._say(message)
@@ -99,6 +100,22 @@ class Speakers:
     def _is(self, role: MessageRole) -> bool:
         """Return whether it is this role that spoke last."""
         return self._last is not None and self._last.role is role
+
+    def _stands_behind_system(self) -> bool:
+        """Return whether a system message comes last that only the assistant may follow.
+
+        There was a reply, of which nothing can be sent.
+        """
+        return (
+            self._target.system is SystemPlacement.AFTER_USER
+            and self._last is not None
+            and self._sent[-1].role is _SYSTEM
+        )
+
+    def _note(self, where: str) -> None:
+        """Let the assistant say that it has read what came."""
+        self._report.add(RepairKind.ASSISTANT_ADDED, None, where)
+        self._say(SessionMessage(role=_ASSISTANT, content=NOTED))
 
     def _say(self, message: SessionMessage) -> None:
         self._sent.append(message)

@@ -51,6 +51,8 @@ class Target:
             with the fields that it must have and their types.
         paired_kinds: The types of blocks of the provider's own format that are calls which a user
             answers, each with what answers it.
+        compactions: Whose compactions it can read, as `langswarm_session.replaced` names vendors;
+            None for nobody's. It is sent what was compacted where it cannot.
         system: Where system messages may be.
         alternates: Whether user and assistant must take turns, the user first and last, and the
             calls in a message that another model gave must come last.
@@ -73,6 +75,7 @@ class Target:
     reads: Callable[[str], bool] | None = None
     user_blocks: Mapping[str, Mapping[str, type]] = field(default_factory=dict)
     paired_kinds: Mapping[str, PairedKind] = field(default_factory=lambda: PAIRED)
+    compactions: str | None = None
     system: SystemPlacement = SystemPlacement.ANYWHERE
     alternates: bool = False
     answers_results: bool = False

@@ -29,6 +29,8 @@ _ERRORS: dict[int, tuple[type[SessionStorageError], str]] = {
     sqlite3.SQLITE_NOTADB: (StorageCorruptError, "the file is not a SQLite database"),
 }
 
+_TAKEN_ID = re.compile(r"^UNIQUE .*\bmessages\.id\b")
+
 _UNREADABLE = re.compile(
     r"could not decode|unsupported file format|no such (column|table)|already exists", re.IGNORECASE
 )
@@ -81,7 +83,7 @@ def typed_error(error: Exception, path: str) -> SessionError:
         return StorageCorruptError(
             f"{path}: the database is damaged; restore a copy (what is stored cannot be decoded)"
         )
-    if _primary(error) == sqlite3.SQLITE_CONSTRAINT and "messages.id" not in str(error):
+    if _primary(error) == sqlite3.SQLITE_CONSTRAINT and not _TAKEN_ID.search(str(error)):
         # Ids come from outside; all else that is unique, or must be there, is given by the storage.
         return StorageCorruptError(
             f"{path}: the database is damaged; restore a copy (its rows do not fit together)"

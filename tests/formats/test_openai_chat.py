@@ -25,6 +25,7 @@ from langswarm_session.formats.openai_chat import (
     takes,
     takes_back,
     to_chat,
+    usage,
 )
 from langswarm_session.formats.openai_chunks import ChunkAssembler
 from langswarm_session.models import MessageRole, SessionMessage
@@ -384,3 +385,35 @@ class TestDialects:
 def test_failures_in_place_of_a_reply(completion, said):
     failure = failure_of(completion)
     assert failure == (None if said is None else {"error": said})
+
+
+@pytest.mark.parametrize(
+    ("counted", "tokens"),
+    [
+        ({"prompt_tokens": 12.5, "completion_tokens": "7"}, (12, 0)),
+        ({"prompt_tokens": -1, "completion_tokens": 10**400}, (0, 2**40)),
+        ({"prompt_tokens": float("nan"), "completion_tokens": None}, (0, 0)),
+        ({"prompt_tokens": 1, "prompt_tokens_details": [], "completion_tokens_details": "x"}, (1, 0)),
+    ],
+)  # fmt: skip
+def test_a_reply_is_not_lost_over_its_bill(counted, tokens):
+    found = usage(counted)
+    assert (found.input_tokens, found.output_tokens) == tokens
+    assert usage(["lots"]) is None
+
+
+def test_a_reply_with_values_of_other_types():
+    call = {"id": 7, "type": "function", "function": {"name": None, "arguments": {"a": 1}}}
+    message = {
+        "role": "assistant",
+        "content": ["a", {"type": "text", "text": "b"}],
+        "annotations": ["https://example.org"],
+        "refusal": False,
+        "images": ["data:image/png;base64,AAAA"],
+        "tool_calls": call,
+    }
+    choices = [{"message": message, "finish_reason": 1}]
+    reply = from_completion({"id": 5, "choices": choices, "usage": "none"}, "m")
+    assert (reply.text, reply.provider_message_id, reply.finish_reason) == ("ab", "5", "1")
+    assert [block.type for block in reply.blocks] == ["text", "text", "image", "tool_call"]
+    assert (reply.blocks[-1].id, reply.blocks[-1].args) == ("7", {"a": 1})

@@ -174,3 +174,88 @@ def test_pieces_come_in_any_sizes():
     for size in itertools.islice(itertools.count(1), 6):
         texts = [OSLO[at : at + size] for at in range(0, len(OSLO), size)]
         assert calls_of(piece(name="weather", id="a"), *map(piece, texts)) == TWO[:1]
+
+
+def test_thinking_of_litellm_comes_in_pieces():
+    """https://github.com/BerriAI/litellm/issues/29428: none can go back as it came."""
+    blocks = [
+        {"type": "thinking", "thinking": "Step 1. ", "signature": ""},
+        {"type": "thinking", "thinking": "Step 2.", "signature": ""},
+        {"type": "thinking", "thinking": "", "signature": "one"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "thinking", "thinking": "So.", "signature": ""},
+        # The whole text again: https://github.com/open-webui/open-webui/pull/29860.
+        {"type": "thinking", "thinking": "So.", "signature": "two"},
+    ]
+    reply, _ = assembled(*({"thinking_blocks": [block]} for block in blocks))
+    assert reply.native["openai_chat"]["set"]["thinking_blocks"] == [
+        {"type": "thinking", "thinking": "Step 1. Step 2.", "signature": "one"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "thinking", "thinking": "So.", "signature": "two"},
+    ]
+
+
+def test_reasoning_of_copilot():
+    """https://github.com/BerriAI/litellm/issues/35021."""
+    reply, shown = assembled(
+        {"role": "assistant", "reasoning_text": "Hm, "},
+        {"role": "assistant", "reasoning_text": "yes."},
+        {"content": "Yes.", "reasoning_opaque": "sealed"},
+    )
+    assert shown == Piece("Yes.", "Hm, yes.")
+    assert reply.blocks[0].reasoning == "Hm, yes."
+    assert reply.native["openai_chat"]["set"] == {"reasoning_opaque": "sealed"}
+
+
+def test_each_piece_of_a_call_has_an_id_of_its_own():
+    """https://github.com/poolsideai/pool/issues/9: the first has the name as well."""
+    pieces = [piece(OSLO[:5], name="weather", id="a"), piece(OSLO[5:9], id="x"),
+              piece(OSLO[9:], id="x")]  # fmt: skip
+    assert calls_of(*pieces) == TWO[:1]
+
+
+def test_unknown_text_in_pieces():
+    reply, _ = assembled({"note": "a"}, {"note": "bc"}, {"note": "abc"})
+    assert reply.native["openai_chat"]["set"] == {"note": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("delta", "shown"),
+    [
+        ({"content": 4}, "4"),
+        ({"content": {"type": "text", "text": "a"}}, "a"),
+        ({"content": ["a", None, {"type": "text", "text": "b"}]}, "ab"),
+        ({"content": "a", "tool_calls": [None], "refusal": False}, "a"),
+    ],
+)
+def test_values_of_other_types(delta, shown):
+    reply, piece = assembled(delta)
+    assert (reply.text, piece.text) == (shown, shown)
+
+
+def test_a_legacy_call_whose_arguments_are_an_object():
+    reply, _ = assembled({"function_call": {"name": "weather", "arguments": {"city": "Oslo"}}})
+    assert reply.blocks[0].args == {"city": "Oslo"}
+
+
+def test_sound_that_is_cut_anywhere():
+    reply, _ = assembled({"audio": {"id": "a", "data": "YW"}}, {"audio": {"data": "Jj"}})
+    assert reply.blocks[0].base64 == "YWJj"
+
+
+def test_a_whole_message_in_one_chunk():
+    whole = ChunkAssembler()
+    message = {"role": "assistant", "content": "Hi."}
+    assert whole.add({"choices": [None, {"message": message, "finish_reason": "stop"}]}).text
+    assert from_completion(whole.completion(), "m").text == "Hi."
+
+
+def test_other_choices_are_not_mixed_in():
+    whole = ChunkAssembler()
+    choices = [{"index": number, "delta": {"content": text}} for number, text in enumerate("ab")]
+    assert whole.add({"choices": choices}) == Piece("a")
+
+
+def test_a_character_that_is_cut_in_two():
+    reply, _ = assembled({"content": "a\ud83d"}, {"content": "\ude00"})
+    assert reply.text == "a\U0001f600"

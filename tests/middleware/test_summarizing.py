@@ -9,6 +9,7 @@ from provider_server.client import ServerWorld
 
 from langswarm_session import (
     BaseSession,
+    ContextLengthError,
     InvalidInputError,
     MockFailure,
     MockProviderSession,
@@ -255,3 +256,38 @@ class TestWithVendors:
         await vendor.manager.delete_session(vendor.session_id)
         assert world.state()["conversations"] == {}
         assert all(each["conversation"] for each in world.state()["responses"].values())
+
+
+class TestTooLong:
+    """Summaries of more than the model takes.
+
+    Left alone, they fail with every message from then on:
+    https://github.com/earendil-works/pi/issues/8196, https://github.com/gsd-build/gsd-2/issues/2932
+    """
+
+    def narrow(self, most: int) -> MockProviderSession:
+        def summary(request: Any) -> str:
+            if len(request.messages[-1].text) > most:
+                raise ContextLengthError("too long", provider="narrow")
+            return "short"
+
+        return MockProviderSession(summary)
+
+    async def test_are_made_of_fewer_messages(self, manager: SessionManager) -> None:
+        narrow = self.narrow(3000)
+        manager.add_global_middleware(SummarizingMiddleware(after=6, keep=2, provider=narrow))
+        session = await manager.create_session("ann", "mock", "echo")
+        await session.record([message(("user", "assistant")[n % 2], "x" * 999) for n in range(10)])
+        await session.send_message("on")
+        summary = session.context.summary
+        assert summary is not None
+        assert (summary.text, summary.last_seq) == ("short", 2)
+
+    async def test_cut_a_single_message(self, manager: SessionManager) -> None:
+        narrow = self.narrow(3000)
+        manager.add_global_middleware(SummarizingMiddleware(after=3, keep=2, provider=narrow))
+        session = await manager.create_session("ann", "mock", "echo")
+        await session.record([message("user", "x " * 9999), message("assistant", "y"), *talk(2)])
+        await session.send_message("on")
+        assert session.context.summary is not None
+        assert session.context.summary.last_seq == 1

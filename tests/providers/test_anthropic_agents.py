@@ -717,3 +717,22 @@ async def test_what_is_played_again_of_earlier_turns_is_not_taken_for_this_one(t
     turn = _Turn(Replaying(old, new), 0, None)
     followed = [event["id"] async for event in turn._follow(SENT)]
     assert followed == ["said", "over"]
+
+
+async def test_a_session_that_cannot_be_removed_fails_no_turn(make, world, monkeypatch):
+    """A key may lack the permission: https://platform.claude.com/docs/en/api/errors (403)."""
+    manager = make()
+    session = await manager.create_session("ann", "anthropic", MODEL)
+    await session.send_message("one")
+    before = session.context.provider_session_id
+
+    async def never(turn, known):
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Turn, "_stands", never)
+        world.fail("DELETE /v1/sessions/*", "status", times=1, status=403)
+        await session.send_message("two")
+    assert session.context.provider_context["left_behind"] == [before]
+    await manager.delete_session(session.session_id)
+    assert not world.state()["sessions"]

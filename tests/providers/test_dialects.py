@@ -17,9 +17,12 @@ import pytest
 from provider_server import chat_dialects
 
 from langswarm_session import (
+    ImageBlock,
     InvalidInputError,
     OpenAIProviderSession,
+    ProviderRateLimitError,
     ProviderRequestError,
+    ProviderSessionError,
     ProviderUnavailableError,
     SessionManager,
     SessionMessage,
@@ -535,6 +538,121 @@ def test_a_lesson_that_is_known_teaches_nothing() -> None:
     assert better is not None
     assert better.system is SystemPlacement.FIRST
     assert corrected(better, said) is None
+
+
+# Pictures in the record of a model that sees none
+
+SEES_NOTHING = [
+    # https://github.com/rikkahub/rikkahub/issues/1433, https://github.com/1jehuang/jcode/issues/848
+    (400, "messages[1]: unknown variant `image_url`, expected `text` at line 1 column 679289"),
+    # https://github.com/ollama/ollama/issues/17301, https://github.com/github/app/issues/2163
+    (400, "this model does not support image input (ref: b8bd630e)"),
+    (404, "No endpoints found that support image input"),
+    (400, "Invalid content type. image_url is only supported by certain models."),
+    # llama.cpp, tools/server; https://github.com/vllm-project/vllm/issues/23402
+    (500, "image input is not supported - hint: you may need to provide the mmproj"),
+    (400, "/models/x is not a multimodal model"),
+    (400, "Model does not support images."),  # lmstudio-ai/lmstudio-bug-tracker/issues/473
+    # https://github.com/Wei-Shaw/sub2api/issues/6899
+    (400, "\u6b64\u6a21\u578b\u4e0d\u652f\u6301\u56fe\u50cf\u8f93\u5165"),
+    (400, "messages[0].content must be a string"),
+]  # fmt: skip
+PICTURE = ImageBlock(url="https://example.org/a.png")
+
+
+def pictures_refused(said: str) -> Rule:
+    def rule(body: Body) -> str | None:
+        parts = [part for each in body["messages"] if isinstance(each["content"], list)
+                 for part in each["content"]]  # fmt: skip
+        return said if any(part["type"] == "image_url" for part in parts) else None
+
+    return rule
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("status", "said"), SEES_NOTHING)
+async def test_a_model_that_sees_nothing(status: int, said: str, streaming: bool) -> None:
+    server = Server(pictures_refused(said), status=status)
+    async with manager_of(server, "https://some.example/v1") as manager:
+        session = await manager.create_session("u", "openai", "m")
+        await session.record([SessionMessage(role="user", content=[PICTURE, TextBlock(text="See")]),
+                              SessionMessage(role="assistant", content="I see.")])  # fmt: skip
+        for text in ("What was it?", "And now?"):
+            if streaming:
+                events = [event async for event in session.stream_message(text)]
+                reply = events[-1].message
+                assert reply is not None
+            else:
+                reply = await session.send_message(text)
+            kinds = [each["kind"] for each in reply.metadata["langswarm"]["repairs"]]
+            assert "block_converted" in kinds
+    assert server.refused <= 2  # it is kept
+
+
+async def test_who_shows_a_picture_is_told_that_nobody_sees_it() -> None:
+    server = Server(pictures_refused("this model does not support image input"))
+    async with manager_of(server, "https://some.example/v1") as manager:
+        session = await manager.create_session("u", "openai", "m")
+        with pytest.raises(ProviderRequestError, match="image input"):
+            await session.send_message([PICTURE])
+        assert (await session.send_message("So?")).text == "Done."
+
+
+# Refusals that come inside an answer that began well
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_refusal_inside_an_answer_is_learned_from(streaming: bool, as_json: bool) -> None:
+    """https://github.com/agentscope-ai/QwenPaw/issues/5573: streams tell it later than answers."""
+
+    class Inside(Server):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            response = super().__call__(request)
+            if response.status_code == 200:
+                return response
+            error = {"error": {**response.json()["error"], "code": 400}}
+            if not streaming or as_json:
+                return httpx.Response(200, json=error)
+            kind = {"content-type": "text/event-stream"}
+            return httpx.Response(200, content=f"data: {json.dumps(error)}\n\n", headers=kind)
+
+    server = Inside(reasoning_wanted)
+    await converse(server, "https://some.example/v1", "m", streaming=streaming)
+    assert server.refused == 1
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429, 503, 529])
+async def test_only_a_refusal_teaches(status: int) -> None:
+    server = Server(lambda body: "reasoning is not supported in the free tier", status=status)
+    async with manager_of(server, "https://some.example/v1") as manager:
+        session = await manager.create_session("u", "openai", "m")
+        with pytest.raises(ProviderSessionError):
+            await session.send_message("Hi")
+    assert len(server.asked) == 1
+
+
+async def test_a_server_that_does_not_stream() -> None:
+    message = {"role": "assistant", "content": "Whole."}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=completion(message, "stop"))
+
+    async with manager_of(answer, "https://some.example/v1") as manager:  # type: ignore[arg-type]
+        session = await manager.create_session("u", "openai", "m")
+        events = [event async for event in session.stream_message("Hi")]
+    assert "".join(event.text for event in events) == "Whole."
+    assert events[-1].message is not None
+
+
+async def test_an_error_in_place_of_a_stream() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"error": {"code": 429, "message": "slow down"}})
+
+    async with manager_of(answer, "https://some.example/v1") as manager:  # type: ignore[arg-type]
+        session = await manager.create_session("u", "openai", "m")
+        with pytest.raises(ProviderRateLimitError, match="slow down"):
+            _ = [event async for event in session.stream_message("Hi")]
 
 
 # Which dialect is spoken where

@@ -72,12 +72,44 @@ def of_openrouter(code, raw):
                         "be [1, 983616]")),
         (400, of_openai("Invalid request: Your request exceeded model token limit: 262144")),
         (502, of_openrouter(502, '{"error":{"message":"prompt is too long: 1 tokens > 0"}}')),
+        # github.com/microsoft/vscode/issues/289514, and without a code
+        # github.com/microsoft/vscode-copilot-release/issues/6700
+        (400, of_openai("prompt token count of 514673 exceeds the limit of 128000",
+                        "model_max_prompt_tokens_exceeded")),
+        (400, of_openai("prompt token count of 65446 exceeds the limit of 64000", "", "")),
+        # github.com/lmstudio-ai/lmstudio-bug-tracker/issues/546
+        (400, {"error": "Trying to keep the first 111490 tokens when context the overflows. "
+                        "However, the model is loaded with context length of only 32768 tokens, "
+                        "which is not enough."}),
+        # github.com/abetlen/llama-cpp-python/issues/462
+        (500, of_openai("Requested tokens (2065) exceed context window of 1800", None, "x")),
+        (400, {"errors": [{"code": 5021, "message": "AiError: The estimated number of input and "
+                           "maximum output tokens (41234) exceeded this model context window limit "
+                           "(24000)."}]}),
+        (400, {"message": "Input Tokens Exceeded: Number of input tokens exceeds maximum length."}),
+        (400, of_openai("Invalid 'input[3].output': string too long. Expected a string with "
+                        "maximum length 10485760", "string_above_max_length")),
+        # github.com/anthropics/claude-code/issues/34120
+        (400, {"type": "error", "error": {"type": "invalid_request_error", "message":
+               "messages.9.content.1.image.source.base64.data: At least one of the image "
+               "dimensions exceed max allowed size for many-image requests: 2000 pixels"}}),
     ],
 )  # fmt: skip
 def test_requests_that_are_too_long(status, body):
     failure = Failure(status, body)
     assert failure.kind is Kind.LENGTH
     assert not failure.is_transient
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid 'metadata.name': string too long. Expected a string with maximum length 512",
+        "max_tokens: 300000 > 64000, which is the maximum allowed number of output tokens",
+    ],
+)
+def test_options_that_are_too_long_are_no_long_requests(text):
+    assert Failure(400, of_openai(text, "string_above_max_length")).kind is Kind.REFUSED
 
 
 @pytest.mark.parametrize(
@@ -262,6 +294,10 @@ class TestRetryAfter:
             ({"retry-after": "soon"}, None),
             ({"retry-after": "2", "retry-after-ms": "1500"}, 1.5),
             ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+            ({"retry-after": "inf"}, 1e9),
+            ({"retry-after-ms": "1e400"}, 1e9),
+            ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2300"}, 1e9),
+            ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999"}, None),
         ],
     )
     @pytest.mark.parametrize("status", [429, 500, 503, 529])
@@ -282,6 +318,7 @@ class TestRetryAfter:
             ({"details": [{"retryDelay": "-1s"}]}, None),
             ({"metadata": {"retry_after_seconds": 7}}, 7.0),
             ({"retry_after": True}, None),
+            ({"retry_after": 10**400}, 1e9),
             ({"retry_after": "x"}, None),
         ],
     )
@@ -315,3 +352,20 @@ def test_anything_a_server_may_say_is_read(status, body):
     assert isinstance(failure.message, str)
     assert again.kind in Kind
     assert failure.retry_after is None or failure.retry_after >= 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": '{"a":' * 100_000},
+        {"error": {"message": '{"message": ' * 3000 + "1"}},
+        {"error": {"code": "\u00b2"}},
+        {"error": {"code": "9" * 5000}},
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, None])
+def test_what_cannot_be_read_is_a_refusal(status, body):
+    """Texts that are too deep for `json`, and digits that `int` does not read."""
+    failure = Failure(status, body, "said")
+    assert failure.kind is Kind.REFUSED
+    assert failure.message

@@ -222,14 +222,14 @@ class TestOneFault:
         await session.send_message("one")
         await session.record([user("elsewhere"), said("answered")])
         plan(world, LIST, fault)
-        assert await try_turn(session) is ENDINGS.get(fault)
+        assert await try_turn(session) is None  # what cannot be mended is made again
         await check_next_turn(world, session, "hello")
 
     @faults
     async def test_as_what_is_left_of_a_turn_is_removed(self, world, session, fault):
         await leave_strays(world, session)
         plan(world, REMOVE, fault)
-        assert await try_turn(session) is ENDINGS.get(fault)
+        assert await try_turn(session) is None
         await check_next_turn(world, session, "lost", "hello")
 
     @faults
@@ -980,3 +980,66 @@ async def test_one_that_is_gone_as_only_the_stream_says(world, session):
     assert await try_turn(session, "two", streaming=True) is None
     assert session.context.provider_session_id != gone
     await check_next_turn(world, session, "one", "two")
+
+
+class TestCopiesThatCannotBeRemoved:
+    """A key may lack the permission to delete (403), a server the method (405: vLLM's gateway)."""
+
+    @pytest.mark.parametrize("on", [DROP, REMOVE])
+    @pytest.mark.parametrize("status", [403, 405, 500])
+    async def test_an_outgrown_copy_is_left_behind(self, world, open_manager, on, status):
+        manager = open_manager(max_retries=0)
+        session = await manager.create_session("u", "openai", "gpt-5.4", max_messages=4)
+        world.fail(on, "status", times=-1, status=status)
+        for number in range(5):
+            assert await try_turn(session, f"turn {number}") is None
+        assert spoken(world, session)[-2] == ("user", "turn 4")
+        kept = set(world.state()["conversations"])
+        left = session.context.provider_context["left_behind"]
+        assert {*left, session.context.provider_session_id} == kept
+
+    async def test_what_is_left_is_removed_with_the_session(self, world, open_manager):
+        manager = open_manager(max_retries=0)
+        session = await manager.create_session("u", "openai", "gpt-5.4", max_messages=4)
+        world.fail(DROP, "status", times=1, status=403)
+        for number in range(3):
+            await session.send_message(f"turn {number}")
+        assert len(world.state()["conversations"]) == 2
+        await manager.delete_session(session.session_id)
+        assert not world.state()["conversations"]
+
+    async def test_what_is_left_is_removed_when_the_copy_is_made_again(self, world, open_manager):
+        manager = open_manager(max_retries=0)
+        session = await manager.create_session("u", "openai", "gpt-5.4", max_messages=4)
+        world.fail(DROP, "status", times=1, status=403)
+        for number in range(8):
+            await session.send_message(f"turn {number}")
+        assert [*world.state()["conversations"]] == [session.context.provider_session_id]
+        assert "left_behind" not in session.context.provider_context
+
+    async def test_a_turn_behind_a_failed_one_goes_on(self, world, session):
+        await leave_strays(world, session)
+        world.fail(REMOVE, "status", times=-1, status=403)
+        assert await try_turn(session) is None
+        assert ("user", "hello") in spoken(world, session)
+
+
+async def test_a_compaction_leaves_a_conversation_that_was_given(world, open_manager):
+    manager = open_manager()
+    given = await manager.provider("openai").create_provider_session("u")
+    session = await manager.create_session("u", "openai", "gpt-5.4", provider_session_id=given)
+    await session.send_message("one")
+    await session.compact()
+    await session.send_message("two")
+    assert given in world.state()["conversations"]
+    assert session.context.provider_session_id != given
+
+
+async def test_a_compaction_replaces_the_copy(world, session):
+    await session.send_message("one")
+    before = session.context.provider_session_id
+    world.fail(DROP, "status", status=403, times=1)
+    await session.compact()
+    await session.send_message("two")
+    assert session.context.provider_context["left_behind"] == [before]
+    assert "compaction" in [item["type"] for item in items_of(world, session)]

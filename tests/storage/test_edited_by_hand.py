@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edited_by_hand import fill, use
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from langswarm_session import SQLiteSessionStorage
@@ -94,6 +94,7 @@ def write(path: Path, table: str, column: str, row: int, value: Any) -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from(COLUMNS), st.integers(0, 5), VALUES)
+@example(("messages", "id"), 0, None)
 def test_a_cell_of_a_sqlite_file(place: tuple[str, str], row: int, value: Any) -> None:
     # A storage takes such a name, and a manager refuses it: neither is damage.
     assume(not (place[1] == "user_id" and value == "\0"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from agents import Agent, Runner, function_tool
 from agents.memory import OpenAIResponsesCompactionSession, SessionSettings, SQLiteSession
@@ -16,9 +20,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai_agents_langswarm import AgentSession
 
-from langswarm_session import SessionManager, SessionMessage, export_session
+from langswarm_session import (
+    BaseSession,
+    MockProviderSession,
+    ProviderRateLimitError,
+    ProviderSessionFactory,
+    SessionManager,
+    SessionMessage,
+)
 from langswarm_session.blocking import run
 from langswarm_session.replaced import REPLACES
+from langswarm_session.sendable import Target
 
 sys.path.insert(0, str(Path(__file__).parent))
 from agents_model import ScriptedModel, assistant_message, function_call
@@ -206,16 +218,142 @@ async def test_clearing_removes_what_was_replaced(
     assert await chat.get_items() == await stored(manager) == []
 
 
-async def test_the_window_is_without_what_was_replaced(
+class Reads(MockProviderSession):
+    """A provider that reads OpenAI's compactions."""
+
+    def target(self, context: Any, options: Any) -> Target:
+        return dataclasses.replace(super().target(context, options), compactions="openai")
+
+
+KEPT_AND_COMPACTED: list[Any] = [user("q2"), *COMPACTED]
+
+
+async def compacted(chat: AgentSession, manager: SessionManager) -> BaseSession:
+    """Return a session that was compacted twice: of the last turn the user's message is kept."""
+    await chat.add_items([{"role": "system", "content": "be brief"}, *talk(0, 2)])
+    await chat._atomic_replace_items(COMPACTED)
+    await chat.add_items(talk(2, 3))
+    await chat._atomic_replace_items(KEPT_AND_COMPACTED)
+    await chat.add_items(talk(3, 4))
+    return await manager.get_session("chat")
+
+
+ALL = ["be brief", *(f"{who}{n}" for n in range(4) for who in "qa")]
+
+
+async def test_who_cannot_read_a_compaction_gets_what_it_stands_for(
     chat: AgentSession, manager: SessionManager
 ) -> None:
-    await chat.add_items([{"role": "system", "content": "be brief"}, *talk(0, 3)])
-    await chat._atomic_replace_items(COMPACTED)
-    await chat.add_items(talk(3, 4))
+    session = await compacted(chat, manager)
+    assert [message.text for message in await session.get_window()] == ALL
+    mock = MockProviderSession(["fine"])
+    manager.add_provider_session("other", mock)
+    await session.switch_provider("other", "m")
+    await session.send_message("go on")
+    assert [message.text for message in mock.requests[-1].window] == [*ALL, "go on"]
+    assert mock.requests[-1].repairs == []
+    assert await chat.get_items(3) == [*talk(3, 4)[1:], user("go on"), *(await chat.get_items(1))]
+
+
+async def test_who_reads_compactions_gets_them(chat: AgentSession, manager: SessionManager) -> None:
+    session = await compacted(chat, manager)
+    reads, cannot = Reads(["fine"] * 2), MockProviderSession(["fine"])
+    manager.add_provider_session("reads", reads)
+    manager.add_provider_session("cannot", cannot)
+    await session.switch_provider("reads", "m")
+    await session.send_message("one")
+    window = [message.text for message in await session.get_window()]
+    assert window == ["q2", "", "q3", "a3", "one", "fine"]
+    assert [message.text for message in reads.requests[-1].window] == window[:-1]
+    await session.switch_provider("cannot", "m")
+    await session.send_message("two")
+    assert [m.text for m in cannot.requests[-1].window] == [*ALL, "one", "fine", "two"]
+    await session.switch_provider("reads", "m")
+    await session.send_message("three")
+    sent = [message.text for message in reads.requests[-1].window]
+    assert sent == [*window, "two", "fine", "three"]
+
+
+@pytest.mark.parametrize("is_vendor", [True, False])
+async def test_openai_gets_its_compaction_and_compatible_servers_do_not(
+    chat: AgentSession, manager: SessionManager, is_vendor: bool
+) -> None:
+    """As in https://github.com/can1357/oh-my-pi/issues/6343, where the others got neither."""
+    bodies: list[Any] = []
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        response = {
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 1,
+            "model": "gpt-5.5",
+            "status": "completed",
+            "output": [answer("fine")],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+        }
+        return httpx.Response(200, json=response)
+
+    session = await compacted(chat, manager)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answered)) as http:
+        address = "https://api.openai.com/v1" if is_vendor else "https://models.example/v1"
+        client = openai.AsyncOpenAI(api_key="k", base_url=address, http_client=http)
+        provider = ProviderSessionFactory.create_provider_session(
+            "openai", client=client, mode="responses"
+        )
+        manager.add_provider_session("openai", provider)
+        await session.switch_provider("openai", "gpt-5.5")
+        await session.send_message("go on")
+    sent = json.dumps(bodies[-1])
+    assert ('"compaction"' in sent) is is_vendor
+    assert ("q0" in sent) is not is_vendor
+    assert "go on" in sent
+
+
+async def test_a_provider_that_takes_over_gets_what_a_compaction_stands_for(
+    chat: AgentSession, manager: SessionManager
+) -> None:
+    session = await compacted(chat, manager)
+    manager.add_provider_session("reads", Reads([ProviderRateLimitError("busy")]))
+    other = MockProviderSession(["fine"])
+    manager.add_provider_session("other", other)
+    await session.update_context(fallback=[{"provider": "other", "model": "m"}])
+    await session.switch_provider("reads", "m")
+    await session.send_message("go on")
+    assert [message.text for message in other.requests[-1].window] == [*ALL, "go on"]
+
+
+async def test_only_what_a_window_needs_is_read(
+    chat: AgentSession, manager: SessionManager
+) -> None:
+    session = await compacted(chat, manager)
+    mock = MockProviderSession(["fine"])
+    manager.add_provider_session("other", mock)
+    await session.switch_provider("other", "m")
+    await session.update_context(max_messages=4)
+    await session.send_message("go on")
+    assert [m.text for m in mock.requests[-1].window] == ["be brief", "q3", "a3", "go on"]
+
+
+async def test_a_summary_that_everyone_reads_is_for_everyone(
+    chat: AgentSession, manager: SessionManager
+) -> None:
+    await chat.add_items(talk(0, 2))
+    await chat._atomic_replace_items([user("in short")])
     session = await manager.get_session("chat")
-    assert [message.text for message in await session.get_window()][1:] == ["q3", "a3"]
-    assert len(await session.get_messages()) == 10
-    assert len([line async for line in export_session(session)]) >= 10
+    assert [message.text for message in await session.get_window()] == ["in short"]
+    assert len(await session.get_messages()) == 5
+
+
+async def test_other_doors_have_what_was_replaced(
+    chat: AgentSession, manager: SessionManager
+) -> None:
+    langchain = pytest.importorskip("langchain_langswarm")
+    await compacted(chat, manager)
+    history = langchain.SessionChatMessageHistory("chat", manager)
+    assert [str(message.text) for message in await history.aget_messages()] == ALL
 
 
 async def test_a_fork_is_without_what_was_replaced(
