@@ -156,6 +156,7 @@ class Answering:
     def __init__(self, session: BaseSession, turn: OpenTurn, options: Mapping[str, Any]) -> None:
         self._session = session
         self._turn = turn
+        turn.tells_change = False
         self._options = options
         self._outages = session.manager._outages
         context = session.context
@@ -163,6 +164,7 @@ class Answering:
         self._last_choice = self._own
         self._asked = self._own
         self._takeover: Takeover | None = None
+        self._told: PrefixChange | None = None
 
     async def send(self) -> Answer:
         """The whole reply.
@@ -244,8 +246,6 @@ class Answering:
         if len(waiting) < 2 or not self._can_take_over(failure, candidate):
             if isinstance(failure, ContextLengthError):
                 self._turn.forget_beginning()  # the new message is too long, not what was before it
-            if request is not None and self._turn.prefix_change is not None:
-                await self._tell_change(request)  # the turn's end keeps where requests begin
             raise failure from _cause(error, failure)
         self._take_over(candidate, candidates, failure)
         waiting.pop(0)
@@ -259,6 +259,14 @@ class Answering:
                         turn.session_id, one_line(failure))  # fmt: skip
             state = state.without_reasoning(turn.id - 1)
             turn.keep_request_state(state)
+            turn.prefix_change = PrefixChangeReason.REASONING
+            return True
+        if isinstance(failure, InvalidReasoningError) and any(map(compaction_in, request.window)):
+            # Encrypted as well, for the organization and the server that made it:
+            # https://github.com/lidge-jun/opencodex/pull/2228. The messages are in the log.
+            logger.info("session %r: its compaction is left out: %s",
+                        turn.session_id, one_line(failure))  # fmt: skip
+            turn.keep_request_state(state.without_compactions(turn.id - 1))
             turn.prefix_change = PrefixChangeReason.REASONING
             return True
         if isinstance(failure, ContextLengthError):
@@ -329,14 +337,10 @@ class Answering:
     async def _answered(self, candidate: Fallback, request: ProviderRequest) -> None:
         self._outages.ended(candidate)
         await self._tell_repairs(request)
-        await self._tell_change(request)
+        if self._told is not None:
+            await self._session._pipeline.prefix_changed(self._session, self._told)
         if self._takeover is not None:
             await self._session._pipeline.taken_over(self._session, self._takeover)
-
-    async def _tell_change(self, request: ProviderRequest) -> None:
-        change = self._change(request)
-        if change is not None:
-            await self._session._pipeline.prefix_changed(self._session, change)
 
     # What it is asked, and what comes of it
 
@@ -352,6 +356,8 @@ class Answering:
 
         target = provider.target(context, self._options)
         history = await turn.history(context, target)
+        refused = turn.request_state(context).compactions_refused
+        history = [_without_compaction(each, refused) for each in history]
         new_count = len(turn.messages)
         messages = [*history, *turn.messages]
         if not state.is_empty:
@@ -436,6 +442,7 @@ class Answering:
             raise ProviderSessionError(
                 f"the provider {candidate.provider!r} gave no message", provider=candidate.provider
             )
+        self._told = self._change(request)
         messages = [self._noted(message, request) for message in reply.messages]
         self._keep_notes(reply, candidate)
         state = None
@@ -454,7 +461,7 @@ class Answering:
     def _keep_notes(self, reply: ProviderReply, candidate: Fallback) -> None:
         """Have what the provider says about its requests stored with the turn."""
         turn = self._turn
-        state = turn.request_state(self._session.context)
+        state = turn.request_state(self._session.context).told()
         if reply.dropped_reasoning:
             state = state.without_reasoning(turn.id - 1)
         if reply.notes is not None:
@@ -477,9 +484,8 @@ class Answering:
         notes: dict[str, Any] = dict(noted) if isinstance(noted, dict) else {}
         if request.made_under is not None:
             notes |= request.made_under.to_notes()
-        change = self._change(request)
-        if change is not None:
-            notes["prefix_change"] = change.model_dump(mode="json")
+        if self._told is not None:
+            notes["prefix_change"] = self._told.model_dump(mode="json")
         if request.repairs:
             notes["repairs"] = describe_repairs(request.repairs)
         if self._takeover is not None:
@@ -495,7 +501,7 @@ class Answering:
 
     def _change(self, request: ProviderRequest) -> PrefixChange | None:
         """Return why the request does not begin with the whole of the one before, if so."""
-        reason = self._turn.prefix_change or request.changed
+        reason = self._turn.changed_prefix() or request.changed
         if reason is None:
             return None
         return PrefixChange(reason=reason, tokens=sum(map(estimate, request.window)))
@@ -517,6 +523,15 @@ class Answering:
 
 def _cause(error: Exception, failure: SessionError) -> BaseException | None:
     return error.__cause__ if failure is error else error
+
+
+def _without_compaction(message: SessionMessage, through: int) -> SessionMessage:
+    """Return a message without the compaction in it, if it is one of those up to a number."""
+    compacted = compaction_in(message) if (message.seq or through + 1) <= through else None
+    if compacted is None:
+        return message
+    left = [block for block in message.blocks if block not in compacted.blocks]
+    return message.replaced(content=left, native=None)
 
 
 def _middle(request: ProviderRequest) -> int | None:

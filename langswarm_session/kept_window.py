@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from langswarm_session import window
 from langswarm_session.models import SessionMessage, TurnStatus
 from langswarm_session.replaced import REPLACES
-from langswarm_session.requests.prefix import PrefixChangeReason
+from langswarm_session.tokens import estimate
 from langswarm_session.window import Beginning, Window
 
 if TYPE_CHECKING:
@@ -79,12 +79,13 @@ class KeptWindow:
                 messages = (await self._load(turn, context, moved, before)).messages
         if found.start is not None and found.reason is not None:
             turn.begin_requests_at(found.start, found.reason)
-        if beginning.compaction and messages and messages[-1].seq == beginning.compaction:
-            turn.prefix_change = PrefixChangeReason.SUMMARY
         if turn.asked_seq is None:
             self._messages = messages
             self._key = _key(turn, replace(beginning, start=start))
-        return window.with_summary(messages, context)
+        sent = window.with_summary(messages, context)
+        if turn.prefix_change is not None:
+            turn.window_tokens = sum(map(estimate, sent))
+        return sent
 
     async def _uncut(
         self, turn: OpenTurn, context: SessionContext, beginning: Beginning, before: int

@@ -37,7 +37,7 @@ from langswarm_session.records import (
     TurnEnd,
 )
 from langswarm_session.replaced import replacing
-from langswarm_session.requests.prefix import PrefixChangeReason
+from langswarm_session.requests.prefix import PrefixChange, PrefixChangeReason
 from langswarm_session.requests.state import RequestState
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ class OpenTurn:
             nothing behind it is sent.
         prefix_change: Why its requests do not begin with the whole of the one before, where the
             turn itself makes it so.
+        window_tokens: How many tokens the window has that begins elsewhere, by estimate.
+        tells_change: Whether the turn's end tells the hooks of it; False where a provider's reply
+            does.
         replaced: The messages of the log that its answer stands for from then on.
         kept: What else of the log follows what it answers.
         after_end: What is called once the turn has ended.
@@ -130,6 +133,8 @@ class OpenTurn:
         self._given = 0
         self._request_state: RequestState | None = None
         self.prefix_change: PrefixChangeReason | None = None
+        self.window_tokens = 0
+        self.tells_change = True
         self.reader: Reader | None = None
 
     @property
@@ -217,6 +222,10 @@ class OpenTurn:
         self._request_state = self.request_state(context).started_at(seq, context)
         self.prefix_change = reason
 
+    def changed_prefix(self) -> PrefixChangeReason | None:
+        """Return why requests begin elsewhere, in this turn or since one without a reply."""
+        return self.prefix_change or self.request_state(self._session.context).untold
+
     def forget_beginning(self) -> None:
         """Have requests begin where they did before the turn, as leaving out more did not help."""
         self._request_state = None
@@ -275,6 +284,7 @@ class OpenTurn:
         end = TurnEnd(
             self.token, TurnStatus.COMPLETE, provider_state=self._with_requests(provider_state)
         )
+        changed = self.changed_prefix() if self.tells_change else None
         self._is_ending = True  # whoever ends it from outside waits for this
         try:
             with self.answering():  # but for no middleware that takes as long as a provider
@@ -286,6 +296,9 @@ class OpenTurn:
         finally:
             self._is_ending = False
         await self._session._pipeline.stored(self._session, appended.new_messages)
+        if changed is not None:
+            change = PrefixChange(reason=changed, tokens=self.window_tokens)
+            await self._session._pipeline.prefix_changed(self._session, change)
         return appended.messages
 
     def _with_requests(
@@ -298,11 +311,18 @@ class OpenTurn:
             early: Whether the turn has no whole reply: then what a provider noted with it is not
                 kept, and what is left out of requests is, as it has been left out.
         """
-        state, context = self._request_state, self._session.context
+        context = self._session.context
         stored = RequestState.of(context)
-        if state is not None and early:
-            state = replace(state, notes=stored.notes, compactions=stored.compactions)
-        if state is None or state == stored:
+        state = self._request_state or stored
+        if early:
+            untold = self.changed_prefix()  # the next reply tells it
+            refused = state.compactions_refused
+            compactions = {name: at for name, at in stored.compactions.items() if at > refused}
+            notes = stored.notes
+            state = replace(state, notes=notes, compactions=compactions, untold=untold)
+        elif self.tells_change:
+            state = state.told()
+        if state == stored:
             return provider_state
         if provider_state is None:
             return with_request_state(context, state)

@@ -107,6 +107,9 @@ class Beginning:
             return cls(now.start, 0, now.summary, reason)
         compaction = now.compactions.get(context.provider, 0)
         compaction = compaction if compaction < before else 0
+        is_same = max(state.start, compaction) == max(now.start, compaction)
+        if is_same and reason is PrefixChangeReason.LIMITS:
+            reason = None  # the compaction stands for what may be sent again
         return cls(now.start, compaction, now.summary, reason, target.compactions)
 
     @property

@@ -9,6 +9,7 @@ import pytest
 from langswarm_session import (
     BaseSession,
     InvalidInputError,
+    InvalidReasoningError,
     MockProviderSession,
     OtherBlock,
     ProviderCapabilityError,
@@ -167,3 +168,50 @@ async def test_a_result_of_a_call_before_it(session: BaseSession, compacting: Co
     roles = [each.role for each in compacting.requests[-1].window]
     assert roles[-2:] == ["assistant", "tool"]
     assert compacting.requests[-1].repairs == []
+
+
+async def test_it_is_reported_behind_a_later_system_message(session: BaseSession) -> None:
+    await session.compact()
+    await session.add_system_message("be brief")
+    reply = await session.send_message("c")
+    assert reply.metadata["langswarm"]["prefix_change"]["reason"] == "summary"
+    reply = await session.send_message("d")
+    assert "prefix_change" not in reply.metadata.get("langswarm", {})
+
+
+async def test_a_raised_limit_changes_nothing_before_it(session: BaseSession) -> None:
+    await session.update_context(max_messages=4)
+    for text in "cd":
+        await session.send_message(text)
+    await session.compact()
+    await session.send_message("e")
+    await session.update_context(max_messages=50)
+    reply = await session.send_message("f")
+    assert "prefix_change" not in reply.metadata.get("langswarm", {})
+
+
+async def test_one_that_is_refused_is_left_out_for_good(
+    session: BaseSession, compacting: Compacting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only who made it can read it, as after the organization changed.
+
+    https://github.com/lidge-jun/opencodex/pull/2228: the turn fails, and every later one as well.
+    """
+    await session.compact()
+    await session.send_message("c")
+    answer, asked = Compacting.send_message, []
+
+    async def send(self: Compacting, request: Any) -> ProviderReply:
+        asked.append(request)
+        if any(isinstance(block, OtherBlock) for each in request.window for block in each.blocks):
+            raise InvalidReasoningError("encrypted content could not be decrypted")
+        return await answer(self, request)
+
+    monkeypatch.setattr(Compacting, "send_message", send)
+    reply = await session.send_message("d")
+    assert reply.metadata["langswarm"]["prefix_change"]["reason"] == "reasoning"
+    assert sent(compacting)[:3] == ["be kind", "a", "You said: a"]
+    assert len(asked) == 3
+    reply = await session.send_message("e")
+    assert "prefix_change" not in reply.metadata.get("langswarm", {})
+    assert len(asked) == 4

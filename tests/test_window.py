@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 from hypothesis import example, given, settings
@@ -594,6 +595,42 @@ def exchange(name, steps):
     return [message("user", f"do {name}"), *made, message("assistant", f"done {name}")]
 
 
+@pytest.mark.parametrize("ending", ["fails", "is cancelled"])
+async def test_a_turn_without_a_reply_leaves_the_report_to_the_next(ending):
+    """Each new beginning is reported once, with its reason, in the reply that follows it."""
+    mock, hook = MockProviderSession(), Changes()
+    async with SessionManager("memory", {"mock": mock}) as manager:
+        manager.add_global_hook(hook)
+        session = await manager.create_session("ann", "mock", "echo", max_messages=4)
+        for text in "ab":
+            await session.send_message(text)
+        if ending == "fails":
+            mock.fail_next(MockFailure.ERROR)
+            with pytest.raises(ProviderSessionError):
+                await session.send_message("c")
+        else:
+            async with aclosing(session.stream_message("c d e")) as pieces:
+                async for _ in pieces:
+                    break
+        assert hook.reasons == []
+        reply = await session.send_message("f")
+        assert hook.reasons == ["window"]
+        assert reply.metadata["langswarm"]["prefix_change"]["reason"] == "window"
+        assert "untold" not in session.context.request_state
+
+
+async def test_a_door_s_turn_reports_it_too():
+    hook = Changes()
+    async with SessionManager("memory", {"mock": MockProviderSession()}) as manager:
+        manager.add_global_hook(hook)
+        session = await manager.create_session("ann", "mock", "echo", max_messages=4)
+        for text in "abc":
+            async with await session.begin_turn(text) as turn:
+                await turn.history()
+                await turn.complete([message("assistant", text)])
+        assert hook.reasons == ["window"]
+
+
 TURNS = st.lists(
     st.one_of(
         st.just("send"),
@@ -659,9 +696,8 @@ def test_a_request_begins_with_the_one_before(turns, limits, other):
                 request = request_of(mock)
                 if not hook.reasons:
                     assert request[: len(before)] == before
-                # A turn that failed may have said so, and another one with the next limit.
                 assert {*hook.reasons} <= {"window", "budget"}
-                assert len(hook.reasons) <= 1 + turns[:name].count("fail")
+                assert len(hook.reasons) <= 1
                 hook.reasons.clear()
                 before = request
 

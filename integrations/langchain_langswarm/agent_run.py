@@ -48,6 +48,7 @@ from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, 
 from langswarm_session.printable import one_line
 from langswarm_session.sendable import describe_repairs
 from langswarm_session.session import BaseSession
+from langswarm_session.tokens import estimate
 from langswarm_session.turns import OpenTurn
 
 logger = logging.getLogger(__name__)
@@ -411,6 +412,7 @@ class AgentRun:
         start, reason = self._begins.start, self._begins.reason
         if start is not None and reason is not None:
             turn.begin_requests_at(start, reason)
+            turn.window_tokens = sum(map(estimate, self._begins.messages))
         shown = self._shown
         turn.shown = lambda: _partial(shown)  # not this, which has the turn
         if self._session.revision != self._revision + 1:  # somebody was quicker

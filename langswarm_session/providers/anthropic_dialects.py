@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -242,8 +242,40 @@ _NO_IMAGES = re.compile(
 _NO_DOCUMENTS = re.compile(
     r"support\w*( for)? (document|pdf|file)|unknown variant `?document`?, expected", re.IGNORECASE
 )
+_NO_EFFORT = re.compile(r"messages\.\d+\S*: output_config", re.IGNORECASE)
+_NO_DEFINITION = re.compile(r"tool_definition", re.IGNORECASE)
+_NO_TOOL_CHANGE = re.compile(r"tool_(?:addition|removal|reference)", re.IGNORECASE)
+"""What a message may not say to a model that the tables take for one of those that let it: each
+page lists its own models (`build-with-claude/effort-per-message`,
+`build-with-claude/mid-conversation-system-messages`)."""
 
 _NO_BETA = re.compile(r"anthropic-beta|invalid beta flag", re.IGNORECASE)
+
+
+_SIMPLER_CACHE = {
+    CacheStyle.AUTOMATIC: CacheStyle.BLOCKS,
+    CacheStyle.BLOCKS: CacheStyle.NONE,
+    CacheStyle.NONE: CacheStyle.NONE,
+}
+
+_SIMPLER_TOOLS = {
+    ToolChanges.INLINE: ToolChanges.REFERENCE,
+    ToolChanges.REFERENCE: ToolChanges.REFERENCE,
+    ToolChanges.NONE: ToolChanges.NONE,
+}
+
+_LESSONS: Sequence[tuple[re.Pattern[str], Callable[[Dialect], Mapping[str, Any]]]] = (
+    (_NO_CACHE, lambda dialect: {"cache": _SIMPLER_CACHE[dialect.cache]}),
+    (_NO_SYSTEM, lambda _: {"system_messages": False}),
+    (_NO_EMPTY, lambda _: {"empty_texts": False}),
+    (_NO_THINKING, lambda _: {"wants_thinking": True}),
+    (_NO_IMAGES, lambda _: {"images": False}),
+    (_NO_DOCUMENTS, lambda _: {"documents": False}),
+    (_NO_EFFORT, lambda _: {"effort_messages": False}),
+    (_NO_DEFINITION, lambda dialect: {"tool_changes": _SIMPLER_TOOLS[dialect.tool_changes]}),
+    (_NO_TOOL_CHANGE, lambda _: {"tool_changes": ToolChanges.NONE}),
+)
+"""What a refusal says, and what the dialect is without what was refused."""
 
 
 def learned(dialect: Dialect, refusal: str) -> Dialect | None:
@@ -253,19 +285,11 @@ def learned(dialect: Dialect, refusal: str) -> Dialect | None:
         dialect: What the server was taken to take.
         refusal: What it said to a request that it refused.
     """
-    if _NO_CACHE.search(refusal) and dialect.cache is not CacheStyle.NONE:
-        automatic = dialect.cache is CacheStyle.AUTOMATIC
-        return replace(dialect, cache=CacheStyle.BLOCKS if automatic else CacheStyle.NONE)
-    if _NO_SYSTEM.search(refusal) and dialect.system_messages:
-        return replace(dialect, system_messages=False)
-    if _NO_EMPTY.search(refusal) and dialect.empty_texts:
-        return replace(dialect, empty_texts=False)
-    if _NO_THINKING.search(refusal) and not dialect.wants_thinking:
-        return replace(dialect, wants_thinking=True)
-    if _NO_IMAGES.search(refusal) and dialect.images:
-        return replace(dialect, images=False)
-    if _NO_DOCUMENTS.search(refusal) and dialect.documents:
-        return replace(dialect, documents=False)
+    for words, without in _LESSONS:
+        if words.search(refusal):
+            changed = replace(dialect, **without(dialect))
+            if changed != dialect:
+                return changed
     if _NO_BETA.search(refusal) and "signature" not in refusal:
         bare = replace(dialect, **_WITHOUT_BETAS)
         return None if bare == dialect else bare

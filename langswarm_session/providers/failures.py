@@ -124,6 +124,7 @@ _REASONING_WORDS = re.compile(
     r"bound to a different conversation"
     r"|invalid `?signature`? in `?(?:redacted_)?thinking"
     r"|thinking\.signature: "
+    r"|compaction_signature_invalid|content\.0: invalid `signature`"
     r"|thinking`? (?:or `?redacted_thinking`? )?blocks.{0,60}cannot be modified"
     r"|encrypted[ _]content.{0,120}(?:verif|decrypt|pars|match)"
     r"|decrypt.{0,40}encrypted[ _]content"

@@ -134,8 +134,10 @@ class Prefix:
         is_other = message.provider not in (None, context.provider)
         if is_other or message.model not in (None, context.model):
             self._changed = PrefixChangeReason.MODEL
-        elif made is None or holds:
+        elif holds:
             self._changed = None
+        elif made is None:
+            pass  # it broke off, or was made by another door: the reply before it tells
         elif made.system != self._system:
             self._changed = PrefixChangeReason.SYSTEM
         elif made.tools != self._tools:

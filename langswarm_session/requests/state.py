@@ -24,7 +24,11 @@ class RequestState:
             of the log, by the provider's name: requests to that provider begin there.
         reasoning_after: The reasoning of replies up to this sequence number is left out, because a
             provider refused it or dropped it.
+        compactions_refused: Compactions up to this sequence number are left out, because a provider
+            refused one.
         notes: What each provider noted about its requests, by the provider's name.
+        untold: Why requests begin elsewhere since a turn that ended without a reply: the next reply
+            reports it. None where there is nothing to report.
     """
 
     start: int = 0
@@ -33,7 +37,9 @@ class RequestState:
     summary: int = 0
     compactions: Mapping[str, int] = field(default_factory=dict)
     reasoning_after: int = 0
+    compactions_refused: int = 0
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    untold: PrefixChangeReason | None = None
 
     @classmethod
     def of(cls, context: SessionContext) -> Self:
@@ -48,7 +54,9 @@ class RequestState:
             summary=stored.get("summary", 0),
             compactions=stored.get("compactions", {}),
             reasoning_after=stored.get("reasoning_after", 0),
+            compactions_refused=stored.get("compactions_refused", 0),
             notes=stored.get("notes", {}),
+            untold=_reason(stored.get("untold")),
         )
 
     def to_context(self) -> dict[str, Any]:
@@ -60,7 +68,9 @@ class RequestState:
             "summary": self.summary,
             "compactions": dict(self.compactions),
             "reasoning_after": self.reasoning_after,
+            "compactions_refused": self.compactions_refused,
             "notes": {name: dict(notes) for name, notes in self.notes.items()},
+            "untold": self.untold and self.untold.value,
         }
         return {name: value for name, value in values.items() if value}
 
@@ -100,11 +110,22 @@ class RequestState:
 
     def compacted(self, provider: str, seq: int) -> Self:
         """Return the state in which a message holds a provider's compaction of the log."""
-        return replace(self, compactions={**self.compactions, provider: seq})
+        compactions = {**self.compactions, provider: seq}
+        return replace(self, compactions=compactions, untold=PrefixChangeReason.SUMMARY)
+
+    def told(self) -> Self:
+        """Return the state once it is reported where requests begin."""
+        return replace(self, untold=None)
 
     def without_reasoning(self, seq: int) -> Self:
         """Return the state in which the reasoning of replies up to a number is left out."""
         return replace(self, reasoning_after=max(seq, self.reasoning_after))
+
+    def without_compactions(self, seq: int) -> Self:
+        """Return the state in which compactions up to a sequence number are left out."""
+        compactions = {name: at for name, at in self.compactions.items() if at > seq}
+        state = replace(self.without_stand_ins(), compactions=compactions)
+        return replace(state, compactions_refused=max(seq, self.compactions_refused))
 
     def with_notes(self, provider: str, notes: Mapping[str, Any]) -> Self:
         """Return the state with other notes of a provider."""
@@ -173,6 +194,11 @@ def _note_up_to(note: Any, seq: int) -> Any:
 
 def _after(change: Any) -> int:
     return int(change["after"] if isinstance(change, Mapping) else change[0])
+
+
+def _reason(stored: object) -> PrefixChangeReason | None:
+    known = {reason.value: reason for reason in PrefixChangeReason}
+    return known.get(stored) if isinstance(stored, str) else None
 
 
 def _covered(context: SessionContext) -> int:

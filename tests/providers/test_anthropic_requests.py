@@ -426,3 +426,51 @@ class TestServers:
         session = await make(dialect=None, context={"max_input_tokens": 50})
         await session.update_context(token_counter="provider")
         assert (await session.send_message(WORDS)).finish_reason == "stop"
+
+
+class TestWhatAnotherModelWasTold:
+    """Found by a random walk of two processes over the rules of the vendor's pages."""
+
+    async def test_changed_tools_are_declared_to_a_model_that_takes_no_changes(self, make, world):
+        # "not available on Claude Sonnet 5": build-with-claude/mid-conversation-system-messages
+        session = await make()
+        await session.send_message("a", tools=[ADD])
+        await session.send_message("b", tools=[ADD, SUB])
+        for model in ("claude-sonnet-5", "claude-sonnet-4-6"):
+            await session.switch_provider("anthropic", model)
+            await session.send_message("c", tools=[ADD, SUB])
+            assert [tool["name"] for tool in bodies(world)[-1]["tools"]] == ["add", "sub"]
+        await session.switch_provider("anthropic", BINDS)
+        await session.send_message("d", tools=[ADD, SUB])
+        sent = bodies(world)
+        assert begins(sent[1], sent[-1])
+        assert len(thoughts(sent[-1])) >= 2
+        assert refused(world) == []
+
+    async def test_a_fork_at_a_reply_begins_as_the_original_did(self, make, world):
+        session = await make()
+        await session.send_message("a", tools=[ADD])
+        reply = await session.send_message("b", tools=[ADD, SUB])
+        await session.send_message("c", tools=[SUB])
+        fork = await session.fork(reply)
+        said = await fork.send_message("d", tools=[ADD, SUB])
+        assert "prefix_change" not in noted(said)
+        sent = bodies(world)
+        assert begins(sent[1], sent[-1])
+        assert len(thoughts(sent[-1])) == 2
+
+    async def test_a_call_that_waits_keeps_its_result_in_a_compaction(self, make, world):
+        session = await make()
+        await session.send_message('call add {"a": 1}', tools=[ADD])
+        await session.compact()
+        await session.send_message("go on", tools=[ADD])
+        assert refused(world) == []
+
+    @pytest.mark.parametrize("model", ["claude-haiku-5-5", "claude-sonnet-5-5"])
+    async def test_an_effort_that_a_message_may_not_set_is_set_at_the_top(self, make, world, model):
+        session = await make(model)
+        await session.send_message("a")
+        for text in "bc":
+            await session.send_message(text, output_config={"effort": "low"})
+        assert bodies(world)[-1]["output_config"] == {"effort": "low"}
+        assert len(refused(world)) == 1

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langswarm_session import SessionContext
+from langswarm_session.requests.prefix import PrefixChangeReason
 from langswarm_session.requests.state import RequestState
 
 numbers = st.integers(0, 99)
@@ -67,11 +68,34 @@ def test_what_is_left_out_stays_out_until_a_limit_or_a_summary_changes(
 
 
 def test_a_copy_has_what_is_about_its_messages() -> None:
+    changes = [
+        {"after": 7, "added": [], "removed": ["x"]},
+        {"after": 10, "added": [], "removed": []},
+    ]
+    notes = {
+        "tools": {"start": 5, "declared": [], "changes": changes},
+        "effort": {"start": 5, "first": None, "changes": [[8, "low"], [12, "high"]]},
+        "compaction": {"block": {}, "through": 11},
+    }
     state = RequestState(
-        start=5, max_messages=9, compactions={"a": 8, "b": 20}, notes={"a": {"x": 1}}
+        start=5, max_messages=9, compactions={"a": 8, "b": 20}, notes={"a": {"x": 1, **notes}}
     )
     assert state.up_to(None) == state
-    assert state.up_to(10).start == 5
-    assert state.up_to(10).compactions == {"a": 8}
-    assert state.up_to(10).notes == {}
+    copy = state.up_to(10)
+    assert copy.start == 5
+    assert copy.compactions == {"a": 8}
+    assert copy.notes == {
+        "a": {
+            "x": 1,
+            "tools": {"start": 5, "declared": [], "changes": changes[:1]},
+            "effort": {"start": 5, "first": None, "changes": [[8, "low"]]},
+        }
+    }
     assert state.up_to(4) == RequestState()
+
+
+def test_what_was_not_reported_is_kept() -> None:
+    state = RequestState(untold=PrefixChangeReason.WINDOW)
+    stored = state.to_context()
+    assert stored == {"untold": "window"}
+    assert RequestState.of(context_of(request_state=stored)) == state
