@@ -236,7 +236,7 @@ class Answering:
             candidates: Everybody who may answer.
 
         Raises:
-            SessionError: The error, if there is nobody.
+            SessionError: The error, if nobody is left.
         """
         await self._tell_repairs(request)
         candidate = waiting[0] if waiting else self._asked

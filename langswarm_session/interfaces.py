@@ -672,7 +672,7 @@ class IProviderSession(ABC):
         return {}
 
     def outdated(self, provider_context: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return what to go on with so that the copy is made again from the record.
+        """Return the provider context with which the copy is made again from the record.
 
         None, as by default, where the provider's copy cannot be made again.
 

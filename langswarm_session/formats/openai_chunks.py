@@ -229,7 +229,7 @@ class _Calls:
     def _continued(
         self, delta: Mapping[str, Any], given: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """The call that a piece goes on with; None if it begins one."""
+        """Return the call that a piece continues; None if it begins one."""
         index, call_id = delta.get("index"), delta.get("id")
         numbered = [each for each in self._calls if each["index"] == index]
         if not numbered:
