@@ -6,11 +6,12 @@ import dataclasses
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from agents import Agent, Runner, function_tool
@@ -34,6 +35,9 @@ from langswarm_session.sendable import Target
 
 sys.path.insert(0, str(Path(__file__).parent))
 from agents_model import ScriptedModel, assistant_message, function_call
+
+httpx: Any = import_module("httpx2" if find_spec("httpx2") else "httpx")
+"""What the SDK speaks HTTP by: httpx2 from openai 3 on."""
 
 pytestmark = pytest.mark.skipif(
     not hasattr(sdk, "_CompactionSnapshot"), reason="this version of the SDK asks for no snapshot"
