@@ -354,6 +354,7 @@ async def test_a_summary_that_everyone_reads_is_for_everyone(
 async def test_other_doors_have_what_was_replaced(
     chat: AgentSession, manager: SessionManager
 ) -> None:
+    pytest.importorskip("langchain_core")
     langchain = pytest.importorskip("langchain_langswarm")
     await compacted(chat, manager)
     history = langchain.SessionChatMessageHistory("chat", manager)
