@@ -26,8 +26,8 @@ class Dialect:
         any_call_id: Whether it may have other characters than letters, digits, ``_`` and ``-``.
         returns_reasoning: Whether a model is sent its own reasoning back, in the field that it
             came in.
-        needs_reasoning: The field of reasoning that a message with calls must have, an empty one
-            if there is none; None where that is not so.
+        needs_reasoning: The reasoning field that a message with calls must have, empty if the model
+            gave none; None where no field is required.
         call_signature: What stands for the signature of a call that the model did not make; None
             where calls have none.
         echoes: Whether fields that this package does not know, and ids with other characters, go

@@ -411,7 +411,7 @@ def as_list(value: object) -> list[dict[str, Any]]:
 
 
 def as_chunks(content: object) -> list[dict[str, Any]]:
-    """Return content that is no text as chunks: a list of them, of texts, or one alone."""
+    """Return content other than a string as chunks: one chunk, or a list of chunks or texts."""
     values = content if isinstance(content, list) else [content]
     return [_as_chunk(each) for each in values if each is not None]
 

@@ -156,7 +156,7 @@ def _is_inline(definition: Definition) -> bool:
 
 
 def _known(request: ProviderRequest, *, has_tools: bool) -> ToolLedger | None:
-    """The ledger of a conversation that is gone on with; None where its tools are declared now."""
+    """Return the ledger of a continued conversation; None where its tools are declared now."""
     start = _first(request.window)
     if NOTE in request.notes:
         return ToolLedger.from_notes(request.notes, start)

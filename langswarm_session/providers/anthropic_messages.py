@@ -163,7 +163,7 @@ class Messages:
         less = self._server.abilities(model).dialect
         refused: list[type[Block]] = [ImageBlock] if able.images and not less.images else []
         refused += [FileBlock] if able.documents and not less.documents else []
-        # What is new is not left out without a word: its sender learns that nobody sees it.
+        # New content is never dropped silently: its sender must learn that the model cannot see it.
         new = request.window[len(request.window) - request.new_count :]
         shown = (block for each in new if each.role is MessageRole.USER for block in each.blocks)
         return not any(isinstance(block, tuple(refused)) for block in shown)

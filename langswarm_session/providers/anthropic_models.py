@@ -10,8 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-DOCS = "https://platform.claude.com/docs/en/"
-"""Where the pages are that the rules below name."""
+# The pages that the rules below name are under https://platform.claude.com/docs/en/.
 
 Version = tuple[int, int]
 

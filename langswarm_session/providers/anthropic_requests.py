@@ -161,7 +161,7 @@ def _compacted(request: ProviderRequest, able: Abilities, betas: list[str]) -> P
     """The block that stands for older messages, which are left out of the window.
 
     It is that of the newest compaction in the record, or one that was noted. The system messages
-    among what it stands for are said again at the beginning: a summary instructs nobody.
+    that it covers are sent again at the beginning, as a summary carries no instructions.
     https://platform.claude.com/docs/en/build-with-claude/compaction-on-demand#how-it-fits-with-the-rest-of-the-api
     """
     block, through = _newest_compaction(request)

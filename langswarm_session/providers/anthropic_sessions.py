@@ -88,7 +88,7 @@ class AgentSessions:
     async def let_go(self, session: str, to_remove: builtins.list[str]) -> bool:
         """Whether a session takes nothing more: it is gone, archived or ended.
 
-        What was archived is left to whoever did that.
+        An archived session is left in place: somebody archived it on purpose.
 
         Args:
             session: The session.

@@ -203,7 +203,7 @@ MEDIA: Mapping[str, type[Block]] = {
     "takes_audio": AudioBlock,
     "takes_files": FileBlock,
 }
-"""What is no text, by whether a dialect takes it."""
+"""The kinds of blocks other than text, by whether a dialect takes them."""
 
 
 class _Lesson(NamedTuple):

@@ -243,7 +243,7 @@ class Failure:
 
     @property
     def is_of_no_api(self) -> bool:
-        """Whether it is a web server's word for an address that nobody serves.
+        """Return whether this is a web server's page for an address that it does not serve.
 
         A text or a page, or ``{"detail": "Not Found"}`` of FastAPI's router.
         """

@@ -298,7 +298,7 @@ class _Lessons:
             return False
         self._left -= 1
         request.retarget(target(model))
-        # What is new is not left out without a word: its sender learns that nobody sees it.
+        # New content is never dropped silently: its sender must learn that the model cannot see it.
         refused = [kind for name, kind in MEDIA.items()
                    if getattr(dialect, name) and not getattr(self.dialect, name)]  # fmt: skip
         return not _shows(request.window[len(request.window) - request.new_count :], tuple(refused))
