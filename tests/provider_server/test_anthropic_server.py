@@ -304,7 +304,10 @@ def test_a_stalled_stream(client: anthropic.Anthropic, world: ServerWorld) -> No
     with (
         pytest.raises(Exception),  # noqa: B017, PT011 - httpx2's own errors come through
         client.messages.stream(
-            model=MODEL, max_tokens=9, messages=[user("x")], timeout=0.5
+            model=MODEL,
+            max_tokens=9,
+            messages=[user("x")],
+            timeout=anthropic.Timeout(30, read=0.5),
         ) as stream,
     ):
         stream.until_done()

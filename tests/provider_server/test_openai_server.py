@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAI
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAI, Timeout
 from openai import APIError as OpenAIError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.conversations import ConversationItem
@@ -546,15 +546,15 @@ def test_streams_fail_and_stall(api: Any, world: ServerWorld) -> None:
         list(chat(api, USER, stream=True))
     world.fail(ON, "stall_stream", at=3)
     with pytest.raises(APITimeoutError):
-        list(ask(api, conversation=made.id, stream=True, timeout=0.3))
+        list(ask(api, conversation=made.id, stream=True, timeout=Timeout(30, read=0.5)))
     assert turns(world, made.id) == 0
     ask(api, conversation=made.id)
 
 
 def test_answers_are_slow_or_no_answers(api: Any, world: ServerWorld) -> None:
-    world.fail(ON, "slow", seconds=0.6)
+    world.fail(ON, "slow", seconds=2)
     with pytest.raises(APITimeoutError):
-        ask(api, timeout=0.2)
+        ask(api, timeout=Timeout(30, read=0.5))
     world.fail(ON, "slow", each=0.02)
     start = time.monotonic()
     assert len(list(ask(api, stream=True))) > 10

@@ -195,9 +195,11 @@ class TestFaults:
     @both
     @pytest.mark.parametrize("kind", ["slow", "stall_stream"])
     async def test_an_answer_that_takes_too_long(self, make, world, ask, kind):
-        session = await make(timeout=0.3, max_retries=0).create_session("ann", "anthropic", MODEL)
+        # Only the wait for an answer is short: a busy machine may be slow to connect.
+        manager = make(timeout=anthropic.Timeout(30, read=1), max_retries=0)
+        session = await manager.create_session("ann", "anthropic", MODEL)
         await session.send_message("one")
-        world.fail(POST, kind, **({"seconds": 1} if kind == "slow" else {"at": 4}))
+        world.fail(POST, kind, **({"seconds": 3} if kind == "slow" else {"at": 4}))
         if kind == "stall_stream" and ask is sent:
             world.reply({})
             ask = streamed

@@ -604,11 +604,11 @@ class TestFaults:
 
     @both
     async def test_an_answer_that_takes_too_long(self, make, world, ask):
-        manager = make(timeout=0.4, max_retries=0)
+        manager = make(timeout=anthropic.Timeout(30, read=1), max_retries=0)
         session = await manager.create_session("ann", "anthropic", MODEL)
         await session.send_message("one")
         old = session.context.provider_session_id
-        world.fail(SEND, "slow", seconds=1.2)
+        world.fail(SEND, "slow", seconds=3)
         with pytest.raises(ProviderTimeoutError):
             await ask(session, "late")
         reply = await ask(session, "two")
@@ -618,7 +618,7 @@ class TestFaults:
 
     @both
     async def test_a_stream_that_stalls(self, make, world, ask):
-        manager = make(timeout=0.4)
+        manager = make(timeout=anthropic.Timeout(30, read=1))
         session = await manager.create_session("ann", "anthropic", MODEL)
         world.fail(STREAM, "stall_stream", at=0)
         world.set(agent_delay=0.2)

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from inspect import signature
 
 import pytest
+from openai import Timeout
 from openai.resources.responses import AsyncResponses
 
 from langswarm_session import (
@@ -41,6 +42,9 @@ REMOVE = "DELETE /v1/conversations/*/items/*"
 DROP = "DELETE /v1/conversations/*"
 ASK = "POST /v1/responses"
 FETCH = "GET /v1/responses/*"
+
+# Only the wait for an answer is short: a busy machine may be slow to connect.
+SHORT = Timeout(30, read=0.5)
 
 WEATHER = {
     "type": "function",
@@ -345,7 +349,7 @@ class TestStreamsThatBreakOff:
         await session.send_message("one")
         world.fail(ASK, "stall_stream", at=at, work=work)
         ending = ProviderTimeoutError if at == 6 and not work else None
-        assert await try_turn(session, streaming=True, timeout=0.5) is ending
+        assert await try_turn(session, streaming=True, timeout=SHORT) is ending
         await check_next_turn(world, session, "one", "hello")
 
     async def test_calls_are_shown_once(self, world, session):
@@ -378,8 +382,8 @@ class TestSlowness:
     @both_ways
     async def test_a_reply_that_comes_after_the_time_is_over(self, world, session, streaming):
         await session.send_message("one")
-        world.fail(ASK, "slow", seconds=0.8, times=3)
-        await try_turn(session, streaming=streaming, timeout=0.5)
+        world.fail(ASK, "slow", seconds=1.6, times=3)
+        await try_turn(session, streaming=streaming, timeout=SHORT)
         faults = world.state()["faults_left"]
         for _ in range(sum(fault["times"] for fault in faults)):
             await try_turn(session, "using up a fault")
@@ -388,8 +392,8 @@ class TestSlowness:
 
     async def test_a_request_that_still_runs_is_waited_for(self, world, session):
         await session.send_message("one")
-        world.set(model_seconds=1.0)
-        assert await try_turn(session, timeout=0.5) is None
+        world.set(model_seconds=2.0)
+        assert await try_turn(session, timeout=SHORT) is None
         refused = world.state()["refused"]
         assert {one["error"]["error"]["code"] for one in refused} == {"conversation_locked"}
         world.set(model_seconds=None)
@@ -400,8 +404,8 @@ class TestSlowness:
         self, world, session
     ):
         await session.send_message("one")
-        world.fail(ASK, "slow", seconds=1.0)
-        assert await try_turn(session, timeout=0.5) is None
+        world.fail(ASK, "slow", seconds=2.0)
+        assert await try_turn(session, timeout=SHORT) is None
         await all_arrived(world)
         assert len(spoken(world, session)) == 6
         await check_next_turn(world, session, "one", "hello")
