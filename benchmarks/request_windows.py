@@ -31,7 +31,7 @@ from langswarm_session import (
     ToolCallBlock,
     ToolResultBlock,
 )
-from langswarm_session.tokens import estimate
+from langswarm_session.requests.budget import estimate
 
 HEAD = 1500
 """Tokens of the system text and the tools, which every request begins with."""

@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from langswarm_session.blocks import (
         VideoBlock as VideoBlock,
     )
-    from langswarm_session.erasing import (
-        ErasureReport as ErasureReport,
-    )
     from langswarm_session.errors import (
         BackgroundLoopError as BackgroundLoopError,
     )
@@ -166,9 +163,6 @@ if TYPE_CHECKING:
     from langswarm_session.errors import (
         UnknownStorageError as UnknownStorageError,
     )
-    from langswarm_session.exporting import (
-        export_session as export_session,
-    )
     from langswarm_session.fidelity import (
         Loss as Loss,
     )
@@ -186,21 +180,6 @@ if TYPE_CHECKING:
     )
     from langswarm_session.hooks.usage import (
         UsageHook as UsageHook,
-    )
-    from langswarm_session.importing import (
-        ImportedSession as ImportedSession,
-    )
-    from langswarm_session.importing import (
-        ImportOptions as ImportOptions,
-    )
-    from langswarm_session.importing import (
-        OnConflict as OnConflict,
-    )
-    from langswarm_session.importing import (
-        import_session as import_session,
-    )
-    from langswarm_session.importing import (
-        import_sessions as import_sessions,
     )
     from langswarm_session.interfaces import (
         IProviderSession as IProviderSession,
@@ -307,7 +286,7 @@ if TYPE_CHECKING:
     from langswarm_session.presets import (
         set_session_manager as set_session_manager,
     )
-    from langswarm_session.providers.anthropic import (
+    from langswarm_session.providers.anthropic.provider import (
         AnthropicProviderSession as AnthropicProviderSession,
     )
     from langswarm_session.providers.factory import (
@@ -319,11 +298,8 @@ if TYPE_CHECKING:
     from langswarm_session.providers.mock import (
         MockProviderSession as MockProviderSession,
     )
-    from langswarm_session.providers.openai import (
+    from langswarm_session.providers.openai.provider import (
         OpenAIProviderSession as OpenAIProviderSession,
-    )
-    from langswarm_session.reconcile import (
-        Reconciliation as Reconciliation,
     )
     from langswarm_session.records import (
         ProviderReply as ProviderReply,
@@ -340,32 +316,41 @@ if TYPE_CHECKING:
     from langswarm_session.records import (
         Takeover as Takeover,
     )
+    from langswarm_session.requests.normalize import (
+        Repair as Repair,
+    )
+    from langswarm_session.requests.normalize import (
+        RepairKind as RepairKind,
+    )
+    from langswarm_session.requests.normalize import (
+        SystemPlacement as SystemPlacement,
+    )
+    from langswarm_session.requests.normalize import (
+        Target as Target,
+    )
     from langswarm_session.requests.prefix import (
         PrefixChange as PrefixChange,
     )
     from langswarm_session.requests.prefix import (
         PrefixChangeReason as PrefixChangeReason,
     )
-    from langswarm_session.searching import (
+    from langswarm_session.search import (
         MessageHit as MessageHit,
-    )
-    from langswarm_session.sendable import (
-        Repair as Repair,
-    )
-    from langswarm_session.sendable import (
-        RepairKind as RepairKind,
-    )
-    from langswarm_session.sendable import (
-        SystemPlacement as SystemPlacement,
-    )
-    from langswarm_session.sendable import (
-        Target as Target,
     )
     from langswarm_session.session import (
         BaseSession as BaseSession,
     )
-    from langswarm_session.session_lists import (
+    from langswarm_session.sessions.erasure import (
+        ErasureReport as ErasureReport,
+    )
+    from langswarm_session.sessions.listing import (
         SessionList as SessionList,
+    )
+    from langswarm_session.sessions.reconcile import (
+        Reconciliation as Reconciliation,
+    )
+    from langswarm_session.sessions.user_view import (
+        UserSessions as UserSessions,
     )
     from langswarm_session.storage.factory import (
         StorageFactory as StorageFactory,
@@ -373,10 +358,10 @@ if TYPE_CHECKING:
     from langswarm_session.storage.memory import (
         InMemorySessionStorage as InMemorySessionStorage,
     )
-    from langswarm_session.storage.postgres import (
+    from langswarm_session.storage.postgres.storage import (
         PostgresSessionStorage as PostgresSessionStorage,
     )
-    from langswarm_session.storage.sqlite import (
+    from langswarm_session.storage.sqlite.storage import (
         SQLiteSessionStorage as SQLiteSessionStorage,
     )
     from langswarm_session.tools import (
@@ -385,11 +370,26 @@ if TYPE_CHECKING:
     from langswarm_session.tools import (
         call_tools as call_tools,
     )
-    from langswarm_session.turns import (
-        OpenTurn as OpenTurn,
+    from langswarm_session.transfer.exporting import (
+        export_session as export_session,
     )
-    from langswarm_session.user_sessions import (
-        UserSessions as UserSessions,
+    from langswarm_session.transfer.importing import (
+        ImportedSession as ImportedSession,
+    )
+    from langswarm_session.transfer.importing import (
+        ImportOptions as ImportOptions,
+    )
+    from langswarm_session.transfer.importing import (
+        OnConflict as OnConflict,
+    )
+    from langswarm_session.transfer.importing import (
+        import_session as import_session,
+    )
+    from langswarm_session.transfer.importing import (
+        import_sessions as import_sessions,
+    )
+    from langswarm_session.turns.turn import (
+        OpenTurn as OpenTurn,
     )
 
 _HOMES = {
@@ -406,7 +406,7 @@ _HOMES = {
         "ToolResultBlock",
         "VideoBlock",
     ),
-    "erasing": ("ErasureReport",),
+    "sessions.erasure": ("ErasureReport",),
     "errors": (
         "BackgroundLoopError",
         "ContextLengthError",
@@ -486,8 +486,8 @@ _HOMES = {
         "Turn",
         "TurnStatus",
     ),
-    "exporting": ("export_session",),
-    "importing": (
+    "transfer.exporting": ("export_session",),
+    "transfer.importing": (
         "ImportOptions",
         "ImportedSession",
         "OnConflict",
@@ -506,14 +506,14 @@ _HOMES = {
         "set_default_storage",
         "set_session_manager",
     ),
-    "providers.anthropic": ("AnthropicProviderSession",),
+    "providers.anthropic.provider": ("AnthropicProviderSession",),
     "providers.factory": ("ProviderSessionFactory",),
     "providers.mock": (
         "MockFailure",
         "MockProviderSession",
     ),
-    "providers.openai": ("OpenAIProviderSession",),
-    "reconcile": ("Reconciliation",),
+    "providers.openai.provider": ("OpenAIProviderSession",),
+    "sessions.reconcile": ("Reconciliation",),
     "records": (
         "ProviderReply",
         "ProviderRequest",
@@ -525,25 +525,25 @@ _HOMES = {
         "PrefixChange",
         "PrefixChangeReason",
     ),
-    "searching": ("MessageHit",),
-    "sendable": (
+    "search": ("MessageHit",),
+    "requests.normalize": (
         "Repair",
         "RepairKind",
         "SystemPlacement",
         "Target",
     ),
     "session": ("BaseSession",),
-    "session_lists": ("SessionList",),
+    "sessions.listing": ("SessionList",),
     "storage.factory": ("StorageFactory",),
     "storage.memory": ("InMemorySessionStorage",),
-    "storage.postgres": ("PostgresSessionStorage",),
-    "storage.sqlite": ("SQLiteSessionStorage",),
+    "storage.postgres.storage": ("PostgresSessionStorage",),
+    "storage.sqlite.storage": ("SQLiteSessionStorage",),
     "tools": (
         "Tool",
         "call_tools",
     ),
-    "turns": ("OpenTurn",),
-    "user_sessions": ("UserSessions",),
+    "turns.turn": ("OpenTurn",),
+    "sessions.user_view": ("UserSessions",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -14,7 +14,7 @@ from langswarm_session.errors import (
 )
 from langswarm_session.models import SessionMessage
 from langswarm_session.providers.factory import ProviderSessionFactory
-from langswarm_session.sendable import RepairKind, make_sendable
+from langswarm_session.requests.normalize import RepairKind, make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession

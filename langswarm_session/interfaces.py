@@ -39,14 +39,14 @@ from langswarm_session.records import (
     TurnEnd,
     TurnStart,
 )
-from langswarm_session.sendable import Repair, Target
+from langswarm_session.requests.normalize import Repair, Target
 
 if TYPE_CHECKING:
-    from langswarm_session.archives import SessionArchive, TurnNote
+    from langswarm_session.archive import SessionArchive, TurnNote
     from langswarm_session.blocks import Block
-    from langswarm_session.diagnosis import Finding
+    from langswarm_session.doctor import Finding
     from langswarm_session.requests.prefix import PrefixChange
-    from langswarm_session.searching import Search, SearchPage
+    from langswarm_session.search import Search, SearchPage
 
 
 class ISession(ABC):
@@ -515,7 +515,7 @@ class ISessionStorage(ABC):
         Raises:
             SessionNotFoundError: If the search is for one session, and there is none.
         """
-        from langswarm_session.searching import search_logs
+        from langswarm_session.search import search_logs
 
         return await search_logs(self, search)
 
@@ -536,7 +536,7 @@ class ISessionStorage(ABC):
             seconds: How long that may take; what was found by then is returned, with a finding
                 that says so.
         """
-        from langswarm_session.diagnosis import examine_by_contract
+        from langswarm_session.doctor import examine_by_contract
 
         return await examine_by_contract(self, seconds)
 

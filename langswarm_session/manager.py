@@ -9,9 +9,8 @@ from html import escape
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from langswarm_session import blocking
-from langswarm_session.answering import Outages
-from langswarm_session.checks import (
+from langswarm_session._sync import bridge
+from langswarm_session._validation import (
     check_expected,
     check_id,
     check_limit,
@@ -19,8 +18,6 @@ from langswarm_session.checks import (
     check_seconds,
     check_status,
 )
-from langswarm_session.contexts import as_json, changes_of, check_context
-from langswarm_session.endings import settled
 from langswarm_session.errors import (
     InvalidInputError,
     ManagerClosedError,
@@ -37,19 +34,22 @@ from langswarm_session.interfaces import (
     ISessionStorage,
 )
 from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
-from langswarm_session.pipeline import Pipeline
-from langswarm_session.provider_state import STATE_KEYS
 from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
-from langswarm_session.runtime import Runtime
 from langswarm_session.session import BaseSession
-from langswarm_session.session_lists import MessageHits, SessionList, each_once
+from langswarm_session.sessions.context import as_json, changes_of, check_context
+from langswarm_session.sessions.listing import MessageHits, SessionList, each_once
 from langswarm_session.storage.factory import StorageFactory
+from langswarm_session.turns.endings import settled
+from langswarm_session.turns.locks import Runtime
+from langswarm_session.turns.pipeline import Pipeline
+from langswarm_session.turns.provider_state import STATE_KEYS
+from langswarm_session.turns.replies import Outages
 from langswarm_session.users import DEFAULT_USER
 
 if TYPE_CHECKING:
-    from langswarm_session.erasing import ErasureReport
-    from langswarm_session.user_sessions import UserSessions
+    from langswarm_session.sessions.erasure import ErasureReport
+    from langswarm_session.sessions.user_view import UserSessions
 
 _PAGE = 500
 """How many sessions `iter_sessions` reads at a time."""
@@ -131,7 +131,7 @@ class SessionManager(ISessionManager):
         return sessions.to_html(repr(self))
 
     def __rich__(self) -> Any:
-        from langswarm_session.rendering import rich_note
+        from langswarm_session._display import rich_note
 
         try:
             sessions = self._newest()
@@ -141,9 +141,9 @@ class SessionManager(ISessionManager):
 
     def _newest(self) -> SessionList:
         """The sessions that are shown; blocks."""
-        from langswarm_session.rendering import SESSIONS_SHOWN
+        from langswarm_session._display import SESSIONS_SHOWN
 
-        return blocking.run(self.list_sessions(SESSIONS_SHOWN))
+        return bridge.run(self.list_sessions(SESSIONS_SHOWN))
 
     async def __aenter__(self) -> Self:
         return self
@@ -320,7 +320,7 @@ class SessionManager(ISessionManager):
             InvalidInputError: If an argument cannot be used.
             SessionNotFoundError: If there is no such session, or it is not the user's.
         """
-        from langswarm_session.searching import Search
+        from langswarm_session.search import Search
 
         self._check_open()
         checked = check_limit(limit, optional=False) or 0
@@ -367,7 +367,7 @@ class SessionManager(ISessionManager):
             RevisionConflictError: If the revision is another.
             ProviderSessionError: If the provider could not; then nothing was removed here either.
         """
-        from langswarm_session.erasing import delete
+        from langswarm_session.sessions.erasure import delete
 
         check_expected(expected_revision, session_id)
         session = await self.get_session(session_id, user_id=user_id)
@@ -395,7 +395,7 @@ class SessionManager(ISessionManager):
             InvalidInputError: If it is no user's id.
             SessionStorageError: If the sessions cannot be listed.
         """
-        from langswarm_session.erasing import erase_user
+        from langswarm_session.sessions.erasure import erase_user
 
         self._check_open()
         return await erase_user(
@@ -417,7 +417,7 @@ class SessionManager(ISessionManager):
         Raises:
             SessionStorageError: If the storage fails; what was archived by then stays so.
         """
-        from langswarm_session.inactivity import archive_inactive
+        from langswarm_session.sessions.cleanup import archive_inactive
 
         return await archive_inactive(self, max_inactive_hours)
 
@@ -433,13 +433,13 @@ class SessionManager(ISessionManager):
             max_inactive_hours: For how long, in hours.
             status: Only those with this status.
         """
-        from langswarm_session.inactivity import inactive
+        from langswarm_session.sessions.cleanup import inactive
 
         return inactive(self, max_inactive_hours, status)
 
     def for_user(self, user_id: str) -> UserSessions:
         """A view in which only this user's sessions exist."""
-        from langswarm_session.user_sessions import UserSessions
+        from langswarm_session.sessions.user_view import UserSessions
 
         return UserSessions(self, check_id(user_id, "user_id"))
 

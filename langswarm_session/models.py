@@ -10,8 +10,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from langswarm_session._bulk import unchecked
 from langswarm_session.blocks import Block, JsonObject, Model, is_turn_context, text_of
-from langswarm_session.bulk import unchecked
 
 
 class SessionStatus(StrEnum):
@@ -185,12 +185,12 @@ class SessionMessage(Model):
         return self.content
 
     def _repr_html_(self) -> str:
-        from langswarm_session.rendering import message_html
+        from langswarm_session._display import message_html
 
         return message_html(self)
 
     def __rich__(self) -> Any:
-        from langswarm_session.rendering import rich_messages
+        from langswarm_session._display import rich_messages
 
         return rich_messages([self])
 
@@ -254,12 +254,12 @@ class Turn(Model):
     error: str | None = None
 
     def _repr_html_(self) -> str:
-        from langswarm_session.rendering import turn_html
+        from langswarm_session._display import turn_html
 
         return turn_html(self)
 
     def __rich__(self) -> Any:
-        from langswarm_session.rendering import rich_turn
+        from langswarm_session._display import rich_turn
 
         return rich_turn(self)
 
@@ -268,12 +268,12 @@ class MessageList(list[SessionMessage]):
     """Messages that show themselves as a transcript in a notebook or terminal."""
 
     def _repr_html_(self) -> str:
-        from langswarm_session.rendering import messages_html
+        from langswarm_session._display import messages_html
 
         return messages_html(self)
 
     def __rich__(self) -> Any:
-        from langswarm_session.rendering import rich_messages
+        from langswarm_session._display import rich_messages
 
         return rich_messages(self)
 

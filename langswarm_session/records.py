@@ -20,7 +20,7 @@ from langswarm_session.models import (
     TurnStatus,
     from_micros,
 )
-from langswarm_session.sendable import Repair, Target, make_sendable
+from langswarm_session.requests.normalize import Repair, Target, make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionBackend

@@ -7,11 +7,8 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from langswarm_session import blocking, contexts, stopping, window
-from langswarm_session.answerers import Asked, again_key
-from langswarm_session.answering import Answering, check_tools
-from langswarm_session.blocks import Block
-from langswarm_session.checks import (
+from langswarm_session._sync import bridge
+from langswarm_session._validation import (
     check_expected,
     check_id,
     check_limit,
@@ -19,17 +16,9 @@ from langswarm_session.checks import (
     check_seconds,
     check_status,
 )
+from langswarm_session.blocks import Block
 from langswarm_session.errors import InvalidInputError, SessionError, in_session
-from langswarm_session.given import (
-    check_sent,
-    key_of,
-    make_message,
-    renamed,
-    texts_or_messages,
-    with_turn_context,
-)
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
-from langswarm_session.kept_window import KeptWindow
 from langswarm_session.models import (
     MessageList,
     MessageRole,
@@ -41,8 +30,6 @@ from langswarm_session.models import (
     Turn,
     new_id,
 )
-from langswarm_session.pipeline import Pipeline
-from langswarm_session.provider_state import with_request_state
 from langswarm_session.records import (
     Appended,
     LogMeasure,
@@ -52,17 +39,33 @@ from langswarm_session.records import (
     SessionRef,
     StreamEvent,
 )
-from langswarm_session.replaced import CurrentLog
+from langswarm_session.requests import window
+from langswarm_session.requests.kept_window import KeptWindow
 from langswarm_session.requests.state import RequestState
-from langswarm_session.streaming import stream
+from langswarm_session.sessions import context as contexts
+from langswarm_session.storage.replacements import CurrentLog
 from langswarm_session.tools import as_tools, call_tools
-from langswarm_session.turns import OpenTurn
+from langswarm_session.turns import stopping
+from langswarm_session.turns.answerers import Asked, again_key
+from langswarm_session.turns.inputs import (
+    check_sent,
+    key_of,
+    make_message,
+    renamed,
+    texts_or_messages,
+    with_turn_context,
+)
+from langswarm_session.turns.pipeline import Pipeline
+from langswarm_session.turns.provider_state import with_request_state
+from langswarm_session.turns.replies import Answering, check_tools
+from langswarm_session.turns.streams import stream
+from langswarm_session.turns.turn import OpenTurn
 
 if TYPE_CHECKING:
     from langswarm_session.fidelity import Loss
     from langswarm_session.manager import SessionManager
-    from langswarm_session.reconcile import Reconciliation
-    from langswarm_session.sendable.target import Target
+    from langswarm_session.requests.normalize.target import Target
+    from langswarm_session.sessions.reconcile import Reconciliation
 
 _UNSET: Any = object()
 
@@ -96,19 +99,19 @@ class BaseSession(ISession):
         )
 
     def _repr_html_(self) -> str:
-        from langswarm_session.rendering import SHOWN, session_html
+        from langswarm_session._display import SHOWN, session_html
 
         async def look() -> tuple[SessionRecord, MessageList]:
             messages = await self.get_messages(SHOWN)
             return await self._storage.get_session(self._ref), messages
 
         try:
-            return session_html(*blocking.run(look()))
+            return session_html(*bridge.run(look()))
         except SessionError as error:  # also shown when its manager is closed
             return f"{escape(repr(self))} ({escape(str(error))})"
 
     def __rich__(self) -> Any:
-        from langswarm_session.rendering import SESSION_COLUMNS, rich_table, session_row
+        from langswarm_session._display import SESSION_COLUMNS, rich_table, session_row
 
         return rich_table(SESSION_COLUMNS, [session_row(self._record)])
 
@@ -553,11 +556,11 @@ class BaseSession(ISession):
             ProviderSessionError: If a provider that keeps a copy could not remove it; then nothing
                 was removed here either.
         """
-        from langswarm_session import editing
+        from langswarm_session.sessions import edits
 
         check_expected(expected_revision, self.session_id)
         self._manager._check_open()
-        await editing.clear(self, expected_revision)
+        await edits.clear(self, expected_revision)
 
     async def edit_messages(
         self,
@@ -592,11 +595,11 @@ class BaseSession(ISession):
             InvalidInputError, MessageRefusedError, SessionBusyError, SessionNotFoundError,
             SessionInactiveError, SessionStorageError
         """
-        from langswarm_session import editing
+        from langswarm_session.sessions import edits
 
         check_expected(expected_revision, self.session_id, optional=False)
         self._manager._check_open()
-        return await editing.edit(
+        return await edits.edit(
             self, expected_revision=expected_revision, remove=remove, change=change, add=add
         )
 
@@ -689,7 +692,7 @@ class BaseSession(ISession):
             ProviderSessionError: If there is no compaction.
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
-        from langswarm_session.compacting import compact
+        from langswarm_session.requests.compaction import compact
 
         self._manager._check_open()
         return await compact(self)
@@ -722,7 +725,7 @@ class BaseSession(ISession):
             ProviderCapabilityError: If the provider keeps no conversations.
             ProviderSessionError: If it cannot be asked.
         """
-        from langswarm_session.reconcile import reconcile
+        from langswarm_session.sessions.reconcile import reconcile
 
         return await reconcile(self, pull=pull)
 
@@ -790,7 +793,7 @@ class BaseSession(ISession):
             ProviderSessionError: If a provider could not; then nothing was removed here either.
             SessionNotFoundError: If it was removed before, whatever has its id now.
         """
-        from langswarm_session.erasing import delete
+        from langswarm_session.sessions.erasure import delete
 
         check_expected(expected_revision, self.session_id)
         await self.refresh()
@@ -897,7 +900,7 @@ class BaseSession(ISession):
         answerer: str | None = None,
     ) -> OpenTurn:
         """Begin a turn about a message that is answered already."""
-        from langswarm_session import regenerating
+        from langswarm_session.turns import regenerate as regenerating
 
         self._manager._check_open()
         question, _ = await regenerating.question_of(self, asked)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticSerializationError, to_json
 
+from langswarm_session._validation import describe, said_by
 from langswarm_session.blocks import (
     AudioBlock,
     Block,
@@ -24,7 +25,6 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     VideoBlock,
 )
-from langswarm_session.checks import describe, said_by
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionContext, SessionMessage
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
-from langswarm_session.checks import check_id, text_id
+from langswarm_session._validation import check_id, text_id
 from langswarm_session.errors import InvalidInputError
 
 DEFAULT_USER = "default"

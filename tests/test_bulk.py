@@ -6,8 +6,8 @@ from contextlib import ExitStack
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from langswarm_session import bulk
-from langswarm_session.bulk import collector_paused, unchecked
+from langswarm_session import _bulk as bulk
+from langswarm_session._bulk import collector_paused, unchecked
 
 
 class Point(BaseModel):

@@ -363,7 +363,7 @@ class TestCleanup:
         await kept.send_message("still active")
 
     async def test_more_than_a_page(self, manager, monkeypatch):
-        monkeypatch.setattr("langswarm_session.inactivity._CLEANED", 60)
+        monkeypatch.setattr("langswarm_session.sessions.cleanup._CLEANED", 60)
         for i in range(125):
             await manager.create_session(f"user{i}", "mock", "echo", auto_archive=i != 50)
         assert await manager.cleanup_inactive_sessions(0) == 124

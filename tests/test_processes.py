@@ -18,13 +18,8 @@ from pathlib import Path
 import pytest
 
 import langswarm_session
-from langswarm_session import (
-    ISessionMiddleware,
-    MockProviderSession,
-    SessionError,
-    SessionManager,
-    blocking,
-)
+from langswarm_session import ISessionMiddleware, MockProviderSession, SessionError, SessionManager
+from langswarm_session._sync import bridge
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -155,11 +150,11 @@ async def exit_at_once(db_path, session_id):
 
 
 def forget_in_sync_code(db_path, session_id):
-    blocking.run(forget_to_close(db_path, session_id))
+    bridge.run(forget_to_close(db_path, session_id))
 
 
 def forget_in_sync_code_with_an_open_turn(db_path, session_id):
-    blocking.run(forget_an_open_turn(db_path, session_id))
+    bridge.run(forget_an_open_turn(db_path, session_id))
 
 
 async def drop_a_turn_where_the_collector_finds_it(db_path, session_id):
@@ -167,7 +162,7 @@ async def drop_a_turn_where_the_collector_finds_it(db_path, session_id):
     import gc
     from collections import deque
 
-    from langswarm_session import turn_queue
+    from langswarm_session.turns import queue
 
     def collect_and_make():
         gc.collect()
@@ -183,7 +178,7 @@ async def drop_a_turn_where_the_collector_finds_it(db_path, session_id):
         await asyncio.create_task(forget(session))
         await asyncio.sleep(0)
         other = await manager.create_session("ann", "mock", "echo")
-        turn_queue.deque = collect_and_make
+        queue.deque = collect_and_make
         say((await other.send_message("x")).text)
 
 

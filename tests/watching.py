@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import pytest
 
-from langswarm_session import blocking, owner
+from langswarm_session._sync import bridge
 from langswarm_session.storage.inline import Contention, LatencyGate
+from langswarm_session.turns import owner
 
 blockbuster = pytest.importorskip("blockbuster", reason="pip install 'langswarm-session[dev]'")
 
@@ -65,4 +66,4 @@ def run(work: Callable[[], Coroutine[Any, Any, None]], caller: Literal["async", 
     if caller == "async":
         asyncio.run(work())
     else:
-        blocking.run(work())
+        bridge.run(work())

@@ -42,14 +42,14 @@ from langchain_langswarm.messages import (
     to_langchain,
 )
 from langchain_langswarm.system_messages import arranged, opened
-from langswarm_session import window
+from langswarm_session._sanitize import one_line
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
-from langswarm_session.printable import one_line
-from langswarm_session.sendable import describe_repairs
+from langswarm_session.requests import window
+from langswarm_session.requests.budget import estimate
+from langswarm_session.requests.normalize import describe_repairs
 from langswarm_session.session import BaseSession
-from langswarm_session.tokens import estimate
-from langswarm_session.turns import OpenTurn
+from langswarm_session.turns.turn import OpenTurn
 
 logger = logging.getLogger(__name__)
 

@@ -26,11 +26,11 @@ from langchain_langswarm.fields import neutral_of, values_of
 from langchain_langswarm.plain import FORMAT as FORMAT
 from langchain_langswarm.plain import decode, encode
 from langchain_langswarm.texts import from_text, to_text
+from langswarm_session._validation import storable
 from langswarm_session.blocks import (
     Block,
     ToolResultBlock,
 )
-from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats.native import restored
 from langswarm_session.models import MessageRole, SessionMessage, new_id

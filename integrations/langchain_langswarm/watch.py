@@ -21,8 +21,8 @@ from langchain_core.tracers import BaseTracer
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
-from langswarm_session.blocking import run
-from langswarm_session.endings import settled
+from langswarm_session._sync.bridge import run
+from langswarm_session.turns.endings import settled
 
 
 class Run(Protocol):

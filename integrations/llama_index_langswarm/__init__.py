@@ -7,7 +7,7 @@
 
 from typing import TYPE_CHECKING
 
-from langswarm_session.lazy import lazy_names
+from langswarm_session._lazy import lazy_names
 
 if TYPE_CHECKING:
     from llama_index_langswarm.async_store import AsyncSessionChatStore as AsyncSessionChatStore

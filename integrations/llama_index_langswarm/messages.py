@@ -13,13 +13,13 @@ from typing import Any
 from llama_index.core.base.llms import types
 from llama_index.core.base.llms.types import ChatMessage
 
+from langswarm_session._bulk import unchecked
+from langswarm_session._validation import storable
 from langswarm_session.blocks import Block, TextBlock, ToolCallBlock, ToolResultBlock
-from langswarm_session.bulk import unchecked
-from langswarm_session.checks import storable
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats import native
-from langswarm_session.given import text_message
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
+from langswarm_session.turns.inputs import text_message
 from llama_index_langswarm.blocks import (
     fields_of,
     former_calls,

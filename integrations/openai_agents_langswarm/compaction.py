@@ -4,7 +4,8 @@ The SDK's `OpenAIResponsesCompactionSession` asks its store for a snapshot of th
 them compacted, and then replaces what it read (``agents/memory/sqlite_session.py``,
 ``_get_compaction_snapshot``); where it is told to compact everything, it replaces all items
 (``agents/extensions/memory/redis_session.py``, ``_atomic_replace_items``). Here what is replaced
-stays in the record, and OpenAI alone reads what stands for it: see `langswarm_session.replaced`.
+stays in the record, and OpenAI alone reads what stands for it: see
+`langswarm_session.storage.replacements`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from agents.items import TResponseInputItem
 
 from langswarm_session.blocks import OtherBlock
 from langswarm_session.formats.openai_responses import NAME
-from langswarm_session.keyed import KeyedSessions
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.replaced import Span, readable_by, replacing
+from langswarm_session.requests.window import COMPACTION
 from langswarm_session.session import BaseSession
-from langswarm_session.window import COMPACTION
+from langswarm_session.sessions.by_key import KeyedSessions
+from langswarm_session.storage.replacements import Span, readable_by, replacing
 from openai_agents_langswarm.items import from_openai_agents, items_of
 from openai_agents_langswarm.tail import Tail
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from langswarm_session._bulk import collector_paused
 from langswarm_session.blocks import Block, OtherBlock, TextBlock, ToolResultBlock
-from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats import openai_responses
 from langswarm_session.formats.native import restored

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from langswarm_session import __version__
-from langswarm_session.cli import care_commands, data_commands, outcome
-from langswarm_session.cli.chat import Wanted
-from langswarm_session.cli.chat import chat as hold_chat
-from langswarm_session.cli.listing import list_sessions
+from langswarm_session.cli import maintenance, outcome, transfer
+from langswarm_session.cli.commands.chat import Wanted
+from langswarm_session.cli.commands.chat import chat as hold_chat
+from langswarm_session.cli.commands.list_ import list_sessions
+from langswarm_session.cli.commands.show import show as show_session
+from langswarm_session.cli.location import DEFAULT_DB, JsonFlag, Place
 from langswarm_session.cli.outcome import EXIT_CODES, ExitCode, reported
 from langswarm_session.cli.output import prepare_streams
-from langswarm_session.cli.place import DEFAULT_DB, JsonFlag, Place
-from langswarm_session.cli.show import show as show_session
 from langswarm_session.models import SessionStatus
 
 app = typer.Typer(
@@ -149,8 +149,8 @@ def show(
     )
 
 
-data_commands.add_to(app)
-care_commands.add_to(app)
+transfer.add_to(app)
+maintenance.add_to(app)
 
 
 def run(arguments: Sequence[str]) -> int:

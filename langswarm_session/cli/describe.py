@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
+from langswarm_session._sanitize import one_line
 from langswarm_session.blocks import (
     Block,
     OtherBlock,
@@ -20,7 +21,6 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.cli.output import printable
 from langswarm_session.models import MessageRole, SessionMessage, Turn, TurnStatus
-from langswarm_session.printable import one_line
 
 STYLES = {
     MessageRole.USER: "bold cyan",

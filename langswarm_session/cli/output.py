@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from langswarm_session.printable import UNSAFE
-from langswarm_session.printable import printable as printable
+from langswarm_session._sanitize import UNSAFE
+from langswarm_session._sanitize import printable as printable
 
 _PIPE_WIDTH = 10_000
 """Lines that go to another program are not wrapped and not cut."""

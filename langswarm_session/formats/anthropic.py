@@ -26,8 +26,8 @@ from langswarm_session.formats.arguments import call_of, object_of_arguments
 from langswarm_session.formats.media import Media, inline, is_base64, web_url
 from langswarm_session.formats.usage import token_count
 from langswarm_session.models import NOTES, RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
-from langswarm_session.sendable import Repair, RepairKind
-from langswarm_session.sendable.target import has_fields
+from langswarm_session.requests.normalize import Repair, RepairKind
+from langswarm_session.requests.normalize.target import has_fields
 
 Param = dict[str, Any]
 Report = Callable[[Repair], None]

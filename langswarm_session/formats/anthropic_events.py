@@ -20,8 +20,8 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats import anthropic
 from langswarm_session.formats.anthropic import NAME, to_messages, usage
+from langswarm_session.formats.transcript import transcript
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
-from langswarm_session.transcript import transcript
 
 Event = dict[str, Any]
 

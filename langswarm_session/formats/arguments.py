@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import from_json, to_json, to_jsonable_python
 
 from langswarm_session.blocks import ToolCallBlock
-from langswarm_session.nesting import nests_too_deeply
+from langswarm_session.formats.nesting import nests_too_deeply
 
 RAW = "arguments"
 """The key of a call's extras under which text is kept that is no JSON object."""

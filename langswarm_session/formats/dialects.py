@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from langswarm_session.sendable.target import SystemPlacement
+from langswarm_session.requests.normalize.target import SystemPlacement
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from langswarm_session.formats.arguments import call_of
 from langswarm_session.formats.media import without_none
 from langswarm_session.formats.openai_chat import CUSTOM, NATIVE, ChatMessage, takes, to_chat
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
-from langswarm_session.sendable.words import in_words
+from langswarm_session.requests.normalize.words import in_words
 
 _ROLES = {
     "system": MessageRole.SYSTEM,

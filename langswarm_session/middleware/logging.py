@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from langswarm_session._sanitize import one_line
 from langswarm_session.interfaces import ISession, ISessionMiddleware
 from langswarm_session.models import SessionMessage
-from langswarm_session.printable import one_line
 
 
 class LoggingMiddleware(ISessionMiddleware):

@@ -5,23 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from langswarm_session._sanitize import one_line
+from langswarm_session._validation import check_limit
 from langswarm_session.blocks import RefusalBlock
-from langswarm_session.checks import check_limit
 from langswarm_session.errors import (
     ContextLengthError,
     InvalidInputError,
     ProviderCapabilityError,
     ProviderSessionError,
 )
+from langswarm_session.formats.transcript import transcript
 from langswarm_session.interfaces import IProviderSession, ISession, ISessionMiddleware
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionBackend, SessionMessage
-from langswarm_session.printable import one_line
 from langswarm_session.records import ProviderRequest
+from langswarm_session.requests.budget import estimate
 from langswarm_session.requests.state import RequestState
+from langswarm_session.requests.window import BYTES_PER_TOKEN, calls_needed, shortened
 from langswarm_session.session import BaseSession
-from langswarm_session.tokens import estimate
-from langswarm_session.transcript import transcript
-from langswarm_session.window import BYTES_PER_TOKEN, calls_needed, shortened
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from langswarm_session import plugins
+from langswarm_session import _plugins as plugins
 from langswarm_session.errors import (
     InvalidInputError,
     ProviderSessionError,
@@ -24,13 +24,13 @@ def _mock(*, api_key: str | None = None, **options: Any) -> IProviderSession:  #
 
 
 def _openai(*, api_key: str | None = None, **options: Any) -> IProviderSession:
-    from langswarm_session.providers.openai import OpenAIProviderSession
+    from langswarm_session.providers.openai.provider import OpenAIProviderSession
 
     return OpenAIProviderSession(api_key, **options)
 
 
 def _anthropic(*, api_key: str | None = None, **options: Any) -> IProviderSession:
-    from langswarm_session.providers.anthropic import AnthropicProviderSession
+    from langswarm_session.providers.anthropic.provider import AnthropicProviderSession
 
     return AnthropicProviderSession(api_key, **options)
 

@@ -32,7 +32,7 @@ from langswarm_session.models import (
     new_id,
 )
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
-from langswarm_session.sendable import Target
+from langswarm_session.requests.normalize import Target
 
 
 class MockFailure(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from langswarm_session.checks import check_name
+from langswarm_session._validation import check_name
 from langswarm_session.errors import InvalidInputError, UnknownProviderError
 from langswarm_session.interfaces import IProviderSession
 from langswarm_session.providers.factory import ProviderSessionFactory

@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from langswarm_session._sync.threads import start_thread
 from langswarm_session.errors import SessionStorageError
-from langswarm_session.threads import start_thread
 
 logger = logging.getLogger(__name__)
 

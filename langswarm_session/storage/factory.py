@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from langswarm_session import plugins
+from langswarm_session import _plugins as plugins
 from langswarm_session.errors import (
     InvalidInputError,
     SessionStorageError,
@@ -33,7 +33,7 @@ def _memory(**config: Any) -> ISessionStorage:
 
 
 def _sqlite(**config: Any) -> ISessionStorage:
-    from langswarm_session.storage.sqlite import SQLiteSessionStorage
+    from langswarm_session.storage.sqlite.storage import SQLiteSessionStorage
 
     if "url" in config:
         config = {**_sqlite_config(config.pop("url")), **config}
@@ -41,7 +41,7 @@ def _sqlite(**config: Any) -> ISessionStorage:
 
 
 def _postgres(**config: Any) -> ISessionStorage:
-    from langswarm_session.storage.postgres import PostgresSessionStorage
+    from langswarm_session.storage.postgres.storage import PostgresSessionStorage
 
     if "url" in config:
         config = {"dsn": config.pop("url"), **config}

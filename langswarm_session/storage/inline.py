@@ -17,7 +17,7 @@ import asyncio
 import sqlite3
 from types import MethodDescriptorType
 
-from langswarm_session.shared_loop import SharedLoop
+from langswarm_session._sync.shared_loop import SharedLoop
 
 
 def blocks_nobody(loop: asyncio.AbstractEventLoop) -> bool:

@@ -41,7 +41,7 @@ from langswarm_session.storage.measuring import has_several_results
 from langswarm_session.storage.rows import dump_json, encode_message
 
 if TYPE_CHECKING:
-    from langswarm_session.archives import SessionArchive, TurnNote
+    from langswarm_session.archive import SessionArchive, TurnNote
 
 
 @dataclass(slots=True)
@@ -590,7 +590,7 @@ class InMemorySessionStorage(ISessionStorage):
         self, ref: SessionRef, *, after: int = 0, limit: int = 500
     ) -> list[TurnNote]:
         """See `ISessionStorage.get_turn_notes`."""
-        from langswarm_session.archives import TurnNote
+        from langswarm_session.archive import TurnNote
 
         with self._lock:
             notes = self._log(ref).turns

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from langswarm_session.archives import SessionArchive, TurnNote
-from langswarm_session.checks import MAX_LIMIT
+from langswarm_session._validation import MAX_LIMIT
+from langswarm_session.archive import SessionArchive, TurnNote
 from langswarm_session.models import (
     SessionBackend,
     SessionMessage,
@@ -31,9 +31,9 @@ from langswarm_session.records import (
     SessionRef,
     TurnEnd,
 )
-from langswarm_session.replaced import renumbered
 from langswarm_session.storage import rules
 from langswarm_session.storage.calls import uninterrupted
+from langswarm_session.storage.replacements import renumbered
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage

@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from langswarm_session._bulk import collector_paused
+from langswarm_session._sync.yielding import Desk
 from langswarm_session.blocks import blocks_adapter
-from langswarm_session.bulk import collector_paused
 from langswarm_session.errors import InvalidInputError, StorageCorruptError
-from langswarm_session.giving_way import Desk
+from langswarm_session.formats.nesting import MAX_NESTING, nests_too_deeply
 from langswarm_session.models import (
     BARE_MESSAGE,
     MessageRole,
@@ -24,7 +25,6 @@ from langswarm_session.models import (
     from_micros,
     to_micros,
 )
-from langswarm_session.nesting import MAX_NESTING, nests_too_deeply
 
 MESSAGE_COLUMNS = "seq, role, content, timestamp, id, turn, extra"
 """The columns of a message, in the order of the rows here, after the session's key."""

@@ -45,7 +45,7 @@ _known_types: set[tuple[type, ...]] = set()
 
 
 class NoteRow(NamedTuple):
-    """What a storage noted of a turn; see `langswarm_session.archives.TurnNote`."""
+    """What a storage noted of a turn; see `langswarm_session.archive.TurnNote`."""
 
     turn: int
     status: TurnStatus

@@ -15,7 +15,7 @@ from langswarm_session.models import (
     new_id,
 )
 from langswarm_session.records import Lease, NewSession, SessionChanges, SessionRef, TurnEnd
-from langswarm_session.searching import Search
+from langswarm_session.search import Search
 
 Operation = Callable[[ISessionStorage, SessionRef], Awaitable[object]]
 """Something done to a session of a storage."""

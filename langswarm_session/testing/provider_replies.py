@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from langswarm_session import blocking
+from langswarm_session._sync import bridge
 from langswarm_session.errors import (
     ProviderAuthenticationError,
     ProviderCapabilityError,
@@ -23,7 +23,7 @@ from langswarm_session.errors import (
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
-from langswarm_session.sendable import Target
+from langswarm_session.requests.normalize import Target
 from langswarm_session.testing.provider_base import ASK, TELL, WORD, ProviderTests, is_reply
 
 T = TypeVar("T")
@@ -256,9 +256,9 @@ class LifeTests(ProviderTests):
             await provider.close()
 
         assert await use()
-        assert await asyncio.to_thread(lambda: blocking.run(use()))
+        assert await asyncio.to_thread(lambda: bridge.run(use()))
         assert await use()
-        await asyncio.to_thread(lambda: blocking.run(close()))
+        await asyncio.to_thread(lambda: bridge.run(close()))
 
 
 async def _outcome(call: Coroutine[Any, Any, T]) -> T | ProviderSessionError:

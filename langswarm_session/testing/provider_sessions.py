@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from langswarm_session import blocking
+from langswarm_session._sync import bridge
 from langswarm_session.blocks import Block, TextBlock, ToolCallBlock
 from langswarm_session.errors import ProviderCapabilityError, ProviderSessionError
 from langswarm_session.interfaces import IProviderSession, ProviderCapability
@@ -79,7 +79,7 @@ class TurnTests(ProviderTests):
             await provider.close()
             return reply
 
-        reply = await asyncio.to_thread(lambda: blocking.run(ask()))
+        reply = await asyncio.to_thread(lambda: bridge.run(ask()))
         assert self.remembers(reply, WORD, 3)
         assert self.remembers(await session.send_message(ASK), WORD, 5)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from langswarm_session.archives import ArchiveWriter
+from langswarm_session.archive import ArchiveWriter
 from langswarm_session.errors import SessionNotFoundError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.records import Lease, SessionChanges, SessionRef

@@ -13,7 +13,7 @@ from langswarm_session.errors import SessionNotFoundError, TurnLostError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus
 from langswarm_session.records import IdempotencyKey, SessionChanges, SessionRef
-from langswarm_session.searching import Search
+from langswarm_session.search import Search
 from langswarm_session.testing.making import (
     IN_SESSION,
     Operation,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langswarm_session.archives import ArchiveWriter, SessionArchive, TurnNote
+from langswarm_session.archive import ArchiveWriter, SessionArchive, TurnNote
 from langswarm_session.errors import (
     IdempotencyConflictError,
     SessionExistsError,
@@ -18,8 +18,8 @@ from langswarm_session.errors import (
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus, new_id
 from langswarm_session.records import IdempotencyKey, SessionRecord
-from langswarm_session.replaced import REPLACES, CurrentLog
 from langswarm_session.storage import rules
+from langswarm_session.storage.replacements import REPLACES, CurrentLog
 from langswarm_session.testing import strategies
 from langswarm_session.testing.making import everything, new_session, ref, reply, texts, user
 from langswarm_session.testing.storage_base import StorageTests

@@ -20,7 +20,7 @@ from langswarm_session.blocks import (
 from langswarm_session.errors import SessionNotFoundError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import MessageRole, SessionMessage, new_id
-from langswarm_session.searching import Search, SearchPage, pieces
+from langswarm_session.search import Search, SearchPage, pieces
 from langswarm_session.testing import strategies
 from langswarm_session.testing.making import new_session, ref, reply, user
 from langswarm_session.testing.storage_base import StorageTests

@@ -17,7 +17,6 @@ from chaos.probe import refused
 from chaos.processes import Writer, all_said
 from chaos.scale import FULL, scaled
 from langswarm_session import StorageVersionError
-from langswarm_session.storage import sqlite_schema
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -43,10 +42,10 @@ def migrations(backend: str) -> list[str]:
 def schemas() -> list[Any]:
     """The modules that have the migrations."""
     try:
-        from langswarm_session.storage import postgres_schema
+        from langswarm_session.storage.postgres import schema
     except ImportError:
-        return [sqlite_schema]
-    return [sqlite_schema, postgres_schema]
+        return [schema]
+    return [schema, schema]
 
 
 @pytest.fixture

@@ -32,11 +32,11 @@ from langswarm_session import (
     SessionMessage,
     SessionNotFoundError,
     TurnStatus,
-    owner,
 )
 from langswarm_session.models import new_id
 from langswarm_session.records import IdempotencyKey, Lease, NewSession, TurnEnd
 from langswarm_session.testing.making import ref
+from langswarm_session.turns import owner
 
 
 @dataclass
@@ -213,9 +213,10 @@ def jump(seconds: float) -> None:
 def prepare(options: Options) -> None:
     """Become what the options say."""
     if options.migrations:
-        from langswarm_session.storage import postgres_schema, sqlite_schema
+        from langswarm_session.storage.postgres import schema as postgres_schema
+        from langswarm_session.storage.sqlite import schema as sqlite_schema
 
-        for module in (sqlite_schema, postgres_schema):
+        for module in (postgres_schema, sqlite_schema):
             module.MIGRATIONS.append(options.migrations)
     if options.clock:
         jump(options.clock)

@@ -171,7 +171,7 @@ SECRET = "ann:very-secret@127.0.0.1"
 )
 def test_a_password_in_an_address_is_never_shown(address, command, capsys, monkeypatch):
     PostgresSessionStorage = pytest.importorskip(  # noqa: N806
-        "langswarm_session.storage.postgres", exc_type=ImportError
+        "langswarm_session.storage.postgres.storage", exc_type=ImportError
     ).PostgresSessionStorage
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"messages": []}')))
     defaults = {**PostgresSessionStorage.__init__.__kwdefaults__, "connect_timeout": 0.3}

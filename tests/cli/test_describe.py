@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from langswarm_session import SessionMessage
+from langswarm_session._display import message_html, rich_turn, to_seconds, turn_html
 from langswarm_session.cli.describe import local_time, transcript
 from langswarm_session.models import Turn, TurnStatus
-from langswarm_session.rendering import message_html, rich_turn, to_seconds, turn_html
 
 FORGED = "x\n\nassistant  #2\u202e"
 

@@ -39,8 +39,8 @@ from langswarm_session.formats.anthropic import (
     usage,
 )
 from langswarm_session.models import SessionMessage, TokenUsage
-from langswarm_session.sendable import Target, make_sendable
-from langswarm_session.sendable.target import SystemPlacement
+from langswarm_session.requests.normalize import Target, make_sendable
+from langswarm_session.requests.normalize.target import SystemPlacement
 from langswarm_session.testing.strategies import logs, texts
 
 MODEL = "claude-test-1"

@@ -29,7 +29,7 @@ from langswarm_session.formats.anthropic_events import (
     to_events,
 )
 from langswarm_session.models import SessionMessage
-from langswarm_session.sendable import Target, make_sendable
+from langswarm_session.requests.normalize import Target, make_sendable
 from langswarm_session.testing.strategies import logs, texts
 
 TARGET = Target("anthropic", "claude-test-1", strict=True, takes=takes, needs_user=True)

@@ -29,7 +29,7 @@ from langswarm_session.formats.openai_chat import (
 )
 from langswarm_session.formats.openai_chunks import ChunkAssembler
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.sendable import Target, make_sendable
+from langswarm_session.requests.normalize import Target, make_sendable
 from langswarm_session.testing import strategies
 
 TEXTS = st.text("abc é\U0001f469", max_size=8)

@@ -31,7 +31,7 @@ from langswarm_session.formats.openai_responses import (
     usage,
 )
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.sendable import Target, make_sendable
+from langswarm_session.requests.normalize import Target, make_sendable
 from langswarm_session.testing import strategies
 
 TEXTS = st.text("abc é\U0001f469", min_size=1, max_size=8)

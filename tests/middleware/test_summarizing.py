@@ -20,7 +20,7 @@ from langswarm_session import (
     ToolResultBlock,
 )
 from langswarm_session.middleware import summarizing
-from langswarm_session.window import SUMMARY
+from langswarm_session.requests.window import SUMMARY
 
 
 def message(role: str, content: Any) -> SessionMessage:

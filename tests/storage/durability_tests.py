@@ -7,7 +7,7 @@ import asyncio
 import postgres_server
 
 from langswarm_session.records import IdempotencyKey
-from langswarm_session.storage.postgres import PostgresSessionStorage
+from langswarm_session.storage.postgres.storage import PostgresSessionStorage
 from langswarm_session.testing.making import new_session, ref, user
 
 

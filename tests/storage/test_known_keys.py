@@ -30,7 +30,7 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         schema = request.getfixturevalue("postgres_schema")
         import postgres_server
 
-        from langswarm_session.storage.postgres import PostgresSessionStorage
+        from langswarm_session.storage.postgres.storage import PostgresSessionStorage
 
         made = PostgresSessionStorage(postgres_server.dsn(), schema=schema)
     await made.create_session(new_session("s"))

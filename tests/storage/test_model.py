@@ -35,7 +35,7 @@ class PostgresMachine(StorageMachine):
     def make_storage(self, folder: Path) -> ISessionStorage:
         import postgres_server
 
-        from langswarm_session.storage.postgres import PostgresSessionStorage
+        from langswarm_session.storage.postgres.storage import PostgresSessionStorage
 
         prefix = f"{folder.name.lower()}_"
         return PostgresSessionStorage(

@@ -14,7 +14,7 @@ from langswarm_session import (
 )
 from langswarm_session.records import SessionChanges, SessionRef
 from langswarm_session.storage.naming import names_session
-from langswarm_session.storage.sqlite import SQLiteSessionStorage
+from langswarm_session.storage.sqlite.storage import SQLiteSessionStorage
 from langswarm_session.testing.making import completed, lease, new_session, ref, user
 
 
@@ -23,7 +23,9 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> ISessionStorage:
     """One that nothing can be opened with."""
     if request.param == "sqlite":
         return SQLiteSessionStorage(tmp_path)
-    postgres = pytest.importorskip("langswarm_session.storage.postgres", exc_type=ImportError)
+    postgres = pytest.importorskip(
+        "langswarm_session.storage.postgres.storage", exc_type=ImportError
+    )
     made: ISessionStorage = postgres.PostgresSessionStorage(
         "postgresql://127.0.0.1:1/none", connect_timeout=0.01
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from langswarm_session.bulk import collector_paused
+from langswarm_session._bulk import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import SessionMessage
 from langswarm_session.records import SessionRecord

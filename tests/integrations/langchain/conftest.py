@@ -19,7 +19,7 @@ from langswarm_session import (
     SessionMessage,
     SessionNotFoundError,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 if find_spec("langchain") is None:
     # What needs more than langchain-core.

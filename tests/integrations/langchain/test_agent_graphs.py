@@ -24,7 +24,7 @@ from langgraph.prebuilt import InjectedState
 from langgraph.types import Command
 
 from langswarm_session import InvalidInputError, SessionManager
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 Log = Callable[..., list[tuple[str, str]]]
 

@@ -38,7 +38,7 @@ from langswarm_session import (
     SessionMessage,
     SessionNotFoundError,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 from langswarm_session.blocks import ToolCallBlock, ToolResultBlock
 
 Log = Callable[..., list[tuple[str, str]]]

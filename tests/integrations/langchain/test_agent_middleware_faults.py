@@ -39,7 +39,7 @@ from langswarm_session import (
     SessionMessage,
     create_session_manager,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 Log = Callable[..., list[tuple[str, str]]]
 Statuses = Callable[..., list[str]]

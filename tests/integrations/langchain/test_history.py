@@ -34,7 +34,7 @@ from langswarm_session import (
     SessionNotFoundError,
     set_session_manager,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 from langswarm_session.blocks import ToolResultBlock
 
 TALK = [

@@ -35,7 +35,7 @@ from langswarm_session import (
     SessionNotFoundError,
     set_session_manager,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 Remember = Callable[..., RunnableWithSession]
 Call = Callable[..., Any]

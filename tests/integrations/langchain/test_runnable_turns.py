@@ -33,7 +33,7 @@ from langswarm_session import (
     SessionStorageError,
 )
 from langswarm_session.records import Appended, SessionRef, TurnEnd
-from langswarm_session.sendable.pairing import NO_RESULT
+from langswarm_session.requests.normalize.pairing import NO_RESULT
 
 Remember = Callable[..., RunnableWithSession]
 Call = Callable[..., Any]

@@ -23,7 +23,7 @@ from langswarm_session import (
     SessionManager,
     set_session_manager,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 Chats = Callable[[str], list[ChatMessage]]
 KINDS: list[Any] = [SessionChatStore, AsyncSessionChatStore]

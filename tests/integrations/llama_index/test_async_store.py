@@ -15,7 +15,7 @@ from llama_index.core.storage.chat_store.base_db import MessageStatus
 from llama_index_langswarm import AsyncSessionChatStore, SessionChatStore
 
 from langswarm_session import InvalidInputError, SessionManager, SessionMessage, ToolResultBlock
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 ACTIVE, ARCHIVED = MessageStatus.ACTIVE, MessageStatus.ARCHIVED
 

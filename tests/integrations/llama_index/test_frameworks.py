@@ -30,7 +30,7 @@ from langswarm_session import (
 from langswarm_session import (
     ToolCallBlock as NeutralCall,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 sys.path.insert(0, str(Path(__file__).parent))
 from llama_index_model import CallingLLM

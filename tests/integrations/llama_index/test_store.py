@@ -28,7 +28,7 @@ from langswarm_session import (
     SessionNotFoundError,
     ToolResultBlock,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 Chats = Callable[[str], list[ChatMessage]]
 

@@ -29,9 +29,9 @@ from langswarm_session import (
     SessionManager,
     SessionMessage,
 )
-from langswarm_session.blocking import run
-from langswarm_session.replaced import REPLACES
-from langswarm_session.sendable import Target
+from langswarm_session._sync.bridge import run
+from langswarm_session.requests.normalize import Target
+from langswarm_session.storage.replacements import REPLACES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from agents_model import ScriptedModel, assistant_message, function_call

@@ -28,7 +28,7 @@ from langswarm_session import (
     create_session_manager,
     set_session_manager,
 )
-from langswarm_session.blocking import run
+from langswarm_session._sync.bridge import run
 
 CALLS = [
     {"type": "function_call", "id": f"fc_{n}", "call_id": f"call_{n}", "name": "f",

@@ -1,0 +1,1 @@
+"""The bridge between synchronous callers and the event loop."""

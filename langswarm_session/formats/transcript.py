@@ -1,0 +1,36 @@
+"""A conversation as plain text, for whoever takes no messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from langswarm_session.blocks import (
+    Block,
+    ReasoningBlock,
+    TextBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+    text_of,
+)
+from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.requests.normalize.words import in_words
+
+
+def transcript(messages: Iterable[SessionMessage]) -> str:
+    """What was said, a line for each message: ``user: Hello``; system messages are left out."""
+    lines = []
+    for message in messages:
+        words = " ".join(filter(None, map(_words, message.blocks)))
+        if words.strip() and message.role is not MessageRole.SYSTEM:
+            lines.append(f"{message.role.value}: {words}")
+    return "\n".join(lines)
+
+
+def _words(block: Block) -> str:
+    if isinstance(block, TextBlock):
+        return block.text
+    if isinstance(block, ToolCallBlock):
+        return f"[calls {block.name} with {block.args}]"
+    if isinstance(block, ToolResultBlock):
+        return f"[result: {text_of([block])}]"
+    return "" if isinstance(block, ReasoningBlock) else in_words(block)

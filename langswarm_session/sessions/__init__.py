@@ -1,0 +1,1 @@
+"""Operations on whole sessions: listing, editing, cleaning up and erasing them."""

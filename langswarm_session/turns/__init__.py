@@ -1,0 +1,1 @@
+"""Turns: a question, its reply, and everything that happens in between."""
