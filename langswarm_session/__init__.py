@@ -302,6 +302,9 @@ if TYPE_CHECKING:
         OpenAIProviderSession as OpenAIProviderSession,
     )
     from langswarm_session.records import (
+        FallbackEvent as FallbackEvent,
+    )
+    from langswarm_session.records import (
         ProviderReply as ProviderReply,
     )
     from langswarm_session.records import (
@@ -312,9 +315,6 @@ if TYPE_CHECKING:
     )
     from langswarm_session.records import (
         StreamEvent as StreamEvent,
-    )
-    from langswarm_session.records import (
-        Takeover as Takeover,
     )
     from langswarm_session.requests.normalize import (
         Repair as Repair,
@@ -519,7 +519,7 @@ _HOMES = {
         "ProviderRequest",
         "StorageHealth",
         "StreamEvent",
-        "Takeover",
+        "FallbackEvent",
     ),
     "requests.prefix": (
         "PrefixChange",

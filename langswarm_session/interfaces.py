@@ -23,6 +23,7 @@ from langswarm_session.models import (
 )
 from langswarm_session.records import (
     Appended,
+    FallbackEvent,
     IdempotencyKey,
     Lease,
     LogMeasure,
@@ -35,7 +36,6 @@ from langswarm_session.records import (
     SessionRef,
     StorageHealth,
     StreamEvent,
-    Takeover,
     TurnEnd,
     TurnStart,
 )
@@ -761,7 +761,7 @@ class ISessionLifecycleHook:
     async def on_prefix_changed(self, session: ISession, change: PrefixChange) -> None:
         """A request did not begin with the whole of the one before, so little of it was cached."""
 
-    async def on_provider_fallback(self, session: ISession, takeover: Takeover) -> None:
+    async def on_provider_fallback(self, session: ISession, event: FallbackEvent) -> None:
         """Another provider answered than the session's own."""
 
     async def on_session_archived(self, session: ISession) -> None:

@@ -44,7 +44,7 @@ from langswarm_session.turns.endings import settled
 from langswarm_session.turns.locks import Runtime
 from langswarm_session.turns.pipeline import Pipeline
 from langswarm_session.turns.provider_state import STATE_KEYS
-from langswarm_session.turns.replies import Outages
+from langswarm_session.turns.replies import CircuitBreaker
 from langswarm_session.users import DEFAULT_USER
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class SessionManager(ISessionManager):
         self._storage = storage
         self._providers = Providers(providers, fallback)
         self._pipeline = Pipeline()
-        self._outages = Outages()
+        self._outages = CircuitBreaker()
         self._runtime = Runtime(
             storage,
             lease_seconds=lease_seconds,

@@ -523,7 +523,7 @@ class ProviderReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Takeover:
+class FallbackEvent:
     """Why another provider answered than the session's own.
 
     Attributes:

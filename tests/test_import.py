@@ -70,7 +70,8 @@ def test_importing_loads_nothing_but_itself() -> None:
 def test_models_are_built_at_their_first_use_or_before_a_fork() -> None:
     program = """
 import os
-from langswarm_session import SessionContext, SessionMessage, exporting
+from langswarm_session import SessionContext, SessionMessage
+from langswarm_session.transfer import exporting
 models = (SessionContext, SessionMessage, exporting.SessionRow)
 print(*(model.__pydantic_complete__ for model in models), flush=True)
 if os.fork() == 0:

@@ -13,8 +13,8 @@ from langchain_langswarm.agent_state import sendable
 from langchain_langswarm.messages import (
     from_langchain_messages,
     to_langchain,
-    told_apart,
     with_new_id,
+    with_unique_ids,
 )
 from langchain_langswarm.shapes import (
     ChainShape,
@@ -112,7 +112,7 @@ class ChainTurn:
             return
         self._turn.rename = with_new_id
         try:
-            history = told_apart(await self._turn.history())
+            history = with_unique_ids(await self._turn.history())
             self._pass_on(history)
             self._turn.shown = self._shown()
         except BaseException as error:
@@ -199,7 +199,7 @@ class ChainTurn:
             if _is_messages(part):
                 part = shaped(part, new)
         else:  # changed by a middleware, or stored before
-            new = told_apart(stored)
+            new = with_unique_ids(stored)
             part = shaped(part, new)
         passed, repairs = sendable([*history, *new])
         if self._shape.history_key is not None:  # what is new goes apart, as it came

@@ -139,7 +139,7 @@ def to_langchain_messages(messages: Iterable[SessionMessage]) -> list[BaseMessag
     return [made for message in messages for made in _split(message)]
 
 
-def told_apart(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
+def with_unique_ids(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
     """As `to_langchain_messages`, but each with an id, and no two with the same.
 
     A graph keeps one message of each id, and gives a new one to each that comes without: in a

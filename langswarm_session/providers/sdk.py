@@ -149,7 +149,7 @@ class Sdk:
         Raises:
             SessionError: Why it failed in the end.
         """
-        patience = Patience(retries)
+        patience = RetryPolicy(retries)
         while True:
             try:
                 with self.errors(model):
@@ -172,7 +172,7 @@ class Sdk:
             ask: Makes the request, once, and gives its pieces. Only for what may be done twice.
             retries: How often to ask again.
         """
-        patience = Patience(retries)
+        patience = RetryPolicy(retries)
         has_begun = False
         while True:
             try:
@@ -513,7 +513,7 @@ def _attribute(answer: object, name: str) -> object:
     return getattr(answer, name, None)
 
 
-class Patience:
+class RetryPolicy:
     """How often, and for how long, one thing is tried again.
 
     Args:

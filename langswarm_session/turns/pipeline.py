@@ -13,7 +13,7 @@ from langswarm_session.models import MessageRole, SessionMessage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from langswarm_session.records import Takeover
+    from langswarm_session.records import FallbackEvent
     from langswarm_session.requests.normalize import Repair
     from langswarm_session.requests.prefix import PrefixChange
 
@@ -119,10 +119,10 @@ class Pipeline:
         for hook in self.hooks:
             await _observe(hook.on_prefix_changed, session, change)
 
-    async def taken_over(self, session: ISession, takeover: Takeover) -> None:
+    async def fell_back(self, session: ISession, event: FallbackEvent) -> None:
         """Tell the hooks that another provider answers."""
         for hook in self.hooks:
-            await _observe(hook.on_provider_fallback, session, takeover)
+            await _observe(hook.on_provider_fallback, session, event)
 
     async def created(self, session: ISession) -> None:
         """Tell the hooks of a new session."""

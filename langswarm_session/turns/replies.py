@@ -33,11 +33,11 @@ from langswarm_session.models import (
     SessionMessage,
 )
 from langswarm_session.records import (
+    FallbackEvent,
     ProviderReply,
     ProviderRequest,
     SessionChanges,
     StreamEvent,
-    Takeover,
 )
 from langswarm_session.requests.budget import estimate, within_budget
 from langswarm_session.requests.normalize import describe_repairs
@@ -71,7 +71,7 @@ class Answer:
     provider_state: Mapping[str, Any] | None
 
 
-class Outages:
+class CircuitBreaker:
     """Which models are left alone for a while, because they failed and others can answer.
 
     Attributes:
@@ -163,7 +163,7 @@ class Answering:
         self._own = Fallback(provider=context.provider, model=context.model)
         self._last_choice = self._own
         self._asked = self._own
-        self._takeover: Takeover | None = None
+        self._fallback_event: FallbackEvent | None = None
         self._told: PrefixChange | None = None
 
     async def send(self) -> Answer:
@@ -291,7 +291,7 @@ class Answering:
         self._last_choice = rested[-1]
         if rested[0] is not self._own:
             reason = self._outages.reason(self._own) or ""
-            self._note_takeover(rested[0], f"left alone after {reason}")
+            self._note_fallback(rested[0], f"left alone after {reason}")
         return [*rested, *resting]
 
     def _provider(self, candidate: Fallback) -> IProviderSession:
@@ -316,7 +316,7 @@ class Answering:
         if _is_outage(error):
             self._outages.began(failed, error)
         following = candidates[candidates.index(failed) + 1]
-        self._note_takeover(following, _reason(error))
+        self._note_fallback(following, _reason(error))
         logger.warning(
             "session %r: %s answers in place of %s: %s",
             self._session.session_id,
@@ -325,12 +325,12 @@ class Answering:
             one_line(_reason(error)),
         )
 
-    def _note_takeover(self, candidate: Fallback, reason: str) -> None:
+    def _note_fallback(self, candidate: Fallback, reason: str) -> None:
         own = self._own
-        self._takeover = None
+        self._fallback_event = None
         if candidate is not own:
             model = candidate.model or own.model or ""
-            self._takeover = Takeover(
+            self._fallback_event = FallbackEvent(
                 own.provider, own.model or "", candidate.provider, model, reason
             )
 
@@ -339,8 +339,8 @@ class Answering:
         await self._tell_repairs(request)
         if self._told is not None:
             await self._session._pipeline.prefix_changed(self._session, self._told)
-        if self._takeover is not None:
-            await self._session._pipeline.taken_over(self._session, self._takeover)
+        if self._fallback_event is not None:
+            await self._session._pipeline.fell_back(self._session, self._fallback_event)
 
     # What it is asked, and what comes of it
 
@@ -488,8 +488,8 @@ class Answering:
             notes["prefix_change"] = self._told.model_dump(mode="json")
         if request.repairs:
             notes["repairs"] = describe_repairs(request.repairs)
-        if self._takeover is not None:
-            taken = self._takeover
+        if self._fallback_event is not None:
+            taken = self._fallback_event
             notes["fallback"] = {
                 "provider": taken.provider,
                 "model": taken.model,

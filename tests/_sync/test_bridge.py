@@ -230,16 +230,17 @@ def test_in_a_forked_child() -> None:
     assert program(
         """
         import os
-        from langswarm_session import BackgroundLoopError, blocking
+        from langswarm_session import BackgroundLoopError
+        from langswarm_session._sync import bridge
         async def value(of):
             return of
-        print(blocking.run(value("parent")), flush=True)
+        print(bridge.run(value("parent")), flush=True)
         child = os.fork()
         if child == 0:
-            print(blocking.run(value("child")), flush=True)
+            print(bridge.run(value("child")), flush=True)
             os._exit(0)
         print(os.waitpid(child, 0)[1])
-        print(blocking.run(value("parent again")))
+        print(bridge.run(value("parent again")))
         """
     ) == ["parent", "child", "0", "parent again"]
 
@@ -248,18 +249,19 @@ def test_in_a_child_forked_on_the_background_loop() -> None:
     assert program(
         """
         import os
-        from langswarm_session import BackgroundLoopError, blocking
+        from langswarm_session import BackgroundLoopError
+        from langswarm_session._sync import bridge
         async def value(of):
             return of
         async def fork():
             child = os.fork()
             if child == 0:
                 try:
-                    print(blocking.run(value("child")), flush=True)
+                    print(bridge.run(value("child")), flush=True)
                 finally:
                     os._exit(0)
             return os.waitpid(child, 0)[1]
-        print(blocking.run(fork()))
+        print(bridge.run(fork()))
         """
     ) == ["child", "0"]
 
@@ -268,13 +270,14 @@ def test_nothing_runs_until_it_is_needed_and_nothing_outlives_the_program() -> N
     assert program(
         """
         import asyncio, threading
-        from langswarm_session import BackgroundLoopError, blocking
+        from langswarm_session import BackgroundLoopError
+        from langswarm_session._sync import bridge
         print(threading.active_count())
         started = threading.Event()
         async def for_ever():
             started.set()
             await asyncio.sleep(3600)
-        running = blocking.start(for_ever())
+        running = bridge.start(for_ever())
         started.wait()
         print(threading.active_count())
         """
@@ -324,7 +327,8 @@ def test_an_interrupt_cancels_the_coroutine() -> None:
     assert program(
         """
         import asyncio, os, signal, threading
-        from langswarm_session import BackgroundLoopError, blocking
+        from langswarm_session import BackgroundLoopError
+        from langswarm_session._sync import bridge
         ended = threading.Event()
         async def interrupted():
             try:
@@ -335,12 +339,12 @@ def test_an_interrupt_cancels_the_coroutine() -> None:
                 ended.set()
                 raise
         try:
-            blocking.run(interrupted())
+            bridge.run(interrupted())
         except KeyboardInterrupt:
             print("interrupted" if ended.wait(30) else "never cancelled", flush=True)
         async def value():
             return "usable"
-        print(blocking.run(value()))
+        print(bridge.run(value()))
         """
     ) == ["cancelled", "interrupted", "usable"]
 
@@ -349,7 +353,8 @@ def test_an_interrupt_waits_for_what_is_done_in_the_callers_thread() -> None:
     assert program(
         """
         import os, signal
-        from langswarm_session import BackgroundLoopError, blocking
+        from langswarm_session import BackgroundLoopError
+        from langswarm_session._sync import bridge
         async def write(times):
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
@@ -358,10 +363,10 @@ def test_an_interrupt_waits_for_what_is_done_in_the_callers_thread() -> None:
             import threading
             return threading.current_thread().name
         for times in (1, 2):
-            while blocking.run(where()) != "MainThread":
+            while bridge.run(where()) != "MainThread":
                 pass
             try:
-                blocking.run(write(times))
+                bridge.run(write(times))
             except KeyboardInterrupt:
                 print("interrupted", flush=True)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -493,22 +498,23 @@ def test_a_future_cancelled_at_once_never_runs() -> None:
 def test_at_the_interpreters_end_it_is_refused_and_before_that_done() -> None:
     lines = program("""
         import asyncio, atexit
-        from langswarm_session import SessionError, blocking
+        from langswarm_session import SessionError
+        from langswarm_session._sync import bridge
 
         async def wait():
             await asyncio.sleep(0.001)
             return "done"
 
         class Late:
-            def __del__(self, blocking=blocking, wait=wait, error=SessionError, print=print):
-                for call in (blocking.run, blocking.start):
+            def __del__(self, bridge=bridge, wait=wait, error=SessionError, print=print):
+                for call in (bridge.run, bridge.start):
                     try:
                         call(wait())
                     except error as refused:
                         print("at the end:", type(refused).__name__)
 
-        blocking.run(wait())
-        atexit.register(lambda: print("at exit:", blocking.run(wait())))
+        bridge.run(wait())
+        atexit.register(lambda: print("at exit:", bridge.run(wait())))
         late = Late()
     """)
     assert lines == ["at exit: done", *["at the end: ManagerClosedError"] * 2]

@@ -23,7 +23,8 @@ _PROGRAM = """
 
     import gevent
 
-    from langswarm_session import ISessionMiddleware, blocking, create_session_manager
+    from langswarm_session import ISessionMiddleware, create_session_manager
+    from langswarm_session._sync import bridge
 
     manager = create_session_manager(sys.argv[1], eval(sys.argv[2]))
 
@@ -48,7 +49,7 @@ _PROGRAM = """
     manager.add_global_middleware(Slow())
 
     def work(name):
-        found = blocking.run(talk(name))
+        found = bridge.run(talk(name))
         gevent.sleep(0)
         loops.append(asyncio._get_running_loop())
         return found
@@ -58,7 +59,7 @@ _PROGRAM = """
     gevent.joinall(greenlets, timeout=60)
     print([greenlet.value for greenlet in greenlets])
     assert set(loops) == {None}
-    blocking.run(manager.close())
+    bridge.run(manager.close())
     print("closed")
 """
 

@@ -17,6 +17,7 @@ from chaos.probe import refused
 from chaos.processes import Writer, all_said
 from chaos.scale import FULL, scaled
 from langswarm_session import StorageVersionError
+from langswarm_session.storage.sqlite import schema as sqlite_schema
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -42,10 +43,10 @@ def migrations(backend: str) -> list[str]:
 def schemas() -> list[Any]:
     """The modules that have the migrations."""
     try:
-        from langswarm_session.storage.postgres import schema
+        from langswarm_session.storage.postgres import schema as postgres_schema
     except ImportError:
-        return [schema]
-    return [schema, schema]
+        return [sqlite_schema]
+    return [sqlite_schema, postgres_schema]
 
 
 @pytest.fixture

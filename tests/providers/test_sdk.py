@@ -30,7 +30,7 @@ from langswarm_session.errors import (
 from langswarm_session.providers import sdk
 from langswarm_session.providers.sdk import (
     LONGEST_RETRY_AFTER,
-    Patience,
+    RetryPolicy,
     Sdk,
     check_options,
     client_options,
@@ -257,11 +257,11 @@ class TestPatience:
         monkeypatch.setattr(sdk, "FIRST_DELAY", 0.0)
 
     async def test_it_ends(self):
-        patience, error = Patience(2), ProviderUnavailableError("x")
+        patience, error = RetryPolicy(2), ProviderUnavailableError("x")
         assert [await patience.waits(error) for _ in range(3)] == [True, True, False]
 
     async def test_it_can_be_ended(self):
-        patience = Patience(2)
+        patience = RetryPolicy(2)
         patience.end()
         assert not await patience.waits(ProviderUnavailableError("x"))
 
@@ -274,14 +274,14 @@ class TestPatience:
         ],
     )
     async def test_some_errors_are_the_last_word(self, error):
-        assert not await Patience(2).waits(error)
+        assert not await RetryPolicy(2).waits(error)
 
     async def test_a_lock_is_waited_out_and_counts_for_nothing(self, vendor, monkeypatch):
         locked = caught(vendor, APIStatusError(400, {"code": "conversation_locked"}))
-        patience = Patience(0)
+        patience = RetryPolicy(0)
         assert [await patience.waits(locked) for _ in range(3)] == [True] * 3
         monkeypatch.setattr(sdk, "LOCK_WAIT", -1.0)
-        assert not await Patience(9).waits(locked)
+        assert not await RetryPolicy(9).waits(locked)
 
     async def test_a_call_is_made_again(self, vendor):
         errors = [APIConnectionError(), APIStatusError(500)]

@@ -20,7 +20,7 @@ from langswarm_session.testing.making import ref, texts
 HEADER = """
 import asyncio, os, sys, threading, warnings
 warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # of fork() beside threads
-from langswarm_session import blocking
+from langswarm_session._sync import bridge
 from langswarm_session.testing.making import new_session, ref, texts, user
 {making}
 def append(text):
@@ -199,7 +199,7 @@ class ProcessTests:
                 child = os.fork()
                 if child == 0:
                     for m in range(20):
-                        blocking.run(storage.append(ref("s"), [user(f"child {n} {m}")]))
+                        bridge.run(storage.append(ref("s"), [user(f"child {n} {m}")]))
                     os._exit(0)
                 children.append(child)
             for m in range(20):

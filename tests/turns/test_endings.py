@@ -850,7 +850,8 @@ def run_program(program, *args):
 COMMON = """
     import asyncio, os, sys, threading, time
     from contextlib import aclosing
-    from langswarm_session import SessionManager, MockProviderSession, blocking
+    from langswarm_session import SessionManager, MockProviderSession
+    from langswarm_session._sync import bridge
     manager = SessionManager("sqlite", {"mock": {"piece_delay": 0.01}},
                              storage_config={"db_path": sys.argv[1]}, lease_seconds=3600)
     kept = []
@@ -877,7 +878,7 @@ EXITS = {
         turn = await session.begin_turn("x")
         turn.received("You said")
         kept.append(turn)
-    blocking.run(begin())
+    bridge.run(begin())
     """,
     "a stream in a daemon thread": """
     async def read():

@@ -12,6 +12,7 @@ from provider_server.client import ServerWorld
 from langswarm_session import (
     BaseSession,
     ContextLengthError,
+    FallbackEvent,
     InvalidInputError,
     ISessionLifecycleHook,
     MockFailure,
@@ -28,12 +29,11 @@ from langswarm_session import (
     ReasoningBlock,
     SessionManager,
     SessionMessage,
-    Takeover,
     ToolCallBlock,
     ToolResultBlock,
 )
 from langswarm_session.models import Fallback
-from langswarm_session.turns.replies import REST_SECONDS, Outages
+from langswarm_session.turns.replies import REST_SECONDS, CircuitBreaker
 
 GPT, CLAUDE = "gpt-5.4", "claude-opus-5-5"
 RESPONSES, MESSAGES = "POST /v1/responses", "POST /v1/messages"
@@ -44,11 +44,11 @@ class Watching(ISessionLifecycleHook):
     """Keeps what the hooks are told."""
 
     def __init__(self) -> None:
-        self.takeovers: list[Takeover] = []
+        self.events: list[FallbackEvent] = []
         self.repairs: list[str] = []
 
-    async def on_provider_fallback(self, session: Any, takeover: Takeover) -> None:
-        self.takeovers.append(takeover)
+    async def on_provider_fallback(self, session: Any, event: FallbackEvent) -> None:
+        self.events.append(event)
 
     async def on_request_repaired(self, session: Any, repairs: Any) -> None:
         self.repairs += [repair.kind.value for repair in repairs]
@@ -142,7 +142,7 @@ class TestFallback:
         assert told is not None
         assert (told["provider"], told["model"]) == ("openai", GPT)
         assert "Error: " in told["reason"]
-        assert [(each.by_provider, each.by_model) for each in hook.takeovers] == [
+        assert [(each.by_provider, each.by_model) for each in hook.events] == [
             ("anthropic", CLAUDE)
         ]
         assert "anthropic answers in place of openai" in caplog.text
@@ -155,7 +155,7 @@ class TestFallback:
         world.fail(MESSAGES, "overloaded", times=-1)
         reply = await session.send_message("one")
         assert (reply.provider, reply.model, reply.text) == ("mock", GPT, "You said: one")
-        assert [each.by_provider for each in hook.takeovers] == ["mock"]
+        assert [each.by_provider for each in hook.events] == ["mock"]
 
     async def test_leaves_the_first_alone_for_a_while_and_returns(
         self, session: BaseSession, world: ServerWorld, clock: Clock, hook: Watching
@@ -173,7 +173,7 @@ class TestFallback:
         fourth = await session.send_message("four")
         assert fourth.provider == "openai"
         assert fallback_of(fourth) is None
-        assert len(hook.takeovers) == 2
+        assert len(hook.events) == 2
 
     async def test_the_first_is_told_only_what_it_has_not_seen(
         self, session: BaseSession, world: ServerWorld, clock: Clock
@@ -415,7 +415,7 @@ class TestStreaming:
         assert pieces == message.text == "I see 1 messages. The last says: one"
         assert message.provider == "anthropic"
         assert fallback_of(message) is not None
-        assert len(hook.takeovers) == 1
+        assert len(hook.events) == 1
 
     async def test_not_after_the_first_piece(
         self, manager: SessionManager, mock: MockProviderSession, hook: Watching, texts: Any
@@ -428,7 +428,7 @@ class TestStreaming:
         with pytest.raises(ProviderStreamError):
             await self.read(session, "one two three")
         assert len(mock.requests) == 0
-        assert hook.takeovers == []
+        assert hook.events == []
         assert (await texts(session))[0] == "one two three"
         # The next turn goes on.
         assert (await session.send_message("again")).text == "You said: again"
@@ -548,7 +548,7 @@ class TestRebuilding:
 class TestOutages:
     def test_end_by_time_or_by_an_answer(self) -> None:
         clock = Clock()
-        outages, who = Outages(clock), Fallback(provider="p", model="m")
+        outages, who = CircuitBreaker(clock), Fallback(provider="p", model="m")
         assert outages.reason(who) is None
         outages.began(who, ProviderUnavailableError("down"))
         assert outages.reason(who) == "ProviderUnavailableError: down"
@@ -562,7 +562,7 @@ class TestOutages:
     @pytest.mark.parametrize("kind", [ProviderRateLimitError, ProviderUnavailableError])
     def test_last_as_long_as_the_server_says(self, kind: type[ProviderSessionError]) -> None:
         clock = Clock()
-        outages, who = Outages(clock), Fallback(provider="p")
+        outages, who = CircuitBreaker(clock), Fallback(provider="p")
         outages.began(who, kind("slow", retry_after=5))
         clock.now += 4
         assert outages.reason(who) is not None

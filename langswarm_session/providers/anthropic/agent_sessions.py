@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from langswarm_session.errors import ProviderSessionError
 from langswarm_session.formats.anthropic_events import Event, from_events
 from langswarm_session.models import SessionMessage, new_id
-from langswarm_session.providers.sdk import Patience, Sdk, delay, opened, plain
+from langswarm_session.providers.sdk import RetryPolicy, Sdk, delay, opened, plain
 
 PAGE = 100
 
@@ -63,7 +63,7 @@ class AgentSessions:
         """A session; returns its id."""
         agent, environment = await self._id("agents"), await self._id("environments")
         marked = {**metadata, "request_id": new_id()}
-        patience = Patience(self._retries)
+        patience = RetryPolicy(self._retries)
         while True:
             try:
                 with self.sdk.errors():
@@ -200,7 +200,7 @@ class AgentSessions:
         return self._ids[kind]
 
     async def _found_or_made(self, kind: str, wanted: Mapping[str, Any]) -> str:
-        patience = Patience(self._retries)
+        patience = RetryPolicy(self._retries)
         while True:
             found = await self._found(kind, wanted.get("name"))
             if found is not None:

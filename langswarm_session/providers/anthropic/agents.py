@@ -36,7 +36,7 @@ from langswarm_session.formats.anthropic_events import (
 )
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.providers.anthropic.agent_sessions import AgentSessions
-from langswarm_session.providers.sdk import Patience
+from langswarm_session.providers.sdk import RetryPolicy
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.requests.normalize import Repair, RepairKind
 from langswarm_session.turns.provider_state import LEFT_BEHIND
@@ -215,7 +215,7 @@ class _Turn:
     async def _sent(self, events: Sequence[Event]) -> Event:
         """Send events; returns the last. Nothing is sent again that has arrived."""
         retries = self._request.retries
-        patience = Patience(self._retries if retries is None else retries)
+        patience = RetryPolicy(self._retries if retries is None else retries)
         while True:
             try:
                 return await self._sessions.send(self.session, events)
@@ -254,7 +254,7 @@ class _Turn:
         """The events behind the one that was sent, until the agent is idle, each once."""
         seen = {sent["id"]}
         since = max(self._since, _moment(sent.get("processed_at")))
-        patience = Patience(self._retries + 1)
+        patience = RetryPolicy(self._retries + 1)
         while True:
             error: ProviderSessionError = ProviderStreamError(
                 "the agent's events ended before it was idle; read them with reconcile()",
@@ -266,7 +266,7 @@ class _Turn:
                         if event["id"] in seen or not (is_new or _moment_of(event) > since):
                             continue
                         seen.add(event["id"])
-                        patience = Patience(self._retries + 1)
+                        patience = RetryPolicy(self._retries + 1)
                         yield event
                         if event["type"] in ENDED:
                             return

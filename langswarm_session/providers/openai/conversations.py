@@ -38,7 +38,7 @@ from langswarm_session.providers.openai.responses import (
     Responses,
     dropped_reasoning,
 )
-from langswarm_session.providers.sdk import Patience, Sdk, delay, plain, refusal_of
+from langswarm_session.providers.sdk import RetryPolicy, Sdk, delay, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.turns.provider_state import LEFT_BEHIND
 
@@ -72,7 +72,7 @@ class _Turn:
     """
 
     request: ProviderRequest
-    patience: Patience
+    patience: RetryPolicy
     input: RequestInput
     conversation: str = ""
     last_item: str | None = None
@@ -290,7 +290,7 @@ class Conversations(Responses):
 
     async def _begun(self, request: ProviderRequest) -> _Turn:
         """The turn in the conversation as the record knows it, mended or made again."""
-        patience = Patience(self._retries if request.retries is None else request.retries)
+        patience = RetryPolicy(self._retries if request.retries is None else request.retries)
         context = request.context
         conversation, known = context.provider_session_id, context.provider_context
         is_given = conversation is not None and bool(known.get("given", not known))

@@ -18,7 +18,7 @@ from langswarm_session.errors import (
 from langswarm_session.formats.openai_items import Item
 from langswarm_session.formats.openai_responses import IMAGES, REASONING, from_items
 from langswarm_session.models import SessionMessage
-from langswarm_session.providers.sdk import ABSENT, Patience, Sdk, plain, refusal_of
+from langswarm_session.providers.sdk import ABSENT, RetryPolicy, Sdk, plain, refusal_of
 
 CHUNK = 20
 """How many items one request may add."""
@@ -68,13 +68,13 @@ class Copies:
             ProviderSessionError: If not all of them, or more, are there in the end.
         """
         done, unsure = 0, False
-        patience = Patience(self._retries)
+        patience = RetryPolicy(self._retries)
         last: str | None = None
         while done < len(items):
             chunk = items[done : done + CHUNK]
             try:
                 last = await self._add(conversation, chunk)
-                done, patience = done + len(chunk), Patience(self._retries)
+                done, patience = done + len(chunk), RetryPolicy(self._retries)
             except ProviderSessionError as error:
                 if not await patience.waits(error):
                     raise

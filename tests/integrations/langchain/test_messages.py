@@ -37,7 +37,7 @@ from langchain_langswarm import (
     to_langchain,
     to_langchain_messages,
 )
-from langchain_langswarm.messages import told_apart, with_new_id
+from langchain_langswarm.messages import with_new_id, with_unique_ids
 from pydantic import BaseModel
 
 from langswarm_session import (
@@ -339,7 +339,7 @@ def test_messages_of_one_id_are_told_apart() -> None:
     stored = from_langchain_messages(messages)
     stored[2:4] = map(with_new_id, stored[2:4])
     assert to_langchain_messages(stored) == messages
-    made = told_apart(stored)
+    made = with_unique_ids(stored)
     first, _, *others = (message.id for message in stored)
     assert [message.id for message in made] == [first, "1", *others]
     assert [message.content for message in made] == [message.content for message in messages]
