@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from langswarm_session.errors import SessionError
+from langswarm_session.errors import MissingDependencyError, SessionError
 
 
 def names(group: str) -> list[str]:
@@ -27,6 +27,8 @@ def load(group: str, name: str, error: type[SessionError]) -> Any:
     for entry in entry_points(group=group, name=name):
         try:
             return entry.load()
+        except MissingDependencyError:
+            raise
         except (ImportError, AttributeError) as reason:
             raise error(
                 f"the plug-in {name!r} ({entry.value}) cannot be loaded: {reason}"

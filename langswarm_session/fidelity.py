@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langswarm_session.errors import (
@@ -12,6 +12,7 @@ from langswarm_session.errors import (
     ProviderAuthenticationError,
     UnknownProviderError,
 )
+from langswarm_session.formats.registry import MessageFormat, format_names, message_format
 from langswarm_session.models import SessionMessage
 from langswarm_session.providers.factory import ProviderSessionFactory
 from langswarm_session.requests.normalize import RepairKind, make_sendable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession
     from langswarm_session.models import SessionContext
     from langswarm_session.providers.registry import Providers
-    from langswarm_session.session import BaseSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +38,6 @@ class Loss:
     lost: tuple[str, ...]
 
 
-def _through_langchain(message: SessionMessage) -> list[SessionMessage]:
-    from langchain_langswarm import from_langchain_messages, to_langchain_messages
-
-    return from_langchain_messages(to_langchain_messages([message]))
-
-
-def _through_llama_index(message: SessionMessage) -> list[SessionMessage]:
-    from llama_index_langswarm import from_llama_index_messages, to_llama_index_messages
-
-    return from_llama_index_messages(to_llama_index_messages([message]))
-
-
-def _through_openai_agents(message: SessionMessage) -> list[SessionMessage]:
-    from openai_agents_langswarm import from_openai_agents, to_openai_agents
-
-    return from_openai_agents(to_openai_agents([message]))
-
-
-# Each imports its door when it is asked about it, and not before.
-_DOORS: dict[str, Callable[[SessionMessage], list[SessionMessage]]] = {
-    "langchain": _through_langchain,
-    "llama_index": _through_llama_index,
-    "openai_agents": _through_openai_agents,
-}
-
 _NOT_COMPARED = ("id", "seq", "turn_id", "native", "timestamp", "content")
 """What a record gives a message, and no format is asked to carry; and what is compared apart."""
 
@@ -70,25 +45,21 @@ _ADDED = (RepairKind.USER_ADDED, RepairKind.TOOLS_DECLARED)
 """The repairs that take nothing away."""
 
 
-def door_losses(target: str, messages: Sequence[SessionMessage]) -> list[Loss]:
-    """What a framework's format loses, message by message; those that lose nothing are left out.
+def format_losses(target: MessageFormat, messages: Sequence[SessionMessage]) -> list[Loss]:
+    """Return what a framework's format loses, for each message that loses something.
 
-    A message is converted there and back, and the two are compared. One that came in that format
-    is given back exactly.
+    A message is converted there and back, and the two are compared. A message that came in that
+    format is restored exactly.
 
     Args:
-        target: ``langchain``, ``llama_index`` or ``openai_agents``.
+        target: The framework's format.
         messages: The messages.
-
-    Raises:
-        MissingDependencyError: If the framework is not installed.
     """
-    through = _DOORS[target]
     losses = []
     for message in messages:
-        if message.native and target in message.native:
+        if message.native and target.name in message.native:
             continue
-        lost = _lost(message, through(message))
+        lost = _lost(message, target.round_trip(message))
         if lost:
             losses.append(Loss(message.id, message.seq, tuple(lost)))
     return losses
@@ -97,63 +68,55 @@ def door_losses(target: str, messages: Sequence[SessionMessage]) -> list[Loss]:
 def provider_losses(
     provider: IProviderSession, context: SessionContext, messages: Sequence[SessionMessage]
 ) -> list[Loss]:
-    """What a provider is not sent as it is in the log: the repairs, message by message.
+    """Return what a provider's request would repair, for each message that is repaired.
 
-    What is only added to a request is no loss.
+    What is only added to a request is not a loss.
     """
     _, repairs = make_sendable(messages, provider.target(context, {}))
-    places = {message.id: message.seq for message in messages}
+    seqs = {message.id: message.seq for message in messages}
     by_message: dict[str, list[str]] = {}
     for repair in repairs:
         if repair.kind in _ADDED:
             continue
-        said = f"{repair.kind.value}: {repair.detail}" if repair.detail else repair.kind.value
-        by_message.setdefault(repair.message_id or "", []).append(said)
-    return [Loss(each, places.get(each), tuple(lost)) for each, lost in by_message.items()]
+        lost = f"{repair.kind.value}: {repair.detail}" if repair.detail else repair.kind.value
+        by_message.setdefault(repair.message_id or "", []).append(lost)
+    return [Loss(name, seqs.get(name), tuple(lost)) for name, lost in by_message.items()]
 
 
-async def losses(session: BaseSession, target: str) -> list[Loss]:
-    """See `BaseSession.fidelity`."""
-    target = check_target(target)
-    messages = await session.get_messages()
-    if is_door(target):
-        return door_losses(target, messages)
-    providers = session.manager._providers
-    found = partial(provider_losses, context=session.context, messages=messages)
-    try:
-        return found(providers.made(target) or _keyless(providers, target))
-    except ProviderAuthenticationError:  # a known one that was made without a key
-        return found(_keyless(providers, target))
+def losses(
+    target: str,
+    messages: Sequence[SessionMessage],
+    context: SessionContext,
+    providers: Providers,
+) -> list[Loss]:
+    """Return what a framework or provider cannot carry: see `BaseSession.fidelity`.
 
-
-def _keyless(providers: Providers, target: str) -> IProviderSession:
+    Args:
+        target: The name of a framework, which may be written as its extra is (``llama-index``), or
+            of a provider.
+        messages: The messages of the session.
+        context: The session's context.
+        providers: The manager's providers.
+    """
+    formats = format_names()
+    if not isinstance(target, str) or not target:
+        raise InvalidInputError(
+            f"expected the name of a provider or one of {', '.join(formats)}, got {target!r}"
+        )
+    name = target.replace("-", "_")
+    if name in formats:
+        return format_losses(message_format(name), messages)
+    provider = providers.made(target)
+    if provider is not None:
+        with suppress(ProviderAuthenticationError):  # a known one that was made without a key
+            return provider_losses(provider, context, messages)
     if not ProviderSessionFactory.is_known(target):
         raise UnknownProviderError(
-            f"there is no framework or provider {target!r}: what can be asked about is {TARGETS}",
+            f"there is no framework or provider {target!r}; expected the name of a provider or "
+            f"one of {', '.join(formats)}",
             provider=target,
         )
-    return providers.keyless(target)
-
-
-def check_target(target: str) -> str:
-    """A target's name; a framework may be written as its extra is (``llama-index``).
-
-    Raises:
-        InvalidInputError: If it is no name at all.
-    """
-    if not isinstance(target, str) or not target:
-        raise InvalidInputError(f"a target is {TARGETS}, not {target!r}")
-    door = target.replace("-", "_")
-    return door if door in _DOORS else target
-
-
-def is_door(target: str) -> bool:
-    """Whether a target is a framework; others are providers' names."""
-    return target in _DOORS
-
-
-TARGETS = f"one of {', '.join(_DOORS)}, or a provider's name"
-"""What can be asked about, in words."""
+    return provider_losses(providers.keyless(target), context, messages)
 
 
 def _lost(before: SessionMessage, after: Sequence[SessionMessage]) -> list[str]:

@@ -36,6 +36,7 @@ from langswarm_session.interfaces import (
 from langswarm_session.models import MessageRole, SessionBackend, SessionStatus, new_id
 from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
+from langswarm_session.requests.provider_state import STATE_KEYS
 from langswarm_session.session import BaseSession
 from langswarm_session.sessions.context import as_json, changes_of, check_context
 from langswarm_session.sessions.listing import MessageHits, SessionList, each_once
@@ -43,7 +44,6 @@ from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.turns.endings import settled
 from langswarm_session.turns.locks import Runtime
 from langswarm_session.turns.pipeline import Pipeline
-from langswarm_session.turns.provider_state import STATE_KEYS
 from langswarm_session.turns.replies import CircuitBreaker
 from langswarm_session.users import DEFAULT_USER
 

@@ -18,6 +18,7 @@ from langswarm_session._validation import (
 )
 from langswarm_session.blocks import Block
 from langswarm_session.errors import InvalidInputError, SessionError, in_session
+from langswarm_session.fidelity import Loss, losses
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.models import (
     MessageList,
@@ -41,6 +42,7 @@ from langswarm_session.records import (
 )
 from langswarm_session.requests import window
 from langswarm_session.requests.kept_window import KeptWindow
+from langswarm_session.requests.provider_state import with_request_state
 from langswarm_session.requests.state import RequestState
 from langswarm_session.sessions import context as contexts
 from langswarm_session.storage.replacements import CurrentLog
@@ -56,13 +58,11 @@ from langswarm_session.turns.inputs import (
     with_turn_context,
 )
 from langswarm_session.turns.pipeline import Pipeline
-from langswarm_session.turns.provider_state import with_request_state
 from langswarm_session.turns.replies import Answering, check_tools
 from langswarm_session.turns.streams import stream
 from langswarm_session.turns.turn import OpenTurn
 
 if TYPE_CHECKING:
-    from langswarm_session.fidelity import Loss
     from langswarm_session.manager import SessionManager
     from langswarm_session.requests.normalize.target import Target
     from langswarm_session.sessions.reconcile import Reconciliation
@@ -692,7 +692,7 @@ class BaseSession(ISession):
             ProviderSessionError: If there is no compaction.
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
-        from langswarm_session.requests.compaction import compact
+        from langswarm_session.sessions.compaction import compact
 
         self._manager._check_open()
         return await compact(self)
@@ -743,9 +743,8 @@ class BaseSession(ISession):
             MissingDependencyError: If the framework, or the provider's SDK, is not installed.
             UnknownProviderError: If there is no such framework or provider.
         """
-        from langswarm_session.fidelity import losses
-
-        return await losses(self, target)
+        messages = await self.get_messages()
+        return losses(target, messages, self.context, self._manager._providers)
 
     async def set_status(
         self, status: SessionStatus | str, *, expected_revision: int | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from langswarm_session import MissingDependencyError
-from langswarm_session._lazy import lazy_names
+from langswarm_session.lazy import lazy_names
 
 HOMES = {"answer": "good", "other": "bad", "broken": "broken"}
 

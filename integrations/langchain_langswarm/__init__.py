@@ -7,7 +7,7 @@ message without a store, `from_langchain_messages` and `to_langchain_messages` s
 
 from typing import TYPE_CHECKING
 
-from langswarm_session._lazy import lazy_names
+from langswarm_session.lazy import lazy_names
 
 if TYPE_CHECKING:
     from langchain_langswarm.agent import SessionMiddleware as SessionMiddleware
@@ -29,6 +29,7 @@ _HOMES = {
     "from_langchain_messages": "messages",
     "to_langchain": "messages",
     "to_langchain_messages": "messages",
+    "message_format": "messages",
 }
 _EXTRAS = {
     "langchain_core": ("langchain-core", "langchain"),

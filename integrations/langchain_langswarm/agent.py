@@ -25,12 +25,10 @@ from langchain_langswarm.agent_state import (
 )
 from langchain_langswarm.messages import FORMAT
 from langchain_langswarm.system_messages import chat_models_of, joined, takes_in_place
-from langswarm_session._sync.bridge import run
-from langswarm_session._validation import text_id
+from langswarm_session.doors import Window, run, text_id
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
 from langswarm_session.presets import get_session_manager
-from langswarm_session.requests.window import Window
 from langswarm_session.session import BaseSession
 from langswarm_session.users import LEFT_OUT, LeftOut, check_user, one_user, user_in
 

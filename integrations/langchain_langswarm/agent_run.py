@@ -42,14 +42,11 @@ from langchain_langswarm.messages import (
     to_langchain,
 )
 from langchain_langswarm.system_messages import arranged, opened
-from langswarm_session._sanitize import one_line
+from langswarm_session.doors import OpenTurn, Window, cut, estimate, one_line
 from langswarm_session.errors import MessageRefusedError
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage, new_id
-from langswarm_session.requests import window
-from langswarm_session.requests.budget import estimate
 from langswarm_session.requests.normalize import describe_repairs
 from langswarm_session.session import BaseSession
-from langswarm_session.turns.turn import OpenTurn
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +76,7 @@ class AgentRun:
     def __init__(
         self,
         session: BaseSession,
-        found: window.Window,
+        found: Window,
         state: Sequence[BaseMessage],
         *,
         given: Sequence[BaseMessage],
@@ -120,7 +117,7 @@ class AgentRun:
         else:
             others = answers_of_others(known, offered.keys(), answerer)
             shown = [message for message in known if message.id not in others]
-        sent = window.cut(shown, session.context.max_messages, len(state) - self._old)
+        sent = cut(shown, session.context.max_messages, len(state) - self._old)
         self._begins = found if sent.start is None else sent
         history = [made for message in sent.messages for made in parts[message.id]]
         self._history = [offered.get(message.id, message) for message in history]

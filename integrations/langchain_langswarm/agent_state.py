@@ -19,12 +19,10 @@ from pydantic_core import to_json
 
 from langchain_langswarm.messages import from_langchain_messages, to_langchain_messages
 from langchain_langswarm.plain import FORMAT, encode
-from langswarm_session._validation import storable
+from langswarm_session.doors import answered_by, dump_json, storable
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.requests.normalize import Repair, Target, make_sendable
-from langswarm_session.storage.rows import dump_json
-from langswarm_session.turns.answerers import answered_by
 
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
 """What a summary begins with, of a LangChain that does not say so otherwise."""

@@ -26,12 +26,11 @@ from langchain_langswarm.shapes import (
 from langchain_langswarm.system_messages import arranged, opened
 from langchain_langswarm.watch import Tokens
 from langswarm_session.blocks import ToolCallBlock
+from langswarm_session.doors import Interruptible, OpenTurn
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.requests.normalize import describe_repairs
 from langswarm_session.session import BaseSession
-from langswarm_session.turns.interrupts import Interruptible
-from langswarm_session.turns.turn import OpenTurn
 
 logger = logging.getLogger(__name__)
 

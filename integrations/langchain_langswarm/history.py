@@ -8,11 +8,8 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
 from langchain_langswarm.messages import FORMAT, from_langchain_messages, to_langchain_messages
-from langswarm_session._bulk import collector_paused
-from langswarm_session._sync.bridge import run
-from langswarm_session._validation import text_id
+from langswarm_session.doors import KeyedSessions, collector_paused, run, text_id
 from langswarm_session.manager import SessionManager
-from langswarm_session.sessions.by_key import KeyedSessions
 from langswarm_session.users import LEFT_OUT, LeftOut
 
 

@@ -26,13 +26,14 @@ from langchain_langswarm.fields import neutral_of, values_of
 from langchain_langswarm.plain import FORMAT as FORMAT
 from langchain_langswarm.plain import decode, encode
 from langchain_langswarm.texts import from_text, to_text
-from langswarm_session._validation import storable
 from langswarm_session.blocks import (
     Block,
     ToolResultBlock,
 )
+from langswarm_session.doors import storable
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats.native import restored
+from langswarm_session.formats.registry import MessageFormat
 from langswarm_session.models import MessageRole, SessionMessage, new_id
 
 _CLASSES: dict[str, type[BaseMessage]] = {
@@ -228,3 +229,7 @@ def _kept(message: BaseMessage, neutral: SessionMessage) -> dict[str, Any]:
         if name not in expected or value != expected[name]
     }
     return encode(kept) if kept else kept
+
+
+message_format = MessageFormat(FORMAT, to_langchain_messages, from_langchain_messages)
+"""What the package's entry point names."""

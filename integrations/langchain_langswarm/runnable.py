@@ -20,8 +20,7 @@ from langchain_langswarm.fingerprints import fingerprint
 from langchain_langswarm.messages import FORMAT
 from langchain_langswarm.shapes import ChainShape, joined
 from langchain_langswarm.system_messages import chat_models_of
-from langswarm_session._sync.bridge import run
-from langswarm_session._validation import text_id
+from langswarm_session.doors import run, text_id
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.manager import SessionManager
 from langswarm_session.presets import get_session_manager

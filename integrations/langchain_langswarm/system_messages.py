@@ -23,8 +23,8 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import Runnable
 
+from langswarm_session.doors import OPENING
 from langswarm_session.requests.normalize import Repair, RepairKind
-from langswarm_session.requests.normalize.speakers import OPENING
 
 _INNER = ("bound", "runnable", "fallbacks", "first", "middle", "last")
 """The attributes under which LangChain's runnables have those that they are made of."""

@@ -10,9 +10,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from langchain_langswarm.plain import FORMAT
-from langswarm_session._bulk import unchecked
+from langswarm_session.doors import text_message, unchecked
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.turns.inputs import text_message
 
 _NO_ID = {"id": None}
 """What is kept of a message that has no id: a session's message has one."""

@@ -21,8 +21,7 @@ from langchain_core.tracers import BaseTracer
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
-from langswarm_session._sync.bridge import run
-from langswarm_session.turns.endings import settled
+from langswarm_session.doors import run, settled
 
 
 class Run(Protocol):

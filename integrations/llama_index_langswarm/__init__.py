@@ -7,7 +7,7 @@
 
 from typing import TYPE_CHECKING
 
-from langswarm_session._lazy import lazy_names
+from langswarm_session.lazy import lazy_names
 
 if TYPE_CHECKING:
     from llama_index_langswarm.async_store import AsyncSessionChatStore as AsyncSessionChatStore
@@ -28,6 +28,7 @@ _HOMES = {
     "from_llama_index_messages": "messages",
     "to_llama_index": "messages",
     "to_llama_index_messages": "messages",
+    "message_format": "messages",
 }
 
 _CORE = ("llama-index-core", "llama-index")

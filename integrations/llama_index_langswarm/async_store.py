@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
-from langswarm_session._validation import check_limit
+from langswarm_session.doors import check_limit
 from langswarm_session.manager import SessionManager
 from langswarm_session.users import LEFT_OUT, LeftOut
 from llama_index_langswarm.base import SessionStore

@@ -9,10 +9,10 @@ from typing import Any, Self
 from llama_index.core.base.llms.types import ChatMessage
 from pydantic import BaseModel, PrivateAttr
 
+from langswarm_session.doors import KeyedSessions
 from langswarm_session.manager import SessionManager
 from langswarm_session.presets import get_session_manager
 from langswarm_session.session import BaseSession
-from langswarm_session.sessions.by_key import KeyedSessions
 from langswarm_session.users import DEFAULT_USER, LEFT_OUT, LeftOut, one_user
 from llama_index_langswarm.addresses import address_of, manager_at, note_opened
 from llama_index_langswarm.edits import Edit, flagged, replaced, without_all, without_one

@@ -13,13 +13,12 @@ from typing import Any
 from llama_index.core.base.llms import types
 from llama_index.core.base.llms.types import ChatMessage
 
-from langswarm_session._bulk import unchecked
-from langswarm_session._validation import storable
 from langswarm_session.blocks import Block, TextBlock, ToolCallBlock, ToolResultBlock
+from langswarm_session.doors import storable, text_message, unchecked
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats import native
+from langswarm_session.formats.registry import MessageFormat
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
-from langswarm_session.turns.inputs import text_message
 from llama_index_langswarm.blocks import (
     fields_of,
     former_calls,
@@ -230,3 +229,7 @@ def _result(role: MessageRole, result: ToolResultBlock) -> ChatMessage:
         tool_call_id=result.tool_call_id,
         **named,
     )
+
+
+message_format = MessageFormat(FORMAT, to_llama_index_messages, from_llama_index_messages)
+"""What the package's entry point names."""

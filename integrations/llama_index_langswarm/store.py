@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 
-from langswarm_session._sync.bridge import run
+from langswarm_session.doors import run
 from langswarm_session.manager import SessionManager
 from langswarm_session.users import LEFT_OUT, LeftOut
 from llama_index_langswarm.base import SessionStore

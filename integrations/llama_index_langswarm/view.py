@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 
-from langswarm_session._bulk import collector_paused
+from langswarm_session.doors import collector_paused
 from langswarm_session.models import RESULT_ROLES, SessionMessage
 from langswarm_session.records import LogMeasure
 from langswarm_session.session import BaseSession

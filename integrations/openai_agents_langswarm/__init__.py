@@ -6,7 +6,7 @@ items without a store.
 
 from typing import TYPE_CHECKING
 
-from langswarm_session._lazy import lazy_names
+from langswarm_session.lazy import lazy_names
 
 if TYPE_CHECKING:
     from openai_agents_langswarm.items import from_openai_agents as from_openai_agents
@@ -17,6 +17,7 @@ _HOMES = {
     "AgentSession": "session",
     "from_openai_agents": "items",
     "to_openai_agents": "items",
+    "message_format": "items",
 }
 
 _EXTRAS = {"agents": ("openai-agents", "openai-agents")}

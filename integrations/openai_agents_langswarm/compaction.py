@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 from agents.items import TResponseInputItem
 
 from langswarm_session.blocks import OtherBlock
+from langswarm_session.doors import COMPACTION, KeyedSessions, Span, readable_by, replacing
 from langswarm_session.formats.openai_responses import NAME
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.requests.window import COMPACTION
 from langswarm_session.session import BaseSession
-from langswarm_session.sessions.by_key import KeyedSessions
-from langswarm_session.storage.replacements import Span, readable_by, replacing
 from openai_agents_langswarm.items import from_openai_agents, items_of
 from openai_agents_langswarm.tail import Tail
 

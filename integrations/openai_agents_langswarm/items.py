@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from langswarm_session._bulk import collector_paused
 from langswarm_session.blocks import Block, OtherBlock, TextBlock, ToolResultBlock
+from langswarm_session.doors import collector_paused
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.formats import openai_responses
 from langswarm_session.formats.native import restored
 from langswarm_session.formats.openai_items import Item
+from langswarm_session.formats.registry import MessageFormat
 from langswarm_session.models import MessageRole, SessionMessage
 
 FORMAT = "openai_agents"
@@ -256,3 +257,7 @@ def _sendable(block: Block) -> Block | None:
     if len(content) == len(block.content):
         return block
     return block.model_copy(update={"content": content})
+
+
+message_format = MessageFormat(FORMAT, to_openai_agents, from_openai_agents)
+"""What the package's entry point names."""

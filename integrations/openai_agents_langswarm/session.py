@@ -9,11 +9,10 @@ from agents.items import TResponseInputItem
 from agents.memory import SessionSettings
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
-from langswarm_session._validation import check_limit, text_id
+from langswarm_session.doors import KeyedSessions, check_limit, text_id
 from langswarm_session.errors import InvalidInputError, in_session
 from langswarm_session.manager import SessionManager
 from langswarm_session.session import BaseSession
-from langswarm_session.sessions.by_key import KeyedSessions
 from langswarm_session.users import LEFT_OUT, LeftOut, one_user, user_in
 from openai_agents_langswarm.compaction import (
     IsExpired,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from langswarm_session._bulk import collector_paused
+from langswarm_session.doors import collector_paused
 from langswarm_session.formats.openai_items import Item
 from langswarm_session.models import SessionMessage
 from openai_agents_langswarm.items import is_result, items_of

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from langswarm_session.models import SessionMessage, TurnStatus
 from langswarm_session.requests import window
@@ -16,7 +17,48 @@ if TYPE_CHECKING:
     from langswarm_session.models import SessionContext
     from langswarm_session.records import SessionRef
     from langswarm_session.requests.normalize.target import Target
-    from langswarm_session.turns.turn import OpenTurn
+    from langswarm_session.requests.prefix import PrefixChangeReason
+    from langswarm_session.requests.state import RequestState
+
+
+class WindowedTurn(Protocol):
+    """A turn, as far as its window depends on it.
+
+    Attributes:
+        window_tokens: How many tokens the window has where it begins elsewhere, by estimate.
+    """
+
+    window_tokens: int
+
+    @property
+    def id(self) -> int:
+        """The sequence number of the turn's first message."""
+
+    @property
+    def messages(self) -> Sequence[SessionMessage]:
+        """The turn's messages so far."""
+
+    @property
+    def asked_seq(self) -> int | None:
+        """The first message that the turn answers, where that is another turn's."""
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the turn began in an earlier attempt."""
+
+    @property
+    def revision_before(self) -> int:
+        """The session's revision before the turn."""
+
+    @property
+    def prefix_change(self) -> PrefixChangeReason | None:
+        """Why requests begin elsewhere than before, if they do."""
+
+    def request_state(self, context: SessionContext) -> RequestState:
+        """Return what the session remembers of its requests."""
+
+    def begin_requests_at(self, seq: int, reason: PrefixChangeReason) -> None:
+        """Have requests begin at a message from now on."""
 
 
 class _Key(NamedTuple):
@@ -49,7 +91,7 @@ class KeptWindow:
         self._key = _NONE
 
     async def before(
-        self, turn: OpenTurn, context: SessionContext, target: Target | None
+        self, turn: WindowedTurn, context: SessionContext, target: Target | None
     ) -> list[SessionMessage]:
         """Return the window before a turn; it is read if what was kept is not it.
 
@@ -88,7 +130,7 @@ class KeptWindow:
         return sent
 
     async def _uncut(
-        self, turn: OpenTurn, context: SessionContext, beginning: Beginning, before: int
+        self, turn: WindowedTurn, context: SessionContext, beginning: Beginning, before: int
     ) -> Window:
         """Return what may be sent before a turn, however many messages that is."""
         is_kept = turn.asked_seq is None and _key(turn, beginning) == self._key
@@ -97,7 +139,7 @@ class KeptWindow:
         return await self._load(turn, context, beginning, before)
 
     async def _load(
-        self, turn: OpenTurn, context: SessionContext, beginning: Beginning, before: int
+        self, turn: WindowedTurn, context: SessionContext, beginning: Beginning, before: int
     ) -> Window:
         return await window.load(
             self._storage,
@@ -108,7 +150,7 @@ class KeptWindow:
             needed=window.calls_needed(turn.messages),
         )
 
-    def ended(self, turn: OpenTurn, status: TurnStatus, revision: int) -> None:
+    def ended(self, turn: WindowedTurn, status: TurnStatus, revision: int) -> None:
         """Keep the window with what a turn added, for the next one.
 
         Args:
@@ -130,5 +172,5 @@ class KeptWindow:
             self._key = _NONE
 
 
-def _key(turn: OpenTurn, beginning: Beginning) -> _Key:
+def _key(turn: WindowedTurn, beginning: Beginning) -> _Key:
     return _Key(turn.revision_before, beginning.start, beginning.compaction, beginning.vendor)

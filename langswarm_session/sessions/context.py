@@ -12,8 +12,8 @@ from langswarm_session._validation import check_name, describe
 from langswarm_session.errors import InvalidInputError, in_session
 from langswarm_session.models import SessionContext
 from langswarm_session.records import SessionChanges, SessionRecord
+from langswarm_session.requests.provider_state import STATE_KEYS, ProviderState, states_of, stored
 from langswarm_session.storage.rows import dump_json
-from langswarm_session.turns.provider_state import STATE_KEYS, ProviderState, states_of, stored
 
 TypeAdapter(int)
 # With the first schema that it builds, pydantic reads the metadata of all installed packages

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from langswarm_session._validation import check_seqs
 from langswarm_session.records import Appended, SessionChanges
+from langswarm_session.requests.provider_state import states_of, without_copies
 from langswarm_session.requests.state import RequestState
 from langswarm_session.sessions.erasure import forget_at_providers
 from langswarm_session.storage.rules import check_revision
 from langswarm_session.turns.inputs import as_messages
-from langswarm_session.turns.provider_state import states_of, without_copies
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionMessage

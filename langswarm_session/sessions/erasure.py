@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from langswarm_session.errors import SessionError, SessionNotFoundError, in_session
 from langswarm_session.records import SessionChanges
+from langswarm_session.requests.provider_state import ProviderState, states_of, with_state
 from langswarm_session.storage.rules import check_revision
-from langswarm_session.turns.provider_state import ProviderState, states_of, with_state
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession

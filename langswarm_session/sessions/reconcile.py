@@ -23,8 +23,8 @@ from langswarm_session.errors import InvalidInputError, SessionError, in_session
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.records import SessionChanges
 from langswarm_session.requests.normalize import Target, make_sendable
+from langswarm_session.requests.provider_state import ProviderState, state_of, with_state
 from langswarm_session.sessions.alignment import common
-from langswarm_session.turns.provider_state import ProviderState, state_of, with_state
 
 if TYPE_CHECKING:
     from langswarm_session.session import BaseSession

@@ -13,10 +13,10 @@ from langswarm_session.archive import ArchiveWriter, SessionArchive
 from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.models import SessionContext, SessionMessage, to_micros
 from langswarm_session.records import SessionRecord
+from langswarm_session.requests.provider_state import STATE_KEYS
 from langswarm_session.storage.rows import dump_json, encode_message
 from langswarm_session.transfer.exporting import FORMAT, VERSION, SessionRow, TurnRow
 from langswarm_session.transfer.local_paths import without_local_paths
-from langswarm_session.turns.provider_state import STATE_KEYS
 
 STATE_LEFT_OUT = (
     "the conversation that a provider keeps is left out: it may not be this session's; a backup of "

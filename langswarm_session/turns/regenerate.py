@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.records import SessionChanges
+from langswarm_session.requests.provider_state import states_of, without_copies
 from langswarm_session.requests.state import RequestState
 from langswarm_session.sessions.erasure import forget_at_providers
 from langswarm_session.turns.answerers import answered_by
-from langswarm_session.turns.provider_state import states_of, without_copies
 
 if TYPE_CHECKING:
     from langswarm_session.session import BaseSession

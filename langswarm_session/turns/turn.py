@@ -32,6 +32,7 @@ from langswarm_session.records import (
     TurnEnd,
 )
 from langswarm_session.requests.prefix import PrefixChange, PrefixChangeReason
+from langswarm_session.requests.provider_state import with_request_state
 from langswarm_session.requests.state import RequestState
 from langswarm_session.storage.replacements import replacing
 from langswarm_session.turns import endings
@@ -39,7 +40,6 @@ from langswarm_session.turns.answerers import marked
 from langswarm_session.turns.endings import Stop, passed, settled
 from langswarm_session.turns.inputs import as_messages
 from langswarm_session.turns.interrupts import Interruptible
-from langswarm_session.turns.provider_state import with_request_state
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionContext

@@ -15,7 +15,7 @@ from langswarm_session import (
     SessionMessage,
     SessionNotFoundError,
 )
-from langswarm_session.sessions.by_key import KeyedSessions
+from langswarm_session.doors.keyed_sessions import KeyedSessions
 
 pytest.importorskip("langchain_core")
 pytest.importorskip("llama_index.core")

@@ -39,7 +39,7 @@ from langswarm_session.providers.anthropic.agent_sessions import AgentSessions
 from langswarm_session.providers.sdk import RetryPolicy
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.requests.normalize import Repair, RepairKind
-from langswarm_session.turns.provider_state import LEFT_BEHIND
+from langswarm_session.requests.provider_state import LEFT_BEHIND
 
 logger = logging.getLogger(__name__)
 

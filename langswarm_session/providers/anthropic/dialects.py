@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from langswarm_session._sanitize import one_line
 from langswarm_session.errors import InvalidInputError, ProviderRequestError, SessionError
-from langswarm_session.providers.anthropic.models import (
+from langswarm_session.providers.claude_models import (
     BINDS,
     COMPACTION,
     EFFORT_MESSAGES,

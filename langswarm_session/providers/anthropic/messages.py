@@ -31,7 +31,6 @@ from langswarm_session.formats.surrogates import TextPieces, well_formed_data
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.providers.anthropic.changes import Arguments
 from langswarm_session.providers.anthropic.dialects import Dialect, Server
-from langswarm_session.providers.anthropic.models import model_of
 from langswarm_session.providers.anthropic.requests import (
     COMPACTION_NOTE,
     Draft,
@@ -40,6 +39,7 @@ from langswarm_session.providers.anthropic.requests import (
     compaction_of,
     draft,
 )
+from langswarm_session.providers.claude_models import model_of
 from langswarm_session.providers.sdk import Sdk, check_options, opened, plain, whole_answer
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.requests.normalize import Target

@@ -24,7 +24,7 @@ from langswarm_session.formats.anthropic import (
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.providers.anthropic.changes import Arguments, Effort, Tools
 from langswarm_session.providers.anthropic.dialects import Abilities, CacheStyle
-from langswarm_session.providers.anthropic.models import (
+from langswarm_session.providers.claude_models import (
     ALWAYS_THINKS,
     BINDS,
     BINDS_EVERYWHERE,

@@ -35,7 +35,7 @@ from langswarm_session.formats.openai_chat import (
 from langswarm_session.formats.openai_chunks import ChunkAssembler
 from langswarm_session.formats.surrogates import TextPieces, well_formed_data
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.providers.anthropic.models import BINDS, model_of
+from langswarm_session.providers.claude_models import BINDS, model_of
 from langswarm_session.providers.failures import excerpt
 from langswarm_session.providers.openai.dialects import MEDIA, Dialects
 from langswarm_session.providers.openai.responses import RESERVED, cache_key

@@ -40,7 +40,7 @@ from langswarm_session.providers.openai.responses import (
 )
 from langswarm_session.providers.sdk import RetryPolicy, Sdk, delay, plain, refusal_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
-from langswarm_session.turns.provider_state import LEFT_BEHIND
+from langswarm_session.requests.provider_state import LEFT_BEHIND
 
 logger = logging.getLogger(__name__)
 

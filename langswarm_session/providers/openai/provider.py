@@ -22,7 +22,7 @@ from langswarm_session.providers.sdk import Sdk, client_options, secrets_of
 from langswarm_session.records import ProviderReply, ProviderRequest, StreamEvent
 from langswarm_session.requests.normalize import Target
 from langswarm_session.requests.normalize.target import SystemPlacement
-from langswarm_session.turns.provider_state import LEFT_BEHIND
+from langswarm_session.requests.provider_state import LEFT_BEHIND
 
 HOSTS = ("api.openai.com",)
 """The hosts of OpenAI's own API; those of its regions end with one of them."""

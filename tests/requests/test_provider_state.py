@@ -12,7 +12,7 @@ from langswarm_session import (
     SessionContext,
     SessionManager,
 )
-from langswarm_session.turns.provider_state import (
+from langswarm_session.requests.provider_state import (
     ProviderState,
     state_of,
     states_of,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from langswarm_session.errors import ProviderSessionError, in_session
 from langswarm_session.models import NOTES, SessionMessage
 from langswarm_session.records import ProviderRequest, SessionChanges
+from langswarm_session.requests.provider_state import ProviderState, state_of, states_of, stored
 from langswarm_session.requests.state import RequestState
 from langswarm_session.requests.window import COMPACTION
-from langswarm_session.turns.provider_state import ProviderState, state_of, states_of, stored
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession

@@ -26,7 +26,7 @@ from langswarm_session.providers.anthropic.dialects import (
     dialect_of,
     learned,
 )
-from langswarm_session.providers.anthropic.models import (
+from langswarm_session.providers.claude_models import (
     BINDS,
     BINDS_EVERYWHERE,
     SYSTEM_MESSAGES,

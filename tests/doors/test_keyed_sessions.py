@@ -13,7 +13,7 @@ from langswarm_session import (
     SessionNotFoundError,
     set_session_manager,
 )
-from langswarm_session.sessions.by_key import KeyedSessions
+from langswarm_session.doors.keyed_sessions import KeyedSessions
 
 
 def user(text):
