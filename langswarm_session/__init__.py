@@ -305,6 +305,12 @@ if TYPE_CHECKING:
         FallbackEvent as FallbackEvent,
     )
     from langswarm_session.records import (
+        PrefixChange as PrefixChange,
+    )
+    from langswarm_session.records import (
+        PrefixChangeReason as PrefixChangeReason,
+    )
+    from langswarm_session.records import (
         ProviderReply as ProviderReply,
     )
     from langswarm_session.records import (
@@ -327,12 +333,6 @@ if TYPE_CHECKING:
     )
     from langswarm_session.requests.normalize import (
         Target as Target,
-    )
-    from langswarm_session.requests.prefix import (
-        PrefixChange as PrefixChange,
-    )
-    from langswarm_session.requests.prefix import (
-        PrefixChangeReason as PrefixChangeReason,
     )
     from langswarm_session.search import (
         MessageHit as MessageHit,
@@ -520,8 +520,6 @@ _HOMES = {
         "StorageHealth",
         "StreamEvent",
         "FallbackEvent",
-    ),
-    "requests.prefix": (
         "PrefixChange",
         "PrefixChangeReason",
     ),

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import to_json
 
+from langswarm_session._media import inline, is_base64
 from langswarm_session._sanitize import one_line, printable
 from langswarm_session.blocks import (
     Block,
@@ -24,16 +25,92 @@ from langswarm_session.blocks import (
     ToolResultBlock,
     text_of,
 )
-from langswarm_session.formats.media import inline, is_base64
-from langswarm_session.models import MessageRole, SessionMessage
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from langswarm_session.models import Turn
-    from langswarm_session.records import SessionRecord
+
+class UsageLike(Protocol):
+    """The token counts of a reply that are shown."""
+
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+
+
+class MessageLike(Protocol):
+    """The parts of a message that are shown."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def seq(self) -> int | None: ...
+    @property
+    def blocks(self) -> list[Block]: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def timestamp(self) -> datetime: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def usage(self) -> UsageLike | None: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+
+
+class TurnLike(Protocol):
+    """The parts of a turn that are shown."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def first_seq(self) -> int: ...
+    @property
+    def last_seq(self) -> int: ...
+    @property
+    def started_at(self) -> datetime: ...
+    @property
+    def finished_at(self) -> datetime | None: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+class MetricsLike(Protocol):
+    """The figures of a session that are shown."""
+
+    @property
+    def total_tokens(self) -> int: ...
+    @property
+    def last_activity(self) -> datetime: ...
+
+
+class RecordLike(Protocol):
+    """The parts of a session's record that are shown."""
+
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def message_count(self) -> int: ...
+    @property
+    def turn_count(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
+    def to_metrics(self) -> MetricsLike: ...
+
 
 SHOWN = 50
 """How many of a session's newest messages are shown."""
@@ -48,11 +125,11 @@ _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _LARGEST_PICTURE = 2_000_000
 
 _COLOURS = {
-    MessageRole.USER: "#3b82f6",
-    MessageRole.ASSISTANT: "#0d9488",
-    MessageRole.SYSTEM: "#858b96",
-    MessageRole.TOOL: "#d07a10",
-    MessageRole.FUNCTION: "#d07a10",
+    "user": "#3b82f6",
+    "assistant": "#0d9488",
+    "system": "#858b96",
+    "tool": "#d07a10",
+    "function": "#d07a10",
 }
 
 # Only what stands on light and dark grounds alike.
@@ -62,7 +139,7 @@ _TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;margin:.15em 0 .35em"
 _CELL = "text-align:left;padding:.15em .8em .15em 0"
 
 
-def message_html(message: SessionMessage, *, longest: int | None = _LONGEST) -> str:
+def message_html(message: MessageLike, *, longest: int | None = _LONGEST) -> str:
     """A message as HTML.
 
     Args:
@@ -83,12 +160,12 @@ def message_html(message: SessionMessage, *, longest: int | None = _LONGEST) -> 
     blocks = "".join(_block_html(block, longest) for block in message.blocks)
     return (
         f'<div style="border-left:3px solid {colour};padding:.1em .8em;margin:.5em 0">'
-        f'<b style="color:{colour}">{escape(message.role.value + name)}</b> '
+        f'<b style="color:{colour}">{escape(str(message.role) + name)}</b> '
         f'<span style="{_MUTED}">{escape(one_line(" · ".join(facts)))}</span>{blocks}</div>'
     )
 
 
-def messages_html(messages: Sequence[SessionMessage]) -> str:
+def messages_html(messages: Sequence[MessageLike]) -> str:
     """Messages as a transcript."""
     shown = messages[-SHOWN:]
     left_out = len(messages) - len(shown)
@@ -97,7 +174,7 @@ def messages_html(messages: Sequence[SessionMessage]) -> str:
     return f'<div style="{_BOX}">{note}{body}</div>'
 
 
-def session_html(record: SessionRecord, messages: Sequence[SessionMessage]) -> str:
+def session_html(record: RecordLike, messages: Sequence[MessageLike]) -> str:
     """A session: what it is, and its newest messages as a transcript."""
     facts = " · ".join(session_facts(record))
     head = f'<b>{escape(record.session_id)}</b> <span style="{_MUTED}">{escape(facts)}</span>'
@@ -106,7 +183,7 @@ def session_html(record: SessionRecord, messages: Sequence[SessionMessage]) -> s
     return f'<div style="{_BOX}">{head}{note}</div>{messages_html(messages)}'
 
 
-def turn_html(turn: Turn) -> str:
+def turn_html(turn: TurnLike) -> str:
     """A turn as one line."""
     return f'<div style="{_BOX}">{escape(_turn_line(turn))}</div>'
 
@@ -127,7 +204,7 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], note: s
 SESSION_COLUMNS = ("session", "user", "status", "messages", "tokens", "model", "last activity")
 
 
-def session_row(record: SessionRecord) -> tuple[object, ...]:
+def session_row(record: RecordLike) -> tuple[object, ...]:
     """A session as a row with the `SESSION_COLUMNS`."""
     metrics = record.to_metrics()
     return (
@@ -158,16 +235,16 @@ def _rich_text(text: str) -> Text:
     return Text(printable(text))
 
 
-def rich_messages(messages: Sequence[SessionMessage]) -> Table:
+def rich_messages(messages: Sequence[MessageLike]) -> Table:
     """Messages as a transcript for a terminal."""
     rows = [
-        (message.seq or "", message.role.value, "\n".join(map(_words, message.blocks)))
+        (message.seq or "", str(message.role), "\n".join(map(_words, message.blocks)))
         for message in messages[-SHOWN:]
     ]
     return rich_table(("#", "role", "content"), rows)
 
 
-def rich_turn(turn: Turn) -> Text:
+def rich_turn(turn: TurnLike) -> Text:
     """A turn as one line for a terminal."""
     return _rich_text(_turn_line(turn))
 
@@ -184,7 +261,7 @@ def to_seconds(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
-def session_facts(record: SessionRecord) -> list[str]:
+def session_facts(record: RecordLike) -> list[str]:
     """What a session is, in a few words each."""
     metrics = record.to_metrics()
     return [
@@ -198,8 +275,8 @@ def session_facts(record: SessionRecord) -> list[str]:
     ]
 
 
-def _turn_line(turn: Turn) -> str:
-    parts = [f"turn {turn.id}", turn.status.value, f"messages {turn.first_seq} to {turn.last_seq}"]
+def _turn_line(turn: TurnLike) -> str:
+    parts = [f"turn {turn.id}", str(turn.status), f"messages {turn.first_seq} to {turn.last_seq}"]
     if turn.finished_at is not None:
         # The one is the server's clock, the other may be the caller's.
         seconds = max(0.0, (turn.finished_at - turn.started_at).total_seconds())

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from langswarm_session.archive import SessionArchive, TurnNote
     from langswarm_session.blocks import Block
     from langswarm_session.doctor import Finding
-    from langswarm_session.requests.prefix import PrefixChange
+    from langswarm_session.records import PrefixChange
     from langswarm_session.search import Search, SearchPage
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic_core import from_json
 
-from langswarm_session.blocks import Block
+from langswarm_session.blocks import Block, Model
 from langswarm_session.errors import StorageCorruptError
 from langswarm_session.models import (
+    NOTES,
     SessionContext,
     SessionMessage,
     SessionMetrics,
@@ -24,7 +26,8 @@ from langswarm_session.requests.normalize import Repair, Target, make_sendable
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionBackend
-    from langswarm_session.requests.prefix import MadeUnder, PrefixChangeReason
+
+_MADE_UNDER = "made_under"
 
 SaveState = Callable[[str | None, Mapping[str, Any] | None], Awaitable[None]]
 """Keeps a provider's state: its id of the conversation, and what else it needs."""
@@ -335,6 +338,77 @@ class LogMeasure:
     count: int
     at: int | None
     several: list[int]
+
+
+class PrefixChangeReason(StrEnum):
+    """Why a request does not begin with the whole of the one before."""
+
+    WINDOW = "window"
+    """It would have been longer than ``max_messages``."""
+    BUDGET = "budget"
+    """It would have been longer than ``max_input_tokens``."""
+    SIZE = "size"
+    """The provider refused it as too long."""
+    SUMMARY = "summary"
+    """A summary or a compaction stands for older messages."""
+    CALL = "call"
+    """The turn has the result of a call that was left out, so it is sent again from there on."""
+    LIMITS = "limits"
+    """A limit was raised, so that older messages are sent again."""
+    MODEL = "model"
+    """Another provider or model answers."""
+    SYSTEM = "system"
+    """The system text changed."""
+    TOOLS = "tools"
+    """The tools changed."""
+    REASONING = "reasoning"
+    """The provider refused reasoning of earlier replies, so it is left out."""
+    EDITED = "edited"
+    """Earlier messages changed."""
+
+
+class PrefixChange(Model):
+    """One request that does not begin with the whole of the one before.
+
+    Attributes:
+        reason: Why.
+        tokens: How many tokens it has, by estimate: none of them can be read from a cache behind
+            what changed.
+        detail: What exactly, for people.
+    """
+
+    reason: PrefixChangeReason
+    tokens: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUnder:
+    """The request that a reply answers.
+
+    Attributes:
+        prefix: The fingerprint of all of it.
+        system: That of its system text.
+        tools: That of its tools.
+    """
+
+    prefix: str
+    system: str
+    tools: str
+
+    @classmethod
+    def of(cls, message: SessionMessage) -> Self | None:
+        """Return what a stored reply was made under; None if that is not known."""
+        notes = message.metadata.get(NOTES) if message.metadata else None
+        stored = notes.get(_MADE_UNDER) if isinstance(notes, dict) else None
+        if not isinstance(stored, dict):
+            return None
+        values = [stored.get(name) for name in ("prefix", "system", "tools")]
+        return cls(*map(str, values)) if all(values) else None
+
+    def to_notes(self) -> dict[str, Any]:
+        """Return it as a part of a message's metadata."""
+        return {_MADE_UNDER: {"prefix": self.prefix, "system": self.system, "tools": self.tools}}
 
 
 @dataclass(frozen=True, slots=True)

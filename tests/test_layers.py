@@ -15,9 +15,12 @@ DOORS = ("langchain_langswarm", "llama_index_langswarm", "openai_agents_langswar
 LAYERS = [
     ["errors"],
     ["_bulk", "lazy", "_plugins", "_sanitize", "_sync", "blocks"],
+    ["_media"],
+    ["_display"],
     ["models"],
     ["_validation"],
     ["users"],
+    ["requests.normalize"],
     ["formats"],
     ["records"],
     ["archive"],
@@ -30,7 +33,6 @@ LAYERS = [
     ["requests"],
     ["providers"],
     ["providers.openai", "providers.anthropic"],
-    ["_display"],
     ["fidelity"],
     ["turns"],
     ["session"],
@@ -73,7 +75,7 @@ PUBLIC = (
 EXCEPTIONS = (Path(__file__).parent / "layer_exceptions.txt").read_text().splitlines()
 """Arrows of today that point up: remove the lines that you mend, and add none."""
 
-MOST_CIRCLES = 4
+MOST_CIRCLES = 3
 MOST_PRIVATE_ACCESSES = 143
 """How many there are today: lower them as you mend."""
 

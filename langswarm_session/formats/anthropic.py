@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langswarm_session._media import Media, inline, is_base64, web_url
 from langswarm_session.blocks import (
     Block,
     FileBlock,
@@ -23,7 +24,6 @@ from langswarm_session.blocks import (
     text_of,
 )
 from langswarm_session.formats.arguments import call_of, object_of_arguments
-from langswarm_session.formats.media import Media, inline, is_base64, web_url
 from langswarm_session.formats.usage import token_count
 from langswarm_session.models import NOTES, RESULT_ROLES, MessageRole, SessionMessage, TokenUsage
 from langswarm_session.requests.normalize import Repair, RepairKind

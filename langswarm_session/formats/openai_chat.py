@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from langswarm_session._media import data_url, inline, is_base64, web_url, without_none
 from langswarm_session.blocks import (
     AudioBlock,
     Block,
@@ -27,7 +28,6 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.arguments import call_of, parsed, text_of_arguments
 from langswarm_session.formats.dialects import OPENAI, Dialect
-from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
 from langswarm_session.formats.usage import token_count
 from langswarm_session.models import MessageRole, SessionMessage, TokenUsage
 

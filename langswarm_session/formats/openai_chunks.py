@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
+from langswarm_session._media import without_none
 from langswarm_session.formats.arguments import parsed
-from langswarm_session.formats.media import without_none
 from langswarm_session.formats.openai_chat import (
     DETAILS,
     REASONING_FIELDS,

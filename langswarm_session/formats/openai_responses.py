@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from langswarm_session._media import data_url, inline, is_base64, web_url, without_none
 from langswarm_session.blocks import (
     Block,
     FileBlock,
@@ -24,7 +25,6 @@ from langswarm_session.blocks import (
     text_of,
 )
 from langswarm_session.formats.arguments import call_of, text_of_arguments
-from langswarm_session.formats.media import data_url, inline, is_base64, web_url, without_none
 from langswarm_session.formats.native import MALFORMED
 from langswarm_session.formats.openai_items import Item, as_input, is_good_id, is_sendable
 from langswarm_session.models import NOTES, MessageRole, SessionMessage, TokenUsage

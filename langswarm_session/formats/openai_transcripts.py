@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from langswarm_session._media import without_none
 from langswarm_session.blocks import (
     AudioBlock,
     Block,
@@ -24,7 +25,6 @@ from langswarm_session.blocks import (
     ToolResultBlock,
 )
 from langswarm_session.formats.arguments import call_of
-from langswarm_session.formats.media import without_none
 from langswarm_session.formats.openai_chat import CUSTOM, NATIVE, ChatMessage, takes, to_chat
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from langswarm_session.requests.normalize.words import in_words

@@ -15,9 +15,8 @@ from langswarm_session.storage.replacements import REPLACES
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
     from langswarm_session.models import SessionContext
-    from langswarm_session.records import SessionRef
+    from langswarm_session.records import PrefixChangeReason, SessionRef
     from langswarm_session.requests.normalize.target import Target
-    from langswarm_session.requests.prefix import PrefixChangeReason
     from langswarm_session.requests.state import RequestState
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from langswarm_session.models import SessionContext
-from langswarm_session.requests.prefix import PrefixChangeReason
+from langswarm_session.records import PrefixChangeReason
 
 
 @dataclass(frozen=True, slots=True)

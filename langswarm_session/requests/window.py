@@ -21,10 +21,9 @@ from langswarm_session.models import (
     SessionContext,
     SessionMessage,
 )
-from langswarm_session.records import SessionRef
+from langswarm_session.records import PrefixChangeReason, SessionRef
 from langswarm_session.requests.normalize.paired import Key, answer_key, answered_keys, call_key
 from langswarm_session.requests.normalize.target import Target
-from langswarm_session.requests.prefix import PrefixChangeReason
 from langswarm_session.requests.state import RequestState
 from langswarm_session.storage.replacements import CurrentLog, is_read_by
 

@@ -13,9 +13,8 @@ from langswarm_session.models import MessageRole, SessionMessage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from langswarm_session.records import FallbackEvent
+    from langswarm_session.records import FallbackEvent, PrefixChange
     from langswarm_session.requests.normalize import Repair
-    from langswarm_session.requests.prefix import PrefixChange
 
 logger = logging.getLogger(__name__)
 

@@ -34,6 +34,8 @@ from langswarm_session.models import (
 )
 from langswarm_session.records import (
     FallbackEvent,
+    PrefixChange,
+    PrefixChangeReason,
     ProviderReply,
     ProviderRequest,
     SessionChanges,
@@ -41,7 +43,6 @@ from langswarm_session.records import (
 )
 from langswarm_session.requests.budget import estimate, within_budget
 from langswarm_session.requests.normalize import describe_repairs
-from langswarm_session.requests.prefix import PrefixChange, PrefixChangeReason
 from langswarm_session.requests.provider_state import ProviderState, state_of, with_state
 from langswarm_session.requests.window import begin, calls_needed, compaction_in, is_lasting
 

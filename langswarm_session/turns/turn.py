@@ -28,10 +28,11 @@ from langswarm_session.errors import (
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import (
     Appended,
+    PrefixChange,
+    PrefixChangeReason,
     SessionRecord,
     TurnEnd,
 )
-from langswarm_session.requests.prefix import PrefixChange, PrefixChangeReason
 from langswarm_session.requests.provider_state import with_request_state
 from langswarm_session.requests.state import RequestState
 from langswarm_session.storage.replacements import replacing

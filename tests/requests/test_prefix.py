@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langswarm_session import SessionContext, SessionMessage
-from langswarm_session.records import ProviderRequest
-from langswarm_session.requests.prefix import MadeUnder, Prefix
+from langswarm_session.records import MadeUnder, ProviderRequest
+from langswarm_session.requests.prefix import Prefix
 
 CONTEXT = SessionContext(session_id="s", user_id="u", provider="p", model="m")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langswarm_session import SessionContext
-from langswarm_session.requests.prefix import PrefixChangeReason
+from langswarm_session.records import PrefixChangeReason
 from langswarm_session.requests.state import RequestState
 
 numbers = st.integers(0, 99)

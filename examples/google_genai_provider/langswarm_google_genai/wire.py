@@ -25,8 +25,8 @@ from langswarm_session import (
     ToolResultBlock,
     VideoBlock,
 )
+from langswarm_session._media import Media, inline, is_base64
 from langswarm_session.formats.arguments import object_of_arguments
-from langswarm_session.formats.media import Media, inline, is_base64
 
 Part = dict[str, Any]
 

@@ -14,9 +14,8 @@ from langswarm_session.formats.anthropic import Param
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.providers.anthropic.dialects import Abilities, ToolChanges
 from langswarm_session.providers.claude_models import MEDIUM_EFFORT
-from langswarm_session.records import ProviderRequest
+from langswarm_session.records import MadeUnder, ProviderRequest
 from langswarm_session.requests.normalize import Repair, RepairKind
-from langswarm_session.requests.prefix import MadeUnder
 from langswarm_session.requests.tool_changes import (
     NOTE,
     Definition,

@@ -15,9 +15,9 @@ from langswarm_session.providers.openai.models import (
     takes_updates,
 )
 from langswarm_session.providers.openai.updates import Updates, updates_of
-from langswarm_session.records import ProviderRequest
+from langswarm_session.records import PrefixChangeReason, ProviderRequest
 from langswarm_session.requests.normalize import Repair, RepairKind
-from langswarm_session.requests.prefix import Prefix, PrefixChangeReason
+from langswarm_session.requests.prefix import Prefix
 from langswarm_session.requests.tool_changes import Definition
 from langswarm_session.requests.window import COMPACTION, is_compaction
 
