@@ -205,6 +205,9 @@ if TYPE_CHECKING:
     from langswarm_session.manager import (
         SessionManager as SessionManager,
     )
+    from langswarm_session.manager import (
+        UserSessions as UserSessions,
+    )
     from langswarm_session.middleware.detectors import (
         Detector as Detector,
     )
@@ -349,9 +352,6 @@ if TYPE_CHECKING:
     from langswarm_session.sessions.reconcile import (
         Reconciliation as Reconciliation,
     )
-    from langswarm_session.sessions.user_view import (
-        UserSessions as UserSessions,
-    )
     from langswarm_session.storage.factory import (
         StorageFactory as StorageFactory,
     )
@@ -466,7 +466,7 @@ _HOMES = {
         "ISessionStorage",
         "ProviderCapability",
     ),
-    "manager": ("SessionManager",),
+    "manager": ("SessionManager", "UserSessions"),
     "middleware.detectors": ("Detector",),
     "middleware.logging": ("LoggingMiddleware",),
     "middleware.redacting": ("RedactingMiddleware",),
@@ -541,7 +541,6 @@ _HOMES = {
         "call_tools",
     ),
     "turns.turn": ("OpenTurn",),
-    "sessions.user_view": ("UserSessions",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

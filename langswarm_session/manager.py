@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from html import escape
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from langswarm_session._display import SESSIONS_SHOWN, rich_note
 from langswarm_session._sync import bridge
 from langswarm_session._validation import (
     check_expected,
@@ -20,7 +21,6 @@ from langswarm_session._validation import (
 )
 from langswarm_session.errors import (
     InvalidInputError,
-    ManagerClosedError,
     SessionError,
     SessionExistsError,
     SessionNotFoundError,
@@ -29,7 +29,6 @@ from langswarm_session.errors import (
 from langswarm_session.interfaces import (
     IProviderSession,
     ISessionLifecycleHook,
-    ISessionManager,
     ISessionMiddleware,
     ISessionStorage,
 )
@@ -37,25 +36,24 @@ from langswarm_session.models import MessageRole, SessionBackend, SessionStatus,
 from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.requests.provider_state import STATE_KEYS
+from langswarm_session.search import Search
 from langswarm_session.session import BaseSession
+from langswarm_session.sessions.cleanup import archive_inactive, inactive
 from langswarm_session.sessions.context import as_json, changes_of, check_context
+from langswarm_session.sessions.erasure import ErasureReport, delete, erase_user
 from langswarm_session.sessions.listing import MessageHits, SessionList, each_once
+from langswarm_session.sessions.owner import SessionOwner
 from langswarm_session.storage.factory import StorageFactory
+from langswarm_session.turns.core import ManagerCore, SessionCore
 from langswarm_session.turns.endings import settled
-from langswarm_session.turns.locks import Runtime
-from langswarm_session.turns.pipeline import Pipeline
-from langswarm_session.turns.replies import CircuitBreaker
+from langswarm_session.turns.locks import TurnLocks
 from langswarm_session.users import DEFAULT_USER
-
-if TYPE_CHECKING:
-    from langswarm_session.sessions.erasure import ErasureReport
-    from langswarm_session.sessions.user_view import UserSessions
 
 _PAGE = 500
 """How many sessions `iter_sessions` reads at a time."""
 
 
-class SessionManager(ISessionManager):
+class SessionManager(SessionOwner):
     """Creates, finds, lists, archives and removes sessions. Does no I/O until it is used.
 
     May be used from any thread and event loop, and as an async context manager. A manager that is
@@ -107,21 +105,17 @@ class SessionManager(ISessionManager):
             )
         elif storage_config:
             raise InvalidInputError("storage_config goes with a storage's name, not with a storage")
-        self._storage = storage
-        self._providers = Providers(providers, fallback)
-        self._pipeline = Pipeline()
-        self._outages = CircuitBreaker()
-        self._runtime = Runtime(
+        locks = TurnLocks(
             storage,
             lease_seconds=lease_seconds,
             turn_wait=turn_wait,
             stall_seconds=stall_seconds,
         )
-        self._closed = False
+        self.core = ManagerCore(storage, Providers(providers, fallback), locks)
 
     def __repr__(self) -> str:
-        names = ", ".join(self._providers.names) or "-"
-        return f"<{type(self).__name__} on {self._storage!r}, providers: {names}>"
+        names = ", ".join(self.core.providers.names) or "-"
+        return f"<{type(self).__name__} on {self.core.storage!r}, providers: {names}>"
 
     def _repr_html_(self) -> str:
         try:
@@ -131,18 +125,14 @@ class SessionManager(ISessionManager):
         return sessions.to_html(repr(self))
 
     def __rich__(self) -> Any:
-        from langswarm_session._display import rich_note
-
         try:
             sessions = self._newest()
         except SessionError as error:  # as a notebook does
             return rich_note(f"{self!r} ({error})")
         return rich_note(repr(self), sessions.__rich__())
 
-    def _newest(self) -> SessionList:
+    def _newest(self) -> SessionList[BaseSession]:
         """The sessions that are shown; blocks."""
-        from langswarm_session._display import SESSIONS_SHOWN
-
         return bridge.run(self.list_sessions(SESSIONS_SHOWN))
 
     async def __aenter__(self) -> Self:
@@ -159,7 +149,7 @@ class SessionManager(ISessionManager):
     @property
     def storage(self) -> ISessionStorage:
         """Where the sessions live."""
-        return self._storage
+        return self.core.storage
 
     async def create_session(
         self,
@@ -186,8 +176,8 @@ class SessionManager(ISessionManager):
             SessionExistsError: If the id is taken.
             SessionStorageError: If the storage fails.
         """
-        self._check_open()
-        self._providers.check(check_name(provider, "provider"))
+        self.core.check_open()
+        self.core.providers.check(check_name(provider, "provider"))
         return await self._create(user_id, provider, model, backend, session_id, context)
 
     async def get_or_create_session(
@@ -233,11 +223,11 @@ class SessionManager(ISessionManager):
         Raises:
             SessionNotFoundError: If there is none.
         """
-        self._check_open()
+        self.core.check_open()
         check_id(session_id, "session_id")
         if user_id is not None:
             check_id(user_id, "user_id")
-        return BaseSession(self, await self._storage.find_session(session_id, user_id=user_id))
+        return self._open(await self.core.storage.find_session(session_id, user_id=user_id))
 
     async def list_user_sessions(
         self,
@@ -246,7 +236,7 @@ class SessionManager(ISessionManager):
         *,
         status: SessionStatus | str | None = None,
         cursor: str | None = None,
-    ) -> SessionList:
+    ) -> SessionList[BaseSession]:
         """A user's sessions, newest activity first.
 
         Args:
@@ -266,7 +256,7 @@ class SessionManager(ISessionManager):
         *,
         status: SessionStatus | str | None = None,
         cursor: str | None = None,
-    ) -> SessionList:
+    ) -> SessionList[BaseSession]:
         """All users' sessions, newest activity first; the arguments are `list_user_sessions`'s."""
         return await self._list(None, limit, status, cursor)
 
@@ -286,7 +276,7 @@ class SessionManager(ISessionManager):
             InvalidInputError: If an argument cannot be used.
         """
 
-        async def page_at(cursor: str | None) -> SessionList:
+        async def page_at(cursor: str | None) -> SessionList[BaseSession]:
             if user_id is not None:
                 check_id(user_id, "user_id")
             return await self._list(user_id, _PAGE, status, cursor)
@@ -320,9 +310,7 @@ class SessionManager(ISessionManager):
             InvalidInputError: If an argument cannot be used.
             SessionNotFoundError: If there is no such session, or it is not the user's.
         """
-        from langswarm_session.search import Search
-
-        self._check_open()
+        self.core.check_open()
         checked = check_limit(limit, optional=False) or 0
         if user_id is not None:
             check_id(user_id, "user_id")
@@ -335,7 +323,7 @@ class SessionManager(ISessionManager):
             search.session = (await self.get_session(session_id, user_id=user_id)).ref
         if not checked:
             return MessageHits([], cursor)
-        page = await self._storage.search_messages(search)
+        page = await self.core.storage.search_messages(search)
         return MessageHits(page.hits, page.next_cursor)
 
     async def archive_session(self, session_id: str, *, user_id: str | None = None) -> None:
@@ -367,11 +355,9 @@ class SessionManager(ISessionManager):
             RevisionConflictError: If the revision is another.
             ProviderSessionError: If the provider could not; then nothing was removed here either.
         """
-        from langswarm_session.sessions.erasure import delete
-
         check_expected(expected_revision, session_id)
         session = await self.get_session(session_id, user_id=user_id)
-        await delete(session, at_providers=at_providers, expected_revision=expected_revision)
+        await delete(session.core, at_providers=at_providers, expected_revision=expected_revision)
 
     async def erase_user(
         self, user_id: str, *, at_providers: bool = True, scrub: bool = True
@@ -395,11 +381,15 @@ class SessionManager(ISessionManager):
             InvalidInputError: If it is no user's id.
             SessionStorageError: If the sessions cannot be listed.
         """
-        from langswarm_session.sessions.erasure import erase_user
+        self.core.check_open()
+        checked = check_id(user_id, "user_id")
 
-        self._check_open()
+        async def sessions() -> AsyncIterator[SessionCore]:
+            async for session in self.iter_sessions(checked):
+                yield session.core
+
         return await erase_user(
-            self, check_id(user_id, "user_id"), at_providers=at_providers, scrub=scrub
+            self.core, sessions, checked, at_providers=at_providers, scrub=scrub
         )
 
     async def cleanup_inactive_sessions(self, max_inactive_hours: float = 24) -> int:
@@ -417,9 +407,7 @@ class SessionManager(ISessionManager):
         Raises:
             SessionStorageError: If the storage fails; what was archived by then stays so.
         """
-        from langswarm_session.sessions.cleanup import archive_inactive
-
-        return await archive_inactive(self, max_inactive_hours)
+        return await archive_inactive(self.core, self._open, max_inactive_hours)
 
     def iter_inactive_sessions(
         self, max_inactive_hours: float = 24, *, status: SessionStatus | str | None = None
@@ -433,14 +421,10 @@ class SessionManager(ISessionManager):
             max_inactive_hours: For how long, in hours.
             status: Only those with this status.
         """
-        from langswarm_session.sessions.cleanup import inactive
-
-        return inactive(self, max_inactive_hours, status)
+        return inactive(self.core, self._open, max_inactive_hours, status)
 
     def for_user(self, user_id: str) -> UserSessions:
         """A view in which only this user's sessions exist."""
-        from langswarm_session.sessions.user_view import UserSessions
-
         return UserSessions(self, check_id(user_id, "user_id"))
 
     def add_provider_session(self, provider: str, provider_session: IProviderSession) -> None:
@@ -450,7 +434,7 @@ class SessionManager(ISessionManager):
             InvalidInputError: If it is not a provider.
         """
         check_name(provider, "provider")
-        self._providers.add(provider, provider_session)
+        self.core.providers.add(provider, provider_session)
 
     def provider(self, name: str) -> IProviderSession:
         """Return a provider, made if it was not before.
@@ -462,20 +446,20 @@ class SessionManager(ISessionManager):
             UnknownProviderError: If there is none.
             ProviderSessionError: If it cannot be made.
         """
-        return self._providers.of(name)
+        return self.core.providers.of(name)
 
     def add_global_middleware(self, middleware: ISessionMiddleware) -> None:
         """Let a middleware see the messages of all sessions that are got from now on."""
-        self._pipeline.add_middleware(middleware)
+        self.core.pipeline.add_middleware(middleware)
 
     def add_global_hook(self, hook: ISessionLifecycleHook) -> None:
         """Let a hook observe all sessions that are got from now on."""
-        self._pipeline.add_hook(hook)
+        self.core.pipeline.add_hook(hook)
 
     async def health(self) -> StorageHealth:
         """How the storage is doing; does not raise when it is doing badly."""
-        self._check_open()
-        return await self._storage.health()
+        self.core.check_open()
+        return await self.core.storage.health()
 
     async def close(self, *, wait: float = 0) -> None:
         """End the open turns and close what the manager opened. May be called twice.
@@ -487,13 +471,13 @@ class SessionManager(ISessionManager):
         Args:
             wait: How long to let open turns go on first, in seconds. No new one begins.
         """
-        if self._closed:
+        if self.core.locks.is_closed:
             return
         wait = check_seconds(wait, "wait")
-        self._closed = True
+        self.core.locks.is_closed = True
         try:
             if wait:
-                await self._runtime.finish(wait)
+                await self.core.locks.finish(wait)
         finally:
             await settled(asyncio.ensure_future(self._close()))
 
@@ -501,10 +485,13 @@ class SessionManager(ISessionManager):
         # One that cannot be closed keeps none of the others open.
         async with AsyncExitStack() as stack:
             if self._owns_storage:
-                stack.push_async_callback(self._storage.close)
-            for provider in self._providers:
+                stack.push_async_callback(self.core.storage.close)
+            for provider in self.core.providers:
                 stack.push_async_callback(provider.close)
-            await self._runtime.close()
+            await self.core.locks.close()
+
+    def _open(self, record: SessionRecord) -> BaseSession:
+        return BaseSession(self, record)
 
     async def _create(
         self,
@@ -515,7 +502,7 @@ class SessionManager(ISessionManager):
         session_id: str | None,
         context: Mapping[str, Any],
     ) -> BaseSession:
-        self._check_open()
+        self.core.check_open()
         new = {
             "session_id": check_id(new_id() if session_id is None else session_id, "session_id"),
             "user_id": check_id(user_id, "user_id"),
@@ -534,18 +521,19 @@ class SessionManager(ISessionManager):
         )
         state = {name: context[name] for name in STATE_KEYS if name in context}
         try:
-            record = await self._storage.create_session(created)
+            record = await self.core.storage.create_session(created)
             if state:
                 # Where it is kept when it changes: elsewhere it would come back after a switch.
                 changes = changes_of(record.to_context(), state, record.last_seq)
-                record = await self._storage.update_session(record.ref, changes)
+                record = await self.core.storage.update_session(record.ref, changes)
         except InvalidInputError as error:
             raise in_session(error, checked.session_id) from error.__cause__
-        return await self._created(record)
+        return await self.announce(record)
 
-    async def _created(self, record: SessionRecord) -> BaseSession:
-        session = BaseSession(self, record)
-        await self._pipeline.created(session)
+    async def announce(self, record: SessionRecord) -> BaseSession:
+        """Return the session of a record that was just created, and tell the hooks of it."""
+        session = self._open(record)
+        await self.core.pipeline.created(session)
         return session
 
     async def _list(
@@ -554,17 +542,93 @@ class SessionManager(ISessionManager):
         limit: int,
         status: SessionStatus | str | None,
         cursor: str | None,
-    ) -> SessionList:
-        self._check_open()
+    ) -> SessionList[BaseSession]:
+        self.core.check_open()
         checked = check_limit(limit, optional=False)
         wanted = None if status is None else check_status(status)
         if not checked:
             return SessionList([], cursor)
-        page = await self._storage.list_sessions(
+        page = await self.core.storage.list_sessions(
             user_id=user_id, status=wanted, limit=checked, cursor=cursor
         )
-        return SessionList([BaseSession(self, each) for each in page.records], page.next_cursor)
+        return SessionList([self._open(record) for record in page.records], page.next_cursor)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ManagerClosedError("the manager was closed; make a new one")
+
+class UserSessions:
+    """A manager as one user sees it: no other user's sessions exist in it.
+
+    Made by `SessionManager.for_user`; the methods are the manager's without the user.
+    """
+
+    def __init__(self, manager: SessionManager, user_id: str) -> None:
+        self.manager = manager
+        self.user_id = user_id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.user_id!r} in {self.manager!r}>"
+
+    async def create_session(
+        self,
+        provider: str,
+        model: str,
+        backend: SessionBackend | str = SessionBackend.PROVIDER_NATIVE,
+        session_id: str | None = None,
+        **context: Any,
+    ) -> BaseSession:
+        """See `SessionManager.create_session`."""
+        return await self.manager.create_session(
+            self.user_id, provider, model, backend, session_id, **context
+        )
+
+    async def get_or_create_session(self, session_id: str, **context: Any) -> BaseSession:
+        """See `SessionManager.get_or_create_session`."""
+        return await self.manager.get_or_create_session(session_id, self.user_id, **context)
+
+    async def get_session(self, session_id: str) -> BaseSession:
+        """See `SessionManager.get_session`."""
+        return await self.manager.get_session(session_id, user_id=self.user_id)
+
+    async def list_sessions(
+        self,
+        limit: int = 100,
+        *,
+        status: SessionStatus | str | None = None,
+        cursor: str | None = None,
+    ) -> SessionList[BaseSession]:
+        """See `SessionManager.list_user_sessions`."""
+        return await self.manager.list_user_sessions(
+            self.user_id, limit, status=status, cursor=cursor
+        )
+
+    def iter_sessions(
+        self, *, status: SessionStatus | str | None = None
+    ) -> AsyncIterator[BaseSession]:
+        """See `SessionManager.iter_sessions`."""
+        return self.manager.iter_sessions(self.user_id, status=status)
+
+    async def search_messages(
+        self,
+        text: str,
+        *,
+        session_id: str | None = None,
+        role: MessageRole | str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> MessageHits:
+        """See `SessionManager.search_messages`."""
+        return await self.manager.search_messages(
+            text,
+            user_id=self.user_id,
+            session_id=session_id,
+            role=role,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    async def archive_session(self, session_id: str) -> None:
+        """See `SessionManager.archive_session`."""
+        await self.manager.archive_session(session_id, user_id=self.user_id)
+
+    async def delete_session(self, session_id: str) -> None:
+        """See `SessionManager.delete_session`."""
+        await self.manager.delete_session(session_id, user_id=self.user_id)

@@ -2,75 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from langswarm_session._display import (
+    SESSION_COLUMNS,
+    SHOWN,
+    rich_table,
+    session_html,
+    session_row,
+)
 from langswarm_session._sync import bridge
 from langswarm_session._validation import (
     check_expected,
-    check_id,
     check_limit,
     check_name,
     check_seconds,
     check_status,
 )
 from langswarm_session.blocks import Block
-from langswarm_session.errors import InvalidInputError, SessionError, in_session
+from langswarm_session.errors import InvalidInputError, SessionError
 from langswarm_session.fidelity import Loss, losses
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.models import (
     MessageList,
     MessageRole,
-    SessionBackend,
     SessionContext,
     SessionMessage,
     SessionMetrics,
     SessionStatus,
     Turn,
-    new_id,
 )
 from langswarm_session.records import (
-    Appended,
     LogMeasure,
-    NewSession,
     SessionChanges,
     SessionRecord,
     SessionRef,
     StreamEvent,
 )
-from langswarm_session.requests import window
-from langswarm_session.requests.kept_window import KeptWindow
-from langswarm_session.requests.provider_state import with_request_state
-from langswarm_session.requests.state import RequestState
+from langswarm_session.requests.normalize.target import Target
+from langswarm_session.requests.window import Window
 from langswarm_session.sessions import context as contexts
-from langswarm_session.storage.replacements import CurrentLog
-from langswarm_session.tools import as_tools, call_tools
-from langswarm_session.turns import stopping
-from langswarm_session.turns.answerers import Asked, again_key
+from langswarm_session.sessions import edits
+from langswarm_session.sessions.compaction import compact
+from langswarm_session.sessions.erasure import delete
+from langswarm_session.sessions.forking import fork
+from langswarm_session.sessions.owner import SessionOwner
+from langswarm_session.sessions.reconcile import Reconciliation, reconcile
+from langswarm_session.tools import call_tools
+from langswarm_session.turns.beginning import begin, begin_again
+from langswarm_session.turns.cancelling import cancel
+from langswarm_session.turns.core import SessionCore
 from langswarm_session.turns.inputs import (
     check_sent,
-    key_of,
     make_message,
     renamed,
     texts_or_messages,
     with_turn_context,
 )
-from langswarm_session.turns.pipeline import Pipeline
-from langswarm_session.turns.replies import Answering, check_tools
+from langswarm_session.turns.reading import current_messages, iter_messages, read_window
+from langswarm_session.turns.recording import record
+from langswarm_session.turns.replies import answer, check_answerable
 from langswarm_session.turns.streams import stream
 from langswarm_session.turns.turn import OpenTurn
 
-if TYPE_CHECKING:
-    from langswarm_session.manager import SessionManager
-    from langswarm_session.requests.normalize.target import Target
-    from langswarm_session.sessions.reconcile import Reconciliation
-
 _UNSET: Any = object()
-
-_PAGE = 500
-"""How many messages `iter_messages` reads at a time."""
 
 
 class BaseSession(ISession):
@@ -81,29 +79,32 @@ class BaseSession(ISession):
     of processes.
     """
 
-    def __init__(self, manager: SessionManager, record: SessionRecord) -> None:
+    def __init__(self, manager: SessionOwner, record: SessionRecord) -> None:
+        self._attach(manager, SessionCore(manager.core, record))
+
+    def _attach(self, manager: SessionOwner, core: SessionCore) -> None:
         self._manager = manager
-        self._runtime = manager._runtime
-        self._storage = manager._storage
-        self._pipeline = Pipeline(manager._pipeline.middleware, manager._pipeline.hooks)
-        self._record = record
-        self._ref = record.ref
-        self._window = KeptWindow(self._storage, self._ref)
-        self._context: tuple[SessionRecord, SessionContext] | None = None
+        self.core = core
+        core.show_as(self, partial(self._reopen, manager))
+
+    @classmethod
+    def _reopen(cls, manager: SessionOwner, core: SessionCore) -> BaseSession:
+        """Return a session again whose object is no longer referenced, while its turn is open."""
+        session = cls.__new__(cls)
+        session._attach(manager, core)
+        return session
 
     def __repr__(self) -> str:
-        record = self._record
+        record = self.core.record
         return (
             f"<{type(self).__name__} {record.session_id!r} of {record.user_id!r}: "
             f"{record.status}, {record.message_count} messages, {record.provider}/{record.model}>"
         )
 
     def _repr_html_(self) -> str:
-        from langswarm_session._display import SHOWN, session_html
-
         async def look() -> tuple[SessionRecord, MessageList]:
             messages = await self.get_messages(SHOWN)
-            return await self._storage.get_session(self._ref), messages
+            return await self.core.storage.get_session(self.core.ref), messages
 
         try:
             return session_html(*bridge.run(look()))
@@ -111,64 +112,60 @@ class BaseSession(ISession):
             return f"{escape(repr(self))} ({escape(str(error))})"
 
     def __rich__(self) -> Any:
-        from langswarm_session._display import SESSION_COLUMNS, rich_table, session_row
-
-        return rich_table(SESSION_COLUMNS, [session_row(self._record)])
+        return rich_table(SESSION_COLUMNS, [session_row(self.core.record)])
 
     @property
     def session_id(self) -> str:
         """The session's id."""
-        return self._record.session_id
+        return self.core.record.session_id
 
     @property
     def user_id(self) -> str:
         """Whose session it is."""
-        return self._record.user_id
+        return self.core.record.user_id
 
     @property
     def ref(self) -> SessionRef:
         """The session's id, owner and creation: what its storage's calls take."""
-        return self._ref
+        return self.core.ref
 
     @property
     def status(self) -> SessionStatus:
         """The status, as of the last call."""
-        return SessionStatus(self._record.status)
+        return SessionStatus(self.core.record.status)
 
     @property
     def context(self) -> SessionContext:
         """The context, as of the last call."""
-        if self._context is None or not contexts.are_same(self._context[0], self._record):
-            self._context = (self._record, self._record.to_context())
-        return self._context[1]
+        return self.core.context
 
     @property
     def metrics(self) -> SessionMetrics:
         """The figures, as of the last call."""
-        return self._record.to_metrics()
+        return self.core.record.to_metrics()
 
     @property
     def revision(self) -> int:
         """A number that every write moves, as of the last call."""
-        return self._record.revision
+        return self.core.record.revision
 
     @property
     def last_seq(self) -> int:
         """The sequence number given last, as of the last call."""
-        return self._record.last_seq
+        return self.core.record.last_seq
 
     @property
-    def manager(self) -> SessionManager:
+    def manager(self) -> SessionOwner:
         """The manager it came from."""
         return self._manager
 
     def add_middleware(self, middleware: ISessionMiddleware) -> None:
         """Let a middleware see this session's messages, through this object."""
-        self._pipeline.add_middleware(middleware)
+        self.core.pipeline.add_middleware(middleware)
 
     def add_lifecycle_hook(self, hook: ISessionLifecycleHook) -> None:
         """Let a hook observe this session, through this object."""
-        self._pipeline.add_hook(hook)
+        self.core.pipeline.add_hook(hook)
 
     async def refresh(self) -> None:
         """Read the properties anew.
@@ -176,8 +173,7 @@ class BaseSession(ISession):
         Raises:
             SessionNotFoundError: If the session was deleted.
         """
-        self._manager._check_open()
-        self._record = await self._storage.get_session(self._ref)
+        await self.core.refresh()
 
     async def send_message(
         self,
@@ -221,10 +217,10 @@ class BaseSession(ISession):
             TurnCancelledError: If somebody else cancelled the turn, or closed the manager.
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
-        self._check_answerable(options)
-        message = self._sent(content, role, metadata, turn_context)
+        check_answerable(self.core, options)
+        message = self._question(content, role, metadata, turn_context)
         turn = await self._begin(message, idempotency_key, wait)
-        return await self._answered(turn, options)
+        return await answer(self.core, turn, options)
 
     def stream_message(
         self,
@@ -250,12 +246,12 @@ class BaseSession(ISession):
         Yields:
             The pieces; the last event carries the whole reply as it was stored.
         """
-        message = partial(self._sent, content, role, metadata, turn_context)
+        make_question = partial(self._question, content, role, metadata, turn_context)
 
         async def begin() -> OpenTurn:
-            return await self._begin(message(), idempotency_key, wait)
+            return await self._begin(make_question(), idempotency_key, wait)
 
-        return stream(self, begin, options)
+        return stream(self.core, begin, options)
 
     async def regenerate(
         self,
@@ -287,9 +283,9 @@ class BaseSession(ISession):
                 `fork` the session for that.
             SessionError: Whatever else `send_message` raises.
         """
-        self._check_answerable(options)
-        turn = await self._begin_again(message, idempotency_key, wait)
-        return await self._answered(turn, options)
+        check_answerable(self.core, options)
+        turn = await begin_again(self.core, message, idempotency_key, self._wait(wait))
+        return await answer(self.core, turn, options)
 
     def stream_regenerated(
         self,
@@ -303,7 +299,11 @@ class BaseSession(ISession):
 
         Args and errors are those of `regenerate`, all else is as in `stream_message`.
         """
-        return stream(self, partial(self._begin_again, message, idempotency_key, wait), options)
+
+        async def begin() -> OpenTurn:
+            return await begin_again(self.core, message, idempotency_key, self._wait(wait))
+
+        return stream(self.core, begin, options)
 
     async def cancel(self) -> bool:
         """End the turn that is running in this session, keeping what has been shown of the reply.
@@ -320,8 +320,7 @@ class BaseSession(ISession):
             SessionBusyError: If another process that runs the turn does not answer.
             SessionNotFoundError, SessionStorageError
         """
-        self._manager._check_open()
-        return await stopping.cancel(self)
+        return await cancel(self.core)
 
     async def begin_turn(
         self,
@@ -350,11 +349,11 @@ class BaseSession(ISession):
         Raises:
             As `send_message`, but for the provider's errors.
         """
-        given = texts_or_messages(messages, self.session_id)
+        asked = texts_or_messages(messages, self.session_id)
         if regenerate:
-            asked = given[-1] if given else None
-            return await self._begin_again(asked, idempotency_key, wait, answerer)
-        return await self._begin_with(given, idempotency_key, wait, answerer)
+            last = asked[-1] if asked else None
+            return await begin_again(self.core, last, idempotency_key, self._wait(wait), answerer)
+        return await begin(self.core, asked, idempotency_key, self._wait(wait), answerer)
 
     async def record(
         self,
@@ -384,27 +383,15 @@ class BaseSession(ISession):
             InvalidInputError, MessageRefusedError, SessionBusyError, SessionNotFoundError,
             SessionInactiveError, SessionStorageError
         """
-        given = texts_or_messages(messages, self.session_id)
+        checked = texts_or_messages(messages, self.session_id)
         check_expected(expected_revision, self.session_id)
-        self._manager._check_open()
-        if not given:
-            return []
-        turn = self._runtime.open_turn(self._ref)
-        if turn is not None and idempotency_key is None and expected_revision is None:
-            return await turn.add(given)
-        key = key_of(idempotency_key, given)
-        processed = await self._process(given)
-
-        async def append() -> Appended:
-            appended = await self._storage.append(
-                self._ref, processed, expected_revision=expected_revision, key=key
-            )
-            self._moved(appended.record)
-            return appended
-
-        appended = await self._runtime.alone(self._ref, append, self._wait(wait))
-        await self._pipeline.stored(self, appended.new_messages)
-        return appended.messages
+        return await record(
+            self.core,
+            checked,
+            idempotency_key=idempotency_key,
+            expected_revision=expected_revision,
+            wait=self._wait(wait),
+        )
 
     async def get_messages(self, limit: int | None = None) -> MessageList:
         """The newest messages, or all, oldest first: a list that a notebook shows as a transcript.
@@ -417,8 +404,8 @@ class BaseSession(ISession):
             SessionNotFoundError, SessionStorageError
         """
         limit = check_limit(limit)
-        self._manager._check_open()
-        return MessageList(await self._storage.get_messages(self._ref, limit=limit))
+        self.core.check_open()
+        return MessageList(await self.core.storage.get_messages(self.core.ref, limit=limit))
 
     async def get_current_messages(self, limit: int | None = None) -> MessageList:
         """Return the newest messages, or all, without those that a compaction replaced.
@@ -433,12 +420,8 @@ class BaseSession(ISession):
             SessionNotFoundError, SessionStorageError
         """
         checked = check_limit(limit)
-        self._manager._check_open()
-
-        async def read(limit: int, before: int | None) -> list[SessionMessage]:
-            return await self._storage.get_messages(self._ref, limit=limit, before=before)
-
-        return MessageList(await CurrentLog(read).newest(checked))
+        self.core.check_open()
+        return MessageList(await current_messages(self.core, checked))
 
     async def get_window(self) -> list[SessionMessage]:
         """The window as of the last call, oldest first: what of the log is sent at the most.
@@ -451,11 +434,11 @@ class BaseSession(ISession):
             SessionNotFoundError, SessionStorageError
         """
         context = self.context
-        provider = self._manager._providers.made(context.provider)
+        provider = self.core.shared.providers.made(context.provider)
         target = None if provider is None else provider.target(context, {})
         return (await self.read_window(target)).messages
 
-    async def read_window(self, target: Target | None = None) -> window.Window:
+    async def read_window(self, target: Target | None = None) -> Window:
         """Return the window as of the last call, and where it begins if that is elsewhere than it
         was: who runs turns of a framework tells the turn (`OpenTurn.begin_requests_at`).
 
@@ -466,18 +449,7 @@ class BaseSession(ISession):
         Raises:
             SessionNotFoundError, SessionStorageError
         """
-        self._manager._check_open()
-        context, before = self.context, self.last_seq + 1
-        state = RequestState.of(context)
-        beginning = window.Beginning.of(state, context, before, target)
-        limit = context.max_messages
-        loaded = await window.load(
-            self._storage, self._ref, beginning, before=before, max_messages=limit
-        )
-        found = window.cut(loaded.messages, limit)
-        if found.start is None and beginning.moved is not None:
-            found = found._replace(start=beginning.start, reason=beginning.moved)
-        return found._replace(messages=window.with_summary(found.messages, context))
+        return await read_window(self.core, target)
 
     async def read_messages(
         self, *, after: int = 0, before: int | None = None, limit: int | None = None
@@ -494,9 +466,11 @@ class BaseSession(ISession):
             SessionNotFoundError, SessionStorageError
         """
         checked = check_limit(limit)
-        self._manager._check_open()
+        self.core.check_open()
         return MessageList(
-            await self._storage.get_messages(self._ref, after=after, before=before, limit=checked)
+            await self.core.storage.get_messages(
+                self.core.ref, after=after, before=before, limit=checked
+            )
         )
 
     async def measure(self, *, after: int = 0, skip: int | None = None) -> LogMeasure:
@@ -509,23 +483,16 @@ class BaseSession(ISession):
         Raises:
             SessionNotFoundError, SessionStorageError
         """
-        self._manager._check_open()
-        return await self._storage.measure_log(self._ref, after=after, skip=skip)
+        self.core.check_open()
+        return await self.core.storage.measure_log(self.core.ref, after=after, skip=skip)
 
-    async def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
+    def iter_messages(self, *, after: int = 0) -> AsyncIterator[SessionMessage]:
         """All messages, oldest first, read as they are used: for logs larger than memory.
 
         Args:
             after: Begin after this sequence number.
         """
-        self._manager._check_open()
-        while True:
-            page = await self._storage.get_messages(self._ref, after=after, limit=_PAGE)
-            for message in page:
-                yield message
-            if len(page) < _PAGE:
-                return
-            after = page[-1].seq or after
+        return iter_messages(self.core, after)
 
     async def get_turns(self, limit: int = 100) -> list[Turn]:
         """The newest turns with their status, oldest first.
@@ -534,8 +501,8 @@ class BaseSession(ISession):
             limit: How many at most.
         """
         checked = check_limit(limit, optional=False)
-        self._manager._check_open()
-        return await self._storage.get_turns(self._ref, limit=checked or 0)
+        self.core.check_open()
+        return await self.core.storage.get_turns(self.core.ref, limit=checked or 0)
 
     async def add_system_message(self, content: str) -> SessionMessage:
         """Store a system message; from then on every request carries it.
@@ -556,11 +523,9 @@ class BaseSession(ISession):
             ProviderSessionError: If a provider that keeps a copy could not remove it; then nothing
                 was removed here either.
         """
-        from langswarm_session.sessions import edits
-
         check_expected(expected_revision, self.session_id)
-        self._manager._check_open()
-        await edits.clear(self, expected_revision)
+        self.core.check_open()
+        await edits.clear(self.core, expected_revision)
 
     async def edit_messages(
         self,
@@ -595,12 +560,10 @@ class BaseSession(ISession):
             InvalidInputError, MessageRefusedError, SessionBusyError, SessionNotFoundError,
             SessionInactiveError, SessionStorageError
         """
-        from langswarm_session.sessions import edits
-
         check_expected(expected_revision, self.session_id, optional=False)
-        self._manager._check_open()
+        self.core.check_open()
         return await edits.edit(
-            self, expected_revision=expected_revision, remove=remove, change=change, add=add
+            self.core, expected_revision=expected_revision, remove=remove, change=change, add=add
         )
 
     async def update_context(
@@ -619,16 +582,11 @@ class BaseSession(ISession):
             InvalidInputError: If a value does not fit, or a key cannot be changed.
         """
         check_expected(expected_revision, self.session_id)
-        self._manager._check_open()
+        self.core.check_open()
         update = contexts.changes_of(self.context, changes, self.last_seq)
         if update.provider is not None:
-            self._manager._providers.check(update.provider)
-        try:
-            self._record = await self._storage.update_session(
-                self._ref, update, expected_revision=expected_revision
-            )
-        except InvalidInputError as error:
-            raise in_session(error, self.session_id) from error.__cause__
+            self.core.shared.providers.check(update.provider)
+        await self.core.update(update, expected_revision=expected_revision)
         return self.context
 
     async def switch_provider(
@@ -653,7 +611,7 @@ class BaseSession(ISession):
             SessionNotFoundError, RevisionConflictError, SessionStorageError
         """
         changes = {"provider": provider, **({} if model is None else {"model": model})}
-        self._manager._providers.check(check_name(provider, "provider"))
+        self.core.shared.providers.check(check_name(provider, "provider"))
         return await self.update_context(expected_revision=expected_revision, **changes)
 
     async def set_summary(self, text: str | None, last_seq: int | None = None) -> SessionContext:
@@ -669,8 +627,8 @@ class BaseSession(ISession):
         if text is None:
             return await self.update_context(summary=None)
         await self.refresh()
-        seq = self._record.last_seq if last_seq is None else last_seq
-        if not (type(seq) is int and 1 <= seq <= self._record.last_seq):
+        seq = self.core.record.last_seq if last_seq is None else last_seq
+        if not (type(seq) is int and 1 <= seq <= self.core.record.last_seq):
             raise InvalidInputError(
                 f"last_seq must be the sequence number of a message of the log, not {seq!r}",
                 session_id=self.session_id,
@@ -692,10 +650,8 @@ class BaseSession(ISession):
             ProviderSessionError: If there is no compaction.
             SessionNotFoundError, SessionInactiveError, SessionStorageError
         """
-        from langswarm_session.sessions.compaction import compact
-
-        self._manager._check_open()
-        return await compact(self)
+        self.core.check_open()
+        return await compact(self.core)
 
     async def call_tools(self, reply: SessionMessage, tools: Sequence[Any]) -> SessionMessage:
         """Run the tools that a reply calls; see `langswarm_session.tools.call_tools`.
@@ -725,9 +681,7 @@ class BaseSession(ISession):
             ProviderCapabilityError: If the provider keeps no conversations.
             ProviderSessionError: If it cannot be asked.
         """
-        from langswarm_session.sessions.reconcile import reconcile
-
-        return await reconcile(self, pull=pull)
+        return await reconcile(self.core, pull=pull)
 
     async def fidelity(self, target: str) -> list[Loss]:
         """What a framework or provider would not get of this conversation as it is.
@@ -744,7 +698,7 @@ class BaseSession(ISession):
             UnknownProviderError: If there is no such framework or provider.
         """
         messages = await self.get_messages()
-        return losses(target, messages, self.context, self._manager._providers)
+        return losses(target, messages, self.context, self.core.shared.providers)
 
     async def set_status(
         self, status: SessionStatus | str, *, expected_revision: int | None = None
@@ -760,11 +714,9 @@ class BaseSession(ISession):
             RevisionConflictError: If the revision is another.
         """
         check_expected(expected_revision, self.session_id)
-        self._manager._check_open()
+        self.core.check_open()
         changes = SessionChanges(status=check_status(status, self.session_id))
-        self._record = await self._storage.update_session(
-            self._ref, changes, expected_revision=expected_revision
-        )
+        await self.core.update(changes, expected_revision=expected_revision)
 
     async def archive(self, *, expected_revision: int | None = None) -> None:
         """Archive the session: it can be read, and takes no new turn.
@@ -776,7 +728,7 @@ class BaseSession(ISession):
             RevisionConflictError: If the revision is another.
         """
         await self.set_status(SessionStatus.ARCHIVED, expected_revision=expected_revision)
-        await self._pipeline.archived(self)
+        await self.core.pipeline.archived(self)
 
     async def delete(
         self, *, at_providers: bool = True, expected_revision: int | None = None
@@ -792,11 +744,9 @@ class BaseSession(ISession):
             ProviderSessionError: If a provider could not; then nothing was removed here either.
             SessionNotFoundError: If it was removed before, whatever has its id now.
         """
-        from langswarm_session.sessions.erasure import delete
-
         check_expected(expected_revision, self.session_id)
         await self.refresh()
-        await delete(self, at_providers=at_providers, expected_revision=expected_revision)
+        await delete(self.core, at_providers=at_providers, expected_revision=expected_revision)
 
     async def fork(
         self,
@@ -820,36 +770,11 @@ class BaseSession(ISession):
             InvalidInputError: If ``at`` is not in the log's range.
             SessionExistsError: If the id is taken.
         """
-        self._manager._check_open()
-        seq = at.seq if isinstance(at, SessionMessage) else at
-        source = await self._storage.get_session(self._ref)
-        if at is not None and not (type(seq) is int and 0 <= seq <= source.last_seq):
-            raise InvalidInputError(
-                f"at must be a message of the log or its sequence number, not {at!r}",
-                session_id=self.session_id,
-            )
-        new = NewSession(
-            session_id=check_id(new_id() if session_id is None else session_id, "session_id"),
-            user_id=check_id(self.user_id if user_id is None else user_id, "user_id"),
-            provider=source.provider,
-            model=source.model,
-            backend=SessionBackend(source.backend),
-            context=contexts.forked(source.context_values(), seq),
-        )
-        record = await self._storage.fork_session(self._ref, new, at=seq)
-        state = RequestState.of(source.to_context()).up_to(seq)
-        if state != RequestState():
-            moved = with_request_state(record.to_context(), state)
-            changes = SessionChanges(provider_state=moved)
-            record = await self._storage.update_session(record.ref, changes)
-        return await self._manager._created(record)
+        record = await fork(self.core, at, session_id=session_id, user_id=user_id)
+        session: BaseSession = await self._manager.announce(record)
+        return session
 
-    # What turns need
-
-    def _moved(self, record: SessionRecord) -> None:
-        self._record = record
-
-    def _sent(
+    def _question(
         self,
         content: str | list[Block] | SessionMessage,
         role: MessageRole | str,
@@ -857,110 +782,17 @@ class BaseSession(ISession):
         turn_context: str | None,
     ) -> SessionMessage:
         message = make_message(content, role, session_id=self.session_id, metadata=metadata)
-        sent = check_sent(message, self.session_id)
-        return sent if turn_context is None else with_turn_context(sent, turn_context)
+        message = check_sent(message, self.session_id)
+        return message if turn_context is None else with_turn_context(message, turn_context)
 
     async def _begin(
         self, message: SessionMessage, idempotency_key: str | None, wait: float | None
     ) -> OpenTurn:
-        turn = await self._begin_with([message], idempotency_key, wait)
+        turn = await begin(self.core, [message], idempotency_key, self._wait(wait))
         turn.rename = renamed  # a provider may give two replies one id
         return turn
 
-    async def _begin_with(
-        self,
-        messages: list[SessionMessage],
-        idempotency_key: str | None,
-        wait: float | None,
-        answerer: str | None = None,
-    ) -> OpenTurn:
-        self._manager._check_open()
-        key = key_of(idempotency_key, messages)
-        processed = await self._process(messages)
-        asked = None if answerer is None or not messages else Asked(answerer, messages, key)
-        turn = await self._runtime.begin(self, processed, key, self._wait(wait), asked)
-        if turn.is_open:
-            try:
-                if turn._added:
-                    new = [each for each in turn.messages if each.turn_id == turn.id]
-                    await self._pipeline.stored(self, new)
-                await self._leave_out_known(turn)
-                self._leave_out_old(turn, len(processed))
-            except BaseException as error:  # cancelled meanwhile
-                await turn._abandon(error)
-                raise
-        return turn
-
-    async def _begin_again(
-        self,
-        asked: SessionMessage | str | None,
-        idempotency_key: str | None,
-        wait: float | None,
-        answerer: str | None = None,
-    ) -> OpenTurn:
-        """Begin a turn about a message that is answered already."""
-        from langswarm_session.turns import regenerate as regenerating
-
-        self._manager._check_open()
-        question, _ = await regenerating.question_of(self, asked)
-        name = new_id() if idempotency_key is None else idempotency_key
-        known = key_of(name, [question])
-        assert known is not None, "there is a name"
-        key = again_key(known, answerer)
-        turn = await self._runtime.begin(self, [question], key, self._wait(wait), None)
-        turn.rename = renamed
-        turn.answerer = answerer
-        if turn.is_open:
-            try:
-                await regenerating.prepare(self, turn, question)
-            except BaseException as error:
-                await turn._abandon(error)
-                raise
-        return turn
-
-    async def _answered(self, turn: OpenTurn, options: Mapping[str, Any]) -> SessionMessage:
-        """Let the provider answer a turn."""
-        if turn.replayed:
-            return turn.reply
-        async with turn:
-            with turn.answering():
-                answer = await Answering(self, turn, options).send()
-            stored = await turn.complete(answer.messages, provider_state=answer.provider_state)
-        return stored[-1]
-
-    async def _leave_out_known(self, turn: OpenTurn) -> None:
-        """Of messages that were stored before, those in the window stay where they are there.
-
-        The others (of a turn that failed, or cut from the window) are sent with the new ones.
-        """
-        if turn.asked_seq is None and any(each.turn_id != turn.id for each in turn.messages):
-            known = {message.id for message in await turn.history()}
-            turn.messages = [message for message in turn.messages if message.id not in known]
-
-    def _leave_out_old(self, turn: OpenTurn, given: int) -> None:
-        """Of a turn that had more than is sent again, the newest are sent that a window holds."""
-        size = self.context.max_messages
-        if len(turn.messages) > max(given, size):
-            needed = window.calls_needed(turn.messages[-given:])
-            newest = window.begin(turn.messages, len(turn.messages) - size, needed)
-            turn.messages = newest.messages
-
-    async def _process(self, messages: list[SessionMessage]) -> list[SessionMessage]:
-        try:
-            return await self._pipeline.process(self, messages)
-        except SessionError as error:
-            await self._pipeline.failed(self, error)
-            raise
-
     def _wait(self, wait: float | None) -> float | None:
         if wait is _UNSET:
-            return self._runtime.turn_wait
+            return self.core.locks.turn_wait
         return None if wait is None else check_seconds(wait, "wait")
-
-    def _check_answerable(self, options: Mapping[str, Any]) -> None:
-        """Raises what can be known to be wrong before anything is stored."""
-        self._manager._check_open()
-        provider = self._manager._providers.of(self.context.provider, self.session_id)
-        if options.get("tools"):
-            as_tools(options["tools"])
-        check_tools(provider, options, self.session_id)

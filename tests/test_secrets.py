@@ -231,7 +231,7 @@ class Vendor:
             except SessionError as error:
                 errors.append(error)
                 self.shown += [repr(error), str(error), repr(vars(error)), traced(error)]
-        provider = manager._providers.of(self.name, None)
+        provider = manager.core.providers.of(self.name, None)
         self.shown += map(repr, [session, manager, session.context, await session.get_messages()])
         self.shown += [repr(await session.get_turns()), repr(provider), str(provider)]
         return errors

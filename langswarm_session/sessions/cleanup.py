@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from langswarm_session._validation import check_seconds, check_status
 from langswarm_session.errors import RevisionConflictError, SessionNotFoundError
 from langswarm_session.models import SessionStatus
-from langswarm_session.session import BaseSession
 
 if TYPE_CHECKING:
-    from langswarm_session.manager import SessionManager
+    from langswarm_session.models import SessionContext
     from langswarm_session.records import SessionRecord
+    from langswarm_session.turns.core import ManagerCore
+
+
+class Archivable(Protocol):
+    """A session that may be archived."""
+
+    @property
+    def context(self) -> SessionContext:
+        """The context, as of the last call."""
+
+    @property
+    def revision(self) -> int:
+        """The revision, as of the last call."""
+
+    async def archive(self, *, expected_revision: int | None = None) -> None:
+        """Archive the session."""
+
+
+ArchivableT = TypeVar("ArchivableT", bound=Archivable)
+
+OpenSession = Callable[["SessionRecord"], ArchivableT]
+"""Makes the session of a record."""
 
 _CLEANED = 1_000
 """How many sessions a cleanup asks for in one go."""
@@ -23,37 +44,43 @@ _AT_ONCE = 50
 """How many of them it archives at the same time."""
 
 LEFT_ALONE = (RevisionConflictError, SessionNotFoundError)
-"""What tells a cleanup that a session is inactive no more, or gone."""
+"""What tells a cleanup that a session has become active, or was deleted."""
 
 
-async def archive_inactive(manager: SessionManager, max_inactive_hours: float) -> int:
+async def archive_inactive(
+    shared: ManagerCore, open_session: OpenSession[ArchivableT], max_inactive_hours: float
+) -> int:
     """See `SessionManager.cleanup_inactive_sessions`."""
-    manager._check_open()
+    shared.check_open()
     since, archived, cursor = _hours_ago(max_inactive_hours), 0, None
     while True:
-        page = await manager.storage.list_sessions(
+        page = await shared.storage.list_sessions(
             status=SessionStatus.ACTIVE, inactive_since=since, limit=_CLEANED, cursor=cursor
         )
-        for first in range(0, len(page.records), _AT_ONCE):
-            archived += await _archive(manager, page.records[first : first + _AT_ONCE])
+        sessions = [open_session(record) for record in page.records]
+        for first in range(0, len(sessions), _AT_ONCE):
+            archived += await _archive(sessions[first : first + _AT_ONCE])
         if page.next_cursor is None:
             return archived
         cursor = page.next_cursor
 
 
 async def inactive(
-    manager: SessionManager, max_inactive_hours: float, status: SessionStatus | str | None
-) -> AsyncIterator[BaseSession]:
+    shared: ManagerCore,
+    open_session: OpenSession[ArchivableT],
+    max_inactive_hours: float,
+    status: SessionStatus | str | None,
+) -> AsyncIterator[ArchivableT]:
     """See `SessionManager.iter_inactive_sessions`."""
-    manager._check_open()
+    shared.check_open()
     wanted = None if status is None else check_status(status)
     since, cursor = _hours_ago(max_inactive_hours), None
     while True:
-        page = await manager.storage.list_sessions(
+        page = await shared.storage.list_sessions(
             status=wanted, inactive_since=since, cursor=cursor
         )
         for record in page.records:
-            session = BaseSession(manager, record)
+            session = open_session(record)
             if session.context.auto_archive:
                 yield session
         if page.next_cursor is None:
@@ -61,17 +88,16 @@ async def inactive(
         cursor = page.next_cursor
 
 
-async def _archive(manager: SessionManager, records: Sequence[SessionRecord]) -> int:
+async def _archive(sessions: Sequence[Archivable]) -> int:
     """Archive those that are as they were and may be archived; together, as they can share
     a commit.
 
     Returns:
         How many were.
     """
-    sessions = [BaseSession(manager, record) for record in records]
     outcomes = await asyncio.gather(
-        *(each.archive(expected_revision=each.revision) for each in sessions
-          if each.context.auto_archive),
+        *(session.archive(expected_revision=session.revision) for session in sessions
+          if session.context.auto_archive),
         return_exceptions=True,
     )  # fmt: skip
     for outcome in outcomes:

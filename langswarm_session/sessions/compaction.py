@@ -14,28 +14,30 @@ from langswarm_session.records import ProviderRequest, SessionChanges
 from langswarm_session.requests.provider_state import ProviderState, state_of, states_of, stored
 from langswarm_session.requests.state import RequestState
 from langswarm_session.requests.window import COMPACTION
+from langswarm_session.turns.reading import read_window
+from langswarm_session.turns.recording import record
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession
     from langswarm_session.records import ProviderReply
-    from langswarm_session.session import BaseSession
+    from langswarm_session.turns.core import SessionCore
 
 
-async def compact(session: BaseSession) -> SessionMessage:
+async def compact(core: SessionCore) -> SessionMessage:
     """See `BaseSession.compact`."""
-    await session.refresh()
-    revision, context = session.revision, session.context
-    provider = session.manager.provider(context.provider)
+    await core.refresh()
+    revision, context = core.record.revision, core.context
+    provider = core.provider()
     state = RequestState.of(context)
     target = provider.target(context, {})
-    messages = await session.read_window(target)
+    current = await read_window(core, target)
     request = ProviderRequest(
-        session.session_id,
+        core.session_id,
         context.model_copy(update=ProviderState().to_context()),
-        messages.messages,
+        current.messages,
         new_count=0,
         target=target,
-        turn_id=session.last_seq + 1,
+        turn_id=core.record.last_seq + 1,
         notes=state.notes.get(provider.name),
         reasoning_after=state.reasoning_after,
     )
@@ -46,9 +48,10 @@ async def compact(session: BaseSession) -> SessionMessage:
         if copy.session_id is not None and provider.outdated(copy.context) is None:
             await provider.delete_provider_session(copy.session_id)
     except ProviderSessionError as error:
-        raise in_session(error, session.session_id) from error.__cause__
-    (kept,) = await session.record(message, expected_revision=revision)
-    await _begin_there(session, kept, reply, provider)
+        raise in_session(error, core.session_id) from error.__cause__
+    wait = core.locks.turn_wait
+    (kept,) = await record(core, [message], expected_revision=revision, wait=wait)
+    await _begin_there(core, kept, reply, provider)
     return kept
 
 
@@ -69,7 +72,7 @@ def _only(reply: ProviderReply, provider: str, model: str) -> SessionMessage:
 
 
 async def _begin_there(
-    session: BaseSession,
+    core: SessionCore,
     message: SessionMessage,
     reply: ProviderReply,
     provider: IProviderSession,
@@ -78,7 +81,7 @@ async def _begin_there(
 
     A copy that it keeps has what the compaction stands for, so it is replaced in the next turn.
     """
-    context = session.context
+    context = core.context
     name = message.provider or context.provider
     state = RequestState.of(context).compacted(name, message.seq or 0)
     if reply.notes is not None:
@@ -89,7 +92,4 @@ async def _begin_there(
         after = ProviderState(copy.session_id, outdated, message.seq or 0)
     copies = {**states_of(context), name: after}
     changes = SessionChanges(provider_state=stored(copies, context.provider, state.to_context()))
-    moved = await session.manager.storage.update_session(
-        session.ref, changes, expected_revision=session.revision
-    )
-    session._moved(moved)
+    await core.update(changes, expected_revision=core.record.revision)

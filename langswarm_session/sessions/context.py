@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from langswarm_session._validation import check_name, describe
 from langswarm_session.errors import InvalidInputError, in_session
 from langswarm_session.models import SessionContext
-from langswarm_session.records import SessionChanges, SessionRecord
+from langswarm_session.records import SessionChanges
 from langswarm_session.requests.provider_state import STATE_KEYS, ProviderState, states_of, stored
 from langswarm_session.storage.rows import dump_json
 
@@ -104,14 +104,3 @@ def forked(context: dict[str, Any], at: int | None) -> dict[str, Any]:
     if summary is not None and at is not None and summary["last_seq"] > at:
         return {**context, "summary": None}
     return context
-
-
-def are_same(one: SessionRecord, other: SessionRecord) -> bool:
-    """Whether two rows have one context."""
-    return (
-        one.context == other.context
-        and one.provider_state == other.provider_state
-        and one.model == other.model
-        and one.provider == other.provider
-        and one.backend == other.backend
-    )

@@ -13,32 +13,32 @@ from langswarm_session._validation import check_seqs
 from langswarm_session.records import Appended, SessionChanges
 from langswarm_session.requests.provider_state import states_of, without_copies
 from langswarm_session.requests.state import RequestState
-from langswarm_session.sessions.erasure import forget_at_providers
 from langswarm_session.storage.rules import check_revision
 from langswarm_session.turns.inputs import as_messages
+from langswarm_session.turns.provider_copies import forget_at_providers
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionMessage
-    from langswarm_session.session import BaseSession
+    from langswarm_session.turns.core import SessionCore
 
 
-async def clear(session: BaseSession, expected_revision: int | None) -> None:
+async def clear(core: SessionCore, expected_revision: int | None) -> None:
     """See `BaseSession.clear_messages`."""
 
     async def clear() -> None:
-        await session.refresh()
-        check_revision(session._record, expected_revision)
+        await core.refresh()
+        check_revision(core.record, expected_revision)
         expected = expected_revision
-        if _is_held_elsewhere(session):
-            expected = await _forget(session, session.revision, replies=True)
-        record = await session._storage.clear_messages(session.ref, expected_revision=expected)
-        session._moved(record)
+        if _is_held_elsewhere(core):
+            expected = await _forget(core, core.record.revision, replies=True)
+        record = await core.storage.clear_messages(core.ref, expected_revision=expected)
+        core.moved(record)
 
-    await session._runtime.alone(session.ref, clear, session._runtime.turn_wait)
+    await core.locks.alone(core.ref, clear, core.locks.turn_wait)
 
 
 async def edit(
-    session: BaseSession,
+    core: SessionCore,
     *,
     expected_revision: int,
     remove: Sequence[int],
@@ -46,74 +46,65 @@ async def edit(
     add: Sequence[SessionMessage],
 ) -> list[SessionMessage]:
     """See `BaseSession.edit_messages`."""
-    changed = await session._process(as_messages(change, session.session_id))
-    given = as_messages(add, session.session_id)
-    removed = check_seqs(remove, "remove", session.session_id)
-    moved = {message.id for message in given if message.seq in {*removed}}
-    added = await _processed(session, given, moved)
+    changed = await core.process_first(as_messages(change, core.session_id))
+    new = as_messages(add, core.session_id)
+    removed = check_seqs(remove, "remove", core.session_id)
+    moved = {message.id for message in new if message.seq in {*removed}}
+    added = await _processed(core, new, moved)
     touched = [*removed, *(message.seq or 0 for message in changed)]
 
     async def edit() -> Appended:
-        expected = await _forget_touched(session, touched, expected_revision)
-        appended = await session._storage.edit_messages(
-            session.ref,
+        expected = await _forget_touched(core, touched, expected_revision)
+        appended = await core.storage.edit_messages(
+            core.ref,
             expected_revision=expected,
             remove=removed,
             change=changed,
             add=added,
         )
-        session._moved(appended.record)
+        core.moved(appended.record)
         return appended
 
-    appended = await session._runtime.alone(session.ref, edit, session._runtime.turn_wait)
-    new = [message for message in appended.messages if message.id not in moved]
-    await session._pipeline.stored(session, new)
+    appended = await core.locks.alone(core.ref, edit, core.locks.turn_wait)
+    await core.stored([message for message in appended.messages if message.id not in moved])
     return appended.messages
 
 
 async def _processed(
-    session: BaseSession, messages: list[SessionMessage], moved: set[str]
+    core: SessionCore, messages: list[SessionMessage], moved: set[str]
 ) -> list[SessionMessage]:
     """The messages after the middleware, which has seen those that are only moved before."""
-    fresh = await session._process([each for each in messages if each.id not in moved])
+    fresh = await core.process_first([message for message in messages if message.id not in moved])
     rest = iter(fresh)
-    return [each if each.id in moved else next(rest) for each in messages]
+    return [message if message.id in moved else next(rest) for message in messages]
 
 
-async def _forget_touched(
-    session: BaseSession, touched: Sequence[int], expected_revision: int
-) -> int:
+async def _forget_touched(core: SessionCore, touched: Sequence[int], expected_revision: int) -> int:
     """Drop the summary and providers' copies that have a message which is about to change.
 
     Returns:
         The revision after that.
     """
-    await session.refresh()
-    check_revision(session._record, expected_revision)
-    covered = [state.seq for state in states_of(session.context).values()]
-    covered.append(RequestState.of(session.context).noted_through)
-    if session.context.summary is not None:
-        covered.append(session.context.summary.last_seq)
+    await core.refresh()
+    check_revision(core.record, expected_revision)
+    covered = [state.seq for state in states_of(core.context).values()]
+    covered.append(RequestState.of(core.context).noted_through)
+    if core.context.summary is not None:
+        covered.append(core.context.summary.last_seq)
     if not touched or max(covered, default=0) < min(touched):
         return expected_revision
-    return await _forget(session, expected_revision)
+    return await _forget(core, expected_revision)
 
 
-def _is_held_elsewhere(session: BaseSession) -> bool:
+def _is_held_elsewhere(core: SessionCore) -> bool:
     """Whether a summary, a provider's copy or its notes have something of the log."""
-    context = session.context
+    context = core.context
     noted = RequestState.of(context).noted_through
     return context.summary is not None or bool(states_of(context)) or bool(noted)
 
 
-async def _forget(session: BaseSession, expected_revision: int, *, replies: bool = False) -> int:
+async def _forget(core: SessionCore, expected_revision: int, *, replies: bool = False) -> int:
     """Drop the summary and all providers' copies; returns the revision after that."""
-    await forget_at_providers(session, replies=replies)
-    changes = SessionChanges(
-        context={"summary": None}, provider_state=without_copies(session.context)
-    )
-    record = await session._storage.update_session(
-        session.ref, changes, expected_revision=expected_revision
-    )
-    session._moved(record)
-    return record.revision
+    await forget_at_providers(core, replies=replies)
+    changes = SessionChanges(context={"summary": None}, provider_state=without_copies(core.context))
+    return (await core.update(changes, expected_revision=expected_revision)).revision

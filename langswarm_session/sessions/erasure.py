@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from langswarm_session.errors import SessionError, SessionNotFoundError, in_session
-from langswarm_session.records import SessionChanges
-from langswarm_session.requests.provider_state import ProviderState, states_of, with_state
+from langswarm_session.errors import SessionError, SessionNotFoundError
+from langswarm_session.requests.provider_state import states_of
 from langswarm_session.storage.rules import check_revision
+from langswarm_session.turns.provider_copies import forget_at_providers
 
 if TYPE_CHECKING:
-    from langswarm_session.interfaces import IProviderSession
-    from langswarm_session.manager import SessionManager
-    from langswarm_session.session import BaseSession
-
-logger = logging.getLogger(__name__)
+    from langswarm_session.turns.core import ManagerCore, SessionCore
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,91 +60,43 @@ class ErasureReport:
 
 
 async def erase_user(
-    manager: SessionManager, user_id: str, *, at_providers: bool, scrub: bool
+    shared: ManagerCore,
+    sessions: Callable[[], AsyncIterator[SessionCore]],
+    user_id: str,
+    *,
+    at_providers: bool,
+    scrub: bool,
 ) -> ErasureReport:
-    """Remove a user's sessions; see `SessionManager.erase_user`."""
+    """Remove a user's sessions; see `SessionManager.erase_user`.
+
+    Args:
+        shared: The manager.
+        sessions: Lists the user's sessions as they are when it is called.
+        user_id: The user.
+        at_providers: Whether the providers' copies are removed as well.
+        scrub: Whether the storage is to overwrite what was deleted.
+    """
     report = ErasureReport(user_id)
     failed: dict[str, NotErased] = {}
     while True:
         # Again, until no pass finds any more: some may be made meanwhile.
         removed = len(report.sessions)
-        async for session in manager.iter_sessions(user_id):
-            if session.session_id not in failed:
-                await _erase(session, report, failed, at_providers=at_providers)
+        async for core in sessions():
+            if core.session_id not in failed:
+                await _erase(core, report, failed, at_providers=at_providers)
         if len(report.sessions) == removed:
             break
     report.not_erased = list(failed.values())
     if scrub:
         try:
-            await manager.storage.scrub()
+            await shared.storage.scrub()
         except SessionError as error:
             report.scrub_error = error
     return report
 
 
-async def forget_at_providers(
-    session: BaseSession, *, replies: bool = False
-) -> list[tuple[str, str]]:
-    """Remove what providers keep of a conversation.
-
-    Args:
-        session: The session.
-        replies: Whether the replies that they keep besides are removed as well, one by one.
-
-    Returns:
-        What they cannot remove: each provider with its id of a reply.
-
-    Raises:
-        ProviderSessionError: If one of them could not.
-    """
-    left: list[tuple[str, str]] = []
-    states, own = states_of(session.context), session.context.provider
-    for name in {**states, own: None}:
-        state = states.get(name)
-        if state is None and name not in session.manager._providers.names:
-            continue  # it is a door's name, or this program has no such provider
-        provider = session.manager._providers.of(name, session.session_id)
-        try:
-            if replies and provider.keeps_replies and session.context.backend.is_native:
-                ids = await _replies_of(session, name)
-                left += [(name, reply) for reply in await provider.delete_replies(ids)]
-            if state is not None:
-                await _remove(session, name, state, provider)
-        except SessionError as error:
-            raise in_session(error, session.session_id) from error.__cause__
-    for name, reply in left:
-        logger.warning("session %r: %s keeps the reply %s, and cannot remove it",
-                       session.session_id, name, reply)  # fmt: skip
-    return left
-
-
-async def _remove(
-    session: BaseSession, name: str, state: ProviderState, provider: IProviderSession
-) -> None:
-    """Remove a provider's copies; one of which only a part is left is not used again."""
-    try:
-        for copy in state.copies:
-            await provider.delete_provider_session(copy)
-    except (SessionError, asyncio.CancelledError):
-        outdated = provider.outdated(state.context)
-        if outdated is not None:
-            after = replace(state, context=outdated)
-            changes = SessionChanges(provider_state=with_state(session.context, name, after))
-            session._moved(await session._storage.update_session(session.ref, changes))
-        raise
-
-
-async def _replies_of(session: BaseSession, provider: str) -> list[str]:
-    """Return a provider's ids of the replies that it gave in a session."""
-    return [
-        message.provider_message_id
-        async for message in session.iter_messages()
-        if message.provider == provider and message.provider_message_id
-    ]
-
-
 async def delete(
-    session: BaseSession, *, at_providers: bool, expected_revision: int | None = None
+    core: SessionCore, *, at_providers: bool, expected_revision: int | None = None
 ) -> list[tuple[str, str]]:
     """Remove a session that was read just now, and what providers keep of it.
 
@@ -161,37 +108,37 @@ async def delete(
         ProviderSessionError: If a provider could not; then nothing was removed here either.
         SessionNotFoundError: If it was removed meanwhile, whatever has its id now.
     """
-    check_revision(session._record, expected_revision)
-    left = await forget_at_providers(session, replies=True) if at_providers else []
-    await session._storage.delete_session(session.ref, expected_revision=expected_revision)
-    await session.manager._pipeline.deleted(session)
+    check_revision(core.record, expected_revision)
+    left = await forget_at_providers(core, replies=True) if at_providers else []
+    await core.storage.delete_session(core.ref, expected_revision=expected_revision)
+    await core.shared.pipeline.deleted(core.session)
     return left
 
 
 async def _erase(
-    session: BaseSession,
+    core: SessionCore,
     report: ErasureReport,
     failed: dict[str, NotErased],
     *,
     at_providers: bool,
 ) -> None:
-    kept = _kept(session)
+    held = _held_at_providers(core)
     try:
-        await session.refresh()
-        kept = _kept(session)
-        left = await delete(session, at_providers=at_providers)
+        await core.refresh()
+        held = _held_at_providers(core)
+        left = await delete(core, at_providers=at_providers)
     except SessionNotFoundError:  # somebody else was quicker
         return
     except SessionError as error:
-        failed[session.session_id] = NotErased(session.session_id, kept, error)
+        failed[core.session_id] = NotErased(core.session_id, held, error)
         return
-    report.sessions.append(session.session_id)
-    report.messages += session.metrics.message_count
+    report.sessions.append(core.session_id)
+    report.messages += core.record.to_metrics().message_count
     report.left_at_providers.extend(left)
-    (report.at_providers if at_providers else report.left_at_providers).extend(kept.items())
+    (report.at_providers if at_providers else report.left_at_providers).extend(held.items())
 
 
-def _kept(session: BaseSession) -> dict[str, str]:
+def _held_at_providers(core: SessionCore) -> dict[str, str]:
     """Return the providers that keep some of a session, each with its id of the conversation."""
-    states = states_of(session.context)
+    states = states_of(core.context)
     return {name: state.session_id for name, state in states.items() if state.session_id}

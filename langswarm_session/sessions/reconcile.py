@@ -25,9 +25,10 @@ from langswarm_session.records import SessionChanges
 from langswarm_session.requests.normalize import Target, make_sendable
 from langswarm_session.requests.provider_state import ProviderState, state_of, with_state
 from langswarm_session.sessions.alignment import common
+from langswarm_session.turns.recording import record
 
 if TYPE_CHECKING:
-    from langswarm_session.session import BaseSession
+    from langswarm_session.turns.core import SessionCore
 
 
 Part = tuple[object, ...]
@@ -56,22 +57,22 @@ class Reconciliation:
         return not (self.only_local or self.only_remote)
 
 
-async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
+async def reconcile(core: SessionCore, *, pull: bool) -> Reconciliation:
     """See `BaseSession.reconcile`."""
-    await session.refresh()
-    context = session.context
+    await core.refresh()
+    context = core.context
     state = state_of(context, context.provider)
     if state.session_id is None:
         raise InvalidInputError(
             f"the provider {context.provider!r} has no copy of this conversation yet",
-            session_id=session.session_id,
+            session_id=core.session_id,
         )
-    provider = session.manager._providers.of(context.provider, session.session_id)
+    provider = core.provider()
     try:
         copy = await provider.get_messages(state.session_id)
     except SessionError as error:
-        raise in_session(error, session.session_id) from error.__cause__
-    log = await session._storage.get_messages(session.ref, answered_only=True)
+        raise in_session(error, core.session_id) from error.__cause__
+    log = await core.storage.get_messages(core.ref, answered_only=True)
     target = provider.target(context, {})
     only_local, only_remote = await asyncio.to_thread(compare, log, copy, target)
     pulled: list[SessionMessage] = []
@@ -83,16 +84,16 @@ async def reconcile(session: BaseSession, *, pull: bool) -> Reconciliation:
             else message
             for message in only_remote
         ]
-        pulled = await session.record(named)
+        pulled = await record(core, named, wait=core.locks.turn_wait)
         # Where the record has more, what was pulled comes behind that, but not in the copy.
         known = provider.outdated(state.context) if only_local else provider.pulled(state.context)
         if known is not None:
-            await _in_step(session, state, known, pulled)
+            await _in_step(core, state, known, pulled)
     return Reconciliation(only_local, only_remote, pulled)
 
 
 async def _in_step(
-    session: BaseSession,
+    core: SessionCore,
     state: ProviderState,
     provider_context: Mapping[str, Any],
     pulled: Sequence[SessionMessage],
@@ -102,10 +103,8 @@ async def _in_step(
     made = [b.id for b in pulled[-1].blocks if isinstance(b, ToolCallBlock) and b.id]
     calls = [call for call in [*state.calls, *made] if call not in answered]
     after = ProviderState(state.session_id, provider_context, pulled[-1].seq or state.seq, calls)
-    changes = SessionChanges(
-        provider_state=with_state(session.context, session.context.provider, after)
-    )
-    session._moved(await session._storage.update_session(session.ref, changes))
+    changes = SessionChanges(provider_state=with_state(core.context, core.context.provider, after))
+    await core.update(changes)
 
 
 def compare(

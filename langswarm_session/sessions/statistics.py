@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 
-from langswarm_session.session import BaseSession
+from langswarm_session.models import SessionStatus
+from langswarm_session.records import SessionRecord
+from langswarm_session.sessions.listing import ListedSession
 
 
 @dataclass(slots=True)
@@ -38,9 +40,9 @@ class Sums:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
 
-    def add(self, session: BaseSession) -> None:
+    def add(self, record: SessionRecord) -> None:
         """Add a session."""
-        metrics = session.metrics
+        metrics = record.to_metrics()
         self.sessions += 1
         self.messages += metrics.message_count
         self.turns += metrics.turn_count
@@ -69,13 +71,13 @@ class Statistics:
     by_user: dict[str, Sums] = field(default_factory=dict)
 
 
-async def add_up(sessions: AsyncIterable[BaseSession]) -> Statistics:
-    """The figures of sessions, read as they come."""
+async def add_up(sessions: AsyncIterable[ListedSession]) -> Statistics:
+    """Return the figures of sessions, read as they come."""
     statistics = Statistics()
     async for session in sessions:
-        model = (session._record.provider, session._record.model)
-        statistics.total.add(session)
-        statistics.by_status[session.status.value] += 1
-        statistics.by_model.setdefault(model, Sums()).add(session)
-        statistics.by_user.setdefault(session.user_id, Sums()).add(session)
+        record = session.core.record
+        statistics.total.add(record)
+        statistics.by_status[SessionStatus(record.status).value] += 1
+        statistics.by_model.setdefault((record.provider, record.model), Sums()).add(record)
+        statistics.by_user.setdefault(record.user_id, Sums()).add(record)
     return statistics

@@ -75,7 +75,7 @@ class TurnTests(ProviderTests):
 
         async def ask() -> SessionMessage:
             reply = await session.send_message(ASK)
-            provider = session.manager._providers.of(session.context.provider, session.session_id)
+            provider = session.core.provider()
             await provider.close()
             return reply
 
@@ -185,7 +185,7 @@ class ToolTests(ProviderTests):
         """And one that was made here is answered there."""
         self._needs_tools(provider)
         own = session.context.provider
-        other = session.manager._providers.of(OTHER, session.session_id)
+        other = session.core.provider(OTHER)
         assert hasattr(other, "script")
         await session.switch_provider(OTHER, "echo")
         other.script(ToolCallBlock(id="call-1", name="forecast", args=ARGS))

@@ -133,21 +133,21 @@ class Exporter:
         yield "]}\n"
 
     async def _html(self, session: BaseSession) -> AsyncIterator[str]:
-        facts = " · ".join(session_facts(session._record))
+        facts = " · ".join(session_facts(session.core.record))
         yield f"<h2>{escape(session.session_id)}</h2>\n<p>{escape(facts)}</p>\n"
         async for message in self._messages(session):
             yield f"{message_html(message, longest=None)}\n"
 
     async def _markdown(self, session: BaseSession) -> AsyncIterator[str]:
-        facts = " · ".join(session_facts(session._record))
+        facts = " · ".join(session_facts(session.core.record))
         yield f"# {_inline(session.session_id)}\n\n{_inline(facts)}\n"
         async for message in self._messages(session):
             yield _markdown_of(message)
         yield "\n"
 
     async def _messages(self, session: BaseSession) -> AsyncIterator[SessionMessage]:
-        record = await session._storage.get_session(session.ref)
-        async for message in messages_of(session._storage, record):
+        record = await session.core.storage.get_session(session.ref)
+        async for message in messages_of(session.core.storage, record):
             self.messages += 1
             yield message
 

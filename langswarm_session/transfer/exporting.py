@@ -130,8 +130,8 @@ async def export_session(session: BaseSession) -> AsyncIterator[dict[str, Any]]:
         RevisionConflictError: If messages were removed meanwhile, so that the lines do not fit
             together; export it again.
     """
-    storage, ref = session._storage, session.ref
-    session.manager._check_open()
+    storage, ref = session.core.storage, session.ref
+    session.core.check_open()
     record = await storage.get_session(ref)
     row = SessionRow.of_record(record).model_dump(mode="json", exclude_none=True)
     yield {"type": "session", "format": FORMAT, "version": VERSION, "session": row}

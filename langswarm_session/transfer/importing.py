@@ -159,7 +159,7 @@ async def import_sessions(
         ImportFormatError: At what cannot be imported. The sessions before it have been.
         SessionStorageError
     """
-    manager._check_open()
+    manager.core.check_open()
     options = options or ImportOptions()
     names: set[str] = set()
     async for found in _found(lines, options):
@@ -183,7 +183,7 @@ async def _keep(
             if name in names or await _exists(manager, name):
                 raise SessionExistsError("the id is taken", session_id=name)
         else:
-            await manager._created(await storage.restore_session(archive))
+            await manager.announce(await storage.restore_session(archive))
     except SessionExistsError as taken:
         if options.on_conflict is OnConflict.NEW_ID:
             renamed = archive.record._replace(session_id=new_id())

@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from langswarm_session.errors import SessionError, TurnCancelledError
-
-if TYPE_CHECKING:
-    from langswarm_session.models import SessionMessage
-    from langswarm_session.session import BaseSession
 
 logger = logging.getLogger(__name__)
 
@@ -88,28 +83,3 @@ def _note(step: asyncio.Future[T]) -> None:
     """Note what a step raised whose caller is not there to get it."""
     if not step.cancelled() and (error := step.exception()) is not None:
         logger.warning("the end of a turn failed", exc_info=error)
-
-
-async def passed(session: BaseSession, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
-    """Pass what there is of a reply through the middleware: nothing where it does not get through.
-
-    The middleware may be what broke the turn off, and may do the same again.
-    """
-    if not messages:
-        return []
-    # In a task of its own, whose cancellation by a middleware is told from the caller's.
-    passing = asyncio.ensure_future(session._pipeline.process(session, messages))
-    try:
-        done, _ = await asyncio.wait([passing], timeout=PARTIAL_SECONDS)
-    finally:
-        passing.cancel()
-    try:
-        if done:
-            return passing.result()
-        why = f"the middleware took longer than {PARTIAL_SECONDS:g} s over it"
-    except SessionError:
-        why = "it was refused"
-    except asyncio.CancelledError:
-        why = "the middleware was cancelled"
-    logger.warning("session %r: what there was of a reply was lost: %s", session.session_id, why)
-    return []

@@ -18,7 +18,7 @@ from langswarm_session.turns.watch import LOOK_SECONDS
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
     from langswarm_session.records import SessionRef
-    from langswarm_session.turns.turn import OpenTurn
+    from langswarm_session.turns.current import RunningTurn
     from langswarm_session.turns.watch import TurnWatch
 
 logger = logging.getLogger(__name__)
@@ -43,13 +43,13 @@ class LeaseKeeper:
         self._looking: asyncio.Task[None] | None = None
         self._due = 0.0
         # Weak, so that a turn that was dropped without an end is not kept alive by its lease.
-        self._turns: weakref.WeakValueDictionary[str, OpenTurn] = weakref.WeakValueDictionary()
-        self._beside: weakref.WeakSet[OpenTurn] = weakref.WeakSet()
+        self._turns: weakref.WeakValueDictionary[str, RunningTurn] = weakref.WeakValueDictionary()
+        self._beside: weakref.WeakSet[RunningTurn] = weakref.WeakSet()
         self._task: Future[None] | None = None
         self._pid = 0
         self._lock = Lock()
 
-    def add(self, turn: OpenTurn) -> None:
+    def add(self, turn: RunningTurn) -> None:
         """Renew this turn's lease from now on."""
         with self._lock:
             self._turns[turn.token] = turn
@@ -60,18 +60,18 @@ class LeaseKeeper:
                 pause = min(self.seconds / 3, LOOK_SECONDS)
                 self._task = Context().run(bridge.start, _keep(weakref.ref(self), pause))
 
-    def add_beside(self, turn: OpenTurn) -> None:
+    def add_beside(self, turn: RunningTurn) -> None:
         """Know of a turn that has no lease yet, as another one of its session is open."""
         with self._lock:
             self._beside.add(turn)
 
-    def turns(self) -> list[OpenTurn]:
+    def turns(self) -> list[RunningTurn]:
         """Return the open turns of this process, those that have a lease first."""
         with self._lock:
             turns = dict.fromkeys([*self._turns.values(), *self._beside])
         return [turn for turn in turns if turn.is_ours]
 
-    def turns_of(self, ref: SessionRef) -> list[OpenTurn]:
+    def turns_of(self, ref: SessionRef) -> list[RunningTurn]:
         """Return the open turns of a session in this process."""
         return [turn for turn in self.turns() if turn.ref == ref]
 

@@ -15,11 +15,13 @@ from langswarm_session.models import SessionMessage, TurnStatus, new_id
 from langswarm_session.records import Appended, TurnEnd
 from langswarm_session.storage import rules
 from langswarm_session.turns.answerers import Asked, marked
+from langswarm_session.turns.attempts import begin_late
+from langswarm_session.turns.current import open_turns
 from langswarm_session.turns.inputs import as_messages
-from langswarm_session.turns.turn import OpenTurn, open_turns
+from langswarm_session.turns.turn import OpenTurn
 
 if TYPE_CHECKING:
-    from langswarm_session.session import BaseSession
+    from langswarm_session.turns.core import SessionCore
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class TurnBeside(OpenTurn):
     answers there, it does not wait: then the end of that one stores it.
 
     Args:
-        session: The session.
+        core: The session.
         lead: The turn that is open.
         messages: What is answered, which that turn has.
         asked: Who answers.
@@ -42,12 +44,12 @@ class TurnBeside(OpenTurn):
 
     def __init__(
         self,
-        session: BaseSession,
+        core: SessionCore,
         lead: OpenTurn,
         messages: Sequence[SessionMessage],
         asked: Asked,
     ) -> None:
-        super().__init__(session, new_id(), keyed=True, answerer=asked.answerer)
+        super().__init__(core, new_id(), keyed=True, answerer=asked.answerer)
         known = {message.id: message for message in lead.messages}
         rules.new_messages(self.session_id, messages, known)
         self.holds_queue = False
@@ -59,7 +61,7 @@ class TurnBeside(OpenTurn):
         self.messages = list(self._asked)
         self.asked_seq = min(message.seq or 0 for message in self._asked)
         self._open = True
-        session._runtime.keeper.add_beside(self)
+        core.locks.keeper.add_beside(self)
         self.enter()
         lead.after_end.append(self._stop_with_lead)
 
@@ -71,35 +73,35 @@ class TurnBeside(OpenTurn):
         """Keep more of the turn, after the middleware, until it can be stored."""
         self.check()
         messages = as_messages(messages, self.session_id)
-        processed = await self._session._pipeline.process(self._session, messages)
-        kept = marked(processed, self.answerer)
-        self._waiting += kept
-        self.messages = [*self.messages, *kept]
-        return kept
+        processed = await self._core.process(messages)
+        added = marked(processed, self.answerer)
+        self._waiting += added
+        self.messages = [*self.messages, *added]
+        return added
 
     async def _end(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> Appended:
         if self._lead.is_open and self._lead in open_turns():
             self._lead.late.append(lambda: self._end_late(end, messages))
             self._is_late = True
             self._close()
-            return Appended(self._session._record, list(messages))
+            return Appended(self._core.record, list(messages))
         appended = await self._store(end, messages)
         own = {message.id for message in messages}
         steps = [message for message in appended.new_messages if message.id not in own]
-        await self._session._pipeline.stored(self._session, steps)
+        await self._core.stored(steps)
         rest = [message for message in appended.messages if message.id in own]
         return Appended(appended.record, rest, max(0, appended.added - len(steps)))
 
     async def _stop_with_lead(self) -> None:
         """End this turn if the other one was ended from outside: that was meant for both."""
-        stop = self._lead._stop
+        stop = self._lead.stopped_by
         if stop is not None:
             await self.stop(stop)
 
     async def _end_late(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> None:
         """Store the turn as the one around it has ended."""
         appended = await self._store(end, messages)
-        await self._session._pipeline.stored(self._session, appended.new_messages)
+        await self._core.stored(appended.new_messages)
 
     async def _store(self, end: TurnEnd, messages: Sequence[SessionMessage]) -> Appended:
         """Begin the turn in the storage, and end it with all there is."""
@@ -108,18 +110,18 @@ class TurnBeside(OpenTurn):
         own = [message for message in (*self._waiting, *messages) if message.id not in known]
         if not own and end.status is TurnStatus.COMPLETE:
             self._close()
-            return Appended(self._session._record, list(messages))
+            return Appended(self._core.record, list(messages))
         if not self.id:
             try:
-                begun = await self._session._runtime.begin_late(
-                    self, self._asked, self._key, has_queue=self._is_late
+                has_begun = await begin_late(
+                    self._core, self, self._asked, self._key, has_queue=self._is_late
                 )
             except BaseException:
                 self._close()
                 raise
-            if not begun:  # another process was quicker
+            if not has_begun:  # another process was quicker
                 self._close()
-                return Appended(self._session._record, own)
+                return Appended(self._core.record, own)
         self.messages = list(self._asked)
         appended = await super()._end(end, own)
         self._waiting.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from langswarm_session.errors import InvalidInputError, MiddlewareError, SessionError, in_session
 from langswarm_session.interfaces import ISession, ISessionLifecycleHook, ISessionMiddleware
 from langswarm_session.models import MessageRole, SessionMessage
+from langswarm_session.turns import endings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -98,6 +100,33 @@ class Pipeline:
                     session_id=session.session_id,
                 )
         return message
+
+    async def process_partial(
+        self, session: ISession, messages: Sequence[SessionMessage]
+    ) -> list[SessionMessage]:
+        """Pass the part of a reply that was shown through the middleware.
+
+        The middleware may be what broke the turn off, and may do the same again: where the part
+        does not get through, nothing is returned.
+        """
+        if not messages:
+            return []
+        # In a task of its own, whose cancellation by a middleware is told from the caller's.
+        passing = asyncio.ensure_future(self.process(session, messages))
+        try:
+            done, _ = await asyncio.wait([passing], timeout=endings.PARTIAL_SECONDS)
+        finally:
+            passing.cancel()
+        try:
+            if done:
+                return passing.result()
+            reason = f"the middleware took longer than {endings.PARTIAL_SECONDS:g} s over it"
+        except SessionError:
+            reason = "it was refused"
+        except asyncio.CancelledError:
+            reason = "the middleware was cancelled"
+        logger.warning("session %r: the partial reply was lost: %s", session.session_id, reason)
+        return []
 
     async def stored(self, session: ISession, messages: Sequence[SessionMessage]) -> None:
         """Tell the hooks of messages that were stored."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from langswarm_session._sanitize import one_line
 from langswarm_session.blocks import ToolCallBlock
@@ -15,7 +14,6 @@ from langswarm_session.errors import (
     ContextLengthError,
     InvalidReasoningError,
     ProviderCapabilityError,
-    ProviderQuotaError,
     ProviderSessionError,
     ProviderStreamError,
     RevisionConflictError,
@@ -45,18 +43,14 @@ from langswarm_session.requests.budget import estimate, within_budget
 from langswarm_session.requests.normalize import describe_repairs
 from langswarm_session.requests.provider_state import ProviderState, state_of, with_state
 from langswarm_session.requests.window import begin, calls_needed, compaction_in, is_lasting
+from langswarm_session.tools import as_tools
+from langswarm_session.turns.circuit_breaker import failure_reason, is_outage
 
 if TYPE_CHECKING:
-    from langswarm_session.session import BaseSession
+    from langswarm_session.turns.core import SessionCore
     from langswarm_session.turns.turn import OpenTurn
 
 logger = logging.getLogger(__name__)
-
-REST_SECONDS = 30.0
-"""How long a provider that failed is left alone where others can answer and it named no time."""
-
-LONGEST_REST = 3600.0
-"""The longest that it is left alone for, in seconds, whatever time it named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,36 +66,6 @@ class Answer:
     provider_state: Mapping[str, Any] | None
 
 
-class CircuitBreaker:
-    """Which models are left alone for a while, because they failed and others can answer.
-
-    Attributes:
-        clock: What tells the time, in seconds from any point.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self._until: dict[tuple[str, str | None], tuple[float, str]] = {}
-
-    def began(self, who: Fallback, error: ProviderSessionError) -> None:
-        """It failed: leave it alone for as long as it says, or for a while."""
-        seconds = REST_SECONDS if error.retry_after is None else error.retry_after
-        self._until[_key(who)] = (self.clock() + min(seconds, LONGEST_REST), _reason(error))
-
-    def ended(self, who: Fallback) -> None:
-        """It answered."""
-        self._until.pop(_key(who), None)
-
-    def reason(self, who: Fallback) -> str | None:
-        """Why it is left alone; None if it is not."""
-        known = self._until.get(_key(who))
-        return known[1] if known is not None and self.clock() < known[0] else None
-
-
-def _key(who: Fallback) -> tuple[str, str | None]:
-    return who.provider, who.model
-
-
 def check_tools(provider: IProviderSession, options: Mapping[str, Any], session_id: str) -> None:
     """Raises ProviderCapabilityError if there are tools, and the provider takes none."""
     if options.get("tools") and ProviderCapability.TOOLS not in provider.capabilities:
@@ -112,16 +76,13 @@ def check_tools(provider: IProviderSession, options: Mapping[str, Any], session_
         )
 
 
-def _is_outage(error: Exception) -> TypeGuard[ProviderSessionError]:
-    """Whether a provider cannot answer now, but another one may: it is down, or not paid for."""
-    return isinstance(error, ProviderSessionError) and (
-        error.retriable or isinstance(error, ProviderQuotaError)
-    )
-
-
-def _reason(error: Exception) -> str:
-    said = str(error).removeprefix(f"session {getattr(error, 'session_id', None)!r}: ")
-    return f"{type(error).__name__}: {said}"[:500]
+def check_answerable(core: SessionCore, options: Mapping[str, Any]) -> None:
+    """Raise what can be known to be wrong before anything is stored."""
+    core.check_open()
+    provider = core.provider()
+    if options.get("tools"):
+        as_tools(options["tools"])
+    check_tools(provider, options, core.session_id)
 
 
 @asynccontextmanager
@@ -145,22 +106,42 @@ async def _closing(
                 raise errors from None
 
 
+async def answer(core: SessionCore, turn: OpenTurn, options: Mapping[str, Any]) -> SessionMessage:
+    """Have the provider answer a turn, and complete the turn with it.
+
+    Args:
+        core: The session.
+        turn: The turn.
+        options: The caller's keywords for the provider.
+
+    Returns:
+        The reply as it was stored.
+    """
+    if turn.replayed:
+        return turn.reply
+    async with turn:
+        with turn.answering():
+            reply = await Answering(core, turn, options).send()
+        stored = await turn.complete(reply.messages, provider_state=reply.provider_state)
+    return stored[-1]
+
+
 class Answering:
     """Gets one turn's reply.
 
     Args:
-        session: The session.
+        core: The session.
         turn: The turn, open.
         options: The caller's keywords for the provider.
     """
 
-    def __init__(self, session: BaseSession, turn: OpenTurn, options: Mapping[str, Any]) -> None:
-        self._session = session
+    def __init__(self, core: SessionCore, turn: OpenTurn, options: Mapping[str, Any]) -> None:
+        self._core = core
         self._turn = turn
         turn.tells_change = False
         self._options = options
-        self._outages = session.manager._outages
-        context = session.context
+        self._breaker = core.shared.breaker
+        context = core.context
         self._own = Fallback(provider=context.provider, model=context.model)
         self._last_choice = self._own
         self._asked = self._own
@@ -253,7 +234,7 @@ class Answering:
 
     def _remedied(self, failure: SessionError, request: ProviderRequest) -> bool:
         """Return whether the same provider can be asked another way, as the turn is set up for."""
-        turn, context = self._turn, self._session.context
+        turn, context = self._turn, self._core.context
         state = turn.request_state(context)
         if isinstance(failure, InvalidReasoningError) and state.reasoning_after < turn.id - 1:
             logger.info("session %r: reasoning of earlier replies is left out: %s",
@@ -283,22 +264,22 @@ class Answering:
 
     def _candidates(self) -> list[Fallback]:
         """Who may answer, in order; those that are left alone for now are asked last."""
-        everyone = [self._own, *self._session.context.fallback]
+        everyone = [self._own, *self._core.context.fallback]
         self._last_choice = everyone[-1]
-        rested = [each for each in everyone if self._outages.reason(each) is None]
+        rested = [each for each in everyone if self._breaker.open_reason(each) is None]
         if len(rested) in (0, len(everyone)):
             return everyone
-        resting = [each for each in everyone if self._outages.reason(each) is not None]
+        resting = [each for each in everyone if self._breaker.open_reason(each) is not None]
         self._last_choice = rested[-1]
         if rested[0] is not self._own:
-            reason = self._outages.reason(self._own) or ""
+            reason = self._breaker.open_reason(self._own) or ""
             self._note_fallback(rested[0], f"left alone after {reason}")
         return [*rested, *resting]
 
     def _provider(self, candidate: Fallback) -> IProviderSession:
-        session, self._asked = self._session, candidate
-        provider = session.manager._providers.of(candidate.provider, session.session_id)
-        check_tools(provider, self._options, session.session_id)
+        self._asked = candidate
+        provider = self._core.provider(candidate.provider)
+        check_tools(provider, self._options, self._core.session_id)
         return provider
 
     def _retries(self, candidate: Fallback) -> int | None:
@@ -309,21 +290,21 @@ class Answering:
         """Whether the next one may be asked: after an outage, or one that cannot stand in."""
         if candidate is not self._own and isinstance(failure, ProviderCapabilityError):
             return True
-        return _is_outage(failure)
+        return is_outage(failure)
 
     def _take_over(
         self, failed: Fallback, candidates: Sequence[Fallback], error: SessionError
     ) -> None:
-        if _is_outage(error):
-            self._outages.began(failed, error)
+        if is_outage(error):
+            self._breaker.record_failure(failed, error)
         following = candidates[candidates.index(failed) + 1]
-        self._note_fallback(following, _reason(error))
+        self._note_fallback(following, failure_reason(error))
         logger.warning(
             "session %r: %s answers in place of %s: %s",
-            self._session.session_id,
+            self._core.session_id,
             following.provider,
             failed.provider,
-            one_line(_reason(error)),
+            one_line(failure_reason(error)),
         )
 
     def _note_fallback(self, candidate: Fallback, reason: str) -> None:
@@ -336,19 +317,19 @@ class Answering:
             )
 
     async def _answered(self, candidate: Fallback, request: ProviderRequest) -> None:
-        self._outages.ended(candidate)
+        self._breaker.record_success(candidate)
         await self._tell_repairs(request)
         if self._told is not None:
-            await self._session._pipeline.prefix_changed(self._session, self._told)
+            await self._core.pipeline.prefix_changed(self._core.session, self._told)
         if self._fallback_event is not None:
-            await self._session._pipeline.fell_back(self._session, self._fallback_event)
+            await self._core.pipeline.fell_back(self._core.session, self._fallback_event)
 
     # What it is asked, and what comes of it
 
     async def _request(
         self, provider: IProviderSession, candidate: Fallback, retries: int | None
     ) -> ProviderRequest:
-        session, turn = self._session, self._turn
+        core, turn = self._core, self._turn
         context, state = self._context_for(candidate)
 
         async def save(native: str | None, native_context: Mapping[str, Any] | None) -> None:
@@ -365,7 +346,7 @@ class Answering:
             messages, new_count = _unseen_last(history, turn.messages, state.seq)
         sent = turn.request_state(context)
         request = ProviderRequest(
-            session_id=session.session_id,
+            session_id=core.session_id,
             context=context,
             messages=messages,
             new_count=new_count,
@@ -386,7 +367,7 @@ class Answering:
 
     def _context_for(self, candidate: Fallback) -> tuple[SessionContext, ProviderState]:
         """The session's context as if a candidate were its provider, and that one's state."""
-        context = self._session.context
+        context = self._core.context
         state = state_of(context, candidate.provider)
         if candidate is self._own:
             return context, state
@@ -407,28 +388,25 @@ class Answering:
             TurnCancelledError, TurnLostError: If the turn has ended: the state may be that of a
                 later turn by now.
         """
-        session, turn = self._session, self._turn
-        record = session._record
+        core, turn = self._core, self._turn
+        record = core.record
         if record.turn_token != turn.token:  # it may be what an earlier call saw
-            record = await session._storage.get_session(session.ref)
+            record = await core.storage.get_session(core.ref)
         while record.turn_token == turn.token:
             changes = SessionChanges(
                 provider_state=with_state(record.to_context(), provider, state)
             )
             try:
-                moved = await session._storage.update_session(
-                    session.ref, changes, expected_revision=record.revision
-                )
+                await core.update(changes, expected_revision=record.revision)
             except RevisionConflictError:
-                record = await session._storage.get_session(session.ref)
+                record = await core.storage.get_session(core.ref)
             else:
-                session._moved(moved)
                 return
         turn.check()
         raise TurnLostError(
             f"the turn had ended before the state of the provider {provider!r} was stored; it was "
             "left as it is",
-            session_id=session.session_id,
+            session_id=core.session_id,
         )
 
     def _answer(
@@ -448,26 +426,25 @@ class Answering:
         self._keep_notes(reply, candidate)
         state = None
         if reply.provider_session_id is not None or reply.provider_context is not None:
-            session = self._session
             after = ProviderState(
                 reply.provider_session_id,
                 dict(reply.provider_context or {}),
-                session._record.last_seq + len(messages),
+                self._core.record.last_seq + len(messages),
                 [block.id for block in messages[-1].blocks
                  if isinstance(block, ToolCallBlock) and block.id],
             )  # fmt: skip
-            state = with_state(session.context, candidate.provider, after)
+            state = with_state(self._core.context, candidate.provider, after)
         return Answer(messages, state)
 
     def _keep_notes(self, reply: ProviderReply, candidate: Fallback) -> None:
         """Have what the provider says about its requests stored with the turn."""
         turn = self._turn
-        state = turn.request_state(self._session.context).told()
+        state = turn.request_state(self._core.context).told()
         if reply.dropped_reasoning:
             state = state.without_reasoning(turn.id - 1)
         if reply.notes is not None:
             state = state.with_notes(candidate.provider, reply.notes)
-        for seq, message in enumerate(reply.messages, self._session.last_seq + 1):
+        for seq, message in enumerate(reply.messages, self._core.record.last_seq + 1):
             if compaction_in(message) is not None:
                 state = state.compacted(candidate.provider, seq)
         turn.keep_request_state(state)
@@ -509,10 +486,10 @@ class Answering:
 
     async def _tell_repairs(self, request: ProviderRequest | None) -> None:
         if request is not None and request.repairs:
-            await self._session._pipeline.repaired(self._session, request.repairs)
+            await self._core.pipeline.repaired(self._core.session, request.repairs)
 
     def _error(self, error: Exception, candidate: Fallback) -> SessionError:
-        session_id = self._session.session_id
+        session_id = self._core.session_id
         if isinstance(error, SessionError):
             return in_session(error, session_id)
         return ProviderSessionError(

@@ -21,7 +21,7 @@ from langswarm_session.turns.endings import Stop
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage
-    from langswarm_session.turns.turn import OpenTurn
+    from langswarm_session.turns.current import RunningTurn
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class TurnWatch:
         self._ending: set[asyncio.Task[None]] = set()
         self._has_failed = False
 
-    async def look(self, turns: Sequence[OpenTurn]) -> None:
+    async def look(self, turns: Sequence[RunningTurn]) -> None:
         """End those of the turns that should be; returns before they have ended.
 
         Args:
@@ -117,7 +117,7 @@ class TurnWatch:
             if turn.token in asked:
                 self._end(turn, CANCELLED)
 
-    def _look_at_loops(self, turns: Sequence[OpenTurn]) -> None:
+    def _look_at_loops(self, turns: Sequence[RunningTurn]) -> None:
         loops = {turn.loop for turn in turns if turn.loop is not None}
         self._heartbeats = {
             loop: self._heartbeats.get(loop) or _Heartbeat(loop, self._clock) for loop in loops
@@ -137,7 +137,7 @@ class TurnWatch:
             return Stop(f"its event loop stood still for {limit:g} seconds", TurnLostError)
         return None
 
-    def _end(self, turn: OpenTurn, stop: Stop) -> None:
+    def _end(self, turn: RunningTurn, stop: Stop) -> None:
         if turn.is_stopped:
             return
         ending = asyncio.ensure_future(turn.stop(stop))

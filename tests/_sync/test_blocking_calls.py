@@ -19,7 +19,7 @@ from langswarm_session import (
     create_session_manager,
 )
 from langswarm_session.blocks import ToolCallBlock
-from langswarm_session.sessions.user_view import UserSessions
+from langswarm_session.manager import UserSessions
 from langswarm_session.turns.turn import OpenTurn
 
 Caller = Literal["async", "sync"]

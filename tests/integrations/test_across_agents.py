@@ -177,7 +177,7 @@ async def by_the_agents_sdk(manager: SessionManager, text: str) -> Any:
 async def by_a_provider(manager: SessionManager, text: str) -> Any:
     session = await manager.get_session("trip", user_id="ann")
     await session.update_context(provider="mock", model="echo")
-    provider = manager._providers.of("mock", "trip")
+    provider = manager.core.providers.of("mock", "trip")
     assert isinstance(provider, MockProviderSession)
     await session.send_message(text)
     return [shown_to_a_provider(provider.requests[-1].messages)]

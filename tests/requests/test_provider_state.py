@@ -83,7 +83,7 @@ async def test_a_conversation_that_a_caller_names_is_where_the_record_is(
 async def test_is_there_again_after_switching_back(
     manager: SessionManager, session: BaseSession, model: str | None
 ) -> None:
-    manager.add_provider_session("other", manager._providers.of("mock", "s"))
+    manager.add_provider_session("other", manager.core.providers.of("mock", "s"))
     await session.update_context(provider_session_id="mine", provider_context={"x": 1})
     before = session.context
     await session.switch_provider("other", model)

@@ -31,7 +31,7 @@ class Keeps(MockProviderSession):
 async def kept_session(manager: SessionManager, user: str, **options: Any) -> None:
     """A session of which the mock keeps a copy."""
     session = await manager.create_session(user, "mock", "echo", **options)
-    native = await manager._providers.of("mock", "").create_provider_session(user)
+    native = await manager.core.providers.of("mock", "").create_provider_session(user)
     await session.update_context(provider_session_id=native)
     await session.send_message("hello")
 

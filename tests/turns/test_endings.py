@@ -190,7 +190,7 @@ class TestCancelled:
 
     @pytest.mark.parametrize("way", WAYS)
     async def test_a_beginning(self, session, endless, turns, way, monkeypatch):
-        begin_turn = session._storage.begin_turn
+        begin_turn = session.core.storage.begin_turn
 
         async def slow(*args, **options):
             start = await begin_turn(*args, **options)
@@ -199,7 +199,7 @@ class TestCancelled:
             return start
 
         begun = asyncio.Event()
-        monkeypatch.setattr(session._storage, "begin_turn", slow)
+        monkeypatch.setattr(session.core.storage, "begin_turn", slow)
         await way(lambda: session.send_message("x"), begun.wait)
         monkeypatch.undo()
         await until(lambda: is_free(session))
@@ -218,7 +218,7 @@ class TestCancelled:
 
 
 async def is_free(session):
-    return (await session._storage.get_session(session.ref)).turn_token is None
+    return (await session.core.storage.get_session(session.ref)).turn_token is None
 
 
 class TestSettled:
@@ -950,7 +950,7 @@ async def test_a_lease_that_ran_out_is_ended(make_manager, turns):
     manager = make_manager()
     session = await manager.create_session("ann", "mock", "echo")
     turn = await session.begin_turn("x")
-    manager._runtime.keeper.close()
+    manager.core.locks.keeper.close()
     await manager.storage.renew_turns({turn.token: session.ref}, 0)
     other = await make_manager().get_session(session.session_id)
     assert await other.cancel() is True

@@ -33,7 +33,7 @@ from langswarm_session import (
     ToolResultBlock,
 )
 from langswarm_session.models import Fallback
-from langswarm_session.turns.replies import REST_SECONDS, CircuitBreaker
+from langswarm_session.turns.circuit_breaker import REST_SECONDS, CircuitBreaker
 
 GPT, CLAUDE = "gpt-5.4", "claude-opus-5-5"
 RESPONSES, MESSAGES = "POST /v1/responses", "POST /v1/messages"
@@ -83,7 +83,7 @@ async def vendors(
         "mock": MockProviderSession(),
     }
     async with SessionManager("memory", providers) as manager:
-        manager._outages.clock = clock
+        manager.core.breaker.clock = clock
         manager.add_global_hook(hook)
         yield manager
 
@@ -204,7 +204,7 @@ class TestFallback:
         world.fail(RESPONSES, "server_error")
         await session.send_message("one")
         world.fail(MESSAGES, "server_error", times=-1)
-        mock = vendors._providers.of("mock", "")
+        mock = vendors.core.providers.of("mock", "")
         assert isinstance(mock, MockProviderSession)
         mock.fail_next(MockFailure.UNAVAILABLE)
         reply = await session.send_message("two")
@@ -216,7 +216,7 @@ class TestFallback:
     ) -> None:
         for path in (RESPONSES, MESSAGES):
             world.fail(path, "server_error", times=-1)
-        mock = vendors._providers.of("mock", "")
+        mock = vendors.core.providers.of("mock", "")
         assert isinstance(mock, MockProviderSession)
         mock.fail_next(MockFailure.RATE_LIMIT, times=2)
         with pytest.raises(ProviderRateLimitError, match=session.session_id):
@@ -549,22 +549,22 @@ class TestOutages:
     def test_end_by_time_or_by_an_answer(self) -> None:
         clock = Clock()
         outages, who = CircuitBreaker(clock), Fallback(provider="p", model="m")
-        assert outages.reason(who) is None
-        outages.began(who, ProviderUnavailableError("down"))
-        assert outages.reason(who) == "ProviderUnavailableError: down"
-        assert outages.reason(Fallback(provider="p", model="other")) is None
-        outages.ended(who)
-        assert outages.reason(who) is None
-        outages.began(who, ProviderUnavailableError("down"))
+        assert outages.open_reason(who) is None
+        outages.record_failure(who, ProviderUnavailableError("down"))
+        assert outages.open_reason(who) == "ProviderUnavailableError: down"
+        assert outages.open_reason(Fallback(provider="p", model="other")) is None
+        outages.record_success(who)
+        assert outages.open_reason(who) is None
+        outages.record_failure(who, ProviderUnavailableError("down"))
         clock.now += REST_SECONDS
-        assert outages.reason(who) is None
+        assert outages.open_reason(who) is None
 
     @pytest.mark.parametrize("kind", [ProviderRateLimitError, ProviderUnavailableError])
     def test_last_as_long_as_the_server_says(self, kind: type[ProviderSessionError]) -> None:
         clock = Clock()
         outages, who = CircuitBreaker(clock), Fallback(provider="p")
-        outages.began(who, kind("slow", retry_after=5))
+        outages.record_failure(who, kind("slow", retry_after=5))
         clock.now += 4
-        assert outages.reason(who) is not None
+        assert outages.open_reason(who) is not None
         clock.now += 1
-        assert outages.reason(who) is None
+        assert outages.open_reason(who) is None

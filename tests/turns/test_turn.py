@@ -511,7 +511,7 @@ class TestMiddlewareThatDoesNotLetGo:
             await reading
         assert await turns(session) == ["cancelled"]
         assert await texts(session) == ["x"]
-        assert "a reply was lost: the middleware took longer" in caplog.text
+        assert "partial reply was lost: the middleware took longer" in caplog.text
         await self._check_free(session, moderation)
 
     @pytest.mark.parametrize("times", [1, 5])
@@ -559,7 +559,7 @@ class TestMiddlewareThatDoesNotLetGo:
                 raise ValueError("why")
         assert await turns(session) == ["failed"]
         assert await texts(session) == ["x"]
-        assert "a reply was lost: the middleware was cancelled" in caplog.text
+        assert "partial reply was lost: the middleware was cancelled" in caplog.text
         assert await session.record(user("y"), wait=0)
 
 

@@ -81,7 +81,7 @@ async def _clean(session: BaseSession, *, delete: bool) -> bool:
 
 def is_running(session: BaseSession) -> bool:
     """Whether a turn of the session is being answered, however long ago it began."""
-    record = session._record
+    record = session.core.record
     expires = record.turn_expires
     now = utc_now().timestamp() * 1_000_000
     return record.turn_token is not None and expires is not None and expires > now

@@ -12,6 +12,7 @@ from langswarm_session.cli.describe import local_time
 from langswarm_session.cli.output import console, printable, to_json, write_line
 from langswarm_session.manager import SessionManager
 from langswarm_session.models import SessionStatus
+from langswarm_session.session import BaseSession
 from langswarm_session.sessions.listing import SessionList
 
 
@@ -48,7 +49,7 @@ async def list_sessions(
         _print(page)
 
 
-def _print(page: SessionList) -> None:
+def _print(page: SessionList[BaseSession]) -> None:
     notes = console(stderr=True)
     if not page:
         notes.print("no sessions")

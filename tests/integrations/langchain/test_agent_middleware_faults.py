@@ -413,7 +413,7 @@ async def test_a_run_that_is_cancelled_while_it_waits_for_its_turn(
     session = await manager.get_or_create_session("chat", "ann")
     outside = contextvars.copy_context()
     async with await session.begin_turn("first"):
-        line = manager._runtime.queue._lines[session.ref]
+        line = manager.core.locks.queue._lines[session.ref]
         running = asyncio.create_task(build().ainvoke({"messages": "a"}, config), context=outside)
         async with asyncio.timeout(10):
             while not line.places:  # noqa: ASYNC110

@@ -86,7 +86,7 @@ async def session(make):
 
 
 def provider_of(session: BaseSession) -> AnthropicProviderSession:
-    return session.manager._providers.of("anthropic", "")
+    return session.manager.core.providers.of("anthropic", "")
 
 
 def seen(world):
@@ -444,7 +444,7 @@ class TestLosses:
 class TestTheProvidersSessions:
     async def test_are_made_listed_archived_and_deleted(self, make, world):
         manager = make()
-        provider = manager._providers.of("anthropic", "x")
+        provider = manager.core.providers.of("anthropic", "x")
         made = [await provider.create_provider_session("ann", title=str(i)) for i in range(3)]
         assert [each["id"] for each in await provider.list_provider_sessions(2)] == made[:0:-1]
         assert (await provider.get_provider_session(made[0]))["metadata"]["user_id"] == "ann"

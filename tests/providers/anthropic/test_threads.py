@@ -399,7 +399,7 @@ class TestAServerThatMayIgnoreThreads:
             assert reply.text.startswith(f"I see {2 * number + 1} messages.")
         assert kinds(world)[:2] == ["create", "create"]
         assert world.requests(POST)[-1]["status"] == 200
-        provider = unknown._providers.of("anthropic", "")
+        provider = unknown.core.providers.of("anthropic", "")
         assert provider._threads._knows_threads is not False
         await ask(session, "short")
         assert kinds(world)[-1] == "continue"
@@ -452,7 +452,7 @@ class TestAServerThatMayIgnoreThreads:
                 said = {"system": "s" * frame} if frame else {}
                 reply = await ask(session, "x" * size, **said)
                 assert reply.text.startswith(f"I see {2 * number + 1} messages.")
-            knows = manager._providers.of("anthropic", "")._threads._knows_threads
+            knows = manager.core.providers.of("anthropic", "")._threads._knows_threads
             assert knows in (None, not ignores)
 
 

@@ -119,7 +119,7 @@ def spoken(world, session):
 
 async def window(session):
     """What was said in the record, but for turns without an answer."""
-    messages = await session._storage.get_messages(session.ref, answered_only=True)
+    messages = await session.core.storage.get_messages(session.ref, answered_only=True)
     return [(m.role.value, m.text) for m in messages if m.role is not MessageRole.SYSTEM]
 
 
@@ -570,7 +570,7 @@ class TestSmallRequests:
         reply = await session.send_message("hello")
         assert reply.text == "I see 131 messages. The last says: hello"
         assert [len(r["body"]["items"]) for r in world.requests(ADD)] == [20] * 6 + [10]
-        provider = session.manager._providers.of("openai", None)
+        provider = session.manager.core.providers.of("openai", None)
         copy = await provider.get_messages(session.context.provider_session_id)
         assert [(m.role.value, m.text) for m in copy] == await window(session)
         newest = await provider.get_messages(session.context.provider_session_id, limit=3)
@@ -671,7 +671,7 @@ class TestContents:
         assert reply.text == "I see 1 messages. The last says: What is it?"
         (item, _) = items_of(world, session)
         assert item["content"][1]["image_url"] == sent
-        provider = session.manager._providers.of("openai", None)
+        provider = session.manager.core.providers.of("openai", None)
         (message, _) = await provider.get_messages(session.context.provider_session_id)
         assert message.blocks[1].url == sent
         assert (await session.reconcile()).is_equal
@@ -826,7 +826,7 @@ class TestConversationsOfOthers:
 
     @pytest.fixture
     async def given(self, world, session):
-        provider = session.manager._providers.of("openai", None)
+        provider = session.manager.core.providers.of("openai", None)
         native = await provider.create_provider_session("u")
         client = provider._sdk.client
         await client.conversations.items.create(
@@ -902,7 +902,7 @@ class TestLimits:
         assert (await session.send_message("three")).text.endswith("The last says: three")
 
     async def test_one_of_somebody_else_that_is_too_long_is_left_alone(self, world, session):
-        provider = session.manager._providers.of("openai", "s")
+        provider = session.manager.core.providers.of("openai", "s")
         given = await provider.create_provider_session("u")
         await session.update_context(provider_session_id=given)
         await session.send_message("one")
@@ -971,7 +971,7 @@ class TestServersThatRefuseInclude:
 @both_ways
 async def test_a_conversation_that_is_gone_is_made_again(world, session, streaming):
     await session.send_message("one")
-    provider = session.manager._providers.of("openai", "s")
+    provider = session.manager.core.providers.of("openai", "s")
     await provider.delete_provider_session(session.context.provider_session_id)
     assert await try_turn(session, "two", streaming=streaming) is None
     await check_next_turn(world, session, "one", "two")

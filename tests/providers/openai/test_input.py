@@ -327,7 +327,7 @@ class TestCompaction:
         item = {"type": "compaction", "id": "cmp_1", "encrypted_content": "c"}
         repeated = kept | {"id": "msg_7", "content": [said]}
         vendor.compactions = [repeated, item | {"created_by": "x"}]
-        provider = manager._providers.of("openai", "s")
+        provider = manager.core.providers.of("openai", "s")
         context = session.context
         history = await session.get_messages()
         request = ProviderRequest(
@@ -371,7 +371,7 @@ class TestCompaction:
     async def test_a_server_that_makes_no_compactions(self, vendor, manager):
         session = await manager.create_session("u", "openai", "gpt-6.2-sol")
         vendor.refusals.append((404, {"message": "Invalid URL (POST /v1/responses/compact)"}))
-        provider = manager._providers.of("openai", "s")
+        provider = manager.core.providers.of("openai", "s")
         said = [SessionMessage(role="user", content="one")]
         with pytest.raises(ProviderCapabilityError, match="this server makes no compactions"):
             await provider.compact(ProviderRequest("s", session.context, said))

@@ -443,7 +443,7 @@ class TestSecrets:
         told = [str(caught.value), repr(caught.value), *caught.value.args]
         told += traceback.format_exception(caught.value)
         told += [turn.error or "" for turn in await session.get_turns()]
-        told.append(repr(session.manager._providers.of("openai", None)))
+        told.append(repr(session.manager.core.providers.of("openai", None)))
         for text in [*told, caplog.text]:
             assert key not in text
         if client is not None:
