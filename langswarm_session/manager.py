@@ -39,6 +39,7 @@ from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.session import BaseSession
 from langswarm_session.sessions.context import as_json, changes_of, check_context
 from langswarm_session.sessions.listing import MessageHits, SessionList, each_once
+from langswarm_session.storage.completing import completed
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.turns.endings import settled
 from langswarm_session.turns.locks import Runtime
@@ -107,7 +108,7 @@ class SessionManager(ISessionManager):
             )
         elif storage_config:
             raise InvalidInputError("storage_config goes with a storage's name, not with a storage")
-        self._storage = storage
+        storage = self._storage = completed(storage)
         self._providers = Providers(providers, fallback)
         self._pipeline = Pipeline()
         self._outages = CircuitBreaker()

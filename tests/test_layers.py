@@ -23,11 +23,9 @@ LAYERS = [
     ["requests.normalize"],
     ["formats"],
     ["records"],
-    ["archive"],
+    ["archive", "findings", "search"],
     ["interfaces"],
-    ["tools"],
-    ["search"],
-    ["doctor"],
+    ["tools", "doctor"],
     ["storage"],
     ["storage.sqlite", "storage.postgres"],
     ["requests"],
@@ -57,7 +55,7 @@ LOADERS = {
 EXCEPTIONS = (Path(__file__).parent / "layer_exceptions.txt").read_text().splitlines()
 """Arrows of today that point up: remove the lines that you mend, and add none."""
 
-MOST_CIRCLES = 3
+MOST_CIRCLES = 2
 MOST_PRIVATE_ACCESSES = 143
 """How many there are today: lower them as you mend."""
 

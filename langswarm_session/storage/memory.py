@@ -11,7 +11,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from langswarm_session.errors import SessionError, StorageClosedError
-from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
     MessageRole,
     SessionMessage,
@@ -36,6 +35,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.edits import check_edit
 from langswarm_session.storage.measuring import has_several_results
 from langswarm_session.storage.rows import dump_json, encode_message
@@ -218,7 +218,7 @@ def _now() -> int:
     return time.time_ns() // 1000
 
 
-class InMemorySessionStorage(ISessionStorage):
+class InMemorySessionStorage(StorageBase):
     """Sessions in this process's memory, for development and tests.
 
     Keeps all promises but the one that needs a disk: what it holds is gone with the process.

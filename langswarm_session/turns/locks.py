@@ -29,8 +29,8 @@ from langswarm_session.records import (
     SessionRef,
     TurnEnd,
 )
+from langswarm_session.storage import owner
 from langswarm_session.storage.rules import LOST_OWNER, begun_with
-from langswarm_session.turns import owner
 from langswarm_session.turns.answerers import Asked
 from langswarm_session.turns.endings import passed, settled
 from langswarm_session.turns.leases import LeaseKeeper

@@ -37,7 +37,6 @@ from langswarm_session.errors import (
     SessionNotFoundError,
     StorageBusyError,
 )
-from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn
 from langswarm_session.records import (
     Appended,
@@ -54,6 +53,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.rows import dump_json, placed
 from langswarm_session.storage.session_rows import damaged
@@ -64,7 +64,7 @@ _AT_ONCE = 500
 """Further messages than these are made in a thread, so that no event loop waits for them."""
 
 
-class RedisSessionStorage(ISessionStorage):
+class RedisSessionStorage(StorageBase):
     """Sessions in a Redis server, version 6.2 or newer, or what speaks its protocol.
 
     The first use connects. Any number of storages, threads, event loops, processes and machines may

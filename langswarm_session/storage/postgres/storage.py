@@ -18,7 +18,6 @@ from langswarm_session.errors import (
     SessionError,
     StorageUnavailableError,
 )
-from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
     MessageRole,
     SessionMessage,
@@ -41,6 +40,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.naming import names_session
@@ -71,7 +71,7 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from langswarm_session.archive import SessionArchive, TurnNote
-    from langswarm_session.doctor import Finding
+    from langswarm_session.findings import Finding
     from langswarm_session.search import Search, SearchPage
 
 _MESSAGES = (
@@ -141,7 +141,7 @@ _LONGEST = 2_147_483.0
 T = TypeVar("T")
 
 
-class PostgresSessionStorage(ISessionStorage):
+class PostgresSessionStorage(StorageBase):
     """Sessions in a PostgreSQL database, version 13 or newer.
 
     The first use connects and creates what is missing. Any number of storages, threads, event
@@ -668,7 +668,7 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
-        from langswarm_session.doctor import Level
+        from langswarm_session.findings import Level
         from langswarm_session.storage.postgres.examine import durability
 
         names = [self._tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]

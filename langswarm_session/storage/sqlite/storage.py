@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from langswarm_session._validation import check_count, check_seconds
 from langswarm_session.errors import InvalidInputError, SessionBusyError, SessionError
-from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
 from langswarm_session.records import (
     Appended,
@@ -30,6 +29,7 @@ from langswarm_session.records import (
     TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
@@ -44,7 +44,7 @@ from langswarm_session.storage.sqlite.schema import MIGRATIONS, snapshot
 
 if TYPE_CHECKING:
     from langswarm_session.archive import SessionArchive, TurnNote
-    from langswarm_session.doctor import Finding
+    from langswarm_session.findings import Finding
     from langswarm_session.search import Search, SearchPage
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ _FEW, _LITTLE = 200, 32_768
 """So many rows are read, and characters stored, about as quickly as handed to another thread."""
 
 
-class SQLiteSessionStorage(ISessionStorage):
+class SQLiteSessionStorage(StorageBase):
     """Sessions in one SQLite file.
 
     The first use opens the file and creates what is missing. Any number of storages, threads, event
