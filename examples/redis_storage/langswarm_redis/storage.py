@@ -325,7 +325,7 @@ class RedisSessionStorage(StorageBase):
         filters = ("answered" if answered_only else "", "system" if system_only else "")
         deadline = time.monotonic() + self._timeout
         while (rows := await self._rows(place, limit, before, after, filters)) is None:
-            self._check(deadline)
+            self._check_deadline(deadline)
         if after is None:
             rows.reverse()
         if len(rows) <= _AT_ONCE:
@@ -489,7 +489,7 @@ class RedisSessionStorage(StorageBase):
                 rules.check_ref(session.record, ref)
                 return await flow(session)
             except (MovedError, MadeError):
-                self._check(deadline)
+                self._check_deadline(deadline)
 
     async def _rows(
         self,
@@ -521,7 +521,7 @@ class RedisSessionStorage(StorageBase):
                 return rows
             first[0 if after is None else 1] = end
 
-    def _check(self, deadline: float) -> None:
+    def _check_deadline(self, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise StorageBusyError(
                 f"{self._server.name}: other writes came in between for {self._timeout:g} seconds; "
