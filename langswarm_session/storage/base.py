@@ -37,6 +37,7 @@ from langswarm_session.storage.decisions import (
 )
 from langswarm_session.storage.examining import examine_by_contract
 from langswarm_session.storage.measuring import measure_by_reading
+from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.replaying import replay, turn_notes
 from langswarm_session.storage.searching import search_logs
 
@@ -81,6 +82,7 @@ class StorageBase(ISessionStorage):
         """
         raise NotImplementedError
 
+    @names_session
     async def write(self, write: Write[R]) -> R:
         """Do a write to a session."""
         result = await self.plain(write)

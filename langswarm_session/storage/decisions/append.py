@@ -22,6 +22,11 @@ class Append(Write[Appended]):
     expected_revision: int | None = None
     key: IdempotencyKey | None = None
 
+    @property
+    def is_of_open_turn(self) -> bool:
+        """See `Write.is_of_open_turn`."""
+        return self.token is not None
+
     def turns(self, facts: Facts) -> dict[int, bool]:
         """See `Write.turns`."""
         turns = Write.turns(self, facts)

@@ -11,7 +11,7 @@ from langswarm_session.storage import rules
 from langswarm_session.storage.decisions.draft import Draft, in_order
 from langswarm_session.storage.decisions.facts import Facts, Plan, Repeat, Write
 from langswarm_session.storage.edits import check_edit
-from langswarm_session.storage.rows import dump_json
+from langswarm_session.storage.rows import dump_json, placed
 
 
 @dataclass(eq=False)
@@ -115,7 +115,7 @@ class EditLog(Write[Appended]):
         turns = draft.record.turn_count + min(size, 1)
         draft.count(new, size, size - len(removed), turn_count=turns)
         changed = [
-            message._placed(message.seq or 0, facts.places[message.seq or 0].turn)
+            placed(message, message.seq or 0, facts.places[message.seq or 0].turn)
             for message in self.change
         ]
         forgotten = self._settle(draft, facts, removed)

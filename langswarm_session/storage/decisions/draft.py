@@ -9,6 +9,7 @@ from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
 from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.storage import rules
 from langswarm_session.storage.decisions.facts import Facts
+from langswarm_session.storage.rows import placed
 from langswarm_session.storage.session_rows import NoteRow
 
 NO_LEASE: dict[str, Any] = {"turn_token": None, "turn_owner": None, "turn_expires": None}
@@ -145,7 +146,7 @@ class Draft:
     def placed(self, messages: Sequence[SessionMessage], turn: int) -> list[SessionMessage]:
         """Return new messages, which the row has counted, with their numbers and turn."""
         first = self.record.last_seq - len(messages) + 1
-        return [message._placed(seq, turn) for seq, message in enumerate(messages, first)]
+        return [placed(message, seq, turn) for seq, message in enumerate(messages, first)]
 
 
 def in_order(

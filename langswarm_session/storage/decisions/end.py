@@ -30,6 +30,11 @@ class EndTurn(Write[Appended]):
         state = self.end.provider_state
         return None if state is None else dump_json(dict(state))
 
+    @property
+    def is_of_open_turn(self) -> bool:
+        """See `Write.is_of_open_turn`."""
+        return True
+
     def turns(self, facts: Facts) -> dict[int, bool]:
         """See `Write.turns`."""
         turn = facts.record.turn_id

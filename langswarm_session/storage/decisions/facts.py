@@ -128,6 +128,11 @@ class Write(ABC, Generic[R]):
         """A text that no other write has, to recognise this one if its answer is lost."""
         return token_urlsafe(6)
 
+    @property
+    def is_of_open_turn(self) -> bool:
+        """Whether the write goes on with a turn that is open."""
+        return False
+
     def numbers(self) -> Collection[int]:
         """Return the numbers of the messages that are looked up: `Facts.places`."""
         return ()
