@@ -57,11 +57,12 @@ class StorageBase(ISessionStorage):
 
     retry_seconds: float = 30.0
 
-    async def plain(self, write: Write[R]) -> R | None:
-        """Do a write in one step if nothing stands in its way; None if it is not plain.
+    async def plain(self, write: Write[R]) -> SessionRecord | None:
+        """Do a write in one step if nothing stands in its way, and return the session after it.
 
-        It is plain if the session is there and has the expected revision, no other turn is open,
-        and no message id and no key is stored. Nothing is written where the result is None.
+        It is plain if it may be (`Write.may_be_plain`), the session is there and has the expected
+        revision, no other turn is open, and no message id and no key is stored. The result is None
+        where it is not plain; then nothing was written.
         """
         return None
 
@@ -85,8 +86,8 @@ class StorageBase(ISessionStorage):
     @names_session
     async def write(self, write: Write[R]) -> R:
         """Do a write to a session."""
-        result = await self.plain(write)
-        return await self.decide(write) if result is None else result
+        record = await self.plain(write)
+        return await self.decide(write) if record is None else write.result(record)
 
     async def decide(self, write: Write[R]) -> R:
         """Do a write by its facts and its plan, again if someone else writes in between.

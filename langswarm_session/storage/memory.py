@@ -125,11 +125,9 @@ class _Log:
         self.messages, self.system, self.several = [], [], []
         self.by_id, self.notes, self.keys = {}, {}, {}
 
-    def _remove(self, numbers: Sequence[int]) -> None:
-        removed = {*numbers}
-        for message in self.messages:
-            if message.seq in removed:
-                del self.by_id[message.id]
+    def _remove(self, removed: Mapping[int, str]) -> None:
+        for message_id in removed.values():
+            del self.by_id[message_id]
         self.messages = [message for message in self.messages if message.seq not in removed]
         self.find_apart()
 

@@ -17,6 +17,7 @@ from langswarm_session.storage.decisions.facts import (
     TurnFacts,
     Write,
 )
+from langswarm_session.storage.decisions.plain import PlainWrite, is_plain
 
 __all__ = [
     "Append",
@@ -27,9 +28,11 @@ __all__ = [
     "Facts",
     "FactsChangedError",
     "MessagePlace",
+    "PlainWrite",
     "Plan",
     "Repeat",
     "TurnFacts",
     "UpdateSession",
     "Write",
+    "is_plain",
 ]

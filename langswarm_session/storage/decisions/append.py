@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langswarm_session.models import SessionMessage, TurnStatus
-from langswarm_session.records import Appended, IdempotencyKey, SessionRef
+from langswarm_session.records import Appended, IdempotencyKey, SessionRecord, SessionRef
 from langswarm_session.storage import rules
-from langswarm_session.storage.decisions.draft import Draft, in_order, known_turn
+from langswarm_session.storage.decisions.draft import Draft, in_order, known_turn, numbered
 from langswarm_session.storage.decisions.facts import Facts, Plan, Repeat, Write
 
 
@@ -21,6 +21,17 @@ class Append(Write[Appended]):
     token: str | None = None
     expected_revision: int | None = None
     key: IdempotencyKey | None = None
+
+    @property
+    def may_be_plain(self) -> bool:
+        """See `Write.may_be_plain`."""
+        return bool(self.messages)
+
+    def result(self, record: SessionRecord) -> Appended:
+        """See `Write.result`."""
+        turn = None if self.token is None else record.turn_id
+        added = numbered(record, self.messages, turn)
+        return Appended(record, added, len(added))
 
     @property
     def is_of_open_turn(self) -> bool:
@@ -70,7 +81,7 @@ class Append(Write[Appended]):
             turn = draft.held_turn(self.token)
             rules.check_revision(draft.record, self.expected_revision)
             draft.count(fresh, len(fresh))
-        added = draft.placed(fresh, turn)
+        added = numbered(draft.record, fresh, turn)
         result = Appended(draft.record, in_order(self.messages, facts.stored, added), len(added))
         notes = list(draft.notes.values())
         return Plan(result, draft.record, added=added, notes=notes)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
-from langswarm_session.records import IdempotencyKey, Lease, SessionRef, TurnStart
+from langswarm_session.records import IdempotencyKey, Lease, SessionRecord, SessionRef, TurnStart
 from langswarm_session.storage import rules
-from langswarm_session.storage.decisions.draft import Draft, in_order, known_turn
+from langswarm_session.storage.decisions.draft import Draft, in_order, known_turn, numbered
 from langswarm_session.storage.decisions.facts import Facts, Plan, Repeat, Write
 
 
@@ -22,6 +22,16 @@ class BeginTurn(Write[TurnStart]):
     lease: Lease
     key: IdempotencyKey | None = None
     expected_revision: int | None = None
+
+    @property
+    def may_be_plain(self) -> bool:
+        """See `Write.may_be_plain`."""
+        return bool(self.messages)
+
+    def result(self, record: SessionRecord) -> TurnStart:
+        """See `Write.result`."""
+        added = numbered(record, self.messages, record.turn_id)
+        return TurnStart(record, added, added=len(added))
 
     def turns(self, facts: Facts) -> dict[int, bool]:
         """See `Write.turns`."""
@@ -82,7 +92,7 @@ class BeginTurn(Write[TurnStart]):
             fresh, numbers, len(fresh), turn_id=turn, turn_count=turns, **self._lease(facts)
         )
         draft.take_key(turn, TurnStatus.OPEN, self.key)
-        added = draft.placed(fresh, turn)
+        added = numbered(draft.record, fresh, turn)
         begun = in_order(self.messages, facts.stored, added)
         result = TurnStart(draft.record, begun, added=len(added))
         return Plan(result, draft.record, added=added, notes=list(draft.notes.values()))
@@ -92,14 +102,15 @@ class BeginTurn(Write[TurnStart]):
         draft = Draft(facts)
         draft.make_free(self.expected_revision)
         messages = facts.turns[turn].messages
-        removed = {message.seq or 0 for message in _reply(messages, max(turn, asked + 1))}
+        reply = _reply(messages, max(turn, asked + 1))
+        removed = {message.seq or 0: message.id for message in reply}
         draft.count((), 0, -len(removed), turn_id=turn, **self._lease(facts))
         draft.set_status(turn, TurnStatus.OPEN)
         left = [message for message in messages if message.seq not in removed]
         asked_for = in_order(self.messages, facts.stored)
         result = TurnStart(draft.record, rules.begun_with(self.key, asked_for, left))
         notes = list(draft.notes.values())
-        return Plan(result, draft.record, removed=sorted(removed), notes=notes)
+        return Plan(result, draft.record, removed=removed, notes=notes)
 
 
 def _reply(messages: Sequence[SessionMessage], first: int) -> list[SessionMessage]:

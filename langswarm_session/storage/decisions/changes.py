@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from langswarm_session.models import SessionMessage
 from langswarm_session.records import Appended, SessionChanges, SessionRecord, SessionRef
 from langswarm_session.storage import rules
-from langswarm_session.storage.decisions.draft import Draft, in_order
+from langswarm_session.storage.decisions.draft import Draft, in_order, numbered
 from langswarm_session.storage.decisions.facts import Facts, Plan, Repeat, Write
 from langswarm_session.storage.edits import check_edit
 from langswarm_session.storage.rows import dump_json, placed
@@ -119,11 +119,11 @@ class EditLog(Write[Appended]):
             for message in self.change
         ]
         forgotten = self._settle(draft, facts, removed)
-        added = draft.placed(self.messages, draft.record.last_seq - size + 1)
+        added = numbered(draft.record, self.messages, draft.record.last_seq - size + 1)
         return Plan(
             Appended(draft.record, added, size),
             draft.record,
-            removed=sorted(removed),
+            removed={seq: facts.places[seq].id for seq in sorted(removed)},
             changed=changed,
             added=added,
             notes=[note for turn, note in draft.notes.items() if turn not in forgotten],

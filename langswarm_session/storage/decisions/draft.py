@@ -143,10 +143,20 @@ class Draft:
         facts = self._facts.turns.get(turn)
         return {} if facts is None else facts.roles
 
-    def placed(self, messages: Sequence[SessionMessage], turn: int) -> list[SessionMessage]:
-        """Return new messages, which the row has counted, with their numbers and turn."""
-        first = self.record.last_seq - len(messages) + 1
-        return [placed(message, seq, turn) for seq, message in enumerate(messages, first)]
+
+def numbered(
+    record: SessionRecord, messages: Sequence[SessionMessage], turn: int | None
+) -> list[SessionMessage]:
+    """Return messages that are the newest of a log, with their numbers and turn.
+
+    Args:
+        record: The session's row, which has counted them.
+        messages: The messages.
+        turn: The turn that they are in; None for one that begins with them.
+    """
+    first = record.last_seq - len(messages) + 1
+    turn = first if turn is None else turn
+    return [placed(message, seq, turn) for seq, message in enumerate(messages, first)]
 
 
 def in_order(

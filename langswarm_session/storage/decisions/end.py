@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from langswarm_session.models import SessionMessage, TurnStatus
-from langswarm_session.records import Appended, SessionRef, TurnEnd
+from langswarm_session.records import Appended, SessionRecord, SessionRef, TurnEnd
 from langswarm_session.storage import rules
-from langswarm_session.storage.decisions.draft import NO_LEASE, Draft, in_order
+from langswarm_session.storage.decisions.draft import NO_LEASE, Draft, in_order, numbered
 from langswarm_session.storage.decisions.facts import Facts, Plan, Repeat, Write
 from langswarm_session.storage.rows import dump_json
 
@@ -29,6 +29,16 @@ class EndTurn(Write[Appended]):
         """The provider's new state as JSON, if it changes."""
         state = self.end.provider_state
         return None if state is None else dump_json(dict(state))
+
+    @property
+    def may_be_plain(self) -> bool:
+        """See `Write.may_be_plain`."""
+        return True
+
+    def result(self, record: SessionRecord) -> Appended:
+        """See `Write.result`."""
+        added = numbered(record, self.messages, record.turn_id)
+        return Appended(record, added, len(added))
 
     @property
     def is_of_open_turn(self) -> bool:
@@ -50,7 +60,7 @@ class EndTurn(Write[Appended]):
         turn = draft.held_turn(self.end.token)
         rules.check_ends(self.ref.session_id, facts.stored.values(), turn)
         draft.count(fresh, len(fresh), **self._changes(draft))
-        added = draft.placed(fresh, turn)
+        added = numbered(draft.record, fresh, turn)
         if self.end.status is not TurnStatus.COMPLETE or draft.note_of(turn) is not None:
             draft.set_status(turn, self.end.status, self.end.error, added)
         stored = in_order(self.messages, facts.stored, added)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
 from secrets import token_urlsafe
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.records import IdempotencyKey, SessionRecord, SessionRef
@@ -67,6 +67,7 @@ class Facts:
         places: The ids and turns of the stored messages with the write's numbers.
         turns: The turns that `Write.turns` asks for.
         repeat: Whether the write is made again.
+        version: What the storage itself needs to know again when it applies the plan.
     """
 
     record: SessionRecord
@@ -76,6 +77,7 @@ class Facts:
     places: Mapping[int, MessagePlace] = field(default_factory=dict)
     turns: dict[int, TurnFacts] = field(default_factory=dict)
     repeat: Repeat = Repeat.NO
+    version: Any = None
 
     def lapsed_turn(self) -> int | None:
         """Return the turn whose lease has run out, which the next write ends."""
@@ -92,7 +94,7 @@ class Plan(Generic[R]):
         result: What the call returns.
         record: The session's new row; None: nothing is to be written.
         clears: Whether all messages and notes are removed.
-        removed: The numbers of messages to remove.
+        removed: The messages to remove: their ids by number.
         changed: Messages to put in the place of those with their numbers.
         added: New messages, with their numbers and turns.
         notes: Notes on turns, each to replace the one before, in this order: a key is given up by
@@ -103,7 +105,7 @@ class Plan(Generic[R]):
     result: R
     record: SessionRecord | None = None
     clears: bool = False
-    removed: Sequence[int] = ()
+    removed: Mapping[int, str] = field(default_factory=dict)
     changed: Sequence[SessionMessage] = ()
     added: Sequence[SessionMessage] = ()
     notes: Sequence[NoteRow] = ()
@@ -127,6 +129,19 @@ class Write(ABC, Generic[R]):
     def nonce(self) -> str:
         """A text that no other write has, to recognise this one if its answer is lost."""
         return token_urlsafe(6)
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Whether it can be done in one step where nothing stands in its way."""
+        return False
+
+    def result(self, record: SessionRecord) -> R:
+        """Return what the call returns if the write was plain: all its messages are new.
+
+        Args:
+            record: The session after the write.
+        """
+        raise NotImplementedError
 
     @property
     def is_of_open_turn(self) -> bool:

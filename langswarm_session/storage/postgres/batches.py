@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeGuard
+from typing import Any
 
 from langswarm_session.models import MessageRole, TurnStatus
-from langswarm_session.records import Appended, SessionRecord, TurnStart
-from langswarm_session.storage.decisions import Append, BeginTurn, EndTurn, Write
+from langswarm_session.storage.decisions import BeginTurn, EndTurn, PlainWrite
 from langswarm_session.storage.postgres.calls import TimedCall
 from langswarm_session.storage.postgres.pool import DURABLE, Connection
 from langswarm_session.storage.postgres.rows import EncodedMessages, maybe_text, to_record, to_text
 from langswarm_session.storage.postgres.schema import Tables
 from langswarm_session.storage.postgres.statements import FIELDS, shape_of
-
-PlainWrite = Append | BeginTurn | EndTurn
-"""The writes that can be sent together."""
 
 _TYPES = (
     *("bool", "text[]", "text[]", "text[]", "text[]", "int8[]", "int8[]", "int4[]"),
@@ -36,13 +32,6 @@ _WRITE = (
     "::pg_catalog.int4 END) OPERATOR(pg_catalog.=) 1"
 )
 _WRITE_POOLED = f"{_WRITE} AND {DURABLE}"
-
-
-def is_plain(write: Write[Any]) -> TypeGuard[PlainWrite]:
-    """Return whether a write can be sent together with others."""
-    return isinstance(write, EndTurn) or (
-        isinstance(write, Append | BeginTurn) and bool(write.messages)
-    )
 
 
 class WriteCall(TimedCall):
@@ -122,22 +111,6 @@ def _end_values(write: PlainWrite) -> tuple[str | None, str | None, bool | None,
         return None, None, None, None
     status = TurnStatus.OPEN if isinstance(write, BeginTurn) else TurnStatus.COMPLETE
     return None, status.value, None, None
-
-
-def result_of(write: PlainWrite, batch: EncodedMessages, record: SessionRecord) -> Any:
-    """Return what a call returns whose write was made by the statement.
-
-    Args:
-        write: The write.
-        batch: Its messages.
-        record: The session's row after it.
-    """
-    begins = isinstance(write, Append) and write.token is None
-    turn = record.last_seq - len(batch.rows) + 1 if begins else record.turn_id
-    messages = batch.placed(record.last_seq, turn or 0)
-    if isinstance(write, BeginTurn):
-        return TurnStart(record, messages, added=len(messages))
-    return Appended(record, messages, len(messages))
 
 
 async def send(

@@ -23,7 +23,6 @@ from langswarm_session.storage.rows import (
     dump_json,
     encode_id,
     encode_message,
-    placed,
 )
 from langswarm_session.storage.session_rows import NoteRow, decode_note, decode_record
 
@@ -165,8 +164,3 @@ class EncodedMessages:
                 f"{self.size} characters are too many for one write to PostgreSQL, which takes "
                 f"{MAX_SIZE}; store what is so large elsewhere, and its address in the message"
             )
-
-    def placed(self, last_seq: int, turn: int) -> list[SessionMessage]:
-        """Return the messages as stored, the last one with this number."""
-        first = last_seq - len(self.messages) + 1
-        return [placed(message, seq, turn) for seq, message in enumerate(self.messages, first)]

@@ -34,7 +34,7 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.calls import in_thread
-from langswarm_session.storage.decisions import Write
+from langswarm_session.storage.decisions import Write, is_plain
 from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.postgres.address import parse_address
@@ -48,7 +48,7 @@ from langswarm_session.storage.rows import (
 
 try:
     from langswarm_session.storage.postgres import transactions as log
-    from langswarm_session.storage.postgres.batches import WriteCall, is_plain, result_of
+    from langswarm_session.storage.postgres.batches import WriteCall
     from langswarm_session.storage.postgres.engine import PostgresEngine
     from langswarm_session.storage.postgres.password import for_driver
     from langswarm_session.storage.postgres.plans import decide
@@ -331,12 +331,11 @@ class PostgresSessionStorage(StorageBase):
         async def job(connection: Connection, unclear: bool) -> R:
             return await decide(connection, self._tables, write, unclear=unclear)
 
-        if not is_plain(write):
+        call = WriteCall(write, batch, job) if is_plain(write) else None
+        if call is None:
             return await self._engine.transact(lambda connection: job(connection, unclear=False))
-        outcome = await self._engine.write(WriteCall(write, batch, job))
-        if isinstance(outcome, SessionRecord):
-            outcome = result_of(write, batch, outcome)
-        result: R = outcome
+        outcome = await self._engine.write(call)
+        result: R = write.result(outcome) if isinstance(outcome, SessionRecord) else outcome
         return result
 
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:

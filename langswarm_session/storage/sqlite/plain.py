@@ -10,11 +10,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from langswarm_session.models import SessionMessage, TurnStatus
-from langswarm_session.records import Appended, IdempotencyKey, SessionRecord, TurnStart
+from langswarm_session.models import TurnStatus
+from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.storage import rules
-from langswarm_session.storage.decisions import Append, BeginTurn, EndTurn, Write
-from langswarm_session.storage.rows import placed
+from langswarm_session.storage.decisions import Append, BeginTurn, EndTurn, Write, is_plain
 from langswarm_session.storage.session_rows import decode_record
 from langswarm_session.storage.sqlite import transactions as log
 
@@ -50,62 +49,59 @@ _SAVE_COMPLETE = (
 )
 
 
-def plain(connection: sqlite3.Connection, write: Write[Any], rows: log.MessageRows) -> Any:
-    """Do a write if it is plain, and return its result; None, with nothing written, if it is not.
+def plain(
+    connection: sqlite3.Connection, write: Write[Any], rows: log.MessageRows
+) -> SessionRecord | None:
+    """Do a write if it is plain, and return the session after it; None if it is not.
 
     Raises:
         sqlite3.IntegrityError: If an id or a key is stored already: it is not plain.
     """
-    if isinstance(write, Append) and rows:
+    if not is_plain(write):
+        return None
+    if isinstance(write, Append):
         return _append(connection, write, rows)
-    if isinstance(write, BeginTurn) and rows:
+    if isinstance(write, BeginTurn):
         return _begin(connection, write, rows)
-    if isinstance(write, EndTurn) and write.end.status is TurnStatus.COMPLETE:
-        return _end(connection, write, rows)
-    return None
+    is_complete = write.end.status is TurnStatus.COMPLETE
+    return _end(connection, write, rows) if is_complete else None
 
 
 def _append(
     connection: sqlite3.Connection, write: Append, rows: log.MessageRows
-) -> Appended | None:
+) -> SessionRecord | None:
     values = (*_counted(write), *write.ref)
     if write.token is not None:
-        held = (*values, write.token, write.expected_revision)
-        record = _move(connection, _ADD, held)
+        record = _move(connection, _ADD, (*values, write.token, write.expected_revision))
         turn = None if record is None else record.turn_id
     else:
         record = _move(connection, _APPEND, (*values, write.expected_revision))
         turn = None if record is None else record.last_seq - len(rows) + 1
-        if turn is not None:
-            _save_key(connection, record, turn, TurnStatus.COMPLETE, write.key)
-    if record is None:
-        return None
-    return Appended(record, _insert(connection, record, turn or 0, write, rows), len(rows))
+        _save_key(connection, record, turn, TurnStatus.COMPLETE, write.key)
+    return _insert(connection, record, turn, rows)
 
 
 def _begin(
     connection: sqlite3.Connection, write: BeginTurn, rows: log.MessageRows
-) -> TurnStart | None:
+) -> SessionRecord | None:
     lease = write.lease
     held = (lease.token, lease.owner, log.now() + int(lease.seconds * 1_000_000))
     values = (*_counted(write), *held, *write.ref, write.expected_revision)
     record = _move(connection, _BEGIN, values)
-    if record is None:
-        return None
-    turn = record.turn_id or 0
+    turn = None if record is None else record.turn_id
     _save_key(connection, record, turn, TurnStatus.OPEN, write.key)
-    return TurnStart(record, _insert(connection, record, turn, write, rows), added=len(rows))
+    return _insert(connection, record, turn, rows)
 
 
-def _end(connection: sqlite3.Connection, write: EndTurn, rows: log.MessageRows) -> Appended | None:
+def _end(
+    connection: sqlite3.Connection, write: EndTurn, rows: log.MessageRows
+) -> SessionRecord | None:
     values = (*_counted(write), write.state, *write.ref, write.end.token, None)
     record = _move(connection, _END, values)
-    if record is None:
-        return None
-    turn = record.turn_id or 0
-    stored = _insert(connection, record, turn, write, rows)
-    connection.execute(_SAVE_COMPLETE, (log.now(), record.creation, turn))
-    return Appended(record, stored, len(rows))
+    if record is not None:
+        _insert(connection, record, record.turn_id, rows)
+        connection.execute(_SAVE_COMPLETE, (log.now(), record.creation, record.turn_id))
+    return record
 
 
 def _counted(write: Write[Any]) -> tuple[int, ...]:
@@ -124,7 +120,7 @@ def _move(
 def _save_key(
     connection: sqlite3.Connection,
     record: SessionRecord | None,
-    turn: int,
+    turn: int | None,
     status: TurnStatus,
     key: IdempotencyKey | None,
 ) -> None:
@@ -135,12 +131,12 @@ def _save_key(
 
 def _insert(
     connection: sqlite3.Connection,
-    record: SessionRecord,
-    turn: int,
-    write: Write[Any],
+    record: SessionRecord | None,
+    turn: int | None,
     rows: log.MessageRows,
-) -> list[SessionMessage]:
-    """Insert messages, which the row has counted already, and return them as they are stored."""
-    first = record.last_seq - len(rows) + 1
-    log.insert(connection, record.creation, turn, first, rows)
-    return [placed(message, seq, turn) for seq, message in enumerate(write.messages, first)]
+) -> SessionRecord | None:
+    """Insert messages, which the row has counted already."""
+    if record is not None:
+        first = record.last_seq - len(rows) + 1
+        log.insert(connection, record.creation, turn or 0, first, rows)
+    return record

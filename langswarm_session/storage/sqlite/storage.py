@@ -25,7 +25,7 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.calls import in_thread
-from langswarm_session.storage.decisions import Append, BeginTurn, EndTurn, Write
+from langswarm_session.storage.decisions import Write
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.session_rows import decode_numbers, decode_record
@@ -222,10 +222,10 @@ class SQLiteSessionStorage(StorageBase):
         size = sum(_ROW + len(row[1] or "") + len(row[4] or "") for row in rows)
 
         def job(connection: sqlite3.Connection) -> R:
-            result: R | None = plain(connection, write, rows)
-            return decide(connection, write) if result is None else result
+            record = plain(connection, write, rows)
+            return decide(connection, write) if record is None else write.result(record)
 
-        is_small = size <= _LITTLE and isinstance(write, Append | BeginTurn | EndTurn)
+        is_small = size <= _LITTLE and write.may_be_plain
         # What goes on with a turn that is open is not refused, however many calls wait.
         must = write.is_of_open_turn
         try:
