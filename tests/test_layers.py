@@ -56,7 +56,7 @@ EXCEPTIONS = (Path(__file__).parent / "layer_exceptions.txt").read_text().splitl
 """Arrows of today that point up: remove the lines that you mend, and add none."""
 
 MOST_CIRCLES = 2
-MOST_PRIVATE_ACCESSES = 141
+MOST_PRIVATE_ACCESSES = 140
 """How many there are today: lower them as you mend."""
 
 NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
