@@ -24,7 +24,7 @@ class MadeError(FactsChangedError):
 
 
 @dataclass(slots=True)
-class Place:
+class Keyspace:
     """Where a session's keys are, and how to get there, for one call.
 
     Attributes:
@@ -69,7 +69,7 @@ def creation_number(creation: int) -> bytes:
     return b"%d" % creation
 
 
-async def new_number(place: Place) -> tuple[bytes, int]:
+async def new_number(place: Keyspace) -> tuple[bytes, int]:
     """The number of a session to come, above all that were given before, and the server's time."""
     commands = Commands()
     commands.add("INCR", place.prefix + b"sessions")
@@ -78,12 +78,12 @@ async def new_number(place: Place) -> tuple[bytes, int]:
     return creation_number(number), int(seconds) * 1_000_000 + int(micros)
 
 
-def first_fields(place: Place, number: bytes) -> dict[str, Any]:
+def first_fields(place: Keyspace, number: bytes) -> dict[str, Any]:
     """What a new session has beside the record's fields."""
     return {"number": number, "version": 0, "edits": 0, "recent": place.nonce}
 
 
-async def ask(place: Place, commands: Commands, version: bytes) -> list[Any]:
+async def ask(place: Keyspace, commands: Commands, version: bytes) -> list[Any]:
     """Run commands that only read.
 
     Raises:
@@ -96,7 +96,7 @@ async def ask(place: Place, commands: Commands, version: bytes) -> list[Any]:
     return list(reply)
 
 
-async def run(place: Place, commands: Commands, version: bytes) -> list[Any]:
+async def run(place: Keyspace, commands: Commands, version: bytes) -> list[Any]:
     """Run commands that write.
 
     Raises:

@@ -14,8 +14,8 @@ from langswarm_redis.commands import (
     KINDS,
     TOGETHER,
     Commands,
+    Keyspace,
     MadeError,
-    Place,
     ask,
     first_fields,
     new_number,
@@ -62,7 +62,7 @@ class Session:
         now: The server's time when it was loaded, in microseconds since 1970.
     """
 
-    def __init__(self, place: Place, reply: list[Any]) -> None:
+    def __init__(self, place: Keyspace, reply: list[Any]) -> None:
         seconds, micros = reply[0]
         *fields, version, recent, edits = reply[1]
         self.number = fields[-1]
@@ -270,7 +270,7 @@ class Session:
         commands.add("INCRBY", place.prefix + b"messages", more)
 
 
-async def load(place: Place) -> Session:
+async def load(place: Keyspace) -> Session:
     """The session as it is now.
 
     Raises:
@@ -285,7 +285,7 @@ async def load(place: Place) -> Session:
     return Session(place, reply)
 
 
-async def create(place: Place, record: SessionRecord) -> SessionRecord:
+async def create(place: Keyspace, record: SessionRecord) -> SessionRecord:
     """Create the session.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 
 from langswarm_redis.commands import (
-    Place,
+    Keyspace,
     creation_number,
     first_fields,
     new_number,
@@ -332,10 +332,10 @@ class RedisSessionStorage(StorageBase):
         """See `ISessionStorage.close`."""
         await in_thread(_close, self._writes, self._reads)
 
-    def _named(self, session_id: str) -> Place:
-        return Place(self._reads, self._writes, self._prefix, to_bytes(session_id))
+    def _named(self, session_id: str) -> Keyspace:
+        return Keyspace(self._reads, self._writes, self._prefix, to_bytes(session_id))
 
-    def _place(self, ref: SessionRef, nonce: str | None = None) -> Place:
+    def _place(self, ref: SessionRef, nonce: str | None = None) -> Keyspace:
         place = self._named(ref.session_id)
         place.nonce = place.nonce if nonce is None else nonce
         place.user = to_bytes(ref.user_id)
@@ -344,7 +344,7 @@ class RedisSessionStorage(StorageBase):
 
     async def _rows(
         self,
-        place: Place,
+        place: Keyspace,
         limit: int | None,
         before: int | None,
         after: int | None,

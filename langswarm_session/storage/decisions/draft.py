@@ -52,7 +52,8 @@ class Draft:
         """
         record = self.record
         sums = rules.usage_sums(new)
-        self.move(
+        self.record = record._replace(
+            revision=record.revision + 1,
             last_activity=max(record.last_activity, self._facts.now),
             last_seq=record.last_seq + numbers,
             message_count=record.message_count + (numbers if count is None else count),
@@ -165,6 +166,8 @@ def in_order(
     placed: Sequence[SessionMessage] = (),
 ) -> list[SessionMessage]:
     """Return all messages of a write as they are stored, each once, in the order of the write."""
+    if not stored and len(placed) == len(messages):
+        return list(placed)
     known = {**stored, **{message.id: message for message in placed}}
     ids = dict.fromkeys(message.id for message in messages)
     return [known[message_id] for message_id in ids if message_id in known]
