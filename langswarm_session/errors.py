@@ -105,7 +105,7 @@ class SessionBusyError(SessionError):
 
     Args:
         holder: The token of the running turn's lease, where it is known.
-        owner: The process that holds the lease, as `langswarm_session.turns.owner` writes it.
+        owner: The process that holds the lease, as `langswarm_session.storage.owner` writes it.
     """
 
     def __init__(

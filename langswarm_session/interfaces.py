@@ -44,7 +44,7 @@ from langswarm_session.requests.normalize import Repair, Target
 if TYPE_CHECKING:
     from langswarm_session.archive import SessionArchive, TurnNote
     from langswarm_session.blocks import Block
-    from langswarm_session.doctor import Finding
+    from langswarm_session.findings import Finding
     from langswarm_session.records import PrefixChange
     from langswarm_session.search import Search, SearchPage
 
@@ -185,9 +185,9 @@ class ISessionStorage(ABC):
     Every write but the renewal of leases moves the session's revision; adding to, beginning, ending
     and editing move its last activity as well, which is never moved back.
 
-    `langswarm_session.storage` has what storages have in common: the decisions (``rules``,
-    ``edits``) and the form of a message (``rows``). `langswarm_session.testing.StorageConformance`
-    holds an implementation to all this.
+    `langswarm_session.storage.base.StorageBase` is the class to derive a storage from: it has the
+    optional methods, and all writes to a log for a storage that can read facts and apply a plan.
+    `langswarm_session.testing.StorageConformance` holds an implementation to all this.
     """
 
     name: ClassVar[str]
@@ -196,7 +196,7 @@ class ISessionStorage(ABC):
     def address(self) -> str | None:
         """Where the sessions are: the same text in each process, without user names and secrets.
 
-        None, as here, for a storage that other processes cannot reach, or do not know by a text.
+        None by default: for a storage that other processes cannot reach, or do not know by a text.
         """
         return None
 
@@ -396,15 +396,13 @@ class ISessionStorage(ABC):
     ) -> LogMeasure:
         """Return how many messages there are, and which one stands at a position.
 
-        As it is here this reads the log; a storage that can count without that should.
+        Optional: `langswarm_session.storage.base.StorageBase` reads the log for it.
 
         Args:
             after: Only of messages with a larger number.
             skip: How many of these precede the one that is asked for.
         """
-        from langswarm_session.storage.measuring import measure_by_reading
-
-        return await measure_by_reading(self, ref, after=after, skip=skip)
+        raise NotImplementedError
 
     @abstractmethod
     async def get_turns(self, ref: SessionRef, *, limit: int = 100) -> list[Turn]:
@@ -484,61 +482,54 @@ class ISessionStorage(ABC):
     ) -> list[TurnNote]:
         """What is known of turns beyond that they are complete, oldest first.
 
-        By itself this reads all turns. A turn that is open may have no note.
+        Optional: `StorageBase` reads all turns for it. A turn that is open may have no note.
 
         Args:
             after: Only of turns with a larger number.
             limit: How many at most.
         """
-        from langswarm_session.storage.replaying import turn_notes
-
-        return await turn_notes(self, ref, after=after, limit=limit)
+        raise NotImplementedError
 
     async def restore_session(self, archive: SessionArchive) -> SessionRecord:
         """Create a session as it was elsewhere: whole, or not at all.
 
-        By itself this writes its turns once more, by the methods above; see
+        Optional: `StorageBase` writes its turns once more, by the methods above; see
         `langswarm_session.storage.replaying` for what is then not as it was.
 
         Raises:
             SessionExistsError: If the id is taken.
         """
-        from langswarm_session.storage.replaying import replay
-
-        return await replay(self, archive)
+        raise NotImplementedError
 
     async def search_messages(self, search: Search) -> SearchPage:
         """Find messages by their text, newest first by their time.
 
-        By itself this reads every log; a storage that can narrow the messages down should.
+        Optional: `StorageBase` reads every log for it.
 
         Raises:
             SessionNotFoundError: If the search is for one session, and there is none.
         """
-        from langswarm_session.search import search_logs
+        raise NotImplementedError
 
-        return await search_logs(self, search)
-
-    async def scrub(self) -> None:  # noqa: B027 - most storages have nothing to do
+    async def scrub(self) -> None:
         """Overwrite what deleted sessions left behind, as far as the storage can.
 
-        It may take as long as writing all that it holds. A storage whose deleting leaves nothing
-        behind, or that cannot do more about it, does nothing, as here.
+        It may take as long as writing all that it holds. Optional: `StorageBase` does nothing, as
+        is right for a storage whose deleting leaves nothing behind.
         """
+        raise NotImplementedError
 
     async def examine(self, *, full: bool = False, seconds: float = 300.0) -> list[Finding]:
         """Look for what is wrong, or soon will be; writes nothing, and does not raise.
 
-        By default this looks at what the methods above tell.
+        Optional: `StorageBase` looks at what the methods above tell.
 
         Args:
             full: Whether all that is stored is read for it.
             seconds: How long that may take; what was found by then is returned, with a finding
                 that says so.
         """
-        from langswarm_session.doctor import examine_by_contract
-
-        return await examine_by_contract(self, seconds)
+        raise NotImplementedError
 
     @abstractmethod
     async def health(self) -> StorageHealth:

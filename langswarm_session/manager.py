@@ -43,6 +43,7 @@ from langswarm_session.sessions.context import as_json, changes_of, check_contex
 from langswarm_session.sessions.erasure import ErasureReport, delete, erase_user
 from langswarm_session.sessions.listing import MessageHits, SessionList, each_once
 from langswarm_session.sessions.owner import SessionOwner
+from langswarm_session.storage.completing import completed
 from langswarm_session.storage.factory import StorageFactory
 from langswarm_session.turns.core import ManagerCore, SessionCore
 from langswarm_session.turns.endings import settled
@@ -105,6 +106,7 @@ class SessionManager(SessionOwner):
             )
         elif storage_config:
             raise InvalidInputError("storage_config goes with a storage's name, not with a storage")
+        storage = completed(storage)
         locks = TurnLocks(
             storage,
             lease_seconds=lease_seconds,

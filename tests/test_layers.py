@@ -23,11 +23,9 @@ LAYERS = [
     ["requests.normalize"],
     ["formats"],
     ["records"],
-    ["archive"],
+    ["archive", "findings", "search"],
     ["interfaces"],
-    ["tools"],
-    ["search"],
-    ["doctor"],
+    ["tools", "doctor"],
     ["storage"],
     ["storage.sqlite", "storage.postgres"],
     ["requests"],
@@ -75,8 +73,8 @@ PUBLIC = (
 EXCEPTIONS = (Path(__file__).parent / "layer_exceptions.txt").read_text().splitlines()
 """Arrows of today that point up: remove the lines that you mend, and add none."""
 
-MOST_CIRCLES = 2
-MOST_PRIVATE_ACCESSES = 17
+MOST_CIRCLES = 1
+MOST_PRIVATE_ACCESSES = 14
 """How many there are today: lower them as you mend."""
 
 NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import pytest
 
 from langswarm_session._sync import bridge
+from langswarm_session.storage import owner
 from langswarm_session.storage.inline import Contention, LatencyGate
-from langswarm_session.turns import owner
 
 blockbuster = pytest.importorskip("blockbuster", reason="pip install 'langswarm-session[dev]'")
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from langswarm_session.blocks import ToolResultBlock
+from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage
 from langswarm_session.records import LogMeasure, SessionRef
-
-if TYPE_CHECKING:
-    from langswarm_session.interfaces import ISessionStorage
 
 _PAGE = 500
 

@@ -9,7 +9,6 @@ from inspect import signature
 from typing import Any, TypeVar
 
 from langswarm_session.errors import SessionError, in_session
-from langswarm_session.records import SessionRef
 
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
@@ -17,7 +16,7 @@ Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 def names_session(method: Method) -> Method:
     """Have the errors of a method name the session that its first argument refers to.
 
-    That argument is a `SessionRef` named ``ref``, or an id named ``session_id``.
+    That argument is a `SessionRef`, something with a ``ref`` as a write has, or an id.
     """
     keyword = list(signature(method).parameters)[1]
 
@@ -28,10 +27,11 @@ def names_session(method: Method) -> Method:
         except SessionError as error:
             if error.session_id is not None:
                 raise
-            subject: SessionRef | str = args[0] if args else options[keyword]
-            session_id = subject if isinstance(subject, str) else subject.session_id
+            subject: Any = args[0] if args else options[keyword]
+            if not isinstance(subject, str):
+                subject = getattr(subject, "ref", subject).session_id
             # A copy: what many calls wait for fails for all of them with the same error.
-            copied = in_session(copy(error), session_id).with_traceback(error.__traceback__)
+            copied = in_session(copy(error), subject).with_traceback(error.__traceback__)
             raise copied from error.__cause__
 
     return named  # type: ignore[return-value]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langswarm_session._validation import MAX_LIMIT
 from langswarm_session.archive import SessionArchive, TurnNote
+from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
     SessionBackend,
     SessionMessage,
@@ -34,9 +35,6 @@ from langswarm_session.records import (
 from langswarm_session.storage import rules
 from langswarm_session.storage.calls import uninterrupted
 from langswarm_session.storage.replacements import renumbered
-
-if TYPE_CHECKING:
-    from langswarm_session.interfaces import ISessionStorage
 
 _LEASE_SECONDS = 60.0
 _UNKNOWN = "unknown"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from langswarm_session.errors import (
     IdempotencyConflictError,
@@ -246,19 +246,6 @@ def _again(
             session_id=record.session_id,
         )
     return "anew"
-
-
-def is_replay(
-    known: KnownTurn | None, key: IdempotencyKey | None, token: str | None, record: SessionRecord
-) -> TypeGuard[KnownTurn]:
-    """Whether an append with nothing new is answered by the turn that its key was used in.
-
-    Raises:
-        IdempotencyConflictError: If the key was used for another message.
-    """
-    if known is None or token is not None:
-        return False
-    return check_known(known, key, record) == "replay"
 
 
 def last_begun(given: int, stored: Collection[SessionMessage], turn: int) -> int:

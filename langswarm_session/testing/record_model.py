@@ -93,6 +93,11 @@ class Session:
         by_id = {each.id: each for each in self.log}
         return [by_id[each] for each in dict.fromkeys(message.id for message in messages)]
 
+    def known_of(self, messages: Sequence[SessionMessage]) -> list[SessionMessage]:
+        """Those of the messages that are stored, each once, in the order given."""
+        ids = self.ids()
+        return self.stored([message for message in messages if message.id in ids])
+
     def of_turn(self, turn: int) -> list[SessionMessage]:
         """The messages of a turn."""
         return [each for each in self.log if each.turn_id == turn]
@@ -228,7 +233,7 @@ class Session:
             to_answer is None or self.is_answered(turn, to_answer)
         ):
             return "replay"
-        if self.log[-1].turn_id == turn:
+        if self.log and self.log[-1].turn_id == turn:
             return "resume"
         if key is None or note.key is None:
             raise Refusal(MessageConflictError)
@@ -351,7 +356,8 @@ class Record:
             others = refusals | {MessageConflictError}
             return Result(found.of_turn(turn), replayed=True, or_refused=frozenset(others))
         new = self._fresh(found, messages, refusals)
-        if turn is None and not new:
+        leads = key is None or not key.only
+        if turn is None and not new and leads:
             turn = found.stored(messages)[-1].turn_id
         try:
             step = "anew" if turn is None else found.known(turn, key, messages)
@@ -362,11 +368,16 @@ class Record:
         found.make_free(revision)
         if turn is not None and step == "resume":
             self._resume(found, turn, messages)
-            started = found.of_turn(turn)
+            own = found.of_turn(turn)
+            earlier = (
+                [] if leads else [each for each in found.known_of(messages) if each not in own]
+            )
+            started = [*earlier, *own]
         else:
             turn = found.begin(TurnStatus.OPEN)
             found.give(key, turn)
             found.put(new, turn)
+            found.last_seq = max(found.last_seq, turn)
             started = found.stored(messages)
         found.token, found.turn, found.lapsed = lease.token, turn, lease.seconds == 0
         return Result(started)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from langswarm_session.archive import ArchiveWriter
 from langswarm_session.errors import SessionNotFoundError
 from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.records import Lease, SessionChanges, SessionRef
@@ -24,6 +23,7 @@ from langswarm_session.testing.making import (
 )
 from langswarm_session.testing.storage_base import StorageTests
 from langswarm_session.testing.storage_restore import archived, numbered
+from langswarm_session.transfer.archive_writer import ArchiveWriter
 
 _STEPS = range(12)
 """After how many turns of the event loop a write is cancelled."""

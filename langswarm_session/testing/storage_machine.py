@@ -34,7 +34,9 @@ ENDS = [TurnStatus.COMPLETE, TurnStatus.CANCELLED, TurnStatus.FAILED]
 sessions = st.sampled_from(SESSIONS)
 users = st.sampled_from(["ann", "bob"])
 kinds = st.sampled_from(["own", "own", "name", "old", "other"])
-keys = st.none() | st.builds(IdempotencyKey, st.sampled_from("kl"), st.sampled_from("de"))
+keys = st.none() | st.builds(
+    IdempotencyKey, st.sampled_from("kl"), st.sampled_from("de"), st.booleans()
+)
 indexes = st.integers(0, 50)
 roles = st.sampled_from([MessageRole.USER, MessageRole.ASSISTANT, MessageRole.SYSTEM])
 new_messages = st.lists(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langswarm_session.archive import ArchiveWriter, SessionArchive, TurnNote
+from langswarm_session.archive import SessionArchive, TurnNote
 from langswarm_session.errors import (
     IdempotencyConflictError,
     SessionExistsError,
@@ -24,6 +24,7 @@ from langswarm_session.testing import strategies
 from langswarm_session.testing.making import everything, new_session, ref, reply, texts, user
 from langswarm_session.testing.storage_base import StorageTests
 from langswarm_session.testing.storage_log import property_based
+from langswarm_session.transfer.archive_writer import ArchiveWriter
 
 
 def archived(

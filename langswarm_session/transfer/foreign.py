@@ -8,7 +8,6 @@ from operator import is_not
 from typing import Any, Protocol
 
 from langswarm_session._validation import check_id
-from langswarm_session.archive import ArchiveWriter
 from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.formats import openai_transcripts as transcripts
 from langswarm_session.models import (
@@ -22,6 +21,7 @@ from langswarm_session.models import (
 )
 from langswarm_session.records import SessionRecord
 from langswarm_session.storage.rows import dump_json, encode_message
+from langswarm_session.transfer.archive_writer import ArchiveWriter
 from langswarm_session.transfer.local_paths import without_local_paths
 from langswarm_session.transfer.reader import PATHS_LEFT_OUT, ReadSession, reason_of
 

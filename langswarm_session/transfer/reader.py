@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from langswarm_session._validation import check_id, check_name, describe
-from langswarm_session.archive import ArchiveWriter, SessionArchive
+from langswarm_session.archive import SessionArchive
 from langswarm_session.errors import ImportFormatError, InvalidInputError
 from langswarm_session.models import SessionContext, SessionMessage, to_micros
 from langswarm_session.records import SessionRecord
 from langswarm_session.requests.provider_state import STATE_KEYS
 from langswarm_session.storage.rows import dump_json, encode_message
+from langswarm_session.transfer.archive_writer import ArchiveWriter
 from langswarm_session.transfer.exporting import FORMAT, VERSION, SessionRow, TurnRow
 from langswarm_session.transfer.local_paths import without_local_paths
 

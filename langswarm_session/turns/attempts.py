@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from langswarm_session.models import SessionMessage, TurnStatus
 from langswarm_session.records import IdempotencyKey, Lease, TurnEnd, TurnStart
+from langswarm_session.storage import owner
 from langswarm_session.storage.rules import begun_with
-from langswarm_session.turns import owner
 from langswarm_session.turns.answerers import Asked
 from langswarm_session.turns.endings import settled
 from langswarm_session.turns.locks import deadline_of

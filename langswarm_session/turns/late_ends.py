@@ -15,8 +15,8 @@ from langswarm_session.errors import (
 )
 from langswarm_session.models import SessionMessage, TurnStatus
 from langswarm_session.records import SessionRecord, SessionRef, TurnEnd
+from langswarm_session.storage import owner
 from langswarm_session.storage.rules import LOST_OWNER
-from langswarm_session.turns import owner
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import ISessionStorage

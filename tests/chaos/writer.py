@@ -35,8 +35,8 @@ from langswarm_session import (
 )
 from langswarm_session.models import new_id
 from langswarm_session.records import IdempotencyKey, Lease, NewSession, TurnEnd
+from langswarm_session.storage import owner
 from langswarm_session.testing.making import ref
-from langswarm_session.turns import owner
 
 
 @dataclass

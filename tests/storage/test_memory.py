@@ -4,7 +4,6 @@ import pytest
 
 from langswarm_session import (
     InMemorySessionStorage,
-    ISessionStorage,
     MessageRole,
     SessionBackend,
     SessionMessage,
@@ -12,6 +11,7 @@ from langswarm_session import (
 from langswarm_session.models import TurnStatus
 from langswarm_session.records import Lease, NewSession, TurnEnd
 from langswarm_session.storage import memory
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.testing import StorageConformance
 from langswarm_session.testing.making import ref
 from langswarm_session.testing.storage_restore import RestoreTests
@@ -92,9 +92,9 @@ async def test_a_users_listing_ends_with_the_last_session() -> None:
 class WithoutHelp(InMemorySessionStorage):
     """What a storage of somebody's inherits that does not know of these methods."""
 
-    get_turn_notes = ISessionStorage.get_turn_notes
-    restore_session = ISessionStorage.restore_session
-    search_messages = ISessionStorage.search_messages
+    get_turn_notes = StorageBase.get_turn_notes
+    restore_session = StorageBase.restore_session
+    search_messages = StorageBase.search_messages
 
 
 class TestWithoutHelp(RestoreTests, SearchTests):

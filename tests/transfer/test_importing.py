@@ -40,6 +40,7 @@ from langswarm_session import (
     import_sessions,
 )
 from langswarm_session.formats.nesting import MAX_NESTING
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.testing import strategies
 from langswarm_session.transfer.export_formats import Exporter, ExportFormat
 
@@ -48,8 +49,8 @@ DATA = next(filter(Path.exists, _FOLDERS), Path("none")) / "agent_conversations.
 
 
 class WithoutHelp(InMemorySessionStorage):
-    get_turn_notes = ISessionStorage.get_turn_notes
-    restore_session = ISessionStorage.restore_session
+    get_turn_notes = StorageBase.get_turn_notes
+    restore_session = StorageBase.restore_session
 
 
 async def lines_of(manager: SessionManager, session_id: str) -> list[dict[str, Any]]:

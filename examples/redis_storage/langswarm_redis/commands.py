@@ -9,6 +9,7 @@ from typing import Any
 
 from langswarm_redis.lane import Lane, Word
 from langswarm_redis.scripts import NONCE
+from langswarm_session.storage.decisions import FactsChangedError
 
 KINDS = "smitkuyw"
 """The kinds of keys of a session: its hash, messages, ids, turns' notes, idempotency keys, turns
@@ -18,16 +19,12 @@ TOGETHER = 1000
 """How many arguments a command gets at most; Lua cannot pass many more than that."""
 
 
-class MovedError(Exception):
-    """The session is not at the version any more that was read."""
-
-
-class MadeError(Exception):
-    """The write was made already, when it was said the first time."""
+class MadeError(FactsChangedError):
+    """The write was made already, when it was sent the first time."""
 
 
 @dataclass(slots=True)
-class Place:
+class Keyspace:
     """Where a session's keys are, and how to get there, for one call.
 
     Attributes:
@@ -36,7 +33,6 @@ class Place:
         user: Whose session it must be.
         number: Which creation of it; nothing for whichever there is.
         nonce: Tells this write from all others.
-        made: Whether the write turned out to have been made the first time that it was said.
     """
 
     reads: Lane
@@ -46,7 +42,6 @@ class Place:
     user: bytes = b""
     number: bytes = b""
     nonce: str = field(default_factory=lambda: secrets.token_urlsafe(NONCE * 3 // 4))
-    made: bool = False
 
     def key(self, kind: str) -> bytes:
         """The name of one of the session's keys."""
@@ -74,7 +69,7 @@ def creation_number(creation: int) -> bytes:
     return b"%d" % creation
 
 
-async def new_number(place: Place) -> tuple[bytes, int]:
+async def new_number(place: Keyspace) -> tuple[bytes, int]:
     """The number of a session to come, above all that were given before, and the server's time."""
     commands = Commands()
     commands.add("INCR", place.prefix + b"sessions")
@@ -83,36 +78,35 @@ async def new_number(place: Place) -> tuple[bytes, int]:
     return creation_number(number), int(seconds) * 1_000_000 + int(micros)
 
 
-def first_fields(place: Place, number: bytes) -> dict[str, Any]:
+def first_fields(place: Keyspace, number: bytes) -> dict[str, Any]:
     """What a new session has beside the record's fields."""
     return {"number": number, "version": 0, "edits": 0, "recent": place.nonce}
 
 
-async def ask(place: Place, commands: Commands, version: bytes) -> list[Any]:
+async def ask(place: Keyspace, commands: Commands, version: bytes) -> list[Any]:
     """Run commands that only read.
 
     Raises:
-        MovedError: If the session is at another version.
+        FactsChangedError: If the session is at another version.
     """
     key = place.key("s")
     reply = await place.reads.read("guarded", key, 0, place.nonce, version, *commands.words)
     if reply is None:
-        raise MovedError
+        raise FactsChangedError
     return list(reply)
 
 
-async def run(place: Place, commands: Commands, version: bytes) -> list[Any]:
+async def run(place: Keyspace, commands: Commands, version: bytes) -> list[Any]:
     """Run commands that write.
 
     Raises:
-        MovedError: If the session is at another version; nothing was changed.
+        FactsChangedError: If the session is at another version; nothing was changed.
         MadeError: If they were run before.
     """
     keys = [place.key("s")]
     reply = await place.writes.write("guarded", keys, place.nonce, version, *commands.words)
     if reply is None:
-        raise MovedError
+        raise FactsChangedError
     if reply == b"made":
-        place.made = True
         raise MadeError
     return list(reply)

@@ -1,8 +1,8 @@
-"""A session while it is decided what to write to it: what is read of it, and the changes to come.
+"""A session at one version: the facts that a write is decided on, and the plan that comes of it.
 
-What is read is of one version of the session, and the changes are made only if it is still at that
-version; else `MovedError` says that somebody else has written, and all is decided again. Nobody has
-to wait for a lock, and nothing is left behind by who dies on the way.
+The plan is written only if the session is still at that version; otherwise `FactsChangedError` says
+that somebody else has written, and the write is decided again. Nobody waits for a lock, and a
+process that dies on the way leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from langswarm_redis.commands import (
     KINDS,
     TOGETHER,
     Commands,
+    Keyspace,
     MadeError,
-    MovedError,
-    Place,
     ask,
     first_fields,
     new_number,
@@ -24,7 +23,6 @@ from langswarm_redis.commands import (
 )
 from langswarm_redis.lane import Word
 from langswarm_redis.rows import (
-    decode,
     decode_all,
     encode,
     id_field,
@@ -37,210 +35,171 @@ from langswarm_redis.rows import (
     with_place,
 )
 from langswarm_redis.scripts import FIELDS, NONCE
-from langswarm_session.models import MessageRole, SessionMessage, TurnStatus
+from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.records import IdempotencyKey, SessionRecord
 from langswarm_session.storage import rules
+from langswarm_session.storage.decisions import (
+    Facts,
+    FactsChangedError,
+    MessagePlace,
+    Plan,
+    Repeat,
+    TurnFacts,
+    Write,
+)
 from langswarm_session.storage.measuring import has_several_results
-from langswarm_session.storage.session_rows import damaged, decode_status
+from langswarm_session.storage.session_rows import NoteRow, damaged, decode_status
+
+NOTE = ("status", "key", "digest", "error", "finished")
+"""What is noted of a turn, each under the turn's number."""
 
 
 class Session:
     """A session at one version.
 
     Attributes:
-        record: The session, with the changes that `commit` will write.
+        record: The session.
         now: The server's time when it was loaded, in microseconds since 1970.
     """
 
-    def __init__(self, place: Place, reply: list[Any]) -> None:
+    def __init__(self, place: Keyspace, reply: list[Any]) -> None:
         seconds, micros = reply[0]
         *fields, version, recent, edits = reply[1]
         self.number = fields[-1]
         if self.number is None:
             raise damaged("the number of a session")
         self.now = int(seconds) * 1_000_000 + int(micros)
-        self.record = self._loaded = to_record(fields)
+        self.record = to_record(fields)
         self._place = place
         self._version = to_number(version)
         self._recent = recent or b""
         self._edits = to_number(edits)
-        self._commands = Commands()
-        self._put: dict[int, SessionMessage] = {}
-        self._dropped: set[int] = set()
 
-    # Reading
+    async def facts(self, write: Write[Any]) -> Facts:
+        """Read what a write is decided on."""
+        was_made = self._place.nonce.encode() in self._recent
+        facts = Facts(
+            record=self.record,
+            now=self.now,
+            stored=await self._stored(write.messages),
+            key_turn=await self._turn_of(write.key),
+            places=await self._places(write.numbers()),
+            repeat=Repeat.CERTAIN if was_made else Repeat.NO,
+            version=self,
+        )
+        for turn in write.turns(facts):
+            facts.turns[turn] = await self._turn(turn)
+        return facts
 
-    async def stored(self, messages: Sequence[SessionMessage]) -> dict[str, SessionMessage]:
-        """Those of the messages whose ids are stored, as they are stored."""
+    async def _stored(self, messages: Sequence[SessionMessage]) -> dict[str, SessionMessage]:
         if not messages:
             return {}
         commands = Commands()
         commands.add_many("HMGET", self._place.key("i"), [id_field(each.id) for each in messages])
-        seqs = {
+        numbers = {
             to_number(seq)
             for reply in await self._ask(commands)
             for seq in reply
             if seq is not None
         }
-        return {each.id: each for each in (await self.places(seqs)).values()}
+        return {message.id: message for message in await self._messages(numbers)}
 
-    async def places(self, seqs: Iterable[int]) -> dict[int, SessionMessage]:
-        """Those of the messages that are there, by number."""
+    async def _places(self, numbers: Iterable[int]) -> dict[int, MessagePlace]:
+        messages = await self._messages(numbers)
+        return {each.seq or 0: MessagePlace(each.id, each.turn_id or 0) for each in messages}
+
+    async def _messages(self, numbers: Iterable[int]) -> list[SessionMessage]:
+        """Return those of the messages that are there."""
         commands = Commands()
-        for seq in seqs:
+        for seq in numbers:
             if 0 < seq <= self.record.last_seq:
                 commands.add("ZRANGEBYSCORE", self._place.key("m"), seq, seq)
-        rows = [row for reply in await self._ask(commands) for row in reply]
-        return {each.seq or 0: each for each in decode_all(rows)}
+        return decode_all(row for reply in await self._ask(commands) for row in reply)
 
-    async def turn(self, turn: int) -> list[SessionMessage]:
-        """A turn's messages with the changes to come, oldest first."""
-        key, found = self._place.key("m"), dict[int, SessionMessage]()
-        start, more = turn, True
-        while more:
-            commands = Commands()
-            commands.add("ZRANGEBYSCORE", key, start, "+inf", "LIMIT", 0, TOGETHER)
-            [rows] = await self._ask(commands)
-            messages = decode_all(rows)
-            # A turn's messages stand together.
-            found |= {each.seq or 0: each for each in messages if each.turn_id == turn}
-            more = len(messages) == TOGETHER and messages[-1].turn_id == turn
-            start = (messages[-1].seq or 0) + 1 if messages else start
-        found |= {seq: each for seq, each in self._put.items() if each.turn_id == turn}
-        return [found[seq] for seq in sorted(found.keys() - self._dropped)]
-
-    async def known_turn(
-        self, key: IdempotencyKey | None, last: SessionMessage | None = None
-    ) -> rules.KnownTurn | None:
-        """The turn the key was used in before, or else the one a stored message is in."""
-        turn = None if key is None else await self.turn_of(key.key)
-        if turn is None and last is not None:
-            turn = last.turn_id
-        if turn is None:
+    async def _turn_of(self, key: IdempotencyKey | None) -> int | None:
+        if key is None:
             return None
         commands = Commands()
-        commands.add("ZREVRANGE", self._place.key("m"), 0, 0)
-        fields = (f"{turn}:status", f"{turn}:digest")
-        commands.add("HMGET", self._place.key("t"), *fields)
-        newest, (status, digest) = await self._ask(commands)
-        is_open = self.record.turn_token is not None and self.record.turn_id == turn
-        noted = TurnStatus.COMPLETE if status is None else decode_status(to_name(status))
-        return rules.KnownTurn(
-            turn,
-            bool(newest) and decode(newest[0]).turn_id == turn,
-            TurnStatus.OPEN if is_open else noted,
-            None if digest is None else to_name(digest),
-        )
-
-    async def turn_of(self, key: str) -> int | None:
-        """The turn that an idempotency key was used in."""
-        commands = Commands()
-        commands.add("HGET", self._place.key("k"), to_bytes(key))
+        commands.add("HGET", self._place.key("k"), to_bytes(key.key))
         [turn] = await self._ask(commands)
         return None if turn is None else to_number(turn)
 
-    async def note_of(self, turn: int) -> tuple[TurnStatus, bytes | None] | None:
-        """Status and idempotency key that are noted of a turn, if any are."""
-        commands = Commands()
-        commands.add("HMGET", self._place.key("t"), f"{turn}:status", f"{turn}:key")
-        [(status, key)] = await self._ask(commands)
-        return None if status is None else (decode_status(to_name(status)), key)
-
-    # Changing; the methods only note what is to be done
-
-    def change(self, **fields: Any) -> None:
-        """Change fields of the session, which moves its revision."""
-        self.record = self.record._replace(revision=self.record.revision + 1, **fields)
-
-    def count(self, size: int, new: Sequence[SessionMessage] = (), **fields: Any) -> None:
-        """Count messages that are added, and the tokens of those that are new."""
-        record, sums = self.record, rules.usage_sums(new)
-        self.change(
-            last_activity=max(record.last_activity, self.now),
-            last_seq=record.last_seq + size,
-            message_count=record.message_count + size,
-            input_tokens=record.input_tokens + sums[0],
-            output_tokens=record.output_tokens + sums[1],
-            cached_tokens=record.cached_tokens + sums[2],
-            reasoning_tokens=record.reasoning_tokens + sums[3],
-            **fields,
+    async def _turn(self, turn: int) -> TurnFacts:
+        messages, is_last = await self._messages_of(turn)
+        return TurnFacts(
+            note=await self._note(turn),
+            roles={message.seq or 0: message.role for message in messages},
+            is_last=is_last,
+            messages=messages,
         )
 
-    def put(self, messages: Sequence[SessionMessage]) -> None:
-        """Store messages in their places, instead of what may be there."""
-        for message in messages:
-            self._put[message.seq or 0] = message
+    async def _messages_of(self, turn: int) -> tuple[list[SessionMessage], bool]:
+        """Return a turn's messages, which stand together, and whether they are the newest."""
+        messages: list[SessionMessage] = []
+        start = turn
+        while True:
+            commands = Commands()
+            span = (start, "+inf", "LIMIT", 0, TOGETHER)
+            commands.add("ZRANGEBYSCORE", self._place.key("m"), *span)
+            [rows] = await self._ask(commands)
+            page = decode_all(rows)
+            own = [message for message in page if message.turn_id == turn]
+            messages += own
+            if len(own) < len(page) or len(page) < TOGETHER:
+                return messages, bool(messages) and len(own) == len(page)
+            start = (page[-1].seq or 0) + 1
 
-    def drop(self, messages: Iterable[SessionMessage]) -> None:
-        """Remove messages."""
-        for message in messages:
-            self._dropped.add(message.seq or 0)
-            self._commands.add("HDEL", self._place.key("i"), id_field(message.id))
-            self.record = self.record._replace(message_count=self.record.message_count - 1)
+    async def _note(self, turn: int) -> NoteRow | None:
+        commands = Commands()
+        commands.add("HMGET", self._place.key("t"), *(f"{turn}:{name}" for name in NOTE))
+        commands.add("ZSCORE", self._place.key("u"), turn)
+        (status, key, digest, error, finished), unanswered = await self._ask(commands)
+        if status is None:
+            return None
+        return NoteRow(
+            turn=turn,
+            status=decode_status(to_name(status)),
+            answered=unanswered is None,
+            key=_optional_name(key),
+            digest=_optional_name(digest),
+            error=_optional_name(error),
+            finished_at=None if finished is None else to_number(finished),
+        )
 
-    def clear(self) -> None:
-        """Remove all messages and turns."""
-        self._commands.add("UNLINK", *(self._place.key(kind) for kind in KINDS[1:]))
-        self._edits += 1
-        self.change(message_count=0)
-
-    async def note(self, turn: int, status: TurnStatus, error: str | None = None) -> None:
-        """Note how a turn stands, and whether it belongs in the window."""
-        key = self._place.key("t")
-        self._commands.add("HSET", key, f"{turn}:status", status.value)
-        self._commands.add("HDEL", key, f"{turn}:error", f"{turn}:finished")
-        if error is not None:
-            self._commands.add("HSET", key, f"{turn}:error", to_bytes(error))
-        if status is not TurnStatus.OPEN:
-            self._commands.add("HSET", key, f"{turn}:finished", self.now)
-        await self.settle(turn, status)
-
-    async def settle(self, turn: int, status: TurnStatus) -> None:
-        """Note whether a turn belongs in the window."""
-        answered = rules.answered(status, [message.role for message in await self.turn(turn)])
-        words = ("ZREM",) if answered else ("ZADD", turn)
-        self._commands.add(words[0], self._place.key("u"), *words[1:], turn)
-
-    def save_key(self, turn: int, status: TurnStatus, key: IdempotencyKey) -> None:
-        """Note a turn's key, which no other turn has from now on."""
-        own, notes = to_bytes(key.key), self._place.key("t")
-        self._commands.add("HSET", self._place.key("k"), own, turn)
-        self._commands.add("HSET", notes, f"{turn}:status", status.value, f"{turn}:key", own)
-        self._commands.add("HSET", notes, f"{turn}:digest", to_bytes(key.digest))
-
-    def give_up_key(self, turn: int, key: bytes | None) -> None:
-        """A turn has no key any more; where it is given, the key has no turn either."""
-        self._commands.add("HDEL", self._place.key("t"), f"{turn}:key", f"{turn}:digest")
-        if key is not None:
-            self._commands.add("HDEL", self._place.key("k"), key)
-
-    def forget(self, turn: int) -> None:
-        """Remove what is noted of a turn."""
-        names = ("status", "key", "digest", "error", "finished")
-        self._commands.add("HDEL", self._place.key("t"), *(f"{turn}:{name}" for name in names))
-        self._commands.add("ZREM", self._place.key("u"), turn)
-
-    # Writing
-
-    async def commit(self) -> SessionRecord:
-        """Write the changes.
+    async def commit(self, facts: Facts, plan: Plan[Any]) -> None:
+        """Write a plan.
 
         Raises:
-            MovedError: If somebody else has written meanwhile; nothing was changed.
-            MadeError: If these were written before.
+            FactsChangedError: If somebody else has written meanwhile; nothing was changed.
+            MadeError: If it was written before.
         """
         commands = Commands()
-        self._add_fields(commands)
-        messages, ids = self._place.key("m"), list[Word]()
-        system, several = list[Word](), list[Word]()
-        for seq in self._dropped | self._replaced:
-            commands.add("ZREMRANGEBYSCORE", messages, seq, seq)
+        self._set_fields(commands, plan)
+        if plan.clears:
+            commands.add("UNLINK", *(self._place.key(kind) for kind in KINDS[1:]))
+        self._remove(commands, plan)
+        for note in plan.notes:
+            self._set_note(commands, facts, note)
+        for turn in plan.forgotten:
+            self._forget(commands, facts, turn)
+        self._add_messages(commands, [*plan.changed, *plan.added])
+        await run(self._place, commands, self._at)
+
+    def _remove(self, commands: Commands, plan: Plan[Any]) -> None:
+        for seq in (*plan.removed, *(message.seq or 0 for message in plan.changed)):
+            commands.add("ZREMRANGEBYSCORE", self._place.key("m"), seq, seq)
             commands.add("ZREM", self._place.key("y"), seq)
             commands.add("ZREM", self._place.key("w"), seq)
-        commands.words += self._commands.words
-        for seq, message in self._put.items():
+        fields: list[Word] = [id_field(message_id) for message_id in plan.removed.values()]
+        commands.add_many("HDEL", self._place.key("i"), fields)
+
+    def _add_messages(self, commands: Commands, messages: Sequence[SessionMessage]) -> None:
+        ids, system, several = list[Word](), list[Word](), list[Word]()
+        for message in messages:
             field, row = encode(message)
-            commands.add("ZADD", messages, seq, with_place(row, seq, message.turn_id or 0))
+            seq = message.seq or 0
+            whole = with_place(row, seq, message.turn_id or 0)
+            commands.add("ZADD", self._place.key("m"), seq, whole)
             ids += [field, seq]
             if message.role is MessageRole.SYSTEM:
                 system += [seq, seq]
@@ -249,14 +208,30 @@ class Session:
         commands.add_many("HSET", self._place.key("i"), ids)
         commands.add_many("ZADD", self._place.key("y"), system)
         commands.add_many("ZADD", self._place.key("w"), several)
-        await run(self._place, commands, self._at)
-        return self.record
+
+    def _set_note(self, commands: Commands, facts: Facts, note: NoteRow) -> None:
+        self._forget(commands, facts, note.turn)
+        values = (note.status.value, note.key, note.digest, note.error, note.finished_at)
+        pairs = {f"{note.turn}:{name}": value for name, value in zip(NOTE, values, strict=True)}
+        commands.add("HSET", self._place.key("t"), *to_fields(pairs))
+        if note.key is not None:
+            commands.add("HSET", self._place.key("k"), to_bytes(note.key), note.turn)
+        if not note.answered:
+            commands.add("ZADD", self._place.key("u"), note.turn, note.turn)
+
+    def _forget(self, commands: Commands, facts: Facts, turn: int) -> None:
+        """Remove what is noted of a turn."""
+        commands.add("HDEL", self._place.key("t"), *(f"{turn}:{name}" for name in NOTE))
+        commands.add("ZREM", self._place.key("u"), turn)
+        former = facts.turns[turn].note if turn in facts.turns else None
+        if former is not None and former.key is not None:
+            commands.add("HDEL", self._place.key("k"), to_bytes(former.key))
 
     async def remove(self) -> None:
         """Remove the session and all it holds.
 
         Raises:
-            MovedError: If somebody else has written meanwhile; nothing was changed.
+            FactsChangedError: If somebody else has written meanwhile; nothing was changed.
         """
         place = self._place
         user = place.prefix + b"user:" + to_bytes(self.record.user_id)
@@ -268,15 +243,6 @@ class Session:
         await run(place, commands, self._at)
 
     @property
-    def was_made(self) -> bool:
-        """Whether the write that is being decided has been made already."""
-        return self._place.made
-
-    @property
-    def _replaced(self) -> set[int]:
-        return {seq for seq in self._put if seq <= self._loaded.last_seq}
-
-    @property
     def _at(self) -> bytes:
         return b"%b.%d" % (self.number, self._version)
 
@@ -285,27 +251,26 @@ class Session:
             return []
         return await ask(self._place, commands, self._at)
 
-    def _add_fields(self, commands: Commands) -> None:
-        """The session's own fields: first, being what a server without memory refuses."""
-        place, old = self._place, own_fields(self._loaded)
-        changed = {
-            name: value for name, value in own_fields(self.record).items() if value != old[name]
-        }
-        edits = self._edits + bool(self._dropped or self._replaced)
+    def _set_fields(self, commands: Commands, plan: Plan[Any]) -> None:
+        """Set the session's own fields: first, being what a server without memory refuses."""
+        place, old = self._place, own_fields(self.record)
+        record = plan.record or self.record
+        changed = {name: value for name, value in own_fields(record).items() if value != old[name]}
+        edits = self._edits + bool(plan.removed or plan.changed or plan.clears)
         recent = (self._recent + place.nonce.encode())[-16 * NONCE :]
         fixed = ["version", self._version + 1, "recent", recent, "edits", edits]
         commands.add("HSET", place.key("s"), *fixed, *to_fields(changed))
-        gone = [name for name, value in changed.items() if value is None]
-        if gone:
-            commands.add("HDEL", place.key("s"), *gone)
-        user = place.prefix + b"user:" + to_bytes(self.record.user_id)
+        empty = [name for name, value in changed.items() if value is None]
+        if empty:
+            commands.add("HDEL", place.key("s"), *empty)
+        user = place.prefix + b"user:" + to_bytes(record.user_id)
         for index in (place.prefix + b"index", user):
-            commands.add("ZADD", index, self.record.last_activity, place.session_id)
-        more = self.record.message_count - self._loaded.message_count
+            commands.add("ZADD", index, record.last_activity, place.session_id)
+        more = record.message_count - self.record.message_count
         commands.add("INCRBY", place.prefix + b"messages", more)
 
 
-async def load(place: Place) -> Session:
+async def load(place: Keyspace) -> Session:
     """The session as it is now.
 
     Raises:
@@ -320,7 +285,7 @@ async def load(place: Place) -> Session:
     return Session(place, reply)
 
 
-async def create(place: Place, record: SessionRecord) -> SessionRecord:
+async def create(place: Keyspace, record: SessionRecord) -> SessionRecord:
     """Create the session.
 
     Raises:
@@ -335,8 +300,12 @@ async def create(place: Place, record: SessionRecord) -> SessionRecord:
         commands.add("ZADD", place.prefix + index, now, place.session_id)
     try:
         await run(place, commands, b"-")
-    except MovedError:
-        raise rules.exists(place.session_id.decode()) from None
     except MadeError:
         return (await load(place)).record
+    except FactsChangedError:
+        raise rules.exists(place.session_id.decode()) from None
     return record
+
+
+def _optional_name(value: bytes | None) -> str | None:
+    return None if value is None else to_name(value)

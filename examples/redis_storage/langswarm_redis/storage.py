@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 
-from langswarm_redis import flows
 from langswarm_redis.commands import (
-    MadeError,
-    MovedError,
-    Place,
+    Keyspace,
     creation_number,
     first_fields,
     new_number,
 )
 from langswarm_redis.lane import Lane, Word
+from langswarm_redis.plain import plain_words
 from langswarm_redis.rows import (
     check_sums,
     decode_all,
@@ -29,7 +27,7 @@ from langswarm_redis.rows import (
     to_record,
 )
 from langswarm_redis.server import SCHEMA_VERSION, Durability, Server
-from langswarm_redis.session import Session, create, load
+from langswarm_redis.session import create, load
 from langswarm_redis.turns import to_turns
 from langswarm_session.errors import (
     InvalidInputError,
@@ -37,34 +35,29 @@ from langswarm_session.errors import (
     SessionNotFoundError,
     StorageBusyError,
 )
-from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import SessionMessage, SessionStatus, Turn
 from langswarm_session.records import (
-    Appended,
-    IdempotencyKey,
-    Lease,
     LogMeasure,
     NewSession,
-    SessionChanges,
     SessionPage,
     SessionRecord,
     SessionRef,
     StorageHealth,
-    TurnEnd,
-    TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.calls import in_thread
-from langswarm_session.storage.rows import dump_json, placed
+from langswarm_session.storage.decisions import Facts, FactsChangedError, Plan, Write, is_plain
+from langswarm_session.storage.rows import dump_json
 from langswarm_session.storage.session_rows import damaged
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 _AT_ONCE = 500
 """Further messages than these are made in a thread, so that no event loop waits for them."""
 
 
-class RedisSessionStorage(ISessionStorage):
+class RedisSessionStorage(StorageBase):
     """Sessions in a Redis server, version 6.2 or newer, or what speaks its protocol.
 
     The first use connects. Any number of storages, threads, event loops, processes and machines may
@@ -110,7 +103,7 @@ class RedisSessionStorage(ISessionStorage):
             url, password, prefix, durability, timeout=timeout, connect_timeout=connect_timeout
         )
         self._prefix = to_bytes(prefix)
-        self._timeout = timeout
+        self._timeout = self.retry_seconds = timeout
         # Reads of long logs hold up no write.
         self._reads, self._writes = (Lane(self._server, timeout) for _ in range(2))
         # Also at the interpreter's exit, so that a forgotten close() loses nothing.
@@ -178,111 +171,54 @@ class RedisSessionStorage(ISessionStorage):
             raise damaged("the place of a session in the index", last.session_id)
         return SessionPage(records, rules.make_cursor(last))
 
-    async def update_session(
-        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
-    ) -> SessionRecord:
-        """See `ISessionStorage.update_session`."""
-        return await self._decide(
-            ref, lambda session: flows.update(session, changes, expected_revision)
-        )
-
     async def delete_session(
         self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
         """See `ISessionStorage.delete_session`."""
-        tried = False
+        place = self._place(ref)
+        deadline = time.monotonic() + self._timeout
+        is_tried = False
+        while True:
+            try:
+                session = await load(place)
+                rules.check_ref(session.record, ref)
+                rules.check_revision(session.record, expected_revision)
+                is_tried = True
+                await session.remove()
+            except FactsChangedError:
+                self._check_deadline(deadline)
+            except SessionNotFoundError:
+                # If it was there before, it went meanwhile, and maybe by this very call.
+                if not is_tried:
+                    raise
+                return
+            else:
+                return
 
-        async def remove(session: Session) -> None:
-            nonlocal tried
-            rules.check_revision(session.record, expected_revision)
-            tried = True
-            await session.remove()
+    async def plain(self, write: Write[R]) -> SessionRecord | None:
+        """See `StorageBase.plain`: one script."""
+        rows = [word for message in write.messages for word in encode(message)]
+        for message in write.changed():
+            encode(message)  # refuses what cannot be stored
+        sums = rules.usage_sums(write.messages)
+        check_sums(sums)
+        if not is_plain(write) or len(set(rows[0::2])) < len(write.messages):
+            return None
+        place = self._place(write.ref, write.nonce)
+        words = (self._prefix, place.session_id, *plain_words(write), *sums)
+        words = (*words, place.user, place.number, *rows)
+        reply = await self._writes.write("write", [place.key("s")], place.nonce, *words)
+        return to_record(reply) if isinstance(reply, list) else None
 
-        try:
-            await self._decide(ref, remove)
-        except SessionNotFoundError:
-            # If it was there when we tried, it went while we did, and maybe by ourselves.
-            if not tried:
-                raise
+    async def facts(self, write: Write[R]) -> Facts:
+        """See `StorageBase.facts`."""
+        session = await load(self._place(write.ref, write.nonce))
+        rules.check_ref(session.record, write.ref)
+        return await session.facts(write)
 
-    async def append(
-        self,
-        ref: SessionRef,
-        messages: Sequence[SessionMessage],
-        *,
-        token: str | None = None,
-        expected_revision: int | None = None,
-        key: IdempotencyKey | None = None,
-    ) -> Appended:
-        """See `ISessionStorage.append`."""
-        place, messages = self._place(ref), tuple(messages)
-        record = await self._quickly(
-            place,
-            "append" if token is None else "add",
-            messages,
-            token=token or "",
-            revision=expected_revision,
-            key=key if token is None else None,
-        )
-        if record is not None:
-            return _appended(record, messages, None if token is None else record.turn_id)
-        return await self._decide(
-            ref,
-            lambda session: flows.append(session, messages, token, expected_revision, key),
-            place,
-        )
-
-    async def begin_turn(
-        self,
-        ref: SessionRef,
-        messages: Sequence[SessionMessage],
-        lease: Lease,
-        *,
-        key: IdempotencyKey | None = None,
-        expected_revision: int | None = None,
-    ) -> TurnStart:
-        """See `ISessionStorage.begin_turn`."""
-        rules.check_begins(ref.session_id, messages)
-        place, messages = self._place(ref), tuple(messages)
-        record = await self._quickly(
-            place,
-            "begin",
-            messages,
-            token=lease.token,
-            owner=lease.owner,
-            lease=int(lease.seconds * 1_000_000),
-            revision=expected_revision,
-            key=key,
-        )
-        if record is not None:
-            appended = _appended(record, messages, None)
-            return TurnStart(record, appended.messages, added=appended.added)
-        return await self._decide(
-            ref,
-            lambda session: flows.begin_turn(session, messages, lease, key, expected_revision),
-            place,
-        )
-
-    async def end_turn(
-        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
-    ) -> Appended:
-        """See `ISessionStorage.end_turn`."""
-        place, messages = self._place(ref), tuple(messages)
-        state = None if end.provider_state is None else dump_json(dict(end.provider_state))
-        record = await self._quickly(
-            place,
-            "end",
-            messages,
-            token=end.token,
-            status=end.status.value,
-            error=end.error,
-            state=state,
-        )
-        if record is not None:
-            return _appended(record, messages, record.turn_id)
-        return await self._decide(
-            ref, lambda session: flows.end_turn(session, end, messages, state), place
-        )
+    async def apply(self, facts: Facts, plan: Plan[R]) -> None:
+        """See `StorageBase.apply`."""
+        await facts.version.commit(facts, plan)
 
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
@@ -325,7 +261,7 @@ class RedisSessionStorage(ISessionStorage):
         filters = ("answered" if answered_only else "", "system" if system_only else "")
         deadline = time.monotonic() + self._timeout
         while (rows := await self._rows(place, limit, before, after, filters)) is None:
-            self._check(deadline)
+            self._check_deadline(deadline)
         if after is None:
             rows.reverse()
         if len(rows) <= _AT_ONCE:
@@ -353,30 +289,6 @@ class RedisSessionStorage(ISessionStorage):
         if reply is None:
             raise rules.not_found(ref.session_id)
         return to_turns(ref.session_id, *reply)
-
-    async def clear_messages(
-        self, ref: SessionRef, *, expected_revision: int | None = None
-    ) -> SessionRecord:
-        """See `ISessionStorage.clear_messages`."""
-        return await self._decide(ref, lambda session: flows.clear(session, expected_revision))
-
-    async def edit_messages(
-        self,
-        ref: SessionRef,
-        *,
-        expected_revision: int,
-        remove: Sequence[int] = (),
-        change: Sequence[SessionMessage] = (),
-        add: Sequence[SessionMessage] = (),
-    ) -> Appended:
-        """See `ISessionStorage.edit_messages`."""
-        for message in (*change, *add):
-            encode(message)
-        remove, change, add = tuple(remove), tuple(change), tuple(add)
-        return await self._decide(
-            ref,
-            lambda session: flows.edit(session, expected_revision, remove, change, add),
-        )
 
     async def fork_session(
         self, ref: SessionRef, session: NewSession, *, at: int | None = None
@@ -420,80 +332,19 @@ class RedisSessionStorage(ISessionStorage):
         """See `ISessionStorage.close`."""
         await in_thread(_close, self._writes, self._reads)
 
-    def _named(self, session_id: str) -> Place:
-        return Place(self._reads, self._writes, self._prefix, to_bytes(session_id))
+    def _named(self, session_id: str) -> Keyspace:
+        return Keyspace(self._reads, self._writes, self._prefix, to_bytes(session_id))
 
-    def _place(self, ref: SessionRef) -> Place:
+    def _place(self, ref: SessionRef, nonce: str | None = None) -> Keyspace:
         place = self._named(ref.session_id)
+        place.nonce = place.nonce if nonce is None else nonce
         place.user = to_bytes(ref.user_id)
         place.number = b"" if ref.creation is None else creation_number(ref.creation)
         return place
 
-    async def _quickly(
-        self,
-        place: Place,
-        kind: str,
-        messages: Sequence[SessionMessage],
-        *,
-        token: str,
-        owner: str = "",
-        lease: int = 0,
-        revision: int | None = None,
-        key: IdempotencyKey | None = None,
-        status: str = "",
-        error: str | None = None,
-        state: str | None = None,
-    ) -> SessionRecord | None:
-        """Write by one script, unless something stands in the way that has to be decided on."""
-        rows = [word for message in messages for word in encode(message)]
-        sums = rules.usage_sums(messages)
-        check_sums(sums)
-        if len(set(rows[0::2])) < len(messages) or (kind != "end" and not messages):
-            return None
-        words: list[Word] = [self._prefix, place.session_id, kind]
-        words += [to_bytes(token), to_bytes(owner), lease, "" if revision is None else revision]
-        words += [_optional(key.key if key else None), _optional(key.digest if key else None)]
-        words += [
-            status,
-            _optional(error),
-            _optional(state),
-            *sums,
-            place.user,
-            place.number,
-            *rows,
-        ]
-        reply = await self._writes.write("write", [place.key("s")], place.nonce, *words)
-        if isinstance(reply, list):
-            return to_record(reply)
-        place.made = reply == b"made"
-        return None
-
-    async def _decide(
-        self,
-        ref: SessionRef,
-        flow: Callable[[Session], Awaitable[T]],
-        place: Place | None = None,
-    ) -> T:
-        """Load the session and do what is to be done, again if somebody else wrote meanwhile.
-
-        Args:
-            ref: The session.
-            flow: What to do.
-            place: Where it is, if something was tried there already.
-        """
-        place = self._place(ref) if place is None else place
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                session = await load(place)
-                rules.check_ref(session.record, ref)
-                return await flow(session)
-            except (MovedError, MadeError):
-                self._check(deadline)
-
     async def _rows(
         self,
-        place: Place,
+        place: Keyspace,
         limit: int | None,
         before: int | None,
         after: int | None,
@@ -521,31 +372,12 @@ class RedisSessionStorage(ISessionStorage):
                 return rows
             first[0 if after is None else 1] = end
 
-    def _check(self, deadline: float) -> None:
+    def _check_deadline(self, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise StorageBusyError(
                 f"{self._server.name}: other writes came in between for {self._timeout:g} seconds; "
                 "try again"
             )
-
-
-def _appended(
-    record: SessionRecord, messages: Sequence[SessionMessage], turn: int | None
-) -> Appended:
-    """What a quick write came to: all messages are new, and the last ones of the log.
-
-    Args:
-        turn: The turn that they are of; None for one that begins with them.
-    """
-    first = record.last_seq - len(messages) + 1
-    of = first if turn is None else turn
-    stored = [placed(message, seq, of) for seq, message in enumerate(messages, first)]
-    return Appended(record, stored, len(messages))
-
-
-def _optional(text: str | None) -> bytes:
-    """A text that may be missing, as scripts take it."""
-    return b"" if text is None else b"+" + to_bytes(text)
 
 
 def _close(*lanes: Lane) -> None:

@@ -9,7 +9,8 @@ from rich.text import Text
 from langswarm_session import __version__
 from langswarm_session.cli.outcome import ExitCode
 from langswarm_session.cli.output import console, printable, to_json, write_line
-from langswarm_session.doctor import Finding, Level, environment
+from langswarm_session.doctor import environment
+from langswarm_session.findings import Finding, Level
 from langswarm_session.manager import SessionManager
 
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}

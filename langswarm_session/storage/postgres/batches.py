@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from langswarm_session.records import IdempotencyKey, Lease, SessionRef
+from langswarm_session.models import MessageRole, TurnStatus
+from langswarm_session.storage.decisions import BeginTurn, EndTurn, PlainWrite
 from langswarm_session.storage.postgres.calls import TimedCall
 from langswarm_session.storage.postgres.pool import DURABLE, Connection
-from langswarm_session.storage.postgres.rows import Batch, maybe_text, to_record, to_text
+from langswarm_session.storage.postgres.rows import EncodedMessages, maybe_text, to_record, to_text
 from langswarm_session.storage.postgres.schema import Tables
 from langswarm_session.storage.postgres.statements import FIELDS, shape_of
 
@@ -33,28 +34,19 @@ _WRITE = (
 _WRITE_POOLED = f"{_WRITE} AND {DURABLE}"
 
 
-class Write(TimedCall):
+class WriteCall(TimedCall):
     """A turn, its beginning, a part of it, or its end.
 
     Args:
-        ref: The session.
-        batch: The messages to add; all of them must be new.
-        token: The token of the lease that the write is under; None: it begins a turn.
-        lease: The lease to take.
-        keeps: Whether the lease is kept; it is given back otherwise.
-        revision: The revision that the session must be at.
-        state: The provider's new state.
-        status: What to note of the turn.
-        answered: Whether there is a reply among the messages.
-        error: Why it was cancelled or failed.
-        key: The turn's key.
-        job: What to do in a transaction if any of that does not hold; the argument says whether
+        write: The write.
+        batch: Its messages; all of them must be new.
+        job: What to do in a transaction if anything stands in its way; the argument says whether
             the write may have been made already, and only the answer was lost.
 
     Attributes:
         values: What the statement is given of it, beside its messages.
         shape: The statement that does it without the function; None if there is none.
-        is_odd: Whether to leave it to the job at once.
+        is_odd: Whether to leave it to the job immediately.
     """
 
     __slots__ = (
@@ -68,42 +60,27 @@ class Write(TimedCall):
 
     def __init__(
         self,
-        ref: SessionRef,
-        batch: Batch,
+        write: PlainWrite,
+        batch: EncodedMessages,
         job: Callable[[Connection, bool], Awaitable[Any]],
-        *,
-        token: str | None = None,
-        lease: Lease | None = None,
-        keeps: bool = False,
-        revision: int | None = None,
-        state: str | None = None,
-        status: str | None = None,
-        answered: bool = False,
-        error: str | None = None,
-        key: IdempotencyKey | None = None,
     ) -> None:
         super().__init__(batch.size)
-        self.session_id = ref.session_id
+        self.session_id = write.ref.session_id
         self.batch = batch
         self.is_odd = False
         self._job = job
+        key = None if write.is_of_open_turn else write.key
         self.values = (
-            to_text(ref.session_id),
-            maybe_text(token),
-            maybe_text(token if keeps else lease.token if lease else None),
-            maybe_text(lease.owner if lease else None),
-            int(lease.seconds * 1_000_000) if lease else None,
-            revision,
+            to_text(write.ref.session_id),
+            *_lease_values(write),
+            None if isinstance(write, EndTurn) else write.expected_revision,
             len(batch.rows),
-            *(each or None for each in batch.sums),
-            state,
-            status,
-            answered or None,
-            maybe_text(error),
+            *(count or None for count in batch.sums),
+            *_end_values(write),
             maybe_text(key.key if key else None),
             maybe_text(key.digest if key else None),
-            to_text(ref.user_id),
-            ref.creation,
+            to_text(write.ref.user_id),
+            write.ref.creation,
         )
         self.shape = shape_of(self.values)
 
@@ -112,8 +89,32 @@ class Write(TimedCall):
         return await self._job(connection, self.unclear)
 
 
+def _lease_values(write: PlainWrite) -> tuple[str | None, str | None, str | None, int | None]:
+    """Return the token that a write is under, and the lease that holds after it."""
+    if isinstance(write, BeginTurn):
+        lease = write.lease
+        seconds = int(lease.seconds * 1_000_000)
+        return None, to_text(lease.token), to_text(lease.owner), seconds
+    if isinstance(write, EndTurn):
+        return to_text(write.end.token), None, None, None
+    token = maybe_text(write.token)
+    return token, token, None, None
+
+
+def _end_values(write: PlainWrite) -> tuple[str | None, str | None, bool | None, str | None]:
+    """Return the provider's new state, and the turn's status, whether it has a reply, its error."""
+    if isinstance(write, EndTurn):
+        end = write.end
+        is_answered = any(each.role is MessageRole.ASSISTANT for each in write.messages)
+        return write.state, end.status.value, is_answered or None, maybe_text(end.error)
+    if write.key is None or write.is_of_open_turn:
+        return None, None, None, None
+    status = TurnStatus.OPEN if isinstance(write, BeginTurn) else TurnStatus.COMPLETE
+    return None, status.value, None, None
+
+
 async def send(
-    connection: Connection, tables: Tables, group: list[Write], *, may_wait: bool
+    connection: Connection, tables: Tables, group: list[WriteCall], *, may_wait: bool
 ) -> None:
     """Make writes, each to another session, in one statement; set the result of each that was made.
 
@@ -142,7 +143,7 @@ async def send(
             write.is_odd = True
 
 
-def _messages(group: list[Write]) -> list[Any]:
+def _messages(group: list[WriteCall]) -> list[Any]:
     """The columns of all messages, with the number of each one's write and its place in that."""
     rows = [
         (number, place, *row)

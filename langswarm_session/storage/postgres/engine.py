@@ -29,7 +29,7 @@ from langswarm_session.errors import (
 )
 from langswarm_session.storage.calls import deliver
 from langswarm_session.storage.inline import blocks_nobody
-from langswarm_session.storage.postgres.batches import Write
+from langswarm_session.storage.postgres.batches import WriteCall
 from langswarm_session.storage.postgres.calls import (
     Flight,
     JobCall,
@@ -125,7 +125,7 @@ class PostgresEngine:
         self._submit(call)
         return await call.outcome(lambda: self._leave(call))  # type: ignore[no-any-return]
 
-    async def write(self, write: Write) -> Any:
+    async def write(self, write: WriteCall) -> Any:
         """Send a write together with others; returns once it is durable.
 
         Returns:
@@ -164,14 +164,14 @@ class PostgresEngine:
             self._count += 1
             self._size += call.size
             inside = (
-                isinstance(call, Write)
+                isinstance(call, WriteCall)
                 and self._is_quiet
                 and blocks_nobody(call.loop)
                 and loop.enter()
             )
             if not inside:
                 self._hand_over(call)
-        if inside and isinstance(call, Write):
+        if inside and isinstance(call, WriteCall):
             self._send_inside(loop, call)
 
     def _leave(self, call: TimedCall) -> None:
@@ -185,7 +185,7 @@ class PostgresEngine:
     def _is_quiet(self) -> bool:
         return self._writer is not None and self._writer.is_idle and not self._inbox
 
-    def _send_inside(self, loop: SharedLoop, call: Write) -> None:
+    def _send_inside(self, loop: SharedLoop, call: WriteCall) -> None:
         """Send a write from this thread while the other one sleeps, if that can be done at once.
 
         Its answer is waited for as well, if that is likely to be here soon.
@@ -209,7 +209,9 @@ class PostgresEngine:
         if call.over:
             call.resolve()
 
-    def _attend(self, loop: SharedLoop, call: Write, source: int | None, seconds: float) -> None:
+    def _attend(
+        self, loop: SharedLoop, call: WriteCall, source: int | None, seconds: float
+    ) -> None:
         """Wait inside for the answer to what was sent."""
         if source is None or not seconds or call.work is None:
             return
@@ -296,7 +298,7 @@ class PostgresEngine:
             self._live = Live(loop, self._timeout, self._expire)
         self._live.add(calls)
         for call in calls:
-            if isinstance(call, Write):
+            if isinstance(call, WriteCall):
                 self._writer.take(call)
             elif isinstance(call, JobCall):
                 self._spawn(loop, self._answer(call, self._jobs))

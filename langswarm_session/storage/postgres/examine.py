@@ -8,20 +8,17 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from langswarm_session.doctor import (
-    Finding,
+from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageVersionError
+from langswarm_session.findings import Finding, ok, problem, warning
+from langswarm_session.models import SessionContext
+from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.examining import (
     LogFigures,
     Reading,
     TimeLimit,
     figures,
-    ok,
     open_turns,
-    problem,
-    warning,
 )
-from langswarm_session.errors import StorageBusyError, StorageCorruptError, StorageVersionError
-from langswarm_session.models import SessionContext
-from langswarm_session.storage.calls import in_thread
 from langswarm_session.storage.postgres.connect import connect
 from langswarm_session.storage.postgres.errors import state_of, typed_error, unreachable
 from langswarm_session.storage.postgres.expected import differences

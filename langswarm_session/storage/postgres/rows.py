@@ -137,13 +137,13 @@ def _let_go(rows: list[Any]) -> Iterator[Any]:
 
 
 @dataclass(slots=True)
-class Batch:
+class EncodedMessages:
     """Messages to store, with their rows made beforehand, in the caller's thread.
 
     Attributes:
-        messages: Those that are new.
-        stored: Those whose id turned out to be stored already, as they are stored.
-        order: The ids of all, as they were given.
+        messages: The messages.
+        rows: Their rows.
+        sums: Their input, output, cached and reasoning tokens.
         size: How many characters are to be stored.
 
     Raises:
@@ -151,8 +151,6 @@ class Batch:
     """
 
     messages: Sequence[SessionMessage]
-    stored: dict[str, SessionMessage] = field(default_factory=dict)
-    order: list[str] = field(default_factory=list)
     rows: list[MessageRow] = field(init=False)
     sums: tuple[int, int, int, int] = field(init=False)
     size: int = field(init=False)
@@ -166,12 +164,3 @@ class Batch:
                 f"{self.size} characters are too many for one write to PostgreSQL, which takes "
                 f"{MAX_SIZE}; store what is so large elsewhere, and its address in the message"
             )
-
-    def placed(self, last_seq: int, turn: int) -> list[SessionMessage]:
-        """All messages as stored, the last of the new ones with this number."""
-        first = last_seq - len(self.messages) + 1
-        new = [message._placed(seq, turn) for seq, message in enumerate(self.messages, first)]
-        if not self.stored:
-            return new
-        known = {**self.stored, **{message.id: message for message in new}}
-        return [known[message_id] for message_id in dict.fromkeys(self.order)]

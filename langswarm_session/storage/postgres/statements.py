@@ -56,7 +56,7 @@ def shape_of(values: Sequence[Any]) -> Shape | None:
     """The shape of a write; None if it takes the function.
 
     Args:
-        values: The write's, as `langswarm_session.storage.postgres.batches.Write` has them.
+        values: The write's, as `langswarm_session.storage.postgres.batches.WriteCall` has them.
     """
     status, size = values[_STATUS], values[_SIZE]
     if values[_KEY] is not None or size > _MOST or status not in (None, TurnStatus.COMPLETE.value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlencode
@@ -18,30 +18,23 @@ from langswarm_session.errors import (
     SessionError,
     StorageUnavailableError,
 )
-from langswarm_session.interfaces import ISessionStorage
 from langswarm_session.models import (
-    MessageRole,
     SessionMessage,
     SessionStatus,
     Turn,
-    TurnStatus,
 )
 from langswarm_session.records import (
-    Appended,
-    IdempotencyKey,
-    Lease,
     LogMeasure,
     NewSession,
-    SessionChanges,
     SessionPage,
     SessionRecord,
     SessionRef,
     StorageHealth,
-    TurnEnd,
-    TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.decisions import Write, is_plain
 from langswarm_session.storage.measuring import measure_span
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.postgres.address import parse_address
@@ -55,11 +48,17 @@ from langswarm_session.storage.rows import (
 
 try:
     from langswarm_session.storage.postgres import transactions as log
-    from langswarm_session.storage.postgres.batches import Write
+    from langswarm_session.storage.postgres.batches import WriteCall
     from langswarm_session.storage.postgres.engine import PostgresEngine
     from langswarm_session.storage.postgres.password import for_driver
+    from langswarm_session.storage.postgres.plans import decide
     from langswarm_session.storage.postgres.pool import Connection, PoolSettings
-    from langswarm_session.storage.postgres.rows import Batch, decode_long, to_record, to_text
+    from langswarm_session.storage.postgres.rows import (
+        EncodedMessages,
+        decode_long,
+        to_record,
+        to_text,
+    )
     from langswarm_session.storage.postgres.schema import MIGRATIONS, Tables
     from langswarm_session.storage.postgres.statements import FIELDS
 except ModuleNotFoundError as error:
@@ -71,7 +70,7 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from langswarm_session.archive import SessionArchive, TurnNote
-    from langswarm_session.doctor import Finding
+    from langswarm_session.findings import Finding
     from langswarm_session.search import Search, SearchPage
 
 _MESSAGES = (
@@ -139,9 +138,10 @@ _LONGEST = 2_147_483.0
 """The longest time that may be given, in seconds: the server counts milliseconds in 31 bits."""
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class PostgresSessionStorage(ISessionStorage):
+class PostgresSessionStorage(StorageBase):
     """Sessions in a PostgreSQL database, version 13 or newer.
 
     The first use connects and creates what is missing. Any number of storages, threads, event
@@ -310,34 +310,6 @@ class PostgresSessionStorage(ISessionStorage):
         return SessionPage(records, rules.make_cursor(records[-1]) if more else None)
 
     @names_session
-    async def update_session(
-        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
-    ) -> SessionRecord:
-        """See `ISessionStorage.update_session`."""
-        state = changes.provider_state
-        columns: dict[str, Any] = {
-            "status": None if changes.status is None else changes.status.value,
-            "provider": changes.provider,
-            "model": changes.model,
-            "backend": None if changes.backend is None else changes.backend.value,
-            "provider_state": None if state is None else dump_json(dict(state)),
-        }
-        columns = {name: value for name, value in columns.items() if value is not None}
-        context = None if changes.context is None else dict(changes.context)
-        dump_json(context)
-
-        async def job(connection: Connection) -> SessionRecord:
-            session = await self._load(connection, ref)
-            rules.check_revision(session.record, expected_revision)
-            values = dict(columns)
-            if context is not None:
-                values["context"] = dump_json({**session.record.context_values(), **context})
-            session.change(**values)
-            return await session.save()
-
-        return await self._engine.transact(job)
-
-    @names_session
     async def delete_session(
         self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
@@ -351,103 +323,20 @@ class PostgresSessionStorage(ISessionStorage):
         await self._engine.transact(job)
 
     @names_session
-    async def append(
-        self,
-        ref: SessionRef,
-        messages: Sequence[SessionMessage],
-        *,
-        token: str | None = None,
-        expected_revision: int | None = None,
-        key: IdempotencyKey | None = None,
-    ) -> Appended:
-        """See `ISessionStorage.append`."""
+    async def write(self, write: Write[R]) -> R:
+        """See `StorageBase.write`."""
+        batch = EncodedMessages(write.messages)
+        EncodedMessages(write.changed())  # refuses what cannot be stored
 
-        async def job(connection: Connection, unclear: bool) -> Appended:
-            session = await self._load(connection, ref)
-            return await log.append(
-                session, messages, token, expected_revision, key, unclear=unclear
-            )
+        async def job(connection: Connection, unclear: bool) -> R:
+            return await decide(connection, self._tables, write, unclear=unclear)
 
-        batch = Batch(messages)
-        if not messages:
+        call = WriteCall(write, batch, job) if is_plain(write) else None
+        if call is None:
             return await self._engine.transact(lambda connection: job(connection, unclear=False))
-        own_key = key if token is None else None
-        write = Write(
-            ref,
-            batch,
-            job,
-            token=token,
-            keeps=True,
-            revision=expected_revision,
-            status=None if own_key is None else TurnStatus.COMPLETE.value,
-            key=own_key,
-        )
-        done = await self._engine.write(write)
-        if isinstance(done, Appended):
-            return done
-        turn = done.last_seq - len(messages) + 1 if token is None else done.turn_id
-        return Appended(done, batch.placed(done.last_seq, turn), len(messages))
-
-    @names_session
-    async def begin_turn(
-        self,
-        ref: SessionRef,
-        messages: Sequence[SessionMessage],
-        lease: Lease,
-        *,
-        key: IdempotencyKey | None = None,
-        expected_revision: int | None = None,
-    ) -> TurnStart:
-        """See `ISessionStorage.begin_turn`."""
-        rules.check_begins(ref.session_id, messages)
-
-        async def job(connection: Connection, unclear: bool) -> TurnStart:
-            session = await self._load(connection, ref)
-            return await log.begin_turn(
-                session, messages, lease, key, expected_revision, unclear=unclear
-            )
-
-        batch = Batch(messages)
-        write = Write(
-            ref,
-            batch,
-            job,
-            lease=lease,
-            revision=expected_revision,
-            status=None if key is None else TurnStatus.OPEN.value,
-            key=key,
-        )
-        done = await self._engine.write(write)
-        if isinstance(done, TurnStart):
-            return done
-        return TurnStart(done, batch.placed(done.last_seq, done.turn_id), added=len(messages))
-
-    @names_session
-    async def end_turn(
-        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
-    ) -> Appended:
-        """See `ISessionStorage.end_turn`."""
-        state = None if end.provider_state is None else dump_json(dict(end.provider_state))
-
-        async def job(connection: Connection, unclear: bool) -> Appended:
-            session = await self._load(connection, ref)
-            return await log.end_turn(session, end, messages, state, unclear=unclear)
-
-        batch = Batch(messages)
-        write = Write(
-            ref,
-            batch,
-            job,
-            token=end.token,
-            state=state,
-            status=end.status.value,
-            answered=any(message.role is MessageRole.ASSISTANT for message in messages),
-            error=end.error,
-        )
-        done = await self._engine.write(write)
-        if isinstance(done, Appended):
-            return done
-        return Appended(done, batch.placed(done.last_seq, done.turn_id), len(messages))
+        outcome = await self._engine.write(call)
+        result: R = write.result(outcome) if isinstance(outcome, SessionRecord) else outcome
+        return result
 
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
@@ -555,41 +444,6 @@ class PostgresSessionStorage(ISessionStorage):
         return await self._engine.transact(job, "REPEATABLE READ")
 
     @names_session
-    async def clear_messages(
-        self, ref: SessionRef, *, expected_revision: int | None = None
-    ) -> SessionRecord:
-        """See `ISessionStorage.clear_messages`."""
-
-        async def job(connection: Connection) -> SessionRecord:
-            session = await self._load(connection, ref)
-            await session.make_free(expected_revision)
-            await session.clear()
-            session.change(message_count=0)
-            return await session.save()
-
-        return await self._engine.transact(job)
-
-    @names_session
-    async def edit_messages(
-        self,
-        ref: SessionRef,
-        *,
-        expected_revision: int,
-        remove: Sequence[int] = (),
-        change: Sequence[SessionMessage] = (),
-        add: Sequence[SessionMessage] = (),
-    ) -> Appended:
-        """See `ISessionStorage.edit_messages`."""
-        batch = Batch(add)
-        Batch(change)
-
-        async def job(connection: Connection) -> Appended:
-            session = await self._load(connection, ref)
-            return await log.edit(session, expected_revision, remove, change, batch)
-
-        return await self._engine.transact(job)
-
-    @names_session
     async def fork_session(
         self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
@@ -600,7 +454,7 @@ class PostgresSessionStorage(ISessionStorage):
             source = await log.load(connection, self._tables, ref, lock=False)
             target = await log.create(connection, self._tables, session, context)
             await source.copy_to(target, at)
-            return await target.save()
+            return target.record
 
         # One view of the source, which others may go on writing to meanwhile.
         return await self._engine.transact(job, "REPEATABLE READ")
@@ -668,7 +522,7 @@ class PostgresSessionStorage(ISessionStorage):
 
     async def health(self) -> StorageHealth:
         """See `ISessionStorage.health`."""
-        from langswarm_session.doctor import Level
+        from langswarm_session.findings import Level
         from langswarm_session.storage.postgres.examine import durability
 
         names = [self._tables.sql(each) for each in ("{sessions}", "{messages}", "{turns}")]

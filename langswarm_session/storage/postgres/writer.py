@@ -22,7 +22,7 @@ import asyncpg  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from langswarm_session.errors import SessionError
 from langswarm_session.storage.inline import Contention, LatencyGate
-from langswarm_session.storage.postgres.batches import Write, send
+from langswarm_session.storage.postgres.batches import WriteCall, send
 from langswarm_session.storage.postgres.calls import Flight, TimedCall, too_late, typed
 from langswarm_session.storage.postgres.errors import GONE, is_lost, is_refused, state_of
 from langswarm_session.storage.postgres.jobs import Jobs
@@ -60,9 +60,9 @@ class Writer:
         self._finish = finish
         self._spawn = spawn
         self._is_wanted = is_wanted
-        self._waiting: deque[Write] = deque()
+        self._waiting: deque[WriteCall] = deque()
         self._gathering: asyncio.Task[None] | None = None
-        self._alone: dict[str, deque[Write]] = {}
+        self._alone: dict[str, deque[WriteCall]] = {}
         """What waits behind the write of its session that is being made by itself."""
         self._gate = LatencyGate()
         self._contention = Contention()
@@ -72,7 +72,7 @@ class Writer:
         """Whether no write is left."""
         return not (self._waiting or self._gathering or self._alone)
 
-    def take(self, write: Write) -> None:
+    def take(self, write: WriteCall) -> None:
         """Make a write, now or in its turn."""
         own = self._alone.get(write.session_id)
         if own is not None:
@@ -88,7 +88,7 @@ class Writer:
 
     # At once
 
-    def fly(self, write: Write) -> Connection | None:
+    def fly(self, write: WriteCall) -> Connection | None:
         """Send a write in this very moment, if a connection stands ready for it.
 
         Nothing else may be under way when this is asked for.
@@ -118,7 +118,7 @@ class Writer:
 
     def _land(
         self,
-        write: Write,
+        write: WriteCall,
         connection: Connection,
         sent: float,
         rows: Any,
@@ -138,12 +138,14 @@ class Writer:
         else:
             self._landed(write, rows, error)
 
-    async def _stop(self, write: Write, closing: asyncio.Task[None], error: BaseException) -> None:
+    async def _stop(
+        self, write: WriteCall, closing: asyncio.Task[None], error: BaseException
+    ) -> None:
         """Wait for the server to stop a write, so that it is not made after its caller has gone."""
         await asyncio.wait([closing], timeout=_STOP_TIME)
         self._landed(write, None, error)
 
-    def _landed(self, write: Write, rows: Any, error: BaseException | None) -> None:
+    def _landed(self, write: WriteCall, rows: Any, error: BaseException | None) -> None:
         later = self._alone.pop(write.session_id)
         if error is None:
             write.unclear = False
@@ -159,7 +161,7 @@ class Writer:
         if later:
             self._start_alone(write.session_id, later)
 
-    def _failed(self, write: Write, error: BaseException) -> None:
+    def _failed(self, write: WriteCall, error: BaseException) -> None:
         """Note why it could not be sent just so, and whether that is the end of it."""
         self._jobs.note(error)
         if isinstance(error, asyncio.CancelledError):  # by the time limit
@@ -179,10 +181,10 @@ class Writer:
         finally:
             self._gathering = None
 
-    def _next_group(self) -> list[Write]:
+    def _next_group(self) -> list[WriteCall]:
         """The oldest writes that wait, one of each session at most."""
-        group: dict[str, Write] = {}
-        later: list[Write] = []
+        group: dict[str, WriteCall] = {}
+        later: list[WriteCall] = []
         weight = 0
         while self._waiting and len(group) < MAX_GROUP and weight <= MAX_WEIGHT:
             write = self._waiting.popleft()
@@ -196,7 +198,7 @@ class Writer:
         self._waiting.extendleft(reversed(later))
         return list(group.values())
 
-    async def _send_group(self, group: list[Write]) -> None:
+    async def _send_group(self, group: list[WriteCall]) -> None:
         if not group:
             return
         try:
@@ -214,12 +216,12 @@ class Writer:
         else:
             self._sort_out(group)
 
-    def _sort_out(self, group: list[Write]) -> None:
+    def _sort_out(self, group: list[WriteCall]) -> None:
         """Give those their outcome that have one, and do the others by themselves."""
         self._finish([w for w in group if w.result is not None or w.error is not None])
         self._do_alone(w for w in group if w.result is None and w.error is None)
 
-    async def _send(self, group: list[Write], *, reserved: bool = False) -> None:
+    async def _send(self, group: list[WriteCall], *, reserved: bool = False) -> None:
         connection = await self._jobs.acquire(reserved=reserved)
         usable = False
         try:
@@ -242,9 +244,9 @@ class Writer:
 
     # One session after the other
 
-    def _do_alone(self, writes: Iterable[Write]) -> None:
+    def _do_alone(self, writes: Iterable[WriteCall]) -> None:
         """Do writes by themselves, those of one session one after the other."""
-        by_session: dict[str, list[Write]] = {}
+        by_session: dict[str, list[WriteCall]] = {}
         for write in writes:
             by_session.setdefault(write.session_id, []).append(write)
         for session_id, same in by_session.items():
@@ -256,7 +258,7 @@ class Writer:
             else:
                 self._start_alone(session_id, same + later)
 
-    def _start_alone(self, session_id: str, writes: Iterable[Write]) -> None:
+    def _start_alone(self, session_id: str, writes: Iterable[WriteCall]) -> None:
         self._alone[session_id] = deque(writes)
         self._spawn(self._write_alone(session_id))
 
@@ -271,7 +273,7 @@ class Writer:
         finally:
             del self._alone[session_id]
 
-    async def _answer(self, write: Write) -> None:
+    async def _answer(self, write: WriteCall) -> None:
         write.work = asyncio.current_task()
         try:
             write.result = await self._write_one(write)
@@ -282,7 +284,7 @@ class Writer:
         write.work = None
         self._finish([write])
 
-    async def _write_one(self, write: Write) -> Any:
+    async def _write_one(self, write: WriteCall) -> Any:
         if not write.is_odd:
             try:
                 async with self._jobs.patience:

@@ -13,19 +13,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from langswarm_session.doctor import (
-    Finding,
+from langswarm_session.errors import StorageCorruptError, StorageVersionError
+from langswarm_session.findings import Finding, ok, problem, warning
+from langswarm_session.models import SessionContext
+from langswarm_session.storage.examining import (
     LogFigures,
     Reading,
     TimeLimit,
     figures,
-    ok,
     open_turns,
-    problem,
-    warning,
 )
-from langswarm_session.errors import StorageCorruptError, StorageVersionError
-from langswarm_session.models import SessionContext
 from langswarm_session.storage.rows import MESSAGE_COLUMNS, decode_message
 from langswarm_session.storage.session_rows import NOTE_COLUMNS, decode_note, decode_record
 from langswarm_session.storage.sqlite.expected import differences

@@ -68,7 +68,7 @@ def restore(connection: sqlite3.Connection, archive: SessionArchive) -> SessionR
     return record
 
 
-def _rows(place: log.Place, archive: SessionArchive) -> Iterator[tuple[Any, ...]]:
+def _rows(session: int, archive: SessionArchive) -> Iterator[tuple[Any, ...]]:
     for message in archive.messages():
         role, content, timestamp, message_id, extra = encode_message(message)
-        yield place, message.seq, role, content, timestamp, message_id, message.turn_id, extra
+        yield session, message.seq, role, content, timestamp, message_id, message.turn_id, extra

@@ -6,31 +6,26 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from langswarm_session._validation import check_count, check_seconds
-from langswarm_session.errors import InvalidInputError, SessionBusyError, SessionError
-from langswarm_session.interfaces import ISessionStorage
-from langswarm_session.models import SessionMessage, SessionStatus, Turn, TurnStatus
+from langswarm_session.errors import InvalidInputError, SessionError
+from langswarm_session.models import SessionMessage, SessionStatus, Turn
 from langswarm_session.records import (
-    Appended,
-    IdempotencyKey,
-    Lease,
     LogMeasure,
     NewSession,
-    SessionChanges,
     SessionPage,
     SessionRecord,
     SessionRef,
     StorageHealth,
-    TurnEnd,
-    TurnStart,
 )
 from langswarm_session.storage import rules
+from langswarm_session.storage.base import StorageBase
 from langswarm_session.storage.calls import in_thread
+from langswarm_session.storage.decisions import Write
 from langswarm_session.storage.naming import names_session
 from langswarm_session.storage.rows import SYSTEM, dump_json, encode_message
 from langswarm_session.storage.session_rows import decode_numbers, decode_record
@@ -40,14 +35,17 @@ from langswarm_session.storage.sqlite.engine import SQLiteEngine
 from langswarm_session.storage.sqlite.errors import typed_error
 from langswarm_session.storage.sqlite.file import DatabaseFile, Synchronous
 from langswarm_session.storage.sqlite.file_mode import PRIVATE, check_mode
+from langswarm_session.storage.sqlite.plain import plain
+from langswarm_session.storage.sqlite.plans import decide
 from langswarm_session.storage.sqlite.schema import MIGRATIONS, snapshot
 
 if TYPE_CHECKING:
     from langswarm_session.archive import SessionArchive, TurnNote
-    from langswarm_session.doctor import Finding
+    from langswarm_session.findings import Finding
     from langswarm_session.search import Search, SearchPage
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _REQUEST_CANCEL = (
     f"UPDATE sessions SET turn_owner = CASE WHEN turn_owner LIKE '{rules.CANCEL_MARK}%' "
@@ -68,8 +66,11 @@ _ANSWERED = (
 _FEW, _LITTLE = 200, 32_768
 """So many rows are read, and characters stored, about as quickly as handed to another thread."""
 
+_ROW = 100
+"""Characters that the other columns of a message are worth."""
 
-class SQLiteSessionStorage(ISessionStorage):
+
+class SQLiteSessionStorage(StorageBase):
     """Sessions in one SQLite file.
 
     The first use opens the file and creates what is missing. Any number of storages, threads, event
@@ -197,39 +198,6 @@ class SQLiteSessionStorage(ISessionStorage):
         return await self._engine.read(job, is_small=is_small)
 
     @names_session
-    async def update_session(
-        self, ref: SessionRef, changes: SessionChanges, *, expected_revision: int | None = None
-    ) -> SessionRecord:
-        """See `ISessionStorage.update_session`."""
-        columns: dict[str, Any] = {
-            "status": None if changes.status is None else changes.status.value,
-            "provider": changes.provider,
-            "model": changes.model,
-            "backend": None if changes.backend is None else changes.backend.value,
-            "provider_state": None
-            if changes.provider_state is None
-            else dump_json(dict(changes.provider_state)),
-        }
-        columns = {name: value for name, value in columns.items() if value is not None}
-        context = None if changes.context is None else dict(changes.context)
-        dump_json(context)
-
-        def job(connection: sqlite3.Connection) -> SessionRecord:
-            record = log.load(connection, ref)
-            rules.check_revision(record, expected_revision)
-            values = dict(columns)
-            if context is not None:
-                values["context"] = dump_json({**record.context_values(), **context})
-            sets = "".join(f", {name} = ?" for name in values)
-            connection.execute(
-                f"UPDATE sessions SET revision = revision + 1{sets} WHERE key = ?",
-                (*values.values(), record.creation),
-            )
-            return log.load(connection, ref)
-
-        return await self._write(job)
-
-    @names_session
     async def delete_session(
         self, ref: SessionRef, *, expected_revision: int | None = None
     ) -> None:
@@ -246,131 +214,25 @@ class SQLiteSessionStorage(ISessionStorage):
         await self._write(job)
 
     @names_session
-    async def append(
-        self,
-        ref: SessionRef,
-        messages: Sequence[SessionMessage],
-        *,
-        token: str | None = None,
-        expected_revision: int | None = None,
-        key: IdempotencyKey | None = None,
-    ) -> Appended:
-        """See `ISessionStorage.append`."""
+    async def write(self, write: Write[R]) -> R:
+        """See `StorageBase.write`."""
+        rows = [encode_message(message) for message in write.messages]
+        for message in write.changed():
+            encode_message(message)  # refuses what cannot be stored
+        size = sum(_ROW + len(row[1] or "") + len(row[4] or "") for row in rows)
 
-        def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
-            if not batch.messages:
-                record = log.load(connection, ref)
-                if batch.stored:
-                    if key is not None:
-                        known = log.known_turn(connection, record, batch, key)
-                        if rules.is_replay(known, key, token, record):
-                            return Appended(
-                                record, log.select_turn(connection, record.creation, known.turn)
-                            )
-                    rules.check_append(record, token, expected_revision, log.now())
-                return Appended(record, batch.merged([]))
-            if token is not None:
-                record = log.update_held(
-                    connection, log.ADD, batch.counted(), ref, token, expected_revision
-                )
-                stored = log.insert(connection, record, record.turn_id or 0, batch)
-                return Appended(record, stored, len(batch.messages))
-            if key is not None:
-                record = log.load(connection, ref)
-                known = log.known_turn(connection, record, batch, key)
-                if known is not None and rules.check_known(known, key, record) == "replay":
-                    return Appended(
-                        record, log.select_turn(connection, record.creation, known.turn)
-                    )
-            record = log.update_free(
-                connection, log.APPEND, batch.counted(), ref, expected_revision
-            )
-            turn = record.last_seq - len(batch.messages) + 1
-            if key is not None:
-                log.save_key(connection, record.creation, turn, TurnStatus.COMPLETE, key)
-            stored = log.insert(connection, record, turn, batch)
-            return Appended(record, stored, len(batch.messages))
+        def job(connection: sqlite3.Connection) -> R:
+            record = plain(connection, write, rows)
+            return decide(connection, write) if record is None else write.result(record)
 
+        is_small = size <= _LITTLE and write.may_be_plain
         # What goes on with a turn that is open is not refused, however many calls wait.
-        return await self._store(ref, messages, job, must=token is not None)
-
-    @names_session
-    async def begin_turn(
-        self,
-        ref: SessionRef,
-        messages: Sequence[SessionMessage],
-        lease: Lease,
-        *,
-        key: IdempotencyKey | None = None,
-        expected_revision: int | None = None,
-    ) -> TurnStart:
-        """See `ISessionStorage.begin_turn`."""
-        rules.check_begins(ref.session_id, messages)
-
-        def job(connection: sqlite3.Connection, batch: log.Batch) -> TurnStart:
-            held = (lease.token, lease.owner, log.now() + int(lease.seconds * 1_000_000))
-            if key is not None or batch.stored:
-                start = resumed(connection, batch, held)
-                if start is not None:
-                    return start
-            values = (*batch.counted(least=1), *held)
-            record = log.update_free(connection, log.BEGIN, values, ref, expected_revision)
-            turn = record.turn_id or 0
-            if key is not None:
-                log.save_key(connection, record.creation, turn, TurnStatus.OPEN, key)
-            stored = log.insert(connection, record, turn, batch)
-            return TurnStart(record, stored, added=len(batch.messages))
-
-        def resumed(
-            connection: sqlite3.Connection, batch: log.Batch, held: tuple[Any, ...]
-        ) -> TurnStart | None:
-            record = log.load(connection, ref)
-            place = record.creation
-            known = log.known_turn(connection, record, batch, key)
-            if known is None:
-                return None
-            begun = log.select_turn(connection, place, known.turn)
-            stored = log.select_stored(connection, place, messages).values()
-            asked = rules.last_begun(len(messages), stored, known.turn)
-            outcome = rules.check_begun(known, key, record, begun, asked)
-            if outcome == "replay":
-                return TurnStart(record, begun, replayed=True)
-            if outcome == "anew":
-                return None
-            log.make_free(connection, record, expected_revision)
-            dropped = log.drop_reply(connection, place, known.turn, asked)
-            counted = (log.now(), 0, -dropped, 0, 0, 0, 0)
-            values = (*counted, known.turn, *held)
-            record = log.update_free(connection, log.RESUME, values, ref, None)
-            log.save_status(connection, place, known.turn, TurnStatus.OPEN)
-            turn = log.select_turn(connection, place, known.turn)
-            return TurnStart(record, rules.begun_with(key, stored, turn))
-
-        return await self._store(ref, messages, job)
-
-    @names_session
-    async def end_turn(
-        self, ref: SessionRef, end: TurnEnd, messages: Sequence[SessionMessage]
-    ) -> Appended:
-        """See `ISessionStorage.end_turn`."""
-        state = None if end.provider_state is None else dump_json(dict(end.provider_state))
-        errors = int(end.status is TurnStatus.FAILED)
-
-        def job(connection: sqlite3.Connection, batch: log.Batch) -> Appended:
-            if batch.stored:
-                turn = log.held_turn(connection, ref, end.token)
-                rules.check_ends(ref.session_id, batch.stored.values(), turn)
-            values = (*batch.counted(), errors, state)
-            record = log.update_held(connection, log.END, values, ref, end.token)
-            turn = record.turn_id or 0
-            stored = log.insert(connection, record, turn, batch)
-            if end.status is TurnStatus.COMPLETE:
-                log.save_complete(connection, record.creation, turn)
-            else:
-                log.save_status(connection, record.creation, turn, end.status, end.error)
-            return Appended(record, stored, len(batch.messages))
-
-        return await self._store(ref, messages, job, must=True)
+        must = write.is_of_open_turn
+        try:
+            return await self._engine.write(job, is_small=is_small, size=size, must=must)
+        except sqlite3.IntegrityError:
+            # A message id or the key is stored already.
+            return await self._write(lambda connection: decide(connection, write), must=must)
 
     async def renew_turns(self, tokens: Mapping[str, SessionRef], seconds: float) -> set[str]:
         """See `ISessionStorage.renew_turns`."""
@@ -472,43 +334,6 @@ class SQLiteSessionStorage(ISessionStorage):
         return await self._engine.read(job)
 
     @names_session
-    async def clear_messages(
-        self, ref: SessionRef, *, expected_revision: int | None = None
-    ) -> SessionRecord:
-        """See `ISessionStorage.clear_messages`."""
-
-        def job(connection: sqlite3.Connection) -> SessionRecord:
-            record = log.load(connection, ref)
-            log.make_free(connection, record, expected_revision)
-            place = (record.creation,)
-            connection.execute("DELETE FROM messages WHERE session = ?", place)
-            connection.execute("DELETE FROM turns WHERE session = ?", place)
-            connection.execute(
-                "UPDATE sessions SET message_count = 0, revision = revision + 1 WHERE key = ?",
-                place,
-            )
-            return log.load(connection, ref)
-
-        return await self._write(job)
-
-    @names_session
-    async def edit_messages(
-        self,
-        ref: SessionRef,
-        *,
-        expected_revision: int,
-        remove: Sequence[int] = (),
-        change: Sequence[SessionMessage] = (),
-        add: Sequence[SessionMessage] = (),
-    ) -> Appended:
-        """See `ISessionStorage.edit_messages`."""
-        batch = log.Batch(add)
-        changed = [(message, encode_message(message)) for message in change]
-        return await self._write(
-            lambda connection: log.edit(connection, ref, expected_revision, remove, changed, batch)
-        )
-
-    @names_session
     async def fork_session(
         self, ref: SessionRef, session: NewSession, *, at: int | None = None
     ) -> SessionRecord:
@@ -595,35 +420,6 @@ class SQLiteSessionStorage(ISessionStorage):
     async def close(self) -> None:
         """See `ISessionStorage.close`."""
         await in_thread(self._engine.close)
-
-    async def _store(
-        self,
-        ref: SessionRef,
-        messages: Sequence[SessionMessage],
-        job: Callable[[sqlite3.Connection, log.Batch], T],
-        *,
-        must: bool = False,
-    ) -> T:
-        """Run a job that stores messages; if an id is known, again without that message."""
-        batch = log.Batch(messages)
-        try:
-            size = batch.size
-            return await self._engine.write(
-                lambda connection: job(connection, batch),
-                is_small=size <= _LITTLE,
-                size=size,
-                must=must,
-            )
-        except (sqlite3.IntegrityError, SessionBusyError):
-            pass  # what is stored may be answered, also while another turn is open
-
-        def careful(connection: sqlite3.Connection) -> T:
-            record = log.load(connection, ref)
-            stored = log.select_stored(connection, record.creation, messages)
-            fresh = rules.new_messages(ref.session_id, messages, stored)
-            return job(connection, log.Batch(fresh, stored, [message.id for message in messages]))
-
-        return await self._write(careful, must=must)
 
     async def _write(self, job: Job[T], *, is_small: bool = False, must: bool = False) -> T:
         """Run a job for which it is an error that rows do not fit together."""

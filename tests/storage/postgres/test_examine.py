@@ -11,7 +11,8 @@ import pytest
 from postgres_proxy import proxy
 
 from langswarm_session import SessionError
-from langswarm_session.doctor import Finding, Level, TimeLimit
+from langswarm_session.findings import Finding, Level
+from langswarm_session.storage.examining import TimeLimit
 from langswarm_session.storage.postgres import examine as postgres_examine
 from langswarm_session.storage.postgres.storage import PostgresSessionStorage
 from langswarm_session.storage.rows import decode_message

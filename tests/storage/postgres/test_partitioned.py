@@ -10,7 +10,7 @@ from typing import Any
 import postgres_server
 import pytest
 
-from langswarm_session.doctor import Level
+from langswarm_session.findings import Level
 from langswarm_session.storage.postgres.storage import PostgresSessionStorage
 from langswarm_session.storage.postgres.transactions import OWN
 from langswarm_session.testing.making import new_session, ref, user

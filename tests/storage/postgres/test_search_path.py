@@ -15,7 +15,7 @@ import pytest
 from edited_by_hand import fill, use
 
 from langswarm_session import PostgresSessionStorage, StorageCorruptError
-from langswarm_session.doctor import Level
+from langswarm_session.findings import Level
 from langswarm_session.storage.postgres import pool as postgres_pool
 from langswarm_session.storage.postgres.schema import MIGRATIONS, Tables
 from langswarm_session.testing.making import new_session, ref, texts, user

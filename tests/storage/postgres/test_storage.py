@@ -26,7 +26,7 @@ from langswarm_session import (
     StorageUnavailableError,
 )
 from langswarm_session._sync import bridge
-from langswarm_session.doctor import Level
+from langswarm_session.findings import Level
 from langswarm_session.records import IdempotencyKey, SessionChanges
 from langswarm_session.storage.postgres import storage as postgres
 from langswarm_session.storage.postgres.storage import PostgresSessionStorage

@@ -29,6 +29,7 @@ from langswarm_session import (
     TurnStatus,
 )
 from langswarm_session.records import IdempotencyKey, Lease, TurnEnd
+from langswarm_session.storage.rows import encode_message
 from langswarm_session.storage.sqlite import transactions
 from langswarm_session.storage.sqlite.engine import MAX_BATCH
 from langswarm_session.storage.sqlite.errors import typed_error
@@ -806,7 +807,7 @@ async def test_a_write_that_meets_damage_keeps_nothing(
     monkeypatch.setattr(
         transactions,
         "insert",
-        lambda *given: (insert if damaged in given[-1].messages else real)(*given),
+        lambda *given: (insert if encode_message(damaged) in given[-1] else real)(*given),
     )
     appends = [storage.append(ref("t"), [user("t")]), storage.append(ref("s"), [damaged])]
     outcomes = await asyncio.gather(

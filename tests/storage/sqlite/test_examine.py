@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from langswarm_session import SQLiteSessionStorage
-from langswarm_session.doctor import Finding, Level, TimeLimit
+from langswarm_session.findings import Finding, Level
 from langswarm_session.records import SessionRef
+from langswarm_session.storage.examining import TimeLimit
 from langswarm_session.storage.rows import decode_message
 from langswarm_session.storage.sqlite import examine as sqlite_examine
 from langswarm_session.testing.making import new_session, reply, user

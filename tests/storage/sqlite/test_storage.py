@@ -26,7 +26,7 @@ from langswarm_session import (
     StorageUnavailableError,
     TurnStatus,
 )
-from langswarm_session.doctor import Level
+from langswarm_session.findings import Level
 from langswarm_session.records import SessionChanges, TurnEnd
 from langswarm_session.storage import rules
 from langswarm_session.storage.sqlite import engine as sqlite_engine

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from langswarm_session.storage import owner
 from langswarm_session.storage.rules import CANCEL_MARK
-from langswarm_session.turns import owner
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="a dead process is told by /proc alone"
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def process() -> Iterator[subprocess.Popen[str]]:
     """A process that says who it is, then waits to be let go."""
-    program = "from langswarm_session.turns import owner; print(owner.this_process(), flush=True); input()"
+    program = "from langswarm_session.storage import owner; print(owner.this_process(), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
@@ -80,7 +80,7 @@ def test_a_forked_child_is_another() -> None:
     mine = owner.this_process()
     program = (
         "import os\n"
-        "from langswarm_session.turns import owner\n"
+        "from langswarm_session.storage import owner\n"
         "print(owner.this_process(), flush=True)\n"
         "child = os.fork()\n"
         "if child == 0:\n"
@@ -184,7 +184,7 @@ def test_a_command_with_brackets_is_no_obstacle(tmp_path: Path) -> None:
     # The name of a process is in the middle of its stat line, between brackets, as it is.
     strange = tmp_path / "a) S 1 (b"
     strange.symlink_to(sys.executable)
-    program = "from langswarm_session.turns import owner; print(owner.this_process())"
+    program = "from langswarm_session.storage import owner; print(owner.this_process())"
     done = subprocess.run(
         [strange, "-c", program],
         capture_output=True,
