@@ -55,7 +55,7 @@ def collector_paused() -> Iterator[None]:
 def unchecked(
     kind: type[M], fields: dict[str, Any], given: set[str], extra: dict[str, Any] | None = None
 ) -> M:
-    """A pydantic object of fields that are known to be valid and complete, in a tenth of the time.
+    """Return a pydantic object of valid and complete fields, in a tenth of the time.
 
     Args:
         kind: Its class; one without private fields.

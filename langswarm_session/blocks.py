@@ -204,7 +204,7 @@ def is_turn_context(block: Block) -> bool:
 
 
 def text_of(content: str | list[Block]) -> str:
-    """The readable text of a message's content.
+    """Return the readable text of a message's content.
 
     Args:
         content: A string, or blocks.

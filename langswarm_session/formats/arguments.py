@@ -24,7 +24,7 @@ def parsed(text: str | None) -> dict[str, Any] | None:
 
 
 def call_of(call_id: str | None, name: str, text: str | None, **extras: Any) -> ToolCallBlock:
-    """A call with its arguments, or with the text that is none."""
+    """Return a call with its arguments, or with the text that is none."""
     arguments = parsed(text)
     if arguments is None:
         arguments, extras[RAW] = {}, text or ""
@@ -32,7 +32,7 @@ def call_of(call_id: str | None, name: str, text: str | None, **extras: Any) -> 
 
 
 def text_of_arguments(call: ToolCallBlock) -> str:
-    """The arguments as text that is a JSON object in any case: servers refuse anything else."""
+    """Return the arguments as the text of a JSON object: servers refuse anything else."""
     raw = (call.extras or {}).get(RAW)
     arguments = call.args if raw is None else parsed(str(raw)) or {RAW: raw}
     return to_json(arguments, inf_nan_mode="null").decode()

@@ -203,7 +203,7 @@ class MockProviderSession(IProviderSession):
         return make(request)
 
     def _kept(self, request: ProviderRequest, message: SessionMessage) -> ProviderReply:
-        """The reply, after it was put into the conversation that the session names, if any."""
+        """Return the reply, after adding it to the conversation that the session names, if any."""
         context = request.context
         native = context.provider_session_id
         if native is None:
@@ -264,7 +264,7 @@ def _size(messages: Iterable[SessionMessage]) -> int:
 
 
 def _raised(answer: Answer) -> Answer:
-    """The answer, unless it is a failure: that is raised."""
+    """Return the answer, or raise the failure that it reports."""
     if isinstance(answer, Exception):
         raise answer
     if answer is MockFailure.RATE_LIMIT:

@@ -273,7 +273,7 @@ class Responses:
     async def _events(
         self, events: Any, model: str
     ) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
-        """What a reader is shown, and of the rest the events themselves, as plain data.
+        """Return what a reader is shown, and of the rest the events themselves, as plain data.
 
         Raises:
             ProviderSessionError: If what came is no stream, breaks off, or tells of a failure.
@@ -302,7 +302,7 @@ class Responses:
             return from_response(response, model)
 
     def _failure(self, event: Mapping[str, Any]) -> ProviderSessionError:
-        """The error for a response that failed."""
+        """Return the error for a response that failed."""
         error = (event.get("response") or {}).get("error") or event.get("error") or event
         return self._sdk.of_event(error, "the response failed")
 
@@ -347,7 +347,7 @@ def _shown(event: Mapping[str, Any]) -> StreamEvent | None:
 
 
 def _delta(event: Mapping[str, Any]) -> str:
-    """The text that an event adds.
+    """Return the text that an event adds.
 
     Raises:
         TypeError: If it is no text: what a reader is shown becomes part of the record.
