@@ -385,7 +385,7 @@ class SessionMetrics(Model):
     """Figures of a session, kept by the storage with each write.
 
     Attributes:
-        message_count: Messages in the log, whoever wrote them.
+        message_count: Messages in the log, of all speakers.
         turn_count: Turns ever begun.
         input_tokens: Tokens sent, summed over the replies.
         output_tokens: Tokens generated.
@@ -427,7 +427,7 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    """Return the aware UTC time that lies so many microseconds after 1970-01-01 UTC, exact.
+    """Return the aware UTC time that is ``micros`` microseconds after 1970-01-01 UTC.
 
     Raises:
         ValueError: If that has no year.
@@ -442,7 +442,7 @@ def _build_all() -> None:
     """Build whatever model is to be built at its first use.
 
     A thread that does so holds a lock of pydantic's. In a process that was forked off meanwhile
-    nobody would let go of it.
+    nothing would release it.
     """
     waiting: list[type[BaseModel]] = [SessionContext, Model]
     while waiting:

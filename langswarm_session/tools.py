@@ -94,7 +94,7 @@ def as_tool(given: Any) -> Tool | dict[str, Any]:
     Messages.
 
     Raises:
-        InvalidInputError: If it is no tool.
+        InvalidInputError: If it is not a tool.
     """
     if isinstance(given, Tool):
         return given
@@ -127,7 +127,7 @@ def as_tools(given: Any) -> list[Tool | dict[str, Any]]:
     """Return the tools of a request.
 
     Raises:
-        InvalidInputError: If one of them is no tool.
+        InvalidInputError: If one of them is not a tool.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InvalidInputError("tools is a list of functions, Tools or definitions")
@@ -201,7 +201,7 @@ async def call_tools(
         One message with all results, to be sent next.
 
     Raises:
-        InvalidInputError: If the reply calls no tool, or is no message.
+        InvalidInputError: If the reply calls no tool, or is not a message.
     """
     if not isinstance(reply, SessionMessage):
         raise InvalidInputError(

@@ -423,7 +423,7 @@ class AgentRun:
     async def _put_back(self, turn: OpenTurn, begun: Collection[str]) -> None:
         """Store again what tools have done in a turn that is tried again.
 
-        It begins anew, without what there was of a reply; but nothing is to be done twice.
+        It begins again, without what there was of a reply; but nothing is to be done twice.
 
         Args:
             turn: The turn.

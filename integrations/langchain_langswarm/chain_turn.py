@@ -257,7 +257,7 @@ def _partial(
         return _message_or_text(shape, shape.whole(chunks, passed), passed)
     except Exception:  # nothing may keep the turn from its end
         logger.warning(
-            "session %r: what there was of the answer is no message that can be stored",
+            "session %r: the partial answer cannot be stored as a message",
             session_id,
             exc_info=True,
         )
@@ -267,7 +267,7 @@ def _partial(
 def _message_or_text(
     shape: ChainShape, output: Any, passed: Sequence[BaseMessage]
 ) -> list[SessionMessage]:
-    """Return what a chain gave, as a text where it is no message that can be stored."""
+    """Return a chain's output, as text where it cannot be stored as a message."""
     try:
         return from_langchain_messages(shape.answer(output, passed))
     except InvalidInputError:

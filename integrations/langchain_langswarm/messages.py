@@ -70,7 +70,7 @@ def from_langchain(message: BaseMessage) -> SessionMessage:
         their data comes back, not the object.
 
     Raises:
-        InvalidInputError: If it is no message, or holds what cannot be stored.
+        InvalidInputError: If it is not a message, or holds what cannot be stored.
     """
     if not isinstance(message, BaseMessage) or isinstance(message, RemoveMessage):
         raise InvalidInputError(f"a {type(message).__name__} is not a message that can be stored")
@@ -94,7 +94,7 @@ def from_langchain_messages(messages: Iterable[BaseMessage]) -> list[SessionMess
     """LangChain messages as session messages, each by `from_langchain`.
 
     Raises:
-        InvalidInputError: If one is no message, or holds what cannot be stored.
+        InvalidInputError: If one is not a message, or holds what cannot be stored.
     """
     return [from_langchain(message) for message in messages]
 

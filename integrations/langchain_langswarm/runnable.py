@@ -162,7 +162,7 @@ class RunnableWithSession(Runnable[Any, Any]):
 
         return self.atransform(inputs(), config, **kwargs)
 
-    # These hand LangChain's own generators out, so that whoever closes one closes the turn.
+    # These hand LangChain's own generators out, so that closing one closes the turn.
 
     @override
     def transform(

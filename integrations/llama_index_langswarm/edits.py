@@ -11,7 +11,7 @@ from langswarm_session.models import SessionMessage
 from llama_index_langswarm.messages import from_llama_index
 
 STATUS = "llama_index_status"
-"""The key of a message's metadata that says so of one that was archived by itself."""
+"""The key of a message's metadata that marks one that was archived individually."""
 
 
 class Entry(NamedTuple):

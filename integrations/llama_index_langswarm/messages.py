@@ -50,7 +50,7 @@ def from_llama_index(message: ChatMessage) -> SessionMessage:
         The session message; `to_llama_index` gives an equal message back.
 
     Raises:
-        InvalidInputError: If it is no message, or holds what cannot be stored.
+        InvalidInputError: If it is not a message, or holds what cannot be stored.
     """
     if not isinstance(message, ChatMessage):
         raise InvalidInputError(f"a {type(message).__name__} is not a message that can be stored")
@@ -68,7 +68,7 @@ def from_llama_index_messages(messages: Iterable[ChatMessage]) -> list[SessionMe
     """LlamaIndex messages as session messages, each by `from_llama_index`.
 
     Raises:
-        InvalidInputError: If one is no message, or holds what cannot be stored.
+        InvalidInputError: If one is not a message, or holds what cannot be stored.
     """
     return [from_llama_index(message) for message in messages]
 

@@ -38,7 +38,7 @@ def from_openai_agents(items: Iterable[Mapping[str, Any]]) -> list[SessionMessag
         The messages; `to_openai_agents` gives equal items back.
 
     Raises:
-        InvalidInputError: If one is no item, or holds what cannot be stored.
+        InvalidInputError: If one is not an item, or holds what cannot be stored.
     """
     given = [_plain(item) for item in items]
     return [_message(group) for group in _groups(given)]

@@ -108,7 +108,7 @@ class KeyedSessions:
         if session is not None:
             try:
                 return await session.record(messages)
-            except SessionNotFoundError:  # deleted since, or another user's by now: begin anew
+            except SessionNotFoundError:  # deleted since, or another user's by now: begin again
                 self._latest = None
         session = await self.create(session_id)
         stored = await session.record(messages)

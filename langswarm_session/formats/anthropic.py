@@ -359,7 +359,7 @@ class _Hosted:
             self._results.add(value["tool_use_id"])
 
     def is_whole(self, value: Param, place: int) -> bool:
-        """Return whether a block is no half of a pair whose other half is missing."""
+        """Return whether a block does not belong to an incomplete pair."""
         kind = value.get("type") or ""
         if _is_server_call(kind):
             return value.get("id") in self._results or place == self._pending

@@ -28,7 +28,7 @@ Event = dict[str, Any]
 IDLE = "session.status_idle"
 
 ENDED = (IDLE, "session.status_terminated", "session.deleted")
-"""The events after which an agent does nothing more by itself."""
+"""The events after which an agent waits for the user."""
 
 SO_FAR = "(The conversation so far:)\n"
 """What a transcript begins with, by which it is known again."""

@@ -10,11 +10,11 @@ from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.formats.nesting import nests_too_deeply
 
 RAW = "arguments"
-"""The key of a call's extras under which text is kept that is no JSON object."""
+"""The key of a call's extras under which text is kept that is not a JSON object."""
 
 
 def parsed(text: str | None) -> dict[str, Any] | None:
-    """Return the arguments, or None for what is no JSON object or too deep to be stored."""
+    """Return the arguments, or None for anything but a JSON object that can be stored."""
     try:
         value = from_json(text, allow_inf_nan=False) if text else {}
         too_deep = text is not None and nests_too_deeply(text.encode())

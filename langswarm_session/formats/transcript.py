@@ -1,4 +1,4 @@
-"""A conversation as plain text, for whoever takes no messages."""
+"""A conversation as plain text, for APIs that take no messages."""
 
 from __future__ import annotations
 

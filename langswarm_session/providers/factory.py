@@ -94,7 +94,7 @@ class ProviderSessionFactory:
         try:
             made: IProviderSession = maker(api_key=api_key, **options)
         except TypeError as error:
-            raise InvalidInputError(f"provider {name!r} cannot be made so: {error}") from error
+            raise InvalidInputError(f"invalid options for provider {name!r}: {error}") from error
         return made
 
     @classmethod

@@ -1,7 +1,7 @@
 """A provider without a model: deterministic, offline, and failing on demand.
 
 For trying things out without a key, and for testing an application against replies, tool calls and
-failures of one's own choice.
+failures of the caller's choice.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class MockProviderSession(IProviderSession):
         if native is None:
             return ProviderReply([message])
         kept = self._conversations.get(native)
-        if kept is None:  # lost: made anew from the record
+        if kept is None:  # lost: recreated from the record
             native = f"mock_{new_id()}"
             kept = self._conversations[native] = []
             sent = request.messages

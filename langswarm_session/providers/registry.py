@@ -96,7 +96,7 @@ class Providers:
                 return self.of(self._fallback, session_id)
         elif not ProviderSessionFactory.is_known(name):
             raise UnknownProviderError(
-                f"nobody answers in this session: its provider {name!r} is none of ours. It was "
+                f"the session has nobody to answer: its provider {name!r} is unknown. It was "
                 "written to by a framework; give it a provider with "
                 "update_context(provider=..., model=...)",
                 session_id=session_id,

@@ -111,7 +111,7 @@ class Sdk:
             raise
         except TypeError as error:
             raise InvalidInputError(
-                f"the provider {self.provider!r} cannot be made so: {self.clean(str(error))}"
+                f"invalid options for provider {self.provider!r}: {self.clean(str(error))}"
             ) from None
         except Exception as error:  # noqa: BLE001 - an SDK may raise anything
             raise ProviderAuthenticationError(
@@ -469,7 +469,7 @@ async def opened(sdk: Sdk, stream: Any) -> Any:
     """Return an SDK's stream, if it is one; else it is closed.
 
     Raises:
-        ProviderResponseError: If what came is no stream of events: SDKs find no event in it, and
+        ProviderResponseError: If the response is not a stream of events: SDKs find none in it, and
             it ends as if it had broken off.
     """
     headers = getattr(getattr(stream, "response", None), "headers", None) or {}
@@ -485,7 +485,7 @@ def plain(sdk: Sdk, answer: Any) -> dict[str, Any]:
     """Return an SDK's answer as plain data: what was set, and only that.
 
     Raises:
-        ProviderResponseError: If it is no answer of the API: SDKs pass on whatever came.
+        ProviderResponseError: If it is not an answer of the API: SDKs pass on whatever came.
     """
     dump = getattr(answer, "model_dump", None)
     if dump is None:
@@ -535,7 +535,7 @@ class RetryPolicy:
         return (getattr(error, "retry_after", None) or 0.0) > LONGEST_RETRY_AFTER
 
     async def waits(self, error: SessionError) -> bool:
-        """Wait before the next try, and return True; False at once if there is to be none."""
+        """Wait before the next try, and return True; False immediately if there is none."""
         if self.is_over(error):
             return False
         self._left -= refusal_of(error).code != LOCKED

@@ -17,7 +17,7 @@ from langswarm_session.providers.sdk import RetryPolicy, Sdk, delay, opened, pla
 PAGE = 100
 
 LOOKED_AT = 20
-"""How many of the newest sessions are looked at for one that was made and not answered for."""
+"""How many of the newest sessions are searched for one that was made and not answered for."""
 
 STOPPING = 6
 """How often a session that runs is told to stop before it is given up to remove it."""

@@ -1,8 +1,8 @@
 """Anthropic's managed agents: the agent runs there, in a session that it keeps.
 
 The API takes what users, tools and the system say; it takes nothing that an assistant said, and
-nothing can be removed from a session. So a session is gone on with while it is what the record is,
-and made anew otherwise, with what was said before as a transcript.
+nothing can be removed from a session. So a session is continued while it matches the record,
+and recreated otherwise, with what was said before as a transcript.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class _Turn:
         await request.save(self.session, self._known(last_event=None))
         await self._remove_left_behind()
         if history:
-            logger.info("session %r: the agent's session is made anew", request.session_id)
+            logger.info("session %r: the agent's session is recreated", request.session_id)
         return await self._sent(self._worded(history, [*said, *new], ()))
 
     def _known(self, **values: Any) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class _Turn:
         return arrived[-1] if arrived else None
 
     async def _doubt(self) -> None:
-        """Note that the session may have more than it is known to have: it is not gone on with."""
+        """Note that the session may have more than is known, so that it is not continued."""
         await self._request.save(self.session, self._known(last_event=self._last, in_doubt=True))
 
     # What comes back

@@ -128,7 +128,7 @@ class AnthropicProviderSession(IProviderSession):
         """The mode: the one asked for, or the one that the server's address decides.
 
         Raises:
-            ProviderAuthenticationError, MissingDependencyError: If there is no client to be had.
+            ProviderAuthenticationError, MissingDependencyError: If no client can be made.
         """
         if self._mode is None:
             self._mode = "threads" if is_own(self._sdk.client.base_url) else "messages"

@@ -1,6 +1,6 @@
 """Anthropic's message threads: the server holds the conversation for minutes, the record for good.
 
-A thread is a cache. It is gone on with where it is known to stand as the record does, and made anew
+A thread is a cache. It is continued where it is known to match the record, and recreated
 from the record in every other case.
 """
 
@@ -40,7 +40,7 @@ OWN_HOST = "api.anthropic.com"
 BETA = "message-threads-2026-08-12"
 
 HELD_SECONDS = 285.0
-"""How long after its last use a thread is gone on with: the server keeps it for five minutes."""
+"""How long after its last use a thread is continued: the server keeps it for five minutes."""
 
 UNSUPPORTED = "thread_unsupported_request"
 

@@ -276,7 +276,7 @@ class Responses:
         """Return what a reader is shown, and of the rest the events themselves, as plain data.
 
         Raises:
-            ProviderSessionError: If what came is no stream, breaks off, or tells of a failure.
+            ProviderSessionError: If the stream is not one, breaks off, or tells of a failure.
         """
         await opened(self._sdk, events)
         with self._sdk.errors(model, streaming=True):
@@ -319,7 +319,7 @@ def _refuses(error: ProviderRequestError, name: str, words: Sequence[str]) -> bo
 def dropped_reasoning(reply: SessionMessage) -> bool:
     """Return whether OpenAI says that reasoning of earlier replies is not valid any more.
 
-    Reasoning of earlier turns that a model does not read is no sign of that (``turn_boundary``).
+    Reasoning of earlier turns that goes unread does not indicate that (``turn_boundary``).
     """
     changes = reply.metadata.get(NOTES, {}).get("input_transformations", ())
     return any(change.get("reason") != "turn_boundary" for change in changes)
@@ -350,7 +350,7 @@ def _delta(event: Mapping[str, Any]) -> str:
     """Return the text that an event adds.
 
     Raises:
-        TypeError: If it is no text: what a reader is shown becomes part of the record.
+        TypeError: If it is not a text: what a reader is shown becomes part of the record.
     """
     delta = event.get("delta") or ""
     if not isinstance(delta, str):

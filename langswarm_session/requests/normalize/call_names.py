@@ -54,7 +54,7 @@ class CallNames:
         return wanted[: self._target.call_id_length]
 
     def _exact(self, wanted: str, length: int) -> str:
-        """Return an id of so many letters and digits: the same each time for the same call."""
+        """Return an id of a given length, always the same for the same call."""
         if len(wanted) == length and wanted.isascii() and wanted.isalnum():
             call_id = wanted
         else:

@@ -1,4 +1,4 @@
-"""Blocks in words, for whoever does not take them."""
+"""Blocks in words, for models that do not take them."""
 
 from __future__ import annotations
 
