@@ -1,4 +1,4 @@
-"""Building many objects at once."""
+"""Building many objects in a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ M = TypeVar("M")
 
 
 LONGEST_PAUSE = 1.0
-"""After so many seconds without the collector a pause is not prolonged by another: threads that
+"""After this many seconds without the collector a pause is not extended by another: threads that
 read one long log after the other would keep it from its work for ever.
 """
 
@@ -55,7 +55,7 @@ def collector_paused() -> Iterator[None]:
 def unchecked(
     kind: type[M], fields: dict[str, Any], given: set[str], extra: dict[str, Any] | None = None
 ) -> M:
-    """A pydantic object of fields that are known to be valid and complete, in a tenth of the time.
+    """Return a pydantic object of valid and complete fields, in a tenth of the time.
 
     Args:
         kind: Its class; one without private fields.

@@ -163,7 +163,7 @@ class OtherBlock(_Block):
 
     @property
     def kind(self) -> str:
-        """The type that the block has in its own format; empty if that is no text."""
+        """The type that the block has in its own format; empty if that is not a text."""
         kind = self.value.get("type")
         return kind if isinstance(kind, str) else ""
 
@@ -204,7 +204,7 @@ def is_turn_context(block: Block) -> bool:
 
 
 def text_of(content: str | list[Block]) -> str:
-    """The readable text of a message's content.
+    """Return the readable text of a message's content.
 
     Args:
         content: A string, or blocks.

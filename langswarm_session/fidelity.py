@@ -15,7 +15,7 @@ from langswarm_session.errors import (
 from langswarm_session.formats.registry import MessageFormat, format_names, message_format
 from langswarm_session.models import SessionMessage
 from langswarm_session.providers.factory import ProviderSessionFactory
-from langswarm_session.requests.normalize import RepairKind, make_sendable
+from langswarm_session.requests.normalize import RepairKind, normalize
 
 if TYPE_CHECKING:
     from langswarm_session.interfaces import IProviderSession
@@ -72,7 +72,7 @@ def provider_losses(
 
     What is only added to a request is not a loss.
     """
-    _, repairs = make_sendable(messages, provider.target(context, {}))
+    _, repairs = normalize(messages, provider.target(context, {}))
     seqs = {message.id: message.seq for message in messages}
     by_message: dict[str, list[str]] = {}
     for repair in repairs:

@@ -10,7 +10,7 @@ from typing import Any
 def lazy_names(
     package: str, homes: Mapping[str, str], extras: Mapping[str, tuple[str, str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """What a package's ``__getattr__`` and ``__dir__`` are to be.
+    """Return a package's ``__getattr__`` and ``__dir__``.
 
     Args:
         package: The package's name.

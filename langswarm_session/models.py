@@ -195,11 +195,11 @@ class SessionMessage(Model):
         return rich_messages([self])
 
     def says_same(self, other: SessionMessage) -> bool:
-        """Whether another message says the same: speaker and content."""
+        """Return whether another message says the same: speaker and content."""
         return self.role is other.role and self.content == other.content
 
     def replaced(self, **changes: Any) -> Self:
-        """A copy with other values in some fields, validated.
+        """Return a copy with other values in some fields, validated.
 
         Args:
             **changes: New values by field name.
@@ -211,14 +211,14 @@ class SessionMessage(Model):
 
     @classmethod
     def _trusted(cls, values: dict[str, Any]) -> Self:
-        """A message from values that are known to be valid, and complete.
+        """Return a message from values that are known to be valid, and complete.
 
         Validating them is what reading a long log would cost most.
         """
         return unchecked(cls, values, _MESSAGE_FIELDS)
 
     def _placed(self, seq: int, turn_id: int) -> Self:
-        """A copy with the place in the log that the storage gave it."""
+        """Return a copy with the place in the log that the storage gave it."""
         return self._trusted({**self.__dict__, "seq": seq, "turn_id": turn_id})
 
 
@@ -291,7 +291,7 @@ class Fallback(Model):
 
 
 def _as_fallback(value: Any) -> Any:
-    """A fallback as callers write it: ``"mock"``, ``("anthropic", "claude-...")``, or whole."""
+    """Return a fallback from ``"mock"``, ``("anthropic", "claude-...")`` or a mapping."""
     if isinstance(value, str):
         return {"provider": value}
     if isinstance(value, tuple | list) and len(value) in (1, 2):
@@ -385,7 +385,7 @@ class SessionMetrics(Model):
     """Figures of a session, kept by the storage with each write.
 
     Attributes:
-        message_count: Messages in the log, whoever wrote them.
+        message_count: Messages in the log, of all speakers.
         turn_count: Turns ever begun.
         input_tokens: Tokens sent, summed over the replies.
         output_tokens: Tokens generated.
@@ -427,7 +427,7 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    """The aware UTC time that lies so many microseconds after 1970-01-01 UTC, exact.
+    """Return the aware UTC time that is ``micros`` microseconds after 1970-01-01 UTC.
 
     Raises:
         ValueError: If that has no year.
@@ -442,7 +442,7 @@ def _build_all() -> None:
     """Build whatever model is to be built at its first use.
 
     A thread that does so holds a lock of pydantic's. In a process that was forked off meanwhile
-    nobody would let go of it.
+    nothing would release it.
     """
     waiting: list[type[BaseModel]] = [SessionContext, Model]
     while waiting:

@@ -22,7 +22,7 @@ from langswarm_session.models import (
     TurnStatus,
     from_micros,
 )
-from langswarm_session.requests.normalize import Repair, Target, make_sendable
+from langswarm_session.requests.normalize import Repair, Target, normalize
 
 if TYPE_CHECKING:
     from langswarm_session.models import SessionBackend
@@ -498,13 +498,13 @@ class ProviderRequest:
     @cached_property
     def messages(self) -> list[SessionMessage]:
         """The whole window, as the provider accepts it."""
-        return self._sendable(self.window, None)
+        return self._normalized(self.window, None)
 
     @cached_property
     def new_messages(self) -> list[SessionMessage]:
         """The messages that the provider has not seen, as it accepts them behind the others."""
         new = self.window[len(self.window) - self.new_count :]
-        return self._sendable(new, self.context.provider_calls)
+        return self._normalized(new, self.context.provider_calls)
 
     def split(self) -> tuple[list[SessionMessage], list[SessionMessage]]:
         """The whole window, as the provider accepts it: what was before this turn, and the rest."""
@@ -566,13 +566,13 @@ class ProviderRequest:
         if self._save is not None:
             await self._save(provider_session_id, provider_context)
 
-    def _sendable(
+    def _normalized(
         self, messages: Sequence[SessionMessage], open_calls: Sequence[str] | None
     ) -> list[SessionMessage]:
-        sendable, repairs = make_sendable(messages, self.target, open_calls=open_calls)
+        normalized, repairs = normalize(messages, self.target, open_calls=open_calls)
         for repair in repairs:
             self.report(repair)
-        return sendable
+        return normalized
 
 
 @dataclass(frozen=True, slots=True)

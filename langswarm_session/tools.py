@@ -67,7 +67,7 @@ class Tool:
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], name: str | None = None) -> Tool:
-        """A tool from a function: its name, docstring and annotated parameters.
+        """Return a tool from a function: its name, docstring and annotated parameters.
 
         A parameter annotated `SessionContext` is not the model's to give: it gets the context of
         the session that the call was made in.
@@ -88,13 +88,13 @@ class Tool:
 
 
 def as_tool(given: Any) -> Tool | dict[str, Any]:
-    """A tool from whatever a caller gave; what is none of ours (a hosted tool) as it is.
+    """Return a tool from a function, a `Tool` or a definition; a hosted tool as it is.
 
     Definitions may have the shape of OpenAI's Responses or Chat Completions or of Anthropic's
     Messages.
 
     Raises:
-        InvalidInputError: If it is no tool.
+        InvalidInputError: If it is not a tool.
     """
     if isinstance(given, Tool):
         return given
@@ -124,10 +124,10 @@ def _of_definition(given: Mapping[str, Any]) -> Tool | dict[str, Any]:
 
 
 def as_tools(given: Any) -> list[Tool | dict[str, Any]]:
-    """The tools of a request.
+    """Return the tools of a request.
 
     Raises:
-        InvalidInputError: If one of them is no tool.
+        InvalidInputError: If one of them is not a tool.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InvalidInputError("tools is a list of functions, Tools or definitions")
@@ -135,7 +135,7 @@ def as_tools(given: Any) -> list[Tool | dict[str, Any]]:
 
 
 def to_responses(tool: Tool | dict[str, Any]) -> dict[str, Any]:
-    """A tool as OpenAI's Responses API has it."""
+    """Return a tool as OpenAI's Responses API has it."""
     if isinstance(tool, dict):
         return tool
     if _is_given(tool, "parameters") and tool.given is not None and "type" in tool.given:
@@ -150,7 +150,7 @@ def to_responses(tool: Tool | dict[str, Any]) -> dict[str, Any]:
 
 
 def to_chat(tool: Tool | dict[str, Any]) -> dict[str, Any]:
-    """A tool as OpenAI's Chat Completions API has it."""
+    """Return a tool as OpenAI's Chat Completions API has it."""
     if isinstance(tool, dict):
         return tool
     if _is_given(tool, "function") and tool.given is not None:
@@ -165,7 +165,7 @@ def to_chat(tool: Tool | dict[str, Any]) -> dict[str, Any]:
 
 
 def to_anthropic(tool: Tool | dict[str, Any]) -> dict[str, Any]:
-    """A tool as Anthropic's Messages API has it."""
+    """Return a tool as Anthropic's Messages API has it."""
     if isinstance(tool, dict):
         return tool
     if _is_given(tool, "input_schema") and tool.given is not None:
@@ -180,7 +180,7 @@ def to_anthropic(tool: Tool | dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_given(tool: Tool, key: str) -> bool:
-    """Whether a tool was defined in the shape that has this key."""
+    """Return whether a tool was defined in the shape that has this key."""
     return tool.given is not None and isinstance(tool.given.get(key), Mapping)
 
 
@@ -201,7 +201,7 @@ async def call_tools(
         One message with all results, to be sent next.
 
     Raises:
-        InvalidInputError: If the reply calls no tool, or is no message.
+        InvalidInputError: If the reply calls no tool, or is not a message.
     """
     if not isinstance(reply, SessionMessage):
         raise InvalidInputError(
@@ -255,7 +255,7 @@ async def _run(
 
 
 def _content(result: Any) -> str | list[Block]:
-    """What a tool gave back: text and blocks as they are, anything else as JSON."""
+    """Return what a tool gave back: text and blocks as they are, anything else as JSON."""
     if isinstance(result, str):
         result.encode()  # lone surrogates cannot be stored
         return result
@@ -269,7 +269,7 @@ def _content(result: Any) -> str | list[Block]:
 
 
 def _routine(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function behind a callable: what has the annotations and the docstring."""
+    """Return the function behind a callable: what has the annotations and the docstring."""
     if isinstance(function, functools.partial):
         return _routine(function.func)
     if inspect.isroutine(function) or inspect.isclass(function):
@@ -278,7 +278,7 @@ def _routine(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Any]]:
-    """The parameters of a function with their annotations."""
+    """Return the parameters of a function with their annotations."""
     routine = _routine(function)
     hints = get_type_hints(routine, include_extras=True)
     found: dict[str, tuple[inspect.Parameter, Any]] = {}
@@ -290,7 +290,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Paramet
 
 
 def _is_context(hint: Any) -> bool:
-    """Whether a parameter is for the session's context, which no model gives."""
+    """Return whether a parameter is for the session's context, which no model gives."""
     return hint is SessionContext or (
         get_origin(hint) in (Annotated, Union, UnionType)
         and any(each is SessionContext for each in get_args(hint))
@@ -298,12 +298,12 @@ def _is_context(hint: Any) -> bool:
 
 
 def _field(name: str) -> str:
-    """The field of a parameter: its own name may be one that pydantic's models have taken."""
+    """Return a parameter's field name, which cannot clash with those of pydantic's models."""
     return f"given_{name}"
 
 
 def _model(function: Callable[..., Any]) -> Any:
-    """A pydantic model of the parameters that a model gives."""
+    """Return a pydantic model of the parameters that a model gives."""
     fields: dict[str, Any] = {}
     for name, (parameter, hint) in _parameters(function).items():
         if not _is_context(hint):

@@ -295,18 +295,18 @@ class SessionMiddleware(AgentMiddleware[Any, Any]):
 
 
 def _key() -> str | None:
-    """The idempotency key in the config."""
+    """Return the idempotency key in the config."""
     key: str | None = get_config().get("configurable", {}).get("idempotency_key")
     return key
 
 
 def _is_asked_again() -> bool:
-    """Whether the config asks for another answer."""
+    """Return whether the config asks for another answer."""
     return bool(get_config().get("configurable", {}).get("regenerate"))
 
 
 def _own_key() -> str | None:
-    """The key that is meant for this run: that of a run around it comes with the config as well."""
+    """Return the key that is meant for this run and not for a run around it."""
     key = _key()
     return None if key == _key_around.get() else key
 
@@ -342,7 +342,7 @@ def _scope() -> str:
 
 
 def _instead(messages: list[BaseMessage] | None) -> dict[str, Any] | None:
-    """An update of the state with messages in place of its own; None for none."""
+    """Return an update of the state with messages in place of its own; None for none."""
     # In this form what is old is not streamed as if it were new.
     return None if messages is None else {"messages": Overwrite(messages)}
 

@@ -31,9 +31,9 @@ from langchain_langswarm.agent_state import (
     merged,
     renamed,
     said,
-    sendable,
     unstorable_artifact,
     up_to_question,
+    with_paired_calls,
     with_turn,
     without_artifact,
 )
@@ -179,7 +179,7 @@ class AgentRun:
             at = next(ours, len(shown))
             shown[at:at] = self._late
         shown = self._in_order(shown)
-        paired, repairs = sendable(shown)
+        paired, repairs = with_paired_calls(shown)
         placed, moved = arranged(paired, models)
         request, added = opened(placed, models)
         repairs = [*repairs, *moved, *added]
@@ -268,7 +268,7 @@ class AgentRun:
         return [message for message in made if message.id not in left_out]
 
     def replay(self) -> ModelResponse[Any]:
-        """The stored answer of a turn that was complete already."""
+        """Return the stored answer of a turn that was complete already."""
         assert self.replayed is not None
         stored = to_langchain(self.replayed.reply)
         # The agent is to be done, and what has a known id is not streamed.
@@ -281,7 +281,7 @@ class AgentRun:
     # How the run goes on
 
     def answering(self) -> AbstractContextManager[None]:
-        """A block in which the model or a tool runs, and which ends when somebody ends the turn.
+        """Return a block in which the model or a tool runs; it ends when the turn is ended.
 
         Raises:
             TurnCancelledError, TurnLostError: If the turn was ended from outside.
@@ -298,7 +298,7 @@ class AgentRun:
             self._turn.check()
 
     def received(self, text: str) -> None:
-        """Text of a model's answer that was streamed."""
+        """Take a piece of text that the model streamed."""
         if self._is_asked:
             self._shown.append(text)
 
@@ -363,7 +363,7 @@ class AgentRun:
         return with_turn(messages, from_record(turn.messages), self._gone)
 
     def _stored_form(self, message: BaseMessage) -> SessionMessage:
-        """A message as it is stored: a result without an artifact that cannot be."""
+        """Return a message as it is stored: a result without an artifact that cannot be."""
         reason = unstorable_artifact(message)
         if reason is None:
             return from_langchain(message)
@@ -376,7 +376,7 @@ class AgentRun:
         return from_langchain(without_artifact(message))
 
     def _as_new(self, message: M) -> M:
-        """The message, as a copy with an id of its own if it has none, or a known one's."""
+        """Return the message, as a copy with an id of its own if it has none, or a known one's."""
         if message.id is None or message.id in self._known:
             return renamed(message, new_id())
         return message
@@ -423,7 +423,7 @@ class AgentRun:
     async def _put_back(self, turn: OpenTurn, begun: Collection[str]) -> None:
         """Store again what tools have done in a turn that is tried again.
 
-        It begins anew, without what there was of a reply; but nothing is to be done twice.
+        It begins again, without what there was of a reply; but nothing is to be done twice.
 
         Args:
             turn: The turn.
@@ -448,19 +448,19 @@ class AgentRun:
 
 
 def _last_said(window: Sequence[SessionMessage]) -> list[BaseMessage]:
-    """What a user said last."""
+    """Return what a user said last."""
     users = [message for message in window if message.role is MessageRole.USER]
     return from_record(users[-1:])
 
 
 def _partial(shown: Sequence[str]) -> list[SessionMessage]:
-    """What was shown of an answer that is not there as a whole."""
+    """Return what was shown of an answer that is not there as a whole."""
     text = "".join(shown)
     return [SessionMessage(role=MessageRole.ASSISTANT, content=text)] if text else []
 
 
 def _as_stored(message: M, stored: SessionMessage) -> M:
-    """A message as the session's middleware left it, with what was only kept out of the record."""
+    """Return a message as the middleware left it, with what was only kept out of the record."""
     update: dict[str, Any] = {"id": message.id}
     if unstorable_artifact(message) is not None:
         update["artifact"] = message.artifact  # type: ignore[attr-defined]

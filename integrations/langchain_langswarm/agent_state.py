@@ -22,7 +22,7 @@ from langchain_langswarm.plain import FORMAT, encode
 from langswarm_session.doors import answered_by, dump_json, storable
 from langswarm_session.errors import InvalidInputError
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.requests.normalize import Repair, Target, make_sendable
+from langswarm_session.requests.normalize import Repair, Target, normalize
 
 _SUMMARY = "Here is a summary of the conversation to date:\n\n"
 """What a summary begins with, of a LangChain that does not say so otherwise."""
@@ -33,12 +33,12 @@ M = TypeVar("M", bound=BaseMessage)
 
 
 def renamed(message: M, message_id: str | None) -> M:
-    """The message, as a copy with another id."""
+    """Return the message, as a copy with another id."""
     return message.model_copy(update={"id": message_id})
 
 
 def from_record(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
-    """The record's messages for a state, each with the record's id, which no other has.
+    """Return the record's messages for a state, each with the record's id, which no other has.
 
     To those that came without an id the state would give one, and they would be taken for new. And
     two answers may have come with the same one.
@@ -53,7 +53,7 @@ def from_record(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
 def merged(
     old: Sequence[BaseMessage], new: Sequence[BaseMessage], history: Sequence[BaseMessage]
 ) -> list[BaseMessage]:
-    """A state with what only the record has, in the record's order, each message once.
+    """Return a state with what only the record has, in the record's order, each message once.
 
     What a summary in the state stands for stays out of it.
 
@@ -192,7 +192,7 @@ def _alike_at_end(
 
 
 def said(given: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """What a user says in what an agent was called with: the user's messages at its end."""
+    """Return what a user says in what an agent was called with: the user's messages at its end."""
     last = takewhile(lambda message: isinstance(message, HumanMessage), reversed(given))
     return list(last)[::-1]
 
@@ -253,7 +253,7 @@ def by_question(messages: Iterable[BaseMessage]) -> list[list[BaseMessage]]:
 
 
 def is_summary(message: BaseMessage) -> bool:
-    """Whether it is what LangChain's SummarizationMiddleware puts in place of others."""
+    """Return whether it is what LangChain's SummarizationMiddleware puts in place of others."""
     if not isinstance(message, HumanMessage):
         return False
     source = (message.additional_kwargs or {}).get("lc_source")  # which may have been assigned
@@ -263,7 +263,7 @@ def is_summary(message: BaseMessage) -> bool:
 
 
 def count_old(state: Sequence[BaseMessage], known: Collection[str | None]) -> int:
-    """How many messages there are up to the last one that the record knows."""
+    """Return how many messages there are up to the last one that the record knows."""
     return next(
         (place for place in range(len(state), 0, -1) if state[place - 1].id in known),
         0,
@@ -271,7 +271,7 @@ def count_old(state: Sequence[BaseMessage], known: Collection[str | None]) -> in
 
 
 def count_before(state: Sequence[BaseMessage], given: Sequence[BaseMessage], last: int) -> int:
-    """How many messages there are before the first new one that an agent was called with.
+    """Return how many messages there are before the first new one that an agent was called with.
 
     Args:
         state: The state.
@@ -298,14 +298,14 @@ def unstorable_artifact(message: BaseMessage) -> InvalidInputError | None:
 
 
 def without_artifact(message: M) -> M:
-    """The message, a tool's result as a copy without its artifact."""
+    """Return the message, a tool's result as a copy without its artifact."""
     if not isinstance(message, ToolMessage):
         return message
     return message.model_copy(update={"artifact": None})
 
 
 def _is_paired(messages: Sequence[BaseMessage]) -> bool:
-    """Whether each call's result follows it, and there is no other result."""
+    """Return whether each call's result follows it, and there is no other result."""
     waiting: set[str | None] = set()
     for message in messages:
         if isinstance(message, ToolMessage):
@@ -320,13 +320,13 @@ def _is_paired(messages: Sequence[BaseMessage]) -> bool:
     return not waiting
 
 
-def sendable(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[Repair]]:
-    """A request in which every call is answered, and what had to be changed for that."""
+def with_paired_calls(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[Repair]]:
+    """Return a request in which every call is answered, and what had to be changed for that."""
     if _is_paired(messages):
         return messages, []
     converted = from_langchain_messages(map(without_artifact, messages))
     own = {id(made): message for made, message in zip(converted, messages, strict=True)}
-    sent, repairs = make_sendable(converted, Target())
+    sent, repairs = normalize(converted, Target())
     return [
         message
         for each in sent
@@ -335,7 +335,7 @@ def sendable(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[Repai
 
 
 def _repaired(message: SessionMessage) -> list[BaseMessage]:
-    """A message that was changed for a request, with its calls as they are now."""
+    """Return a message that was changed for a request, with its calls as they are now."""
     native = dict(message.native or {})
     if FORMAT in native:
         kept = native[FORMAT]

@@ -38,7 +38,7 @@ _MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def blocks_of(message: BaseMessage) -> list[Block]:
-    """A message's content as blocks; what is malformed is kept as it is."""
+    """Return a message's content as blocks; what is malformed is kept as it is."""
     blocks: list[Any]
     try:
         blocks = list(message.content_blocks)
@@ -60,7 +60,7 @@ def _from_block(block: Any) -> Block:
 
 
 def _standard_block(block: dict[str, Any]) -> Block:
-    """A standard content block of LangChain's as one of ours."""
+    """Convert a standard LangChain content block to a session block."""
     kind = block.get("type")
     shared = {"id": block.get("id"), "extras": encode(block.get("extras"))}
     if kind == "text":
@@ -95,7 +95,7 @@ def _standard_block(block: dict[str, Any]) -> Block:
 
 
 def invalid_call(call: Mapping[str, Any]) -> Block:
-    """A call whose arguments are no JSON object, with the text that the model gave for them."""
+    """Return a call whose arguments are not a JSON object, with the model's text for them."""
     call_id, name, args = call.get("id"), call.get("name") or "", call.get("args") or ""
     if not (isinstance(call_id, str | None) and isinstance(name, str) and isinstance(args, str)):
         return OtherBlock(value=encode(dict(call)))

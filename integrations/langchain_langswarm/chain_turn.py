@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
-from langchain_langswarm.agent_state import sendable
+from langchain_langswarm.agent_state import with_paired_calls
 from langchain_langswarm.messages import (
     from_langchain_messages,
     to_langchain,
@@ -129,7 +129,7 @@ class ChainTurn:
         return self._turn.holds_stream
 
     def replay(self) -> Any:
-        """The answer of a turn that was complete already, in the shape it had."""
+        """Return the answer of a turn that was complete already, in the shape it had."""
         answer = [message for message in self._turn.messages if _SHAPE in message.metadata]
         described = answer[0].metadata[_SHAPE] if answer else {"key": None, "kind": "message"}
         made = [to_langchain(message) for message in answer or [self._turn.reply]]
@@ -161,7 +161,7 @@ class ChainTurn:
         return self._shape.with_answer(output, answer, changed)
 
     def answering(self) -> Interruptible:
-        """A block in which the chain runs, and which ends when somebody ends the turn.
+        """Return a block in which the chain runs; it ends when the turn is ended.
 
         Raises:
             TurnCancelledError, TurnLostError: If the turn was ended from outside.
@@ -200,7 +200,7 @@ class ChainTurn:
         else:  # changed by a middleware, or stored before
             new = with_unique_ids(stored)
             part = shaped(part, new)
-        passed, repairs = sendable([*history, *new])
+        passed, repairs = with_paired_calls([*history, *new])
         if self._shape.history_key is not None:  # what is new goes apart, as it came
             given = {id(message) for message in new}
             history = [message for message in passed if id(message) not in given]
@@ -218,20 +218,20 @@ class ChainTurn:
         self.input = self._shape.with_history(self._value, part, history, passed)
 
     def _shown(self) -> Callable[[], list[SessionMessage]]:
-        """What gives the pieces so far, without a reference to this and so to the turn."""
+        """Return what gives the pieces so far, without a reference to this and so to the turn."""
         shape, chunks, passed, tokens = self._shape, self._chunks, self._passed, self._tokens
         session_id = self._turn.session_id
         return lambda: _with_tokens(_partial(shape, list(chunks), passed, session_id), tokens)
 
     def _partial(self) -> list[SessionMessage]:
-        """What there is of the answer."""
+        """Return what there is of the answer."""
         chunks = self._unfit or self._chunks
         partial = _partial(self._shape, chunks, self._passed, self._turn.session_id)
         return _with_tokens(partial, self._tokens)
 
 
 def _with_tokens(partial: list[SessionMessage], tokens: Tokens) -> list[SessionMessage]:
-    """What there is of an answer, with what a callback has shown of it beyond that."""
+    """Return what there is of an answer, with what a callback has shown of it beyond that."""
     text = tokens.text
     if not text or any(each.text == text for each in partial):
         return partial
@@ -250,14 +250,14 @@ def _with_tokens(partial: list[SessionMessage], tokens: Tokens) -> list[SessionM
 def _partial(
     shape: ChainShape, chunks: Sequence[Any], passed: Sequence[BaseMessage], session_id: str
 ) -> list[SessionMessage]:
-    """What pieces of an answer add up to; nothing where that cannot be stored."""
+    """Return what pieces of an answer add up to; nothing where that cannot be stored."""
     if not chunks:
         return []
     try:
         return _message_or_text(shape, shape.whole(chunks, passed), passed)
     except Exception:  # nothing may keep the turn from its end
         logger.warning(
-            "session %r: what there was of the answer is no message that can be stored",
+            "session %r: the partial answer cannot be stored as a message",
             session_id,
             exc_info=True,
         )
@@ -267,7 +267,7 @@ def _partial(
 def _message_or_text(
     shape: ChainShape, output: Any, passed: Sequence[BaseMessage]
 ) -> list[SessionMessage]:
-    """What a chain gave, as a text where it is no message that can be stored."""
+    """Return a chain's output, as text where it cannot be stored as a message."""
     try:
         return from_langchain_messages(shape.answer(output, passed))
     except InvalidInputError:
@@ -275,16 +275,16 @@ def _message_or_text(
 
 
 def _named(message: BaseMessage, stored: SessionMessage) -> BaseMessage:
-    """The message, as a copy with the record's id if it has none: a graph would give it another."""
+    """Return the message, or a copy with the record's id if it has none."""
     return message if message.id else message.model_copy(update={"id": stored.id})
 
 
 def _is_messages(part: Any) -> bool:
-    """Whether it is a message, or a list of messages."""
+    """Return whether it is a message, or a list of messages."""
     parts = part if isinstance(part, list) else [part]
     return all(isinstance(each, BaseMessage) for each in parts)
 
 
 def _same(given: Sequence[SessionMessage], stored: Sequence[SessionMessage]) -> bool:
-    """Whether messages are what they were before the middleware saw them."""
+    """Return whether messages are what they were before the middleware saw them."""
     return len(given) == len(stored) and all(map(SessionMessage.says_same, given, stored))

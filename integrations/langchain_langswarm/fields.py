@@ -43,7 +43,7 @@ _CHAT_ROLES = {
 
 
 def neutral_of(message: BaseMessage, kind: str) -> SessionMessage:
-    """What of the message a session message has fields for.
+    """Return what of the message a session message has fields for.
 
     Raises:
         InvalidInputError: If one of its fields is not even of the kind that its readers take.
@@ -74,7 +74,7 @@ def neutral_of(message: BaseMessage, kind: str) -> SessionMessage:
 
 
 def _about_reply(message: AIMessage) -> dict[str, Any]:
-    """What is known of a reply beside what it says."""
+    """Return what is known of a reply beside what it says."""
     told = message.response_metadata
 
     def text(*names: str) -> str | None:
@@ -91,7 +91,7 @@ def _about_reply(message: AIMessage) -> dict[str, Any]:
 
 
 def values_of(message: SessionMessage) -> dict[str, Any]:
-    """The fields of the LangChain message for the neutral form, its type among them."""
+    """Return the fields of the LangChain message for the neutral form, its type among them."""
     kind = _TYPES[message.role]
     values: dict[str, Any] = {"type": kind, "id": message.id, "content": message.content}
     if message.name is not None:
@@ -140,7 +140,7 @@ def _ai_values(content: list[Block]) -> dict[str, Any]:
 
 
 def _is_invalid(call: ToolCallBlock) -> bool:
-    """Whether the model's arguments were no JSON object."""
+    """Return whether the model's arguments were no JSON object."""
     return RAW in (call.extras or {})
 
 

@@ -59,7 +59,7 @@ _SHARED = ("type", "id", "name", "content")
 
 
 def from_langchain(message: BaseMessage) -> SessionMessage:
-    """A LangChain message as a session message. A chunk becomes a whole message.
+    """Return a LangChain message as a session message. A chunk becomes a whole message.
 
     Args:
         message: Any message but a `RemoveMessage`, which is an instruction and not a message.
@@ -70,7 +70,7 @@ def from_langchain(message: BaseMessage) -> SessionMessage:
         their data comes back, not the object.
 
     Raises:
-        InvalidInputError: If it is no message, or holds what cannot be stored.
+        InvalidInputError: If it is not a message, or holds what cannot be stored.
     """
     if not isinstance(message, BaseMessage) or isinstance(message, RemoveMessage):
         raise InvalidInputError(f"a {type(message).__name__} is not a message that can be stored")
@@ -94,13 +94,13 @@ def from_langchain_messages(messages: Iterable[BaseMessage]) -> list[SessionMess
     """LangChain messages as session messages, each by `from_langchain`.
 
     Raises:
-        InvalidInputError: If one is no message, or holds what cannot be stored.
+        InvalidInputError: If one is not a message, or holds what cannot be stored.
     """
     return [from_langchain(message) for message in messages]
 
 
 def to_langchain(message: SessionMessage) -> BaseMessage:
-    """A session message as a LangChain message.
+    """Return a session message as a LangChain message.
 
     Args:
         message: One that `from_langchain` made comes back equal; any other is converted, with
@@ -141,7 +141,7 @@ def to_langchain_messages(messages: Iterable[SessionMessage]) -> list[BaseMessag
 
 
 def with_unique_ids(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
-    """As `to_langchain_messages`, but each with an id, and no two with the same.
+    """Convert messages like `to_langchain_messages`, each to one with a unique id.
 
     A graph keeps one message of each id, and gives a new one to each that comes without: in a
     thread that would be another message with each call. Where an id is missing, or another message
@@ -159,7 +159,7 @@ def with_unique_ids(messages: Iterable[SessionMessage]) -> list[BaseMessage]:
 
 
 def with_new_id(message: SessionMessage) -> SessionMessage:
-    """A LangChain message under a new id in the record; `to_langchain` gives it its own back.
+    """Return a LangChain message under a new id; `to_langchain` restores its own id.
 
     Two answers may have one id: LangChain's cache and models for tests give the same ones again.
     """
@@ -182,7 +182,7 @@ def _restore(made: BaseMessage, kept: dict[str, Any]) -> None:
 
 
 def _split(message: SessionMessage) -> list[BaseMessage]:
-    """The messages that LangChain has for one of ours."""
+    """Return the LangChain messages for one session message."""
     results = _results(message)
     if not results or (len(message.blocks) == 1 and message.role is MessageRole.TOOL):
         return [to_langchain(message)]
@@ -209,7 +209,7 @@ def _split(message: SessionMessage) -> list[BaseMessage]:
 
 
 def _results(message: SessionMessage) -> list[ToolResultBlock]:
-    """A message's tool results, unless it is LangChain's own and comes back as it was."""
+    """Return a message's tool results, unless it is LangChain's own and comes back as it was."""
     if (
         isinstance(message.content, str)
         or message.role in (MessageRole.ASSISTANT, MessageRole.SYSTEM)
@@ -220,7 +220,7 @@ def _results(message: SessionMessage) -> list[ToolResultBlock]:
 
 
 def _kept(message: BaseMessage, neutral: SessionMessage) -> dict[str, Any]:
-    """What of the message would come back otherwise from its neutral form alone."""
+    """Return what of the message would come back otherwise from its neutral form alone."""
     fields = {**message.__dict__, **(message.__pydantic_extra__ or {})}
     expected = {**_DEFAULTS, **values_of(neutral)}
     kept = {

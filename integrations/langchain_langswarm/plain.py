@@ -21,7 +21,7 @@ FORMAT = "langchain"
 
 
 def _data_of(value: Any) -> Any:
-    """What a pydantic object holds."""
+    """Return what a pydantic object holds."""
     if not isinstance(value, BaseModel):
         return NotImplemented
     try:

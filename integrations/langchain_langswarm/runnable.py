@@ -162,7 +162,7 @@ class RunnableWithSession(Runnable[Any, Any]):
 
         return self.atransform(inputs(), config, **kwargs)
 
-    # These hand LangChain's own generators out, so that whoever closes one closes the turn.
+    # These hand LangChain's own generators out, so that closing one closes the turn.
 
     @override
     def transform(
@@ -272,7 +272,7 @@ class RunnableWithSession(Runnable[Any, Any]):
         return "/".join([*watch.place_of(run_manager.run_id, namespace), own])
 
     def _who(self, config: RunnableConfig) -> tuple[str, str, str | None]:
-        """The session's and user's ids and the idempotency key that the config gives."""
+        """Return the session's and user's ids and the idempotency key that the config gives."""
         configurable = config.get("configurable", {})
         values = {
             spec.id: configurable.get(spec.id, spec.default) for spec in self.history_factory_config
@@ -289,7 +289,7 @@ class RunnableWithSession(Runnable[Any, Any]):
 
 
 def _unshown(config: RunnableConfig, call: ChainTurn) -> RunnableConfig:
-    """The config for the chain, whose models no graph around it streams where a middleware holds.
+    """Return the chain's config; outer graphs do not stream its models where middleware holds.
 
     LangGraph streams in the mode "messages" what any model within a node says, but for those with
     the tag ``nostream`` (``TAG_NOSTREAM`` in langgraph.constants).

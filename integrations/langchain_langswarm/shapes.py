@@ -42,13 +42,13 @@ class ChainShape:
         self.output_key = output_key
 
     def input_part(self, value: Any) -> Any:
-        """The part of an input that has the new messages."""
+        """Return the part of an input that has the new messages."""
         return value[self._key_of_input(value)] if isinstance(value, dict) else value
 
     def with_history(
         self, value: Any, part: Any, history: list[BaseMessage], passed: list[BaseMessage]
     ) -> Any:
-        """What the chain is given.
+        """Return what the chain is given.
 
         Args:
             value: The caller's input.
@@ -67,7 +67,7 @@ class ChainShape:
         return passed
 
     def answer(self, output: Any, passed: Sequence[BaseMessage]) -> list[BaseMessage]:
-        """The messages that a chain added: an agent gives those it was passed as well."""
+        """Return the messages that a chain added: an agent gives those it was passed as well."""
         part = self._output_part(output)
         if isinstance(part, str):
             return [AIMessage(content=part)]
@@ -83,7 +83,7 @@ class ChainShape:
     def with_answer(
         self, output: Any, answer: Sequence[BaseMessage], changed: list[BaseMessage]
     ) -> Any:
-        """The output with other messages in place of its answer."""
+        """Return the output with other messages in place of its answer."""
         part = self._output_part(output)
         if isinstance(part, list | tuple):
             own = {id(message) for message in answer}
@@ -91,7 +91,7 @@ class ChainShape:
         return self._with_part(output, shaped(part, changed))
 
     def whole(self, chunks: Sequence[Any], passed: Sequence[BaseMessage]) -> Any:
-        """What the pieces of a stream add up to."""
+        """Return what the pieces of a stream add up to."""
         parts = graph_parts(chunks)
         if parts:
             return self._of_graph(messages_in(parts, self.output_key or "messages"), passed)
@@ -108,7 +108,7 @@ class ChainShape:
     def _of_graph(
         self, updates: Sequence[Sequence[BaseMessage]], passed: Sequence[BaseMessage]
     ) -> dict[str, Any]:
-        """What a graph added to its state; under a known id it changed that message."""
+        """Return what a graph added to its state; under a known id it changed that message."""
         ids = _ids(passed)
         added: dict[Any, BaseMessage] = {}
         for update in updates:
@@ -138,13 +138,13 @@ class ChainShape:
         return self.input_key or "input"
 
     def _output_part(self, output: Any) -> Any:
-        """The part of the output that has the answer."""
+        """Return the part of the output that has the answer."""
         if isinstance(output, dict):
             return output[_key(output, self.output_key, "output")]
         return output
 
     def _with_part(self, output: Any, part: Any) -> Any:
-        """The output with another answer in it."""
+        """Return the output with another answer in it."""
         if isinstance(output, dict):
             return {**output, _key(output, self.output_key, "output"): part}
         return part
@@ -174,7 +174,7 @@ def _ids(messages: Sequence[BaseMessage]) -> set[str]:
 
 
 def _count_old(answer: Sequence[BaseMessage], passed: Sequence[BaseMessage]) -> int:
-    """How many of a chain's messages go up to the last that it was passed.
+    """Return how many of a chain's messages go up to the last that it was passed.
 
     Those are an agent's state; a graph that keeps a thread has more in it than it was passed.
     Behind them an id may be that of another answer.
@@ -191,7 +191,7 @@ def _count_old(answer: Sequence[BaseMessage], passed: Sequence[BaseMessage]) -> 
 
 
 def as_described(described: Mapping[str, Any], answer: list[BaseMessage]) -> Any:
-    """An answer in the shape that `ChainShape.describe` found."""
+    """Return an answer in the shape that `ChainShape.describe` found."""
     made: Any = answer
     if described["kind"] != "list":
         made = shaped("" if described["kind"] == "text" else answer[-1], answer)
@@ -206,7 +206,7 @@ def shaped(part: Any, messages: list[BaseMessage]) -> Any:
 
 
 def _key(value: dict[str, Any], named: str | None, usual: str) -> str:
-    """The key of the messages: the one named, or the only one, or the usual one.
+    """Return the key of the messages: the one named, or the only one, or the usual one.
 
     Raises:
         InvalidInputError: If the dict has no such key.
@@ -228,7 +228,7 @@ def _said(answer: Any) -> list[BaseMessage]:
 
 
 def text_of(output: Any) -> str:
-    """What a chain gave as a text: a message's own, JSON of all else."""
+    """Return what a chain gave as a text: a message's own, JSON of all else."""
     if isinstance(output, str):
         return output
     if isinstance(output, BaseMessage):
@@ -237,7 +237,7 @@ def text_of(output: Any) -> str:
 
 
 def messages_of(value: Any) -> list[BaseMessage]:
-    """What a chain takes or gives, as messages.
+    """Return what a chain takes or gives, as messages.
 
     Raises:
         InvalidInputError: If it is none of what `RunnableWithSession` takes.
@@ -259,7 +259,7 @@ def messages_of(value: Any) -> list[BaseMessage]:
 
 
 def joined(chunks: Sequence[Any]) -> Any:
-    """The pieces of a stream, added up as LangChain does."""
+    """Return the pieces of a stream, added up as LangChain does."""
     if not chunks:
         return []
     whole = chunks[0]

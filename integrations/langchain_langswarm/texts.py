@@ -37,7 +37,7 @@ class _Text:
         ]
 
     def is_all(self, message: BaseMessage) -> bool:
-        """Whether a message of the class holds nothing but a text."""
+        """Return whether a message of the class holds nothing but a text."""
         fields = message.__dict__
         return (
             type(fields["content"]) is str
@@ -46,7 +46,7 @@ class _Text:
         )
 
     def make(self, text: str, message_id: str | None) -> BaseMessage:
-        """The message that the class itself would make."""
+        """Return the message that the class itself would make."""
         fields = self._fields.copy()
         for name, new in self._own:
             fields[name] = new()
@@ -64,7 +64,7 @@ _BY_CLASS: dict[type, _Text] = {text._kind: text for text in _BY_ROLE.values()}
 
 
 def from_text(message: BaseMessage) -> SessionMessage | None:
-    """A LangChain message as a session message, if it is nothing but a text."""
+    """Return a LangChain message as a session message, if it is nothing but a text."""
     text = _BY_CLASS.get(type(message))
     if text is None or not text.is_all(message):
         return None
@@ -75,7 +75,7 @@ def from_text(message: BaseMessage) -> SessionMessage | None:
 
 
 def to_text(message: SessionMessage) -> BaseMessage | None:
-    """A session message as a LangChain message, if it is nothing but a text there."""
+    """Return a session message as a LangChain message, if it is nothing but a text there."""
     content = message.content
     text = _BY_ROLE.get(message.role)
     if text is None or not isinstance(content, str):

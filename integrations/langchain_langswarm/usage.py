@@ -8,7 +8,7 @@ from langswarm_session.models import TokenUsage
 
 
 def usage_of(metadata: Any) -> TokenUsage | None:
-    """LangChain's counts as ours; what is no count is none."""
+    """Convert LangChain's token counts; what is not a count is left out."""
     if not isinstance(metadata, dict):
         return None
     return TokenUsage(

@@ -38,10 +38,10 @@ class Run(Protocol):
         """Whether there is anything to end."""
 
     def received(self, text: str) -> None:
-        """The model said something, in a stream."""
+        """Take a piece of text that the model streamed."""
 
     async def ended(self, error: BaseException | None) -> None:
-        """The run is over."""
+        """Note that the run is over."""
 
 
 _KEY = "map:key:"
@@ -96,7 +96,7 @@ def tokens_of(run_manager: BaseRunManager) -> Tokens:
 
 
 def _shows_tokens(handler: BaseCallbackHandler) -> bool:
-    """Whether a callback handler may show tokens: one made for that, or an application's own."""
+    """Return whether a callback handler may show tokens."""
     if isinstance(handler, _StreamingCallbackHandler):
         return True
     if isinstance(handler, _Watch | _AsyncWatch | BaseTracer) or handler.ignore_llm:
@@ -106,7 +106,7 @@ def _shows_tokens(handler: BaseCallbackHandler) -> bool:
 
 
 def this_run() -> UUID:
-    """The id of the graph's run whose node calls this."""
+    """Return the id of the graph's run whose node calls this."""
     config = var_child_runnable_config.get()
     assert config is not None, "it is called by a node"
     node: UUID = config["callbacks"].parent_run_id  # type: ignore[union-attr,assignment]
@@ -132,7 +132,7 @@ def place_of(run_id: UUID, namespace: str) -> list[str]:
 
 
 def input_of(run_id: UUID) -> Any:
-    """What a graph's run was called with."""
+    """Return what a graph's run was called with."""
     return _inputs.get(run_id)
 
 

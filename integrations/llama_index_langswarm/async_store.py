@@ -39,7 +39,7 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name it is written down with."""
+        """Return the name it is written down with."""
         return "AsyncSessionChatStore"
 
     async def get_messages(
@@ -49,7 +49,7 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
         limit: int | None = None,
         offset: int | None = None,
     ) -> list[ChatMessage]:
-        """A key's messages, oldest first; none where there is no such session.
+        """Return a key's messages, oldest first; none where there is no such session.
 
         Args:
             key: The session.
@@ -65,7 +65,7 @@ class AsyncSessionChatStore(SessionStore, AsyncDBChatStore):
     async def count_messages(
         self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
     ) -> int:
-        """How many messages a key has."""
+        """Return how many messages a key has."""
         view = await self._view(key, _archived(status))
         return 0 if view is None else await view.count()
 

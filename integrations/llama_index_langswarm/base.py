@@ -41,7 +41,7 @@ class SessionStore(BaseModel):
         address: str | None = None,
         class_name: str = "",
     ) -> None:
-        """A store.
+        """Return a store.
 
         Args:
             manager: Where the sessions live; the program's shared manager when None.

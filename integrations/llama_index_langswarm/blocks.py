@@ -34,7 +34,7 @@ _UNTITLED = "input_document"
 
 
 def from_block(block: Any) -> Block:
-    """A block of LlamaIndex's as one of ours."""
+    """Convert a LlamaIndex block to a session block."""
     make = _BLOCKS.get(type(block))
     return OtherBlock(value=fields_of(block)) if make is None else make(block)
 
@@ -53,7 +53,7 @@ def _media(block: Any, data: Any, mime_type: str | None, **extras: Any) -> dict[
 
 
 def _text(data: Any) -> str:
-    """Data given by value as base64 text; LlamaIndex has it as bytes of that."""
+    """Return data given by value as base64 text; LlamaIndex has it as bytes of that."""
     given: bytes = data if isinstance(data, bytes) else read(data)
     try:
         return given.decode("ascii")
@@ -88,7 +88,7 @@ def _tool_call(call_id: str | None, name: str, arguments: Any) -> ToolCallBlock:
 
 
 def former_calls(calls: Any) -> list[Block]:
-    """The calls of a message from before LlamaIndex had blocks for them (OpenAI's shape)."""
+    """Return the calls of a message from before LlamaIndex had blocks for them (OpenAI's shape)."""
     found: list[Block] = []
     for call in calls if isinstance(calls, list) else []:
         given = call.model_dump() if isinstance(call, BaseModel) else call
@@ -105,7 +105,7 @@ def to_blocks(blocks: Sequence[Block]) -> list[Any]:
 
 
 def _to_block(block: Block) -> Any:
-    """A block as one of LlamaIndex's; None where it has none for it."""
+    """Return a block as one of LlamaIndex's; None where it has none for it."""
     if isinstance(block, TextBlock):
         return types.TextBlock.model_construct(text=block.text)
     if isinstance(block, RefusalBlock):
@@ -171,7 +171,7 @@ def _url(url: str | None) -> Any:
 
 
 def fields_of(block: BaseModel) -> dict[str, Any]:
-    """A block as JSON values, with its class."""
+    """Return a block as JSON values, with its class."""
     name, fields = type(block).__name__, dict(block.__dict__)
     if BLOCKS.get(name) is not type(block):
         raise InvalidInputError(f"a block of the type {name} in a message cannot be stored")
@@ -179,7 +179,7 @@ def fields_of(block: BaseModel) -> dict[str, Any]:
 
 
 def restored(block: Any, kept: Mapping[str, Any]) -> Any:
-    """A block with what was kept of it beside its neutral form; None: all of it was kept."""
+    """Return a block with what was kept of it beside its neutral form; None: all of it was kept."""
     fields = {name: decode(value) for name, value in kept.items() if name != "$class"}
     if "$class" in kept:
         return BLOCKS[kept["$class"]].model_construct(**fields)

@@ -11,7 +11,7 @@ from langswarm_session.models import SessionMessage
 from llama_index_langswarm.messages import from_llama_index
 
 STATUS = "llama_index_status"
-"""The key of a message's metadata that says so of one that was archived by itself."""
+"""The key of a message's metadata that marks one that was archived individually."""
 
 
 class Entry(NamedTuple):
@@ -41,7 +41,7 @@ class Edit(NamedTuple):
 
 
 def replaced(entries: list[Entry], chats: Sequence[ChatMessage], *, archive: bool = False) -> Edit:
-    """The edit after which the log has other messages.
+    """Return the edit after which the log has other messages.
 
     One that was there before keeps its id, time and all else that LlamaIndex knows nothing of.
     """
@@ -70,7 +70,7 @@ def replaced(entries: list[Entry], chats: Sequence[ChatMessage], *, archive: boo
 
 
 def without(entries: list[Entry], first: int, last: int) -> Edit:
-    """The edit that removes the messages from one position to before another, and tells them."""
+    """Return the edit that removes the messages from one position to before another."""
     remove, change, told, at = [], [], [], 0
     for message, chats, _ in entries:
         left = [chat for n, chat in enumerate(chats, at) if not first <= n < last]
@@ -85,26 +85,26 @@ def without(entries: list[Entry], first: int, last: int) -> Edit:
 
 
 def without_one(entries: list[Entry], idx: int) -> Edit:
-    """The edit that removes the message at a position, counted as a list's, and tells it."""
+    """Return the edit that removes the message at a position, counted as a list's, and tells it."""
     at = idx + size(entries) if idx < 0 else idx
     return without(entries, at, at + 1)
 
 
 def without_all(entries: list[Entry]) -> Edit:
-    """The edit that removes all messages, and tells them."""
+    """Return the edit that removes all messages, and tells them."""
     return without(entries, 0, size(entries))
 
 
 def flagged(message: SessionMessage) -> SessionMessage:
-    """The message, archived by itself."""
+    """Return the message, marked as archived."""
     return message.replaced(metadata={**message.metadata, STATUS: "archived"})
 
 
 def size(entries: list[Entry]) -> int:
-    """How many messages LlamaIndex sees."""
+    """Return how many messages LlamaIndex sees."""
     return sum(len(entry.chats) for entry in entries)
 
 
 def _hint(chat: ChatMessage) -> tuple[Any, ...]:
-    """What equal messages have in common, and others rarely."""
+    """Return a hash of a message, equal for equal messages."""
     return chat.role, len(chat.blocks), chat.content

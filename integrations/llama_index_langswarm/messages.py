@@ -41,7 +41,7 @@ _PLAIN_ROLES = (types.MessageRole.USER, types.MessageRole.ASSISTANT, types.Messa
 
 
 def from_llama_index(message: ChatMessage) -> SessionMessage:
-    """A LlamaIndex message as a session message, with an id and a time of its own.
+    """Return a LlamaIndex message as a session message, with an id and a time of its own.
 
     Args:
         message: Any message.
@@ -50,7 +50,7 @@ def from_llama_index(message: ChatMessage) -> SessionMessage:
         The session message; `to_llama_index` gives an equal message back.
 
     Raises:
-        InvalidInputError: If it is no message, or holds what cannot be stored.
+        InvalidInputError: If it is not a message, or holds what cannot be stored.
     """
     if not isinstance(message, ChatMessage):
         raise InvalidInputError(f"a {type(message).__name__} is not a message that can be stored")
@@ -68,13 +68,13 @@ def from_llama_index_messages(messages: Iterable[ChatMessage]) -> list[SessionMe
     """LlamaIndex messages as session messages, each by `from_llama_index`.
 
     Raises:
-        InvalidInputError: If one is no message, or holds what cannot be stored.
+        InvalidInputError: If one is not a message, or holds what cannot be stored.
     """
     return [from_llama_index(message) for message in messages]
 
 
 def to_llama_index(message: SessionMessage) -> ChatMessage:
-    """A session message as a LlamaIndex message.
+    """Return a session message as a LlamaIndex message.
 
     Args:
         message: One that `from_llama_index` made comes back equal; any other is converted, with
@@ -128,7 +128,7 @@ def _as_they_were(message: SessionMessage, kept: dict[str, Any]) -> list[ChatMes
 
 
 def _neutral(message: ChatMessage) -> SessionMessage:
-    """What of the message a session message has fields for."""
+    """Return what of the message a session message has fields for."""
     role = _ROLES.get(message.role) or MessageRole(message.role)
     kwargs = message.additional_kwargs
     blocks = [from_block(block) for block in message.blocks]
@@ -151,7 +151,7 @@ def _neutral(message: ChatMessage) -> SessionMessage:
 
 
 def _kept(message: ChatMessage, neutral: SessionMessage) -> dict[str, Any]:
-    """What of the message would come back otherwise from its neutral form alone."""
+    """Return what of the message would come back otherwise from its neutral form alone."""
     (expected,) = _made(neutral)
     kept: dict[str, Any] = {}
     if message.role != expected.role:
@@ -169,14 +169,14 @@ def _kept(message: ChatMessage, neutral: SessionMessage) -> dict[str, Any]:
 
 
 def _different(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """The fields to keep of a block: none if it comes back as it is."""
+    """Return the fields to keep of a block: none if it comes back as it is."""
     if theirs["$class"] != ours["$class"]:
         return theirs
     return {name: value for name, value in theirs.items() if value != ours[name]}
 
 
 def _plain_text(message: ChatMessage) -> str | None:
-    """The text of a message that is nothing but one, and comes back from it as it is."""
+    """Return the text of a message that holds nothing else and is restored from it exactly."""
     if len(message.blocks) != 1 or message.additional_kwargs or message.role not in _PLAIN_ROLES:
         return None
     (block,) = message.blocks
@@ -190,7 +190,7 @@ def _plain_text(message: ChatMessage) -> str | None:
 
 
 def _made(message: SessionMessage) -> list[ChatMessage]:
-    """The messages for the neutral form."""
+    """Return the messages for the neutral form."""
     if isinstance(message.content, str):
         return [_text_chat(_ROLES_BACK[message.role], message.content)]
     role = _ROLES_BACK[message.role]
@@ -212,7 +212,7 @@ def _chat(role: types.MessageRole, blocks: list[Any], **kwargs: Any) -> ChatMess
 
 
 def _text_chat(role: types.MessageRole, text: str) -> ChatMessage:
-    """What `_chat` makes of one text, in a quarter of the time: a log is mostly such messages."""
+    """Return what `_chat` makes of one text, in a quarter of the time."""
     block = unchecked(types.TextBlock, {"block_type": "text", "text": text}, {"text"})
     fields = {"role": role, "additional_kwargs": {}, "blocks": [block]}
     return unchecked(ChatMessage, fields, set(fields))

@@ -36,7 +36,7 @@ BLOCKS: dict[str, type[BaseModel]] = {
 
 
 def read(file: Any) -> bytes:
-    """What is in an open file, in base64, as LlamaIndex keeps data given by value."""
+    """Return what is in an open file, in base64, as LlamaIndex keeps data given by value."""
     place = file.tell()
     file.seek(0)
     data = file.read()

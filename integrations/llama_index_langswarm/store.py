@@ -40,7 +40,7 @@ class SessionChatStore(SessionStore, BaseChatStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name it is written down with."""
+        """Return the name it is written down with."""
         return "SessionChatStore"
 
     async def aset_messages(self, key: str, messages: Sequence[ChatMessage]) -> None:
@@ -48,7 +48,7 @@ class SessionChatStore(SessionStore, BaseChatStore):
         await self._replace(key, messages)
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
-        """A key's messages, oldest first; none where there is no such session."""
+        """Return a key's messages, oldest first; none where there is no such session."""
         view = await self._view(key)
         return [] if view is None else await view.chats()
 

@@ -23,7 +23,7 @@ HAS_ARCHIVED_ALONE = "llama_index_archived_alone"
 
 
 _PAGE = 20
-"""How many messages are looked at in one go for results that belong to what is before them."""
+"""How many messages are read per step to find the results that belong to what is before them."""
 
 
 class View:
@@ -70,7 +70,11 @@ class View:
         return chats[first : None if limit is None else first + limit]
 
     async def oldest(self, count: int) -> list[Entry]:
-        """Return the entries of so many of the oldest messages."""
+        """Return the entries of the oldest messages.
+
+        Args:
+            count: How many messages.
+        """
         return self._entries((await self._from(0, count))[1]) if count > 0 else []
 
     async def results_behind(self, seq: int) -> list[Entry]:

@@ -38,7 +38,7 @@ def from_openai_agents(items: Iterable[Mapping[str, Any]]) -> list[SessionMessag
         The messages; `to_openai_agents` gives equal items back.
 
     Raises:
-        InvalidInputError: If one is no item, or holds what cannot be stored.
+        InvalidInputError: If one is not an item, or holds what cannot be stored.
     """
     given = [_plain(item) for item in items]
     return [_message(group) for group in _groups(given)]
@@ -56,7 +56,7 @@ def to_openai_agents(messages: Iterable[SessionMessage]) -> list[Item]:
 
 
 def items_of(message: SessionMessage) -> list[Item]:
-    """The items of one message; none where it has nothing that an item can carry."""
+    """Return the items of one message; none where it has nothing that an item can carry."""
     return restored(
         message,
         FORMAT,
@@ -84,7 +84,7 @@ def _as_they_were(message: SessionMessage, items: Sequence[Item | None]) -> list
 
 
 def without_last_item(message: SessionMessage) -> SessionMessage | None:
-    """The message without its last item; None if nothing is left."""
+    """Return the message without its last item; None if nothing is left."""
     left = from_openai_agents(items_of(message)[:-1])
     if not left:
         return None
@@ -146,7 +146,7 @@ def _message(items: list[Item]) -> SessionMessage:
 
 
 def _neutral(items: Sequence[Item]) -> SessionMessage:
-    """What of the items a session message has fields for."""
+    """Return what of the items a session message has fields for."""
     by_model = _is_output(items[0])
     try:
         (message,) = openai_responses.from_items(items)
@@ -160,7 +160,7 @@ def _neutral(items: Sequence[Item]) -> SessionMessage:
 
 
 def _kept(items: Sequence[Item], neutral: SessionMessage) -> list[Item | None] | None:
-    """The items, with None in the place of those that come back from the neutral form alone.
+    """Return the items, with None in the place of those that come back from the neutral form alone.
 
     Returns:
         None if that is all of them, without their ids having to be trusted.
@@ -177,7 +177,7 @@ def _kept(items: Sequence[Item], neutral: SessionMessage) -> list[Item | None] |
 
 
 def _same(ours: object, theirs: object) -> bool:
-    """Whether two JSON values are the same, also where Python takes others for equal (1, True)."""
+    """Return whether two JSON values are the same, types included (1 is not True)."""
     if type(ours) is not type(theirs):
         return False
     if isinstance(ours, dict) and isinstance(theirs, dict):
@@ -190,7 +190,7 @@ def _same(ours: object, theirs: object) -> bool:
 
 
 def _says(items: Sequence[Item], message: SessionMessage) -> bool:
-    """Whether the items still say what the message does."""
+    """Return whether the items still say what the message does."""
     if message.role is MessageRole.ASSISTANT and all(map(_is_output, items)):
         try:
             if openai_responses.from_output(items) == message.content:
@@ -226,13 +226,13 @@ def _text_item(message: SessionMessage) -> Item | None:
 
 
 def _made(message: SessionMessage, *, with_ids: bool) -> list[Item]:
-    """The items for the neutral form."""
+    """Return the items for the neutral form."""
     if message.role is MessageRole.SYSTEM:
         return [{"role": "system", "content": message.text}]
     if message.role is MessageRole.USER and isinstance(message.content, str):
         return [{"role": "user", "content": message.content}]
     before = message.blocks
-    blocks = [block for block in map(_sendable, before) if block is not None]
+    blocks = [block for block in map(_as_carried, before) if block is not None]
     if not with_ids:
         # Only who has such an item knows what it is.
         blocks = [block for block in blocks if not isinstance(block, OtherBlock)]
@@ -247,8 +247,8 @@ def _made(message: SessionMessage, *, with_ids: bool) -> list[Item]:
     return made
 
 
-def _sendable(block: Block) -> Block | None:
-    """The block as far as an item can carry it."""
+def _as_carried(block: Block) -> Block | None:
+    """Return the block as far as an item can carry it."""
     if not isinstance(block, ToolResultBlock):
         return block if openai_responses.takes(block, in_result=False) else None
     if isinstance(block.content, str):

@@ -1,4 +1,4 @@
-"""The Agents SDK's session on a session of ours."""
+"""The Agents SDK's session, backed by a conversation record."""
 
 from __future__ import annotations
 

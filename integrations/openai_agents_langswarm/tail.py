@@ -34,7 +34,7 @@ class Tail:
 
     @classmethod
     async def read(cls, get_messages: GetMessages, limit: int | None) -> Tail:
-        """Read at least so many of the newest items, or all.
+        """Read at least ``limit`` of the newest items, or all.
 
         Args:
             get_messages: Returns as many of the newest messages, or all.

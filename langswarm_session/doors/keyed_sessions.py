@@ -48,7 +48,7 @@ class KeyedSessions:
         self._latest: BaseSession | None = None
 
     async def find(self, session_id: str) -> BaseSession | None:
-        """The session as it is now; None if there is none.
+        """Return the session as it is now; None if there is none.
 
         Raises:
             SessionStorageError: If it cannot be read.
@@ -108,7 +108,7 @@ class KeyedSessions:
         if session is not None:
             try:
                 return await session.record(messages)
-            except SessionNotFoundError:  # deleted since, or another user's by now: begin anew
+            except SessionNotFoundError:  # deleted since, or another user's by now: begin again
                 self._latest = None
         session = await self.create(session_id)
         stored = await session.record(messages)
@@ -116,7 +116,7 @@ class KeyedSessions:
         return stored
 
     async def create(self, session_id: str) -> BaseSession:
-        """The session, created if there is none.
+        """Return the session, created if there is none.
 
         Raises:
             SessionNotFoundError: If it is another user's.
@@ -152,7 +152,7 @@ class KeyedSessions:
             await session.clear_messages()
 
     def _known(self, session_id: str) -> BaseSession | None:
-        """The session found before. It may be gone by now, which a write to it finds out."""
+        """Return the session found before. It may be gone by now, which a write to it finds out."""
         latest = self._latest
         return latest if latest is not None and latest.session_id == session_id else None
 

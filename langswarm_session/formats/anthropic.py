@@ -83,7 +83,7 @@ _FINISH_REASONS = {
 
 
 def takes(block: Block, in_result: bool) -> bool:
-    """Whether a block can be sent as a content block."""
+    """Return whether a block can be sent as a content block."""
     if isinstance(block, TextBlock):
         return bool(block.text.strip())
     if isinstance(block, ImageBlock | FileBlock):
@@ -116,14 +116,14 @@ def takes_back(*, unsigned: bool, empty_texts: bool) -> Callable[[Block], bool]:
 
 
 def _is_foreign(kind: str) -> bool:
-    """Whether a type is not known here: one with a dot is that of a managed agent's event."""
+    """Return whether a type is unknown; one with a dot is a managed agent's event."""
     return not (
         kind in _OTHERS or kind in USER_BLOCKS or _is_server_call(kind) or _is_server_result(kind)
     )
 
 
 def _takes_other(value: Param, kind: str, in_result: bool) -> bool:
-    """Whether a block of the API's own can be sent; the halves of a pair need their ids."""
+    """Return whether a block of the API's own can be sent; the halves of a pair need their ids."""
     if kind in USER_BLOCKS:
         whole = has_fields(value, USER_BLOCKS[kind])
         return whole and (kind == "search_result" or not in_result)
@@ -137,7 +137,7 @@ def _takes_other(value: Param, kind: str, in_result: bool) -> bool:
 
 
 def _is_server_call(kind: str) -> bool:
-    """Whether it is the call of a tool that Anthropic runs."""
+    """Return whether it is the call of a tool that Anthropic runs."""
     return kind.endswith("_tool_use")
 
 
@@ -146,7 +146,7 @@ def _is_server_result(kind: str) -> bool:
 
 
 def needs_files_api(messages: Iterable[SessionMessage]) -> bool:
-    """Whether a file is named by its id, which is a beta of its own.
+    """Return whether a file is named by its id, which is a beta of its own.
 
     See https://docs.claude.com/en/docs/build-with-claude/files: it names documents, images and
     container uploads.
@@ -170,7 +170,7 @@ def _names_file(block: Block) -> bool:
 
 
 def system(messages: Iterable[SessionMessage]) -> str:
-    """What the system messages at the beginning say, which travels apart from the others."""
+    """Return what the system messages at the beginning say, which travels apart from the others."""
     said: list[str] = []
     for message in messages:
         if message.role is not _SYSTEM:
@@ -302,7 +302,7 @@ def _reply(
     report: Report | None,
     writing: Writing,
 ) -> list[Param]:
-    """The blocks of a reply, but for what cannot go back."""
+    """Return the blocks of a reply, but for what cannot go back."""
     allowed = writing.allows(message)
     if isinstance(message.content, str):
         return _content(message)
@@ -359,14 +359,14 @@ class _Hosted:
             self._results.add(value["tool_use_id"])
 
     def is_whole(self, value: Param, place: int) -> bool:
-        """Whether a block is no half of a pair whose other half is missing."""
+        """Return whether a block does not belong to an incomplete pair."""
         kind = value.get("type") or ""
         if _is_server_call(kind):
             return value.get("id") in self._results or place == self._pending
         return not _is_server_result(kind) or value.get("tool_use_id") in self._results
 
     def called(self, param: Param) -> Param:
-        """The block without its caller, where that is not sent."""
+        """Return the block without its caller, where that is not sent."""
         caller = param.get("caller")
         made_by = caller.get("tool_id") if isinstance(caller, Mapping) else None
         if made_by is None or made_by in self._results or self._calls.get(made_by) == self._pending:
@@ -375,7 +375,7 @@ class _Hosted:
 
 
 def _waits(messages: Sequence[SessionMessage], place: int) -> bool:
-    """Whether a reply calls tools, and nothing but their results stands behind it."""
+    """Return whether a reply calls tools, and nothing but their results stands behind it."""
     return (
         place >= 0
         and any(isinstance(block, ToolCallBlock) for block in messages[place].blocks)
@@ -400,7 +400,7 @@ def container_of(messages: Sequence[SessionMessage]) -> str | None:
 
 
 def _content(message: SessionMessage) -> list[Param]:
-    """The blocks of a message that is not the model's own."""
+    """Return the blocks of a message that is not the model's own."""
     if isinstance(message.content, str):
         return [{"type": "text", "text": message.content}]
     return [_param(block) for block in message.content]
@@ -464,7 +464,7 @@ def _result(block: ToolResultBlock) -> Param:
 
 
 def _source(block: Media) -> Param | None:
-    """A picture's or document's source; None if the API has none for it."""
+    """Return a picture's or document's source; None if the API has none for it."""
     if isinstance(block, FileBlock) and block.text and block.text.strip():
         return _text_source(block.text)
     given = inline(block)
@@ -501,7 +501,7 @@ def _decoded(data: str) -> str | None:
 
 
 def from_message(message: Mapping[str, Any], model: str) -> SessionMessage:
-    """A message that the model gave as a reply.
+    """Return a message that the model gave as a reply.
 
     Args:
         message: The message, as plain data.
@@ -525,7 +525,7 @@ def from_message(message: Mapping[str, Any], model: str) -> SessionMessage:
 
 
 def _noted(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a response beside its message."""
+    """Return what is kept of a response beside its message."""
     kept = {name: message[name] for name in (CONTAINER, TRANSFORMATIONS) if message.get(name)}
     return {NOTES: kept} if kept else {}
 
@@ -542,7 +542,7 @@ def dropped_thinking(message: SessionMessage) -> bool:
 
 
 def from_block(block: Mapping[str, Any]) -> Block:
-    """A content block that the model gave."""
+    """Return a content block that the model gave."""
     kind = block.get("type")
     extras = _extras(block, kind)
     if kind == "text":
@@ -564,7 +564,7 @@ def from_block(block: Mapping[str, Any]) -> Block:
 
 
 def _extras(block: Mapping[str, Any], kind: object) -> dict[str, Any] | None:
-    """The fields of a block that its neutral form has no place for: they go back with it."""
+    """Return the fields of a block that its neutral form has no place for: they go back with it."""
     known = _FIELDS.get(kind) if isinstance(kind, str) else None
     if known is None or len(block) <= len(known) - (kind == "text"):
         return None
@@ -592,7 +592,7 @@ def usage(counted: Mapping[str, Any] | None) -> TokenUsage | None:
 
 
 def _compactions(counted: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """What compacting took, which the figures of the whole leave out.
+    """Return what compacting took, which the figures of the whole leave out.
 
     https://platform.claude.com/docs/en/build-with-claude/compaction-on-demand#understanding-usage
     """

@@ -28,7 +28,7 @@ Event = dict[str, Any]
 IDLE = "session.status_idle"
 
 ENDED = (IDLE, "session.status_terminated", "session.deleted")
-"""The events after which an agent does nothing more by itself."""
+"""The events after which an agent waits for the user."""
 
 SO_FAR = "(The conversation so far:)\n"
 """What a transcript begins with, by which it is known again."""
@@ -43,7 +43,7 @@ _FINISH_REASONS = {
 
 
 def takes(block: Block, in_result: bool) -> bool:
-    """Whether a block can be sent in an event."""
+    """Return whether a block can be sent in an event."""
     if isinstance(block, TextBlock | ImageBlock | FileBlock):
         return anthropic.takes(block, in_result)
     return isinstance(block, OtherBlock) and in_result and anthropic.takes(block, in_result)
@@ -54,7 +54,7 @@ def parted(
     new: Sequence[SessionMessage],
     open_calls: Collection[str],
 ) -> tuple[list[SessionMessage], list[SessionMessage]]:
-    """What is to be told to a session, and what can be sent to it as it is.
+    """Return what is to be told to a session, and what can be sent to it as it is.
 
     Args:
         history: What the session has not seen and is over.
@@ -82,7 +82,7 @@ def is_answer(message: SessionMessage, calls: Collection[str]) -> bool:
 
 
 def in_words(told: Iterable[SessionMessage], *, goes_on: bool) -> SessionMessage:
-    """A user's message that tells what was said before, for a session that was not there.
+    """Return a user's message that tells what was said before, for a session that was not there.
 
     Args:
         told: What was said.
@@ -93,7 +93,7 @@ def in_words(told: Iterable[SessionMessage], *, goes_on: bool) -> SessionMessage
 
 
 def to_events(messages: Iterable[SessionMessage]) -> list[Event]:
-    """What a user, a tool and the system say, as events: results, then one message of each.
+    """Return what a user, a tool and the system say, as events: results, then one message of each.
 
     What an assistant said cannot be sent.
     """
@@ -185,7 +185,7 @@ class Run:
         return list(reason.get("event_ids") or [])
 
     def reply(self, model: str) -> SessionMessage:
-        """What the agent said and called, as one message."""
+        """Return what the agent said and called, as one message."""
         blocks = list(self.blocks)
         if self.stop == "refusal":
             blocks.append(RefusalBlock(refusal="The model refused."))
@@ -237,7 +237,7 @@ def _put(messages: list[SessionMessage], said: SessionMessage | None) -> None:
 
 
 def _from_user(event: Event) -> SessionMessage | None:
-    """What the user, a tool or the system said; None if it said nothing of its own."""
+    """Return what the user, a tool or the system said; None if it said nothing of its own."""
     parts = event.get("content") or []
     said = "".join(
         part.get("text", "")

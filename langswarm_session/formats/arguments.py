@@ -10,11 +10,11 @@ from langswarm_session.blocks import ToolCallBlock
 from langswarm_session.formats.nesting import nests_too_deeply
 
 RAW = "arguments"
-"""The key of a call's extras under which text is kept that is no JSON object."""
+"""The key of a call's extras under which text is kept that is not a JSON object."""
 
 
 def parsed(text: str | None) -> dict[str, Any] | None:
-    """Return the arguments, or None for what is no JSON object or too deep to be stored."""
+    """Return the arguments, or None for anything but a JSON object that can be stored."""
     try:
         value = from_json(text, allow_inf_nan=False) if text else {}
         too_deep = text is not None and nests_too_deeply(text.encode())
@@ -24,7 +24,7 @@ def parsed(text: str | None) -> dict[str, Any] | None:
 
 
 def call_of(call_id: str | None, name: str, text: str | None, **extras: Any) -> ToolCallBlock:
-    """A call with its arguments, or with the text that is none."""
+    """Return a call with its arguments, or with the text that is none."""
     arguments = parsed(text)
     if arguments is None:
         arguments, extras[RAW] = {}, text or ""
@@ -32,7 +32,7 @@ def call_of(call_id: str | None, name: str, text: str | None, **extras: Any) -> 
 
 
 def text_of_arguments(call: ToolCallBlock) -> str:
-    """The arguments as text that is a JSON object in any case: servers refuse anything else."""
+    """Return the arguments as the text of a JSON object: servers refuse anything else."""
     raw = (call.extras or {}).get(RAW)
     arguments = call.args if raw is None else parsed(str(raw)) or {RAW: raw}
     return to_json(arguments, inf_nan_mode="null").decode()

@@ -17,7 +17,7 @@ def nests_too_deeply(text: bytes) -> bool:
     """Return whether JSON text has more levels than may be stored.
 
     Raises:
-        ValueError: If it has so many brackets that it is read, and it is no JSON.
+        ValueError: If it has enough brackets to be parsed, and is not JSON.
     """
     if text.count(b"[") + text.count(b"{") <= MAX_NESTING:
         return False

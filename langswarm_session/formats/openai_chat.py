@@ -79,7 +79,7 @@ _PARAGRAPH = "\n\n"
 
 
 def takes(block: Block, in_result: bool) -> bool:
-    """Whether a block can be sent as a message or as a part of one."""
+    """Return whether a block can be sent as a message or as a part of one."""
     if isinstance(block, TextBlock):
         return True
     if in_result:
@@ -99,7 +99,7 @@ def takes(block: Block, in_result: bool) -> bool:
 
 
 def takes_in(block: Block, in_result: bool, *, dialect: Dialect) -> bool:
-    """Whether a block can be sent in a dialect."""
+    """Return whether a block can be sent in a dialect."""
     if isinstance(block, ImageBlock):
         refused = not dialect.takes_images
     elif isinstance(block, AudioBlock):
@@ -110,7 +110,7 @@ def takes_in(block: Block, in_result: bool, *, dialect: Dialect) -> bool:
 
 
 def takes_back(block: Block, dialect: Dialect) -> bool:
-    """Whether a block goes back to the model that gave it."""
+    """Return whether a block goes back to the model that gave it."""
     extras = block.extras or {}
     if isinstance(block, ReasoningBlock):
         return dialect.returns_reasoning and _FIELD in extras
@@ -164,7 +164,7 @@ def in_turn(messages: Iterable[ChatMessage]) -> list[ChatMessage]:
 
 
 def _joined(one: ChatMessage, two: ChatMessage) -> ChatMessage:
-    """The texts of two messages as those of one."""
+    """Return the texts of two messages as those of one."""
     joined: ChatMessage = {}
     for name in ("content", "refusal", *REASONING_FIELDS):
         values = [each[name] for each in (one, two) if each.get(name)]
@@ -240,7 +240,7 @@ def _assistant(message: SessionMessage, dialect: Dialect, *, is_own: bool) -> Ch
 
 
 def _spoken(blocks: Sequence[Block]) -> str | list[dict[str, Any]]:
-    """A reply's content: text, or the chunks that it came in."""
+    """Return a reply's content: text, or the chunks that it came in."""
     if not any(_CHUNK in (block.extras or {}) for block in blocks):
         return "".join(block.text for block in blocks if isinstance(block, TextBlock))
     chunks: list[dict[str, Any]] = []
@@ -257,7 +257,7 @@ def _spoken(blocks: Sequence[Block]) -> str | list[dict[str, Any]]:
 
 
 def _reasoning(blocks: Iterable[Block]) -> ChatMessage:
-    """A reply's reasoning, in the fields that it came in."""
+    """Return a reply's reasoning, in the fields that it came in."""
     sent: ChatMessage = {}
     for block in blocks:
         extras = block.extras or {}
@@ -284,7 +284,7 @@ def _complete(sent: ChatMessage, dialect: Dialect, *, is_own: bool) -> None:
 
 
 def _kept(message: SessionMessage) -> ChatMessage:
-    """The fields that a server gave a message beside those of the API."""
+    """Return the fields that a server gave a message beside those of the API."""
     kept = (message.native or {}).get(NATIVE)
     fields = kept.get("set") if isinstance(kept, Mapping) else None
     if not isinstance(fields, Mapping):
@@ -304,7 +304,7 @@ def _call(call: ToolCallBlock, *, with_more: bool) -> dict[str, Any]:
 
 
 def _arguments(call: ToolCallBlock) -> str:
-    """A call's arguments, as the model wrote them if they are still the same."""
+    """Return a call's arguments, as the model wrote them if they are still the same."""
     written = (call.extras or {}).get(_WRITTEN)
     is_same = isinstance(written, str) and parsed(written) == call.args
     return str(written) if is_same else text_of_arguments(call)
@@ -333,7 +333,7 @@ def failure_of(completion: Mapping[str, Any]) -> object | None:
 def from_completion(
     completion: Mapping[str, Any], model: str, provider: str = "openai"
 ) -> SessionMessage:
-    """A completion as a reply.
+    """Return a completion as a reply.
 
     Args:
         completion: The completion, as plain data.
@@ -362,7 +362,7 @@ def from_completion(
 
 
 def _id(value: object) -> str | None:
-    """An id, which some servers give as a number."""
+    """Return an id, which some servers give as a number."""
     return None if value is None or value == "" else str(value)
 
 
@@ -375,7 +375,7 @@ def _finish_reason(reason: str, blocks: Sequence[Block]) -> str:
 
 
 def _reasoning_blocks(message: Mapping[str, Any]) -> Iterator[ReasoningBlock]:
-    """A reply's reasoning. What several fields say alike is one block."""
+    """Return a reply's reasoning. What several fields say alike is one block."""
     text, field = next(
         ((message[name], name) for name in REASONING_FIELDS if message.get(name)), ("", "")
     )
@@ -388,7 +388,7 @@ def _reasoning_blocks(message: Mapping[str, Any]) -> Iterator[ReasoningBlock]:
 
 
 def _text_of_details(details: Iterable[Any]) -> str:
-    """What may be read of OpenRouter's parts of reasoning."""
+    """Return what may be read of OpenRouter's parts of reasoning."""
     parts = [each for each in details if isinstance(each, Mapping)]
     return "".join(str(part.get("text") or part.get("summary") or "") for part in parts)
 
@@ -421,7 +421,7 @@ def _as_chunk(value: object) -> dict[str, Any]:
 
 
 def _chunk_block(chunk: Mapping[str, Any]) -> Block:
-    """A chunk of a content that is a list, as Mistral's reasoning models give it.
+    """Return a chunk of a content that is a list, as Mistral's reasoning models give it.
 
     https://docs.mistral.ai/studio-api/conversations/reasoning
     """
@@ -489,7 +489,7 @@ def _call_blocks(message: Mapping[str, Any]) -> Iterator[ToolCallBlock]:
 def _function(
     call_id: str | None, function: Mapping[str, Any], extras: dict[str, Any]
 ) -> ToolCallBlock:
-    """The call of a function, whose arguments some servers give as an object."""
+    """Return the call of a function, whose arguments some servers give as an object."""
     given = function.get("arguments")
     text = given if isinstance(given, str) or given is None else to_json(given).decode()
     call = call_of(call_id, function.get("name") or "", text, **extras)

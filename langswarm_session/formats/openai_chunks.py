@@ -64,7 +64,7 @@ class ChunkAssembler:
         return Piece(*map("".join, zip(*pieces, strict=True))) if pieces else Piece()
 
     def _is_first(self, choice: Mapping[str, Any]) -> bool:
-        """Whether it is the choice that came first: a turn has one reply."""
+        """Return whether it is the choice that came first: a turn has one reply."""
         index = choice.get("index") or 0
         return bool(self._choice.setdefault("index", index) == index)
 
@@ -124,7 +124,7 @@ class ChunkAssembler:
         return Piece(text=transcript)
 
     def completion(self) -> dict[str, Any]:
-        """The whole completion."""
+        """Return the whole completion."""
         message: dict[str, Any] = {
             **self._others,
             **self._lists,
@@ -145,7 +145,7 @@ class ChunkAssembler:
         return dict(well_formed_data(whole))
 
     def _data(self) -> str:
-        """The sound's data; each piece of it is encoded by itself, or it was cut after that."""
+        """Return the sound's data, whether its pieces were encoded separately or cut afterwards."""
         try:
             pieces = [*map(binascii.a2b_base64, self._sound["data"])]
         except binascii.Error:
@@ -154,7 +154,7 @@ class ChunkAssembler:
 
 
 def _delta(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a choice adds; the whole message where a server sends that in one piece."""
+    """Return what a choice adds; the whole message where a server sends that in one piece."""
     delta = choice.get("delta") if "delta" in choice else choice.get("message")
     return delta if isinstance(delta, Mapping) else {}
 

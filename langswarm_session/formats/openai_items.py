@@ -110,7 +110,7 @@ def _part_as_input(part: Any) -> Any:
     return {name: value for name, value in part.items() if name not in _OUTPUT_ONLY}
 
 
-def is_sendable(item: Mapping[str, Any]) -> bool:
+def can_be_input(item: Mapping[str, Any]) -> bool:
     """Return whether an item that is kept as it came can go back to the server that gave it."""
     kind, item_id = item.get("type"), item.get("id")
     return (

@@ -26,7 +26,7 @@ from langswarm_session.blocks import (
 )
 from langswarm_session.formats.arguments import call_of, text_of_arguments
 from langswarm_session.formats.native import MALFORMED
-from langswarm_session.formats.openai_items import Item, as_input, is_good_id, is_sendable
+from langswarm_session.formats.openai_items import Item, as_input, can_be_input, is_good_id
 from langswarm_session.models import NOTES, MessageRole, SessionMessage, TokenUsage
 
 NAME = "openai"
@@ -90,7 +90,7 @@ def _takes(block: Block, in_result: bool) -> bool:
         given = inline(block)
         return is_base64(given[1]) if given is not None else bool(web_url(block) or _file_id(block))
     if isinstance(block, OtherBlock):
-        return not in_result and is_sendable(block.value)
+        return not in_result and can_be_input(block.value)
     return isinstance(block, RefusalBlock | ToolCallBlock) and not in_result
 
 
@@ -225,7 +225,7 @@ def _result(block: ToolResultBlock, custom: set[str]) -> Item:
 
 
 def _output_items(blocks: Sequence[Block], with_ids: bool, custom: set[str]) -> list[Item]:
-    """The items of an assistant's message."""
+    """Return the items of an assistant's message."""
     items: list[Item] = []
     texts: list[Block] = []
     for place, block in enumerate(blocks):
@@ -328,7 +328,7 @@ def _call(block: ToolCallBlock, with_ids: bool, custom: set[str]) -> Item:
 
 
 def _is_custom(block: Block) -> bool:
-    """Whether a call gives its tool text in place of arguments."""
+    """Return whether a call gives its tool text in place of arguments."""
     extras = block.extras or {}
     return isinstance(block, ToolCallBlock) and extras.get("type") == "custom_tool_call"
 
@@ -354,12 +354,12 @@ def _speaker(item: Mapping[str, Any]) -> str:
 
 
 def from_output(items: Iterable[Mapping[str, Any]]) -> list[Block]:
-    """A reply's items as blocks."""
+    """Return a reply's items as blocks."""
     return [block for item in items for block in _output_blocks(item)]
 
 
 def from_response(response: Mapping[str, Any], model: str) -> SessionMessage:
-    """A response as a reply.
+    """Return a response as a reply.
 
     Args:
         response: The response, as plain data.

@@ -42,7 +42,7 @@ _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
 def from_chat(given: Mapping[str, Any], moment: datetime) -> SessionMessage:
-    """A message of the chat format.
+    """Return a message of the chat format.
 
     Args:
         given: The message, as plain data.
@@ -94,7 +94,7 @@ def _parts(content: object) -> list[Block]:
 
 
 def _part(part: Any) -> Block:
-    """A part of a message; one that is not known is kept as it is."""
+    """Return a part of a message; one that is not known is kept as it is."""
     if not isinstance(part, dict):
         raise ValueError("a part of a message's content is an object")
     kind = part.get("type")
@@ -117,7 +117,7 @@ def _part(part: Any) -> Block:
 
 
 def _source(url: str) -> dict[str, str]:
-    """The fields of a block for an address, or for the data in it."""
+    """Return the fields of a block for an address, or for the data in it."""
     head, comma, data = url.partition(",")
     if url.startswith("data:") and comma and head.endswith(";base64"):
         return {"mime_type": head[5:-7], "base64": data}
@@ -174,7 +174,7 @@ def _listed(given: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _beside(message: SessionMessage, given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What turns the message, converted back, into what was given; None if nothing has to."""
+    """Return what restores the given message after converting it back; None for nothing."""
     converted, lost = _converted(message)
     if len(converted) != 1 or lost:
         return {"message": dict(given)}
@@ -186,7 +186,7 @@ def _beside(message: SessionMessage, given: Mapping[str, Any]) -> dict[str, Any]
 
 
 def to_transcript(message: SessionMessage) -> tuple[list[ChatMessage], list[str]]:
-    """A message in the chat format, and what of it has no place there.
+    """Return a message in the chat format, and what of it has no place there.
 
     Args:
         message: One that came in this format is given back exactly.
@@ -280,7 +280,7 @@ class Threads:
         return True
 
     def by_thread(self) -> Iterator[tuple[str, list[SessionMessage]]]:
-        """The threads by their ids, each with its messages, oldest first.
+        """Return the threads by their ids, each with its messages, oldest first.
 
         Raises:
             ValueError: If a message is none.
@@ -293,7 +293,7 @@ class Threads:
 
 
 def is_thread_message(given: object) -> bool:
-    """Whether this is a message of a thread."""
+    """Return whether this is a message of a thread."""
     return isinstance(given, Mapping) and given.get("object") == "thread.message"
 
 
@@ -317,7 +317,7 @@ def _moment(given: Mapping[str, Any]) -> datetime:
 
 
 def from_thread_message(given: Mapping[str, Any]) -> SessionMessage:
-    """A message of a thread. What has no place in a message of ours is kept beside it.
+    """Return a message of a thread, with what a session message has no field for beside it.
 
     Raises:
         ValueError: If it is none.

@@ -59,7 +59,7 @@ class PlainValues:
         self._whole = {kind.key: kind.whole for kind in kinds}
 
     def encode(self, value: Any) -> Any:
-        """The value as JSON values.
+        """Return the value as JSON values.
 
         Raises:
             InvalidInputError: If it holds an object that could not be given back.

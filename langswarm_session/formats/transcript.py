@@ -1,4 +1,4 @@
-"""A conversation as plain text, for whoever takes no messages."""
+"""A conversation as plain text, for APIs that take no messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langswarm_session.requests.normalize.words import in_words
 
 
 def transcript(messages: Iterable[SessionMessage]) -> str:
-    """What was said, a line for each message: ``user: Hello``; system messages are left out."""
+    """Return the conversation as lines (``user: Hello``), without system messages."""
     lines = []
     for message in messages:
         words = " ".join(filter(None, map(_words, message.blocks)))

@@ -56,12 +56,12 @@ class ProviderSessionFactory:
 
     @classmethod
     def is_known(cls, name: str) -> bool:
-        """Whether there is a provider of this name."""
+        """Return whether there is a provider of this name."""
         return name in cls._makers or name in plugins.names(ENTRY_POINT_GROUP)
 
     @classmethod
     def check_known(cls, name: str) -> None:
-        """Raises UnknownProviderError unless there is a provider of this name."""
+        """Raise UnknownProviderError unless there is a provider of this name."""
         if not cls.is_known(name):
             raise cls._unknown(name)
 
@@ -94,7 +94,7 @@ class ProviderSessionFactory:
         try:
             made: IProviderSession = maker(api_key=api_key, **options)
         except TypeError as error:
-            raise InvalidInputError(f"provider {name!r} cannot be made so: {error}") from error
+            raise InvalidInputError(f"invalid options for provider {name!r}: {error}") from error
         return made
 
     @classmethod

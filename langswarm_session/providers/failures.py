@@ -252,7 +252,7 @@ class Failure:
         return not isinstance(self.body, Mapping | list) or self.body == {"detail": "Not Found"}
 
     def _by_name(self) -> Kind | None:
-        """What the codes and the words say, whatever the status."""
+        """Return what the codes and the words say, whatever the status."""
         codes, status = self.codes[:_READ], self.effective_status
         words = excerpt(self.message).lower()
         if LOCKED in codes:
@@ -311,7 +311,7 @@ def excerpt(text: str) -> str:
 
 
 def _parts(body: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """The objects that an error is told in, wherever gateways put them.
+    """Return the objects that an error is told in, wherever gateways put them.
 
     ``{"error": {...}}`` (OpenAI, Anthropic), ``{"error": "text"}`` (Ollama), ``[{"error": ...}]``
     (Gemini's OpenAI endpoint), ``{"object": "error", "message": ...}`` (vLLM), ``{"detail": ...}``
@@ -327,7 +327,7 @@ def _parts(body: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 
 
 def _insides(body: object) -> list[object]:
-    """What of a body may have an error in it; a text is an object with a message."""
+    """Return what of a body may have an error in it; a text is an object with a message."""
     if isinstance(body, list):
         return body[:3]
     if isinstance(body, Mapping):
@@ -342,7 +342,7 @@ def _insides(body: object) -> list[object]:
 
 
 def _inner(text: str) -> object | None:
-    """The error that a text has in JSON, alone or at its end."""
+    """Return the error that a text has in JSON, alone or at its end."""
     start = min((place for place in (text.find("{"), text.find("[{")) if place >= 0), default=-1)
     if start < 0:
         return None
@@ -356,7 +356,7 @@ def _inner(text: str) -> object | None:
 
 
 def _of_headers(headers: Mapping[str, str]) -> float | None:
-    """The seconds that headers ask to wait (RFC 9110, section 10.2.3)."""
+    """Return the seconds that headers ask to wait (RFC 9110, section 10.2.3)."""
     for name, unit in _HEADERS:
         try:
             return _seconds(float(headers.get(name, "")) * unit)
@@ -370,7 +370,7 @@ def _of_headers(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds(value: float) -> float:
-    """The seconds as a number that can be added to a time."""
+    """Return the seconds as a number that can be added to a time."""
     return min(max(0.0, value), _FOREVER)
 
 
@@ -378,7 +378,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
 def _of_part(part: Mapping[str, Any]) -> float | None:
-    """The seconds that a body asks to wait.
+    """Return the seconds that a body asks to wait.
 
     Gemini names them in a ``google.rpc.RetryInfo`` and sends no header
     (github.com/AtomicBot-ai/atomic-agent/issues/106), others in a field.

@@ -1,7 +1,7 @@
 """A provider without a model: deterministic, offline, and failing on demand.
 
 For trying things out without a key, and for testing an application against replies, tool calls and
-failures of one's own choice.
+failures of the caller's choice.
 """
 
 from __future__ import annotations
@@ -203,13 +203,13 @@ class MockProviderSession(IProviderSession):
         return make(request)
 
     def _kept(self, request: ProviderRequest, message: SessionMessage) -> ProviderReply:
-        """The reply, after it was put into the conversation that the session names, if any."""
+        """Return the reply, after adding it to the conversation that the session names, if any."""
         context = request.context
         native = context.provider_session_id
         if native is None:
             return ProviderReply([message])
         kept = self._conversations.get(native)
-        if kept is None:  # lost: made anew from the record
+        if kept is None:  # lost: recreated from the record
             native = f"mock_{new_id()}"
             kept = self._conversations[native] = []
             sent = request.messages
@@ -264,7 +264,7 @@ def _size(messages: Iterable[SessionMessage]) -> int:
 
 
 def _raised(answer: Answer) -> Answer:
-    """The answer, unless it is a failure: that is raised."""
+    """Return the answer, or raise the failure that it reports."""
     if isinstance(answer, Exception):
         raise answer
     if answer is MockFailure.RATE_LIMIT:

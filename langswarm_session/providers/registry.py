@@ -73,12 +73,12 @@ class Providers:
         self._made[name] = provider
 
     def check(self, name: str) -> None:
-        """Raises UnknownProviderError unless a session's provider can be found."""
+        """Raise UnknownProviderError unless a session's provider can be found."""
         if name not in self._made and self._fallback is None:
             ProviderSessionFactory.check_known(name)
 
     def of(self, name: str, session_id: str | None = None) -> IProviderSession:
-        """The provider of a session, made if it was not before.
+        """Return the provider of a session, made if it was not before.
 
         Args:
             name: The provider's name.
@@ -96,7 +96,7 @@ class Providers:
                 return self.of(self._fallback, session_id)
         elif not ProviderSessionFactory.is_known(name):
             raise UnknownProviderError(
-                f"nobody answers in this session: its provider {name!r} is none of ours. It was "
+                f"the session has nobody to answer: its provider {name!r} is unknown. It was "
                 "written to by a framework; give it a provider with "
                 "update_context(provider=..., model=...)",
                 session_id=session_id,
@@ -113,11 +113,11 @@ class Providers:
         return ProviderSessionFactory.create_provider_session(name, **others)
 
     def made(self, name: str) -> IProviderSession | None:
-        """The provider that was given or made; None if it is still to be made."""
+        """Return the provider that was given or made; None if it is still to be made."""
         return self._made.get(name)
 
     def keyless(self, name: str) -> IProviderSession:
-        """A provider that is asked what it takes, and sent nothing: it needs no key for that.
+        """Return a provider that needs no key, as it is sent nothing.
 
         Raises:
             UnknownProviderError: If there is none of that name.

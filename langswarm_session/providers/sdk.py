@@ -111,7 +111,7 @@ class Sdk:
             raise
         except TypeError as error:
             raise InvalidInputError(
-                f"the provider {self.provider!r} cannot be made so: {self.clean(str(error))}"
+                f"invalid options for provider {self.provider!r}: {self.clean(str(error))}"
             ) from None
         except Exception as error:  # noqa: BLE001 - an SDK may raise anything
             raise ProviderAuthenticationError(
@@ -221,7 +221,7 @@ class Sdk:
             await client.close()
 
     def clean(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text without secrets."""
         # The key may also be one that the SDK read from the environment.
         keys = (
             getattr(client, "api_key", None) for client in (self._given, *self._clients.values())
@@ -261,7 +261,7 @@ class Sdk:
     def translated(
         self, error: Exception, model: str = "", *, streaming: bool = False
     ) -> SessionError:
-        """The error of this package for one that the SDK raised."""
+        """Return the error of this package for one that the SDK raised."""
         names = {kind.__name__ for kind in type(error).__mro__}
         lost = self._of_connection(error, names, streaming)
         if lost is not None:
@@ -282,7 +282,7 @@ class Sdk:
     def _of_connection(
         self, error: Exception, names: set[str], streaming: bool
     ) -> ProviderSessionError | None:
-        """The error for a connection that was not made, was lost or gave nothing in time."""
+        """Return the error for a connection that was not made, was lost or gave nothing in time."""
         where: dict[str, Any] = {"provider": self.provider}
         of_transport = type(error).__module__.startswith(("httpx", "httpcore", "anyio"))
         if "APITimeoutError" in names or (of_transport and "TimeoutException" in names):
@@ -305,11 +305,11 @@ class Sdk:
         )
 
     def of_event(self, body: object, said: str) -> ProviderSessionError:
-        """The error for one that came in place of a reply, in a stream or a finished response."""
+        """Return the error for a failure that came in place of a reply."""
         return self._of_failure(Failure(HTTPStatus.OK, body, said), "")
 
     def no_answer(self, what: str) -> ProviderResponseError:
-        """What came back is no answer of this API."""
+        """Return the error for a response that is not an answer of this API."""
         return ProviderResponseError(
             f"what {self.address} gave is not an answer of {self.provider}'s API ({what}); "
             "check the base_url",
@@ -317,7 +317,7 @@ class Sdk:
         )
 
     def _of_failure(self, failure: Failure, model: str) -> ProviderSessionError:
-        """The error for what a server said in place of a reply."""
+        """Return the error for what a server said in place of a reply."""
         if failure.kind in (Kind.NOT_FOUND, Kind.MODEL):
             return self._not_found(failure, model)
         kind, what = _ERRORS[failure.kind]
@@ -335,7 +335,7 @@ class Sdk:
         )
 
     def _not_found(self, failure: Failure, model: str) -> ProviderSessionError:
-        """The error for a thing that is not there: a model, an item or the API itself."""
+        """Return the error for a thing that is not there: a model, an item or the API itself."""
         said = self._said(failure)
         if failure.is_of_no_api:
             return self.no_answer(f"404: {said}")
@@ -351,7 +351,7 @@ class Sdk:
         )
 
     def _said(self, failure: Failure) -> str:
-        """What the server said, without secrets and not too long."""
+        """Return what the server said, without secrets and not too long."""
         text = failure.message
         if "<html" in text.lower():
             text = "a web page, and no answer of the API"
@@ -411,7 +411,7 @@ _LONGEST = 500
 
 
 def _failure_of(error: Exception) -> Failure:
-    """What the server said that made an SDK raise this."""
+    """Return what the server said that made an SDK raise this."""
     response = getattr(error, "response", None)
     return Failure(
         getattr(error, "status_code", None),
@@ -434,7 +434,7 @@ class Refusal(NamedTuple):
 
 
 def refusal_of(error: SessionError) -> Refusal:
-    """What a server said that made this error, just caught."""
+    """Return what a server said that made this error, just caught."""
     cause = error.__cause__ or error.__context__
     return Refusal(
         getattr(cause, "status_code", None), _field(cause, "code"), _field(cause, "param")
@@ -466,10 +466,10 @@ async def whole_answer(sdk: Sdk, stream: Any) -> dict[str, Any] | None:
 
 
 async def opened(sdk: Sdk, stream: Any) -> Any:
-    """An SDK's stream, if it is one; else it is closed.
+    """Return an SDK's stream, if it is one; else it is closed.
 
     Raises:
-        ProviderResponseError: If what came is no stream of events: SDKs find no event in it, and
+        ProviderResponseError: If the response is not a stream of events: SDKs find none in it, and
             it ends as if it had broken off.
     """
     headers = getattr(getattr(stream, "response", None), "headers", None) or {}
@@ -482,10 +482,10 @@ async def opened(sdk: Sdk, stream: Any) -> Any:
 
 
 def plain(sdk: Sdk, answer: Any) -> dict[str, Any]:
-    """An SDK's answer as plain data: what was set, and only that.
+    """Return an SDK's answer as plain data: what was set, and only that.
 
     Raises:
-        ProviderResponseError: If it is no answer of the API: SDKs pass on whatever came.
+        ProviderResponseError: If it is not an answer of the API: SDKs pass on whatever came.
     """
     dump = getattr(answer, "model_dump", None)
     if dump is None:
@@ -496,7 +496,7 @@ def plain(sdk: Sdk, answer: Any) -> dict[str, Any]:
 
 
 def _failure_in(answer: object) -> object | None:
-    """What an answer has in place of a reply, though its status was 200; None if it is one.
+    """Return what an answer has in place of a reply, though its status was 200; None if it is one.
 
     Routers and gateways answer so: openrouter.ai/docs/api/reference/errors-and-debugging,
     github.com/BerriAI/litellm/issues/8448, github.com/runpod-workers/worker-vllm/issues/57. A
@@ -526,7 +526,7 @@ class RetryPolicy:
         self._until = time.monotonic() + LOCK_WAIT
 
     def is_over(self, error: SessionError) -> bool:
-        """Whether this error is the last word."""
+        """Return whether this error is the last word."""
         if refusal_of(error).code == LOCKED:
             return time.monotonic() > self._until
         if not (isinstance(error, ProviderSessionError) and error.retriable) or self._left <= 0:
@@ -535,7 +535,7 @@ class RetryPolicy:
         return (getattr(error, "retry_after", None) or 0.0) > LONGEST_RETRY_AFTER
 
     async def waits(self, error: SessionError) -> bool:
-        """Wait before the next try, and return True; False at once if there is to be none."""
+        """Wait before the next try, and return True; False immediately if there is none."""
         if self.is_over(error):
             return False
         self._left -= refusal_of(error).code != LOCKED
@@ -558,7 +558,7 @@ def delay(attempt: int, error: SessionError) -> float:
 
 
 def check_options(provider: str, options: Mapping[str, Any], reserved: Mapping[str, str]) -> None:
-    """Raises InvalidInputError if a caller's keyword is one that the session decides."""
+    """Raise InvalidInputError if a caller's keyword is one that the session decides."""
     for name in options:
         if name in reserved:
             raise InvalidInputError(

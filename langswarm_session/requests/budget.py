@@ -59,7 +59,7 @@ def estimate(message: SessionMessage) -> int:
 
 
 def tiktoken_counter(model: str) -> Counter:
-    """Counts by OpenAI's tokenizer for a model.
+    """Return a counter that uses OpenAI's tokenizer for a model.
 
     Its vocabulary is fetched over the network when it is first used on a machine.
 
@@ -87,7 +87,7 @@ def tiktoken_counter(model: str) -> Counter:
 
 
 def _parts(message: SessionMessage) -> tuple[list[str], int]:
-    """The texts of a message, and how many pictures and files it has."""
+    """Return the texts of a message, and how many pictures and files it has."""
     if isinstance(message.content, str):
         return [message.content], 0
     texts: list[str] = []

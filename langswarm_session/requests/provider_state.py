@@ -48,13 +48,13 @@ class ProviderState:
         return left if self.session_id is None else [*left, self.session_id]
 
     def to_context(self) -> dict[str, Any]:
-        """The keys of a context."""
+        """Return the keys of a context."""
         values = (self.session_id, dict(self.context), self.seq, self.calls)
         return dict(zip(KEYS, values, strict=True))
 
 
 def state_of(context: SessionContext, provider: str) -> ProviderState:
-    """A provider's state in a session."""
+    """Return a provider's state in a session."""
     if provider == context.provider:
         return ProviderState(*(getattr(context, key) for key in KEYS))
     stored = context.provider_states.get(provider)
@@ -62,14 +62,14 @@ def state_of(context: SessionContext, provider: str) -> ProviderState:
 
 
 def states_of(context: SessionContext) -> dict[str, ProviderState]:
-    """The states of all providers that have something of the session."""
+    """Return the states of all providers that have something of the session."""
     names = (context.provider, *context.provider_states)
     states = {name: state_of(context, name) for name in names}
     return {name: state for name, state in states.items() if not state.is_empty}
 
 
 def with_state(context: SessionContext, provider: str, state: ProviderState) -> dict[str, Any]:
-    """What to store when a provider's state has changed."""
+    """Return what to store when a provider's state has changed."""
     states = {**states_of(context), provider: state}
     return stored(states, context.provider, context.request_state)
 

@@ -241,7 +241,7 @@ def _begins_with_question(messages: Sequence[SessionMessage]) -> bool:
 
 
 def _first_seq(messages: Sequence[SessionMessage]) -> int:
-    """Return the sequence number of the first message that is no system message."""
+    """Return the sequence number of the first message that is not a system message."""
     return next((m.seq or 0 for m in messages if m.role is not _SYSTEM), 0)
 
 
@@ -274,7 +274,7 @@ def with_summary(
 
 
 def shortened(text: str, tokens: int) -> str:
-    """Return a text of about so many tokens at most, cut behind a word."""
+    """Return a text cut behind a word to about ``tokens`` tokens."""
     written = text.encode()
     size = max(1, tokens) * BYTES_PER_TOKEN
     if len(written) <= size:

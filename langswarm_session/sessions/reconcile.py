@@ -22,7 +22,7 @@ from langswarm_session.blocks import (
 from langswarm_session.errors import InvalidInputError, SessionError, in_session
 from langswarm_session.models import MessageRole, SessionMessage
 from langswarm_session.records import SessionChanges
-from langswarm_session.requests.normalize import Target, make_sendable
+from langswarm_session.requests.normalize import Target, normalize
 from langswarm_session.requests.provider_state import ProviderState, state_of, with_state
 from langswarm_session.sessions.alignment import common
 from langswarm_session.turns.recording import record
@@ -121,7 +121,7 @@ def compare(
         target: What the provider accepts.
     """
     known = {message.id: message for message in log}
-    local = _parts(make_sendable(log, target)[0])
+    local = _parts(normalize(log, target)[0])
     remote = _parts(copy)
     pairs = common([part for part, _ in local], [part for part, _ in remote])
     here, there = {i for i, _ in pairs}, {k for _, k in pairs}

@@ -257,7 +257,7 @@ class RecordTests(ProviderTests):
         assert is_reply(await session.send_message([block]))
 
     async def test_the_record_is_as_it_was(self, session: BaseSession) -> None:
-        """What is made sendable is the request."""
+        """What is normalized is the request."""
         recorded = await session.record(WHOLE_LOG)
         await session.send_message("And now?")
         assert (await session.get_messages())[: len(WHOLE_LOG)] == recorded

@@ -39,7 +39,7 @@ from langswarm_session.formats.anthropic import (
     usage,
 )
 from langswarm_session.models import SessionMessage, TokenUsage
-from langswarm_session.requests.normalize import Target, make_sendable
+from langswarm_session.requests.normalize import Target, normalize
 from langswarm_session.requests.normalize.target import SystemPlacement
 from langswarm_session.testing.strategies import logs, texts
 
@@ -274,8 +274,8 @@ class TestRequests:
         # Nobody can make up the signature of a thought.
         log = [message.replaced(provider="anthropic") if own else message for message in log]
         log = [message.replaced(model="another") for message in log]
-        sendable, _ = make_sendable(log, TARGET)
-        messages = to_messages(sendable)
+        normalized, _ = normalize(log, TARGET)
+        messages = to_messages(normalized)
         assert shape_error(messages, list[BetaMessageParam]) is None
         check_request(Context(MODEL, messages, tools=[TOOL], betas={FILES_BETA}))
 

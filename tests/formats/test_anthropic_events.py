@@ -29,7 +29,7 @@ from langswarm_session.formats.anthropic_events import (
     to_events,
 )
 from langswarm_session.models import SessionMessage
-from langswarm_session.requests.normalize import Target, make_sendable
+from langswarm_session.requests.normalize import Target, normalize
 from langswarm_session.testing.strategies import logs, texts
 
 TARGET = Target("anthropic", "claude-test-1", strict=True, takes=takes, needs_user=True)
@@ -49,8 +49,8 @@ class TestSending:
     @settings(max_examples=60)
     @given(logs())
     def test_any_log_has_the_sdks_shape(self, log):
-        sendable, _ = make_sendable(log, TARGET)
-        events = to_events(sendable)
+        normalized, _ = normalize(log, TARGET)
+        events = to_events(normalized)
         assert shape_error({"events": events}, EventSendParams) is None
         kinds = [event["type"] for event in events]
         order = ["user.custom_tool_result", "user.message", "system.message"]

@@ -29,7 +29,7 @@ from langswarm_session.formats.openai_chat import (
 )
 from langswarm_session.formats.openai_chunks import ChunkAssembler
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.requests.normalize import Target, make_sendable
+from langswarm_session.requests.normalize import Target, normalize
 from langswarm_session.testing import strategies
 
 TEXTS = st.text("abc é\U0001f469", max_size=8)
@@ -106,7 +106,7 @@ def deltas(message, size):
 @settings(max_examples=100)
 def test_whatever_a_log_holds_is_json_with_each_call_answered(log):
     target = Target(provider="openai", model="m", strict=True, takes=takes, call_id_length=40)
-    messages, _ = make_sendable(log, target)
+    messages, _ = normalize(log, target)
     sent = json.loads(json.dumps(to_chat(messages), allow_nan=False))
     waiting = []
     for message in sent:
@@ -314,7 +314,7 @@ class TestWhatServersAdd:
         assert reply.native is None
         back_to = partial(takes_back, dialect=STRICT)
         target = Target("openai", "m", strict=True, takes=takes, takes_back=back_to)
-        (_, sent), _ = make_sendable(
+        (_, sent), _ = normalize(
             [SessionMessage(role=MessageRole.USER, content="?"), reply], target
         )
         assert [block.text for block in sent.blocks] == ["See.", "[image image/png]", "Hear."]

@@ -31,7 +31,7 @@ from langswarm_session.formats.openai_responses import (
     usage,
 )
 from langswarm_session.models import MessageRole, SessionMessage
-from langswarm_session.requests.normalize import Target, make_sendable
+from langswarm_session.requests.normalize import Target, normalize
 from langswarm_session.testing import strategies
 
 TEXTS = st.text("abc é\U0001f469", min_size=1, max_size=8)
@@ -102,7 +102,7 @@ def test_without_ids_what_was_said_and_done_comes_back(messages):
 @settings(max_examples=100)
 def test_whatever_a_log_holds_is_json_with_each_call_answered(log, with_ids):
     target = Target(provider="openai", model="m", strict=True, takes=takes)
-    messages, _ = make_sendable(log, target)
+    messages, _ = normalize(log, target)
     items = json.loads(json.dumps(to_items(messages, with_ids=with_ids), allow_nan=False))
     calls = [item["call_id"] for item in items if item["type"].endswith("_call")]
     answered = [item["call_id"] for item in items if item["type"].endswith("_output")]

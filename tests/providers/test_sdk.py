@@ -224,7 +224,11 @@ class TestClients:
     @pytest.mark.parametrize(
         ("error", "kind", "said"),
         [
-            (TypeError("no keyword the-secret"), InvalidInputError, r"cannot be made so: .*\*\*\*"),
+            (
+                TypeError("no keyword the-secret"),
+                InvalidInputError,
+                r"invalid options for provider .*: .*\*\*\*",
+            ),
             (RuntimeError("the-secret"), ProviderAuthenticationError, "has no key"),
             (InvalidInputError("x"), InvalidInputError, "x"),
         ],

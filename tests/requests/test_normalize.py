@@ -51,7 +51,7 @@ from langswarm_session.requests.normalize import (
     SystemPlacement,
     Target,
     describe_repairs,
-    make_sendable,
+    normalize,
 )
 from langswarm_session.requests.normalize.pairing import NO_RESULT
 from langswarm_session.requests.normalize.speakers import CONTINUE, NOTED, OPENING
@@ -353,19 +353,19 @@ class TestAnyLog:
     @given(log=cut_logs())
     @settings(max_examples=150)
     def test_is_accepted(self, name: str, log: list[SessionMessage]) -> None:
-        sent, _ = make_sendable(log, TARGETS[name])
+        sent, _ = normalize(log, TARGETS[name])
         ACCEPTED[name](sent)
 
     @given(log=strategies.logs())
     @settings(max_examples=25)
     def test_of_the_usual_strategy_is_accepted(self, name: str, log: list[SessionMessage]) -> None:
-        sent, _ = make_sendable(log, TARGETS[name])
+        sent, _ = normalize(log, TARGETS[name])
         ACCEPTED[name](sent)
 
     @given(log=cut_logs())
     @settings(max_examples=60)
     def test_pairs_every_call_with_one_result(self, name: str, log: list[SessionMessage]) -> None:
-        sent, _ = make_sendable(log, TARGETS[name])
+        sent, _ = normalize(log, TARGETS[name])
         made = [b.id for m in sent for b in m.blocks if isinstance(b, ToolCallBlock)]
         answered = [
             b.tool_call_id for m in sent for b in m.blocks if isinstance(b, ToolResultBlock)
@@ -376,7 +376,7 @@ class TestAnyLog:
     @given(log=cut_logs())
     @settings(max_examples=60)
     def test_says_of_each_difference(self, name: str, log: list[SessionMessage]) -> None:
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         if not without_merging(repairs):
             assert by_speaker(sent) == by_speaker(log)
         told = {repair.message_id for repair in repairs}
@@ -386,8 +386,8 @@ class TestAnyLog:
     @given(log=cut_logs())
     @settings(max_examples=60)
     def test_is_changed_once(self, name: str, log: list[SessionMessage]) -> None:
-        sent, _ = make_sendable(log, TARGETS[name])
-        again, repairs = make_sendable(sent, TARGETS[name])
+        sent, _ = normalize(log, TARGETS[name])
+        again, repairs = normalize(sent, TARGETS[name])
         assert again == sent
         assert without_merging(repairs) == []
 
@@ -395,7 +395,7 @@ class TestAnyLog:
     @settings(max_examples=50)
     def test_is_itself_as_it_was(self, name: str, log: list[SessionMessage]) -> None:
         before = [message.model_dump() for message in log]
-        make_sendable(log, TARGETS[name])
+        normalize(log, TARGETS[name])
         assert [message.model_dump() for message in log] == before
 
 
@@ -471,43 +471,43 @@ class TestGoingOn:
         conversation = new_conversation(world, None)
         for item in checked_items(world, openai_responses.to_items(HELD), conversation):
             keep_item(world, item, conversation)
-        sent, _ = make_sendable(log, TARGETS["conversations"], open_calls=OPEN)
+        sent, _ = normalize(log, TARGETS["conversations"], open_calls=OPEN)
         items = openai_responses.to_items(sent)
         begin(world, {"model": GPT, "input": items, "conversation": conversation["id"]})
 
     @given(log=cut_logs().map(begins_anew))
     @settings(max_examples=100)
     def test_any_log_is_accepted_by_a_thread(self, log: list[SessionMessage]) -> None:
-        sent, _ = make_sendable(log, TARGETS["anthropic"], open_calls=OPEN)
+        sent, _ = normalize(log, TARGETS["anthropic"], open_calls=OPEN)
         accepted_by_anthropic(sent, anthropic.to_messages(HELD))
 
     @pytest.mark.parametrize("name", TARGETS)
     @given(log=cut_logs())
     @settings(max_examples=50)
     def test_is_changed_once(self, name: str, log: list[SessionMessage]) -> None:
-        sent, _ = make_sendable(log, TARGETS[name], open_calls=OPEN)
-        again, repairs = make_sendable(sent, TARGETS[name], open_calls=OPEN)
+        sent, _ = normalize(log, TARGETS[name], open_calls=OPEN)
+        again, repairs = normalize(sent, TARGETS[name], open_calls=OPEN)
         assert again == sent
         assert without_merging(repairs) == []
 
     def test_gives_results_to_the_calls_that_are_open(self) -> None:
         log = [tool(result("b"), result("a")), user("and?")]
-        assert make_sendable(log, TARGETS["responses"], open_calls=OPEN) == (log, [])
+        assert normalize(log, TARGETS["responses"], open_calls=OPEN) == (log, [])
 
     def test_gives_results_to_calls_that_are_open_whoever_spoke_meanwhile(self) -> None:
         log = [user("meanwhile"), assistant("indeed"), tool(result("a"))]
-        sent, repairs = make_sendable(log, TARGETS["responses"], open_calls=["a"])
+        sent, repairs = normalize(log, TARGETS["responses"], open_calls=["a"])
         assert sent == [log[2], *log[:2]]
         assert kinds(repairs) == ["result_moved"]
 
     def test_answers_the_calls_that_stay_open(self) -> None:
-        sent, repairs = make_sendable([user("never mind")], TARGETS["chat"], open_calls=["a"])
+        sent, repairs = normalize([user("never mind")], TARGETS["chat"], open_calls=["a"])
         assert [(m.role, m.text) for m in sent] == [("tool", NO_RESULT), ("user", "never mind")]
         assert kinds(repairs) == ["call_answered"]
 
     def test_takes_the_id_of_a_call_that_is_open_for_no_other(self) -> None:
         log = [tool(result("a")), assistant(call("a")), tool(result("a"))]
-        sent, repairs = make_sendable(log, TARGETS["responses"], open_calls=["a"])
+        sent, repairs = normalize(log, TARGETS["responses"], open_calls=["a"])
         assert [b.tool_call_id for m in sent for b in m.blocks if b.type == "tool_result"] == [
             "a",
             "a_2",
@@ -515,7 +515,7 @@ class TestGoingOn:
         assert kinds(repairs) == ["id_changed"]
 
     def test_needs_a_user_before_the_assistant(self) -> None:
-        sent, repairs = make_sendable(
+        sent, repairs = normalize(
             [assistant("elsewhere"), user("go on")], TARGETS["anthropic"], open_calls=[]
         )
         assert texts_of(sent) == [CONTINUE, "elsewhere", "go on"]
@@ -579,7 +579,7 @@ class TestNothingToDo:
         ],
     )
     def test_is_passed_on_as_it_is(self, name: str, log: list[SessionMessage]) -> None:
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         assert repairs == []
         assert len(sent) == len(log)
         assert all(a is b for a, b in zip(sent, log, strict=True))
@@ -589,7 +589,7 @@ class TestCalls:
     @EVERY
     def test_without_a_result_is_answered(self, name: str) -> None:
         log = [user("look"), assistant(call("a"), call("b")), tool(result("b")), user("well?")]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         answers = {b.tool_call_id: b for m in sent for b in m.blocks if b.type == "tool_result"}
         assert answers["b"].content == "seen"
         assert not answers["b"].is_error
@@ -601,14 +601,14 @@ class TestCalls:
     @EVERY
     def test_result_without_a_call_is_dropped(self, name: str) -> None:
         lost = tool(result("x"))
-        sent, repairs = make_sendable([lost, user("hi")], TARGETS[name])
+        sent, repairs = normalize([lost, user("hi")], TARGETS[name])
         assert texts_of(sent) == ["hi"]
         assert [(r.kind, r.message_id) for r in repairs] == [("result_dropped", lost.id)]
 
     @EVERY
     def test_second_result_is_dropped(self, name: str) -> None:
         log = [*SEEN[:3], tool(result("a", "again")), *SEEN[3:]]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         assert sent == SEEN
         assert kinds(repairs) == ["result_dropped"]
 
@@ -616,7 +616,7 @@ class TestCalls:
     def test_late_result_is_moved(self, name: str) -> None:
         late = tool(result("b"))
         log = [*LOOK[:3], user("so?"), late]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         assert sent[3] is late
         assert [r.kind for r in repairs if r.message_id == late.id] == ["result_moved"]
         ACCEPTED[name](sent)
@@ -625,7 +625,7 @@ class TestCalls:
     def test_result_that_a_reply_was_made_without_is_put_into_words(self, name: str) -> None:
         late = tool(result("b", "seen after all"), result("b", "seen again"))
         log = [*LOOK[:3], assistant("hm"), user("so?"), late]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         assert texts_of(sent)[3:] == [NO_RESULT, "hm", "so?", "[result of look] seen after all"]
         assert [r.kind for r in repairs if r.message_id == late.id][:2] == [
             "block_converted",
@@ -635,7 +635,7 @@ class TestCalls:
 
     def test_results_stay_in_the_order_they_came_in(self) -> None:
         log = [LOOK[0], LOOK[1], LOOK[3], LOOK[2], user("so?")]
-        assert make_sendable(log, TARGETS["anthropic"]) == (log, [])
+        assert normalize(log, TARGETS["anthropic"]) == (log, [])
 
     @EVERY
     def test_parallel_calls_with_one_id(self, name: str) -> None:
@@ -645,7 +645,7 @@ class TestCalls:
             tool(result("a", "one")),
             tool(result("a", "two")),
         ]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         ids = [block.id for block in sent[1].blocks]
         answers = {m.blocks[0].tool_call_id: m.text for m in sent[2:4]}
         assert answers == {ids[0]: "one", ids[1]: "two"}
@@ -655,7 +655,7 @@ class TestCalls:
     def test_an_id_that_comes_again_in_a_later_turn(self, name: str) -> None:
         log = [user("look"), assistant(call("a")), user("again"), assistant(call("a"))]
         log += [tool(result("a", "the second"))]
-        sent, _ = make_sendable(log, TARGETS[name])
+        sent, _ = normalize(log, TARGETS[name])
         blocks = [block for message in sent for block in message.blocks]
         first, second = (b.id for b in blocks if isinstance(b, ToolCallBlock))
         said = {b.tool_call_id: b.content for b in blocks if isinstance(b, ToolResultBlock)}
@@ -664,11 +664,11 @@ class TestCalls:
     @EVERY
     def test_without_ids_the_results_go_in_order(self, name: str) -> None:
         log = [user("look"), assistant(call(None), call(None)), tool(result(""), result(""))]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         ids = [block.id for block in sent[1].blocks]
         assert [block.tool_call_id for block in sent[2].blocks] == ids
         assert set(kinds(repairs)) == {"id_changed"}
-        assert make_sendable(log, TARGETS[name])[0][1] == sent[1]  # the same ids each time
+        assert normalize(log, TARGETS[name])[0][1] == sent[1]  # the same ids each time
 
     @EVERY
     def test_legacy_function_results_name_the_tool(self, name: str) -> None:
@@ -678,13 +678,13 @@ class TestCalls:
             SessionMessage(role="function", name="add", content="3"),
             SessionMessage(role="function", name="look", content="seen"),
         ]
-        sent, _ = make_sendable(log, TARGETS[name])
+        sent, _ = normalize(log, TARGETS[name])
         assert [m.blocks[0].tool_call_id for m in sent[2:4]] == ["b", "a"]
         ACCEPTED[name](sent)
 
     @EVERY
     def test_a_result_that_names_nothing_is_put_into_words(self, name: str) -> None:
-        sent, repairs = make_sendable(
+        sent, repairs = normalize(
             [user("hi"), SessionMessage(role="function", name="add", content="3")], TARGETS[name]
         )
         assert sent[-1].role == "user"
@@ -694,21 +694,21 @@ class TestCalls:
     @EVERY
     def test_odd_names_are_cleaned(self, name: str) -> None:
         log = [user("look"), assistant(call("a", "web search")), tool(result("a"))]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         assert [block.name for block in sent[1].blocks] == ["web_search"]
         assert kinds(repairs) == ["name_changed"]
 
     def test_ids_may_be_odd_where_the_provider_says_so(self) -> None:
         log = [user("look"), assistant(call("functions.look:0")), tool(result("functions.look:0"))]
         loose = Target(strict=True, any_call_id=True)
-        assert make_sendable(log, loose) == (log, [])
-        sent, _ = make_sendable(log, Target(strict=True))
+        assert normalize(log, loose) == (log, [])
+        sent, _ = normalize(log, Target(strict=True))
         assert [block.id for block in sent[1].blocks] == ["functions_look_0"]
 
     def test_long_ids_stay_apart(self) -> None:
         ids = ["x" * 50 + str(i) for i in range(3)]
         log = [user("look"), assistant(*map(call, ids)), tool(*map(result, ids))]
-        sent, _ = make_sendable(log, Target(strict=True, call_id_length=12))
+        sent, _ = normalize(log, Target(strict=True, call_id_length=12))
         made = [block.id for block in sent[1].blocks]
         assert len(set(made)) == 3
         assert max(map(len, made)) == 12
@@ -716,22 +716,20 @@ class TestCalls:
 
     @EVERY
     def test_call_in_a_users_message_is_left_out(self, name: str) -> None:
-        sent, repairs = make_sendable([user("hi", call("a"))], TARGETS[name])
+        sent, repairs = normalize([user("hi", call("a"))], TARGETS[name])
         assert texts_of(sent) == ["hi"]
         assert len(sent[0].blocks) == 1
         assert kinds(repairs) == ["block_dropped"]
 
     @EVERY
     def test_result_in_an_assistants_message_is_moved(self, name: str) -> None:
-        sent, repairs = make_sendable(
-            [user("hi"), assistant(call("a"), result("a"))], TARGETS[name]
-        )
+        sent, repairs = normalize([user("hi"), assistant(call("a"), result("a"))], TARGETS[name])
         assert [m.role for m in sent] == ["user", "assistant", "tool"]
         assert kinds(repairs) == ["result_moved"]
 
     def test_results_of_one_user_message_and_its_text(self) -> None:
         log = [*LOOK[:2], user(result("a"), result("b"), "and now?")]
-        sent, repairs = make_sendable(log, TARGETS["anthropic"])
+        sent, repairs = normalize(log, TARGETS["anthropic"])
         assert [(m.role, m.text) for m in sent[2:]] == [("tool", "seenseen"), ("user", "and now?")]
         assert repairs == []
 
@@ -744,13 +742,13 @@ class TestReasoning:
         target = TARGETS[name]
         mine = assistant(self.proven, "so", provider=target.provider, model=target.model)
         log = [user("hi"), mine, user("and?")]
-        assert make_sendable(log, target) == (log, [])
+        assert normalize(log, target) == (log, [])
 
     @EVERY
     @pytest.mark.parametrize(("provider", "model"), [("openai", "other"), ("anthropic", "other")])
     def test_of_another_model_is_left_out(self, name: str, provider: str, model: str) -> None:
         log = [user("hi"), assistant(self.proven, "so", provider=provider, model=model), user("?")]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         assert sent[1].content == [TextBlock(text="so")]
         assert kinds(repairs) == ["reasoning_dropped"]
 
@@ -759,7 +757,7 @@ class TestReasoning:
         target = TARGETS[name]
         bare = ReasoningBlock(reasoning="hm")
         mine = assistant(bare, "so", provider=target.provider, model=target.model)
-        sent, repairs = make_sendable([user("hi"), mine, user("and?")], target)
+        sent, repairs = normalize([user("hi"), mine, user("and?")], target)
         assert texts_of(sent) == ["hi", "so", "and?"]
         assert kinds(repairs) == ["reasoning_dropped"]
 
@@ -767,7 +765,7 @@ class TestReasoning:
     def test_that_led_to_nothing_is_left_out(self, name: str) -> None:
         target = TARGETS[name]
         mine = assistant(self.proven, provider=target.provider, model=target.model)
-        sent, repairs = make_sendable([user("hi"), mine, user("and?")], target)
+        sent, repairs = normalize([user("hi"), mine, user("and?")], target)
         assert texts_of(sent) == ["hi", "and?"]
         assert kinds(repairs)[:2] == ["reasoning_dropped", "message_dropped"]
 
@@ -777,7 +775,7 @@ class TestReasoning:
             first, "so", call("a"), second, call("b"), provider="anthropic", model=CLAUDE
         )
         log = [user("hi"), own, tool(result("a"), result("b"))]
-        assert make_sendable(log, TARGETS["anthropic"]) == (log, [])
+        assert normalize(log, TARGETS["anthropic"]) == (log, [])
 
     def test_of_another_model_goes_back_where_the_model_reads_it(self) -> None:
         reads = Target(
@@ -785,7 +783,7 @@ class TestReasoning:
         )
         for model, repaired in (("claude-opus-5", []), ("claude-fable-5-1", ["reasoning_dropped"])):
             mine = assistant(self.proven, "so", provider="anthropic", model=model)
-            _, repairs = make_sendable([user("hi"), mine, user("?")], reads)
+            _, repairs = normalize([user("hi"), mine, user("?")], reads)
             assert kinds(repairs) == repaired
 
     def test_goes_back_as_it_is_where_the_provider_says_so(self) -> None:
@@ -793,15 +791,15 @@ class TestReasoning:
         mine = assistant(bare, TextBlock(text=""), "so", provider="p", model="m")
         log = [user("hi"), mine, user("?")]
         back = Target("p", "m", strict=True, takes_back=lambda block: True)
-        assert make_sendable(log, back) == (log, [])
-        assert kinds(make_sendable(log, Target("p", "n", strict=True))[1]) == [
+        assert normalize(log, back) == (log, [])
+        assert kinds(normalize(log, Target("p", "n", strict=True))[1]) == [
             "reasoning_dropped",
             "block_dropped",
         ]
 
     def test_calls_of_another_model_come_last_where_they_must(self) -> None:
         log = [user("hi"), assistant(call("a"), "so"), tool(result("a"))]
-        sent, repairs = make_sendable(log, TARGETS["anthropic"])
+        sent, repairs = normalize(log, TARGETS["anthropic"])
         assert [block.type for block in sent[1].blocks] == ["text", "tool_call"]
         assert kinds(repairs) == ["reordered"]
 
@@ -810,18 +808,18 @@ class TestReasoning:
         first, second = (self.proven.model_copy(update={"id": each}) for each in ("r1", "r2"))
         mine = assistant(first, search, second, "so", provider="anthropic", model=CLAUDE)
         log = [user("hi"), mine, user("?")]
-        assert make_sendable(log, TARGETS["anthropic"]) == (log, [])
+        assert normalize(log, TARGETS["anthropic"]) == (log, [])
 
     def test_is_kept_behind_another_assistants_message(self) -> None:
         own = {"provider": "anthropic", "model": CLAUDE}
         log = [user("hi"), assistant("one", **own), assistant(self.proven, "two", **own), user("?")]
-        sent, repairs = make_sendable(log, TARGETS["anthropic"])
+        sent, repairs = normalize(log, TARGETS["anthropic"])
         assert texts_of(sent) == ["hi", "one", "two", "?"]
         assert kinds(repairs) == ["merged"]
 
     def test_with_an_id_that_came_before_is_left_out(self) -> None:
         log = [user("hi"), assistant(self.proven, "one"), assistant(self.proven, "two"), user("?")]
-        sent, repairs = make_sendable(log, TARGETS["responses"])
+        sent, repairs = normalize(log, TARGETS["responses"])
         assert [block.type for message in sent[1:3] for block in message.blocks] == [
             "reasoning",
             "text",
@@ -834,7 +832,7 @@ class TestBlocks:
     @EVERY
     def test_refusals_and_media_of_an_assistant_are_put_into_words(self, name: str) -> None:
         log = [user("hi"), assistant(VideoBlock(url="https://e.org/v.mp4")), user("?")]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         assert sent[1].text == "[video https://e.org/v.mp4]"
         assert kinds(repairs) == ["block_converted"]
 
@@ -851,21 +849,21 @@ class TestBlocks:
     )
     def test_in_words(self, block: Any, words: str) -> None:
         target = Target(strict=True, takes=lambda each, in_result: each.type == "text")
-        sent, _ = make_sendable([user("see", block)], target)
+        sent, _ = normalize([user("see", block)], target)
         assert [each.text for each in sent[0].blocks] == ["see", words]
 
     def test_in_a_result_are_converted_there(self) -> None:
         log = [*LOOK[:2], tool(result("a", [ImageBlock(url="https://e.org/a.png")]), result("b"))]
-        sent, repairs = make_sendable(log, TARGETS["chat"])
+        sent, repairs = normalize(log, TARGETS["chat"])
         assert sent[2].text == "[image https://e.org/a.png]seen"
         assert [(r.kind, r.message_id) for r in repairs] == [("block_converted", log[2].id)]
-        assert make_sendable(log, TARGETS["anthropic"]) == (log, [])
+        assert normalize(log, TARGETS["anthropic"]) == (log, [])
 
     def test_of_another_provider_are_left_out(self) -> None:
         search = OtherBlock(value=OTHERS["openai"][0])
         log = [user("hi"), assistant(search, "found"), user("?")]
-        assert make_sendable(log, TARGETS["responses"]) == (log, [])
-        sent, repairs = make_sendable(log, TARGETS["anthropic"])
+        assert normalize(log, TARGETS["responses"]) == (log, [])
+        sent, repairs = normalize(log, TARGETS["anthropic"])
         assert [block.type for block in sent[1].blocks] == ["text"]
         assert [(r.kind, r.detail) for r in repairs] == [
             ("block_dropped", "web_search_call of another format")
@@ -881,7 +879,7 @@ class TestBlocks:
         block = OtherBlock(value=value)
         first = made(role, ["see", block]).model_copy(update={"provider": provider, "model": GPT})
         log = [first, assistant("so"), user("?")]
-        sent, repairs = make_sendable(log, TARGETS[name])
+        sent, repairs = normalize(log, TARGETS[name])
         assert all(block.type == "text" for message in sent for block in message.blocks)
         assert "block_dropped" in kinds(repairs)
         ACCEPTED[name](sent)
@@ -892,49 +890,49 @@ class TestBlocks:
     )
     def test_an_empty_message_is_left_out(self, name: str, content: Any) -> None:
         empty = SessionMessage(role="assistant", content=content)
-        sent, repairs = make_sendable([user("hi"), empty, user("?")], TARGETS[name])
+        sent, repairs = normalize([user("hi"), empty, user("?")], TARGETS[name])
         assert texts_of(sent) == ["hi", "?"]
         assert repairs[-1 if name != "anthropic" else -2].kind == "message_dropped"
         assert {r.message_id for r in repairs if r.kind != "merged"} == {empty.id}
 
     def test_spaces_between_texts_are_kept_where_they_may(self) -> None:
         log = [user("hi"), assistant("a", " ", "b"), user("?")]
-        assert make_sendable(log, TARGETS["responses"]) == (log, [])
+        assert normalize(log, TARGETS["responses"]) == (log, [])
 
     def test_pictures_in_a_system_message_are_put_into_words(self) -> None:
         system = made("system", ["see", ImageBlock(url="https://e.org/a.png")])
-        sent, repairs = make_sendable([system, user("hi")], TARGETS["responses"])
+        sent, repairs = normalize([system, user("hi")], TARGETS["responses"])
         assert sent[0].text == "see[image https://e.org/a.png]"
         assert kinds(repairs) == ["block_converted"]
 
 
 class TestSpeakers:
     def test_begin_and_end_with_the_user_where_they_must(self) -> None:
-        sent, repairs = make_sendable([assistant("so")], TARGETS["anthropic"])
+        sent, repairs = normalize([assistant("so")], TARGETS["anthropic"])
         assert texts_of(sent) == [OPENING, "so", CONTINUE]
         assert kinds(repairs) == ["user_added", "user_added"]
 
     def test_need_not_end_with_the_user_elsewhere(self) -> None:
         log = [assistant("so")]
-        assert make_sendable(log, TARGETS["responses"]) == (log, [])
+        assert normalize(log, TARGETS["responses"]) == (log, [])
 
     @EVERY
     def test_are_there_at_all(self, name: str) -> None:
         system = made("system", ["be kind"])
-        sent, repairs = make_sendable([system], TARGETS[name])
+        sent, repairs = normalize([system], TARGETS[name])
         assert texts_of(sent) == ["be kind", CONTINUE]
         assert kinds(repairs) == ["user_added"]
         ACCEPTED[name](sent)
 
     def test_that_follow_each_other_are_said_to_be_merged(self) -> None:
         log = [user("one"), user("two"), assistant("a"), assistant("b"), user("three")]
-        sent, repairs = make_sendable(log, TARGETS["anthropic"])
+        sent, repairs = normalize(log, TARGETS["anthropic"])
         assert sent == log
         assert [(r.kind, r.message_id) for r in repairs] == [
             ("merged", log[1].id),
             ("merged", log[3].id),
         ]
-        assert make_sendable(log, TARGETS["chat"]) == (log, [])
+        assert normalize(log, TARGETS["chat"]) == (log, [])
 
 
 class TestLenient:
@@ -948,10 +946,10 @@ class TestLenient:
             call("a b", "é"),
         ]
         log = [assistant(*blocks), tool(result("a b")), assistant(""), made("system", [""])]
-        assert make_sendable(log, Target()) == (log, [])
+        assert normalize(log, Target()) == (log, [])
 
     def test_gets_no_call_without_result_nor_the_reverse(self) -> None:
-        sent, repairs = make_sendable([tool(result("x")), assistant(call("a"))], Target())
+        sent, repairs = normalize([tool(result("x")), assistant(call("a"))], Target())
         assert [message.role for message in sent] == ["user", "assistant", "tool"]
         assert kinds(repairs) == ["result_dropped", "user_added", "call_answered"]
 
@@ -959,21 +957,21 @@ class TestLenient:
         inner = [call("a"), result("b", [result("c")]), TextBlock(text="so")]
         for role in ("user", "assistant"):
             log = [made(role, [result("", inner)])]
-            sent, repairs = make_sendable(log, Target())
+            sent, repairs = normalize(log, Target())
             assert {block.type for message in sent for block in message.blocks} == {"text"}
             assert kinds(repairs) == ["block_converted", "block_dropped"]
-            assert make_sendable(sent, Target()) == (sent, [])
+            assert normalize(sent, Target()) == (sent, [])
 
     def test_gets_something(self) -> None:
-        sent, repairs = make_sendable([tool(result("x"))], Target())
+        sent, repairs = normalize([tool(result("x"))], Target())
         assert texts_of(sent) == [CONTINUE]
         assert kinds(repairs) == ["result_dropped", "user_added"]
 
     @given(log=cut_logs())
     @settings(max_examples=50)
     def test_is_changed_once(self, log: list[SessionMessage]) -> None:
-        sent, _ = make_sendable(log, Target())
-        assert make_sendable(sent, Target()) == (sent, [])
+        sent, _ = normalize(log, Target())
+        assert normalize(sent, Target()) == (sent, [])
 
 
 def test_repairs_are_told_as_json() -> None:
@@ -1038,13 +1036,13 @@ class TestAppendOnly:
     @settings(max_examples=400)
     def test_any_log(self, parts: list[list[SessionMessage]], target: Target) -> None:
         log = numbered(parts)
-        whole = said_in(make_sendable(log, target)[0])
+        whole = said_in(normalize(log, target)[0])
         if target.system is SystemPlacement.FIRST:  # a later system message is a new beginning
             whole = [each for each in whole if each[0] != "system"]
         for place, message in enumerate(log):
             before = log[place - 1].role if place else MessageRole.ASSISTANT
             if message.role is MessageRole.ASSISTANT and before in ("user", "tool", "function"):
-                sent, _ = make_sendable(log[:place], target)
+                sent, _ = normalize(log[:place], target)
                 asked = said_in(sent)
                 if target.system is SystemPlacement.FIRST:
                     asked = [each for each in asked if each[0] != "system"]
@@ -1052,7 +1050,7 @@ class TestAppendOnly:
 
     def test_a_user_that_was_added_stays(self) -> None:
         log = [user("hi"), assistant("so"), user(" "), assistant("yes"), user("?")]
-        sent, repairs = make_sendable(log, TARGETS["anthropic"])
+        sent, repairs = normalize(log, TARGETS["anthropic"])
         assert texts_of(sent) == ["hi", "so", CONTINUE, "yes", "?"]
         assert kinds(repairs) == ["block_dropped", "message_dropped", "user_added"]
 
@@ -1063,7 +1061,7 @@ NINE = re.compile(r"[a-zA-Z0-9]{9}")
 def written(log: Sequence[SessionMessage], dialect: Dialect) -> list[dict[str, Any]]:
     """What a server is sent that speaks a dialect, messages in a row not yet joined."""
     provider = OpenAIProviderSession("key", mode="chat", dialect=dialect)
-    sent, _ = make_sendable(log, provider.target(context_of("openai", GPT), {}))
+    sent, _ = normalize(log, provider.target(context_of("openai", GPT), {}))
     return openai_chat.to_chat(sent, dialect, provider="openai", model=GPT)
 
 
@@ -1124,7 +1122,7 @@ class TestSystemMessages:
     ]
 
     def sent(self, place: SystemPlacement, log: list[SessionMessage]) -> Any:
-        sent, repairs = make_sendable(log, Target("p", "m", strict=True, system=place))
+        sent, repairs = normalize(log, Target("p", "m", strict=True, system=place))
         return texts_of(sent), kinds(repairs)
 
     def test_stay_where_they_were_said(self) -> None:
@@ -1157,7 +1155,7 @@ class TestSystemMessages:
     def test_go_behind_what_continues_a_conversation(self) -> None:
         log = [made("system", ["be brief"]), user("hi")]
         target = Target("p", "m", strict=True, system=SystemPlacement.AFTER_USER)
-        sent, _ = make_sendable(log, target, open_calls=[])
+        sent, _ = normalize(log, target, open_calls=[])
         assert texts_of(sent) == ["hi", "be brief"]
 
     def test_are_joined_at_the_start(self) -> None:
@@ -1176,9 +1174,9 @@ class TestHostedCalls:
     def test_with_its_answer_behind_it(self, number: int) -> None:
         calling, answer = OtherBlock(value=HOSTED[number]), OtherBlock(value=ANSWERS[number])
         log = [user("go"), assistant(calling), user(answer), assistant("so"), user("?")]
-        assert make_sendable(log, TARGETS["responses"]) == (log, [])
+        assert normalize(log, TARGETS["responses"]) == (log, [])
         late = [user("go"), assistant(calling), user("wait"), user(answer)]
-        sent, repairs = make_sendable(late, TARGETS["responses"])
+        sent, repairs = normalize(late, TARGETS["responses"])
         assert [m.id for m in sent] == [late[n].id for n in (0, 1, 3, 2)]
         assert kinds(repairs) == ["result_moved"]
 
@@ -1187,7 +1185,7 @@ class TestHostedCalls:
         calling, answer = OtherBlock(value=HOSTED[number]), OtherBlock(value=ANSWERS[number])
         thought = ReasoningBlock(id="rs_1", encrypted="e")
         log = [user("go"), assistant(thought, calling), user("stop"), assistant("so"), user(answer)]
-        sent, repairs = make_sendable(log, TARGETS["responses"])
+        sent, repairs = normalize(log, TARGETS["responses"])
         assert [block.type for message in sent for block in message.blocks] == ["text"] * 5
         assert f"[{HOSTED[number]['type']}]" in sent[1].text
         assert f"[{ANSWERS[number]['type']}]" in sent[4].text
@@ -1195,21 +1193,21 @@ class TestHostedCalls:
 
     def test_an_answer_without_its_call_is_left_out(self) -> None:
         log = [user("go"), assistant("so"), user("?", OtherBlock(value=ANSWERS[0]))]
-        sent, repairs = make_sendable(log, TARGETS["responses"])
+        sent, repairs = normalize(log, TARGETS["responses"])
         assert texts_of(sent) == ["go", "so", "?"]
         assert len(sent[2].blocks) == 1
         assert kinds(repairs) == ["result_dropped"]
 
     def test_an_answer_to_a_call_that_the_provider_holds_stays(self) -> None:
         log = [user(OtherBlock(value=ANSWERS[0]))]
-        assert make_sendable(log, TARGETS["conversations"], open_calls=[]) == (log, [])
+        assert normalize(log, TARGETS["conversations"], open_calls=[]) == (log, [])
 
     @pytest.mark.parametrize("name", ["call_id", "id"])
     def test_of_a_local_shell_by_either_field(self, name: str) -> None:
         calling = {"type": "local_shell_call", "id": "lsh", "call_id": "a", "action": {}}
         answer = {"type": "local_shell_call_output", "id": "out", "output": "{}", name: "a"}
         log = [user("go"), assistant(OtherBlock(value=calling)), user(OtherBlock(value=answer))]
-        assert make_sendable(log, TARGETS["responses"]) == (log, [])
+        assert normalize(log, TARGETS["responses"]) == (log, [])
 
 
 class TestIdsOfALength:
@@ -1217,19 +1215,19 @@ class TestIdsOfALength:
         target = Target("p", "m", strict=True, call_id_exact=9)
         ids = ["abcdef123", "call_1", "abc-ef123"]
         log = [user("look"), assistant(*map(call, ids)), tool(*map(result, ids))]
-        sent, _ = make_sendable(log, target)
+        sent, _ = normalize(log, target)
         made = [block.id for block in sent[1].blocks]
         assert made[0] == ids[0]
         assert all(len(each) == 9 and each.isalnum() for each in made)
         assert [block.tool_call_id for block in sent[2].blocks] == made
         assert len(set(made)) == 3
         longer = [*log, assistant(call("call_1")), tool(result("call_1"))]
-        assert make_sendable(longer, target)[0][:3] == sent
+        assert normalize(longer, target)[0][:3] == sent
 
 
 class TestResultsAndUsers:
     def test_have_the_assistant_between_them_where_they_must(self) -> None:
         target = Target("p", "m", strict=True, answers_results=True)
-        sent, repairs = make_sendable([*LOOK, user("well?")], target)
+        sent, repairs = normalize([*LOOK, user("well?")], target)
         assert [(m.role, m.text) for m in sent[-2:]] == [("assistant", NOTED), ("user", "well?")]
         assert kinds(repairs) == ["assistant_added"]

@@ -29,7 +29,7 @@ from langswarm_session import (
     VideoBlock,
 )
 from langswarm_session.formats.openai_responses import from_items, to_items
-from langswarm_session.requests.normalize import Target, make_sendable
+from langswarm_session.requests.normalize import Target, normalize
 from langswarm_session.sessions.reconcile import compare
 
 GPT = "gpt-5.4"
@@ -220,7 +220,7 @@ class TestCompare:
     @settings(max_examples=60)
     def test_a_log_is_equal_to_what_was_sent_of_it(self, parts: list[SessionMessage]) -> None:
         log = [each.model_copy(update={"id": str(n)}) for n, each in enumerate(parts)]
-        items = to_items(make_sendable(log, TARGET)[0])
+        items = to_items(normalize(log, TARGET)[0])
         world = World("key")
         copy = from_items([stored_form(world, item) for item in items])
         assert compare(log, copy, TARGET) == ([], [])

@@ -17,7 +17,7 @@ from langswarm_session.providers.sdk import RetryPolicy, Sdk, delay, opened, pla
 PAGE = 100
 
 LOOKED_AT = 20
-"""How many of the newest sessions are looked at for one that was made and not answered for."""
+"""How many of the newest sessions are searched for one that was made and not answered for."""
 
 STOPPING = 6
 """How often a session that runs is told to stop before it is given up to remove it."""
@@ -60,7 +60,7 @@ class AgentSessions:
     # Sessions
 
     async def create(self, metadata: Mapping[str, str], **options: Any) -> str:
-        """A session; returns its id."""
+        """Create a session and return its id."""
         agent, environment = await self._id("agents"), await self._id("environments")
         marked = {**metadata, "request_id": new_id()}
         patience = RetryPolicy(self._retries)
@@ -81,12 +81,12 @@ class AgentSessions:
                     raise
 
     async def retrieve(self, session: str) -> dict[str, Any]:
-        """What Anthropic says of a session."""
+        """Return what Anthropic says of a session."""
         with self.sdk.errors():
             return plain(self.sdk, await self._api.retrieve(session))
 
     async def let_go(self, session: str, to_remove: builtins.list[str]) -> bool:
-        """Whether a session takes nothing more: it is gone, archived or ended.
+        """Return whether a session takes nothing more: it is gone, archived or ended.
 
         An archived session is left in place: somebody archived it on purpose.
 
@@ -108,7 +108,7 @@ class AgentSessions:
         return True
 
     async def list(self, limit: int) -> builtins.list[dict[str, Any]]:
-        """The newest sessions of the agent."""
+        """Return the newest sessions of the agent."""
         found: builtins.list[dict[str, Any]] = []
         agent = await self._id("agents")
         with self.sdk.errors():
@@ -171,7 +171,7 @@ class AgentSessions:
             await stream.close()
 
     async def events_after(self, session: str, last: str | None) -> builtins.list[Event]:
-        """The events behind one, or all, oldest first: read from the newest back."""
+        """Return the events behind one, or all, oldest first: read from the newest back."""
         found: builtins.list[Event] = []
         with self.sdk.errors():
             async for each in self._api.events.list(session, order="desc", limit=PAGE):
@@ -182,14 +182,14 @@ class AgentSessions:
         return found[::-1]
 
     async def messages(self, session: str, limit: int | None) -> builtins.list[SessionMessage]:
-        """The newest messages of a session, oldest first."""
+        """Return the newest messages of a session, oldest first."""
         messages = from_events(await self.events_after(session, None))
         return messages if limit is None else messages[max(0, len(messages) - limit) :]
 
     # Agents and environments
 
     async def _id(self, kind: str) -> str:
-        """The id of the agent or environment; one of that name is used again, or else made."""
+        """Return the id of the agent or environment of that name, creating it if there is none."""
         wanted = self._wanted[kind]
         if isinstance(wanted, str):
             return wanted

@@ -1,8 +1,8 @@
 """Anthropic's managed agents: the agent runs there, in a session that it keeps.
 
 The API takes what users, tools and the system say; it takes nothing that an assistant said, and
-nothing can be removed from a session. So a session is gone on with while it is what the record is,
-and made anew otherwise, with what was said before as a transcript.
+nothing can be removed from a session. So a session is continued while it matches the record,
+and recreated otherwise, with what was said before as a transcript.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Agents:
         self._retries = max_retries
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        """The whole reply."""
+        """Return the whole reply."""
         async with aclosing(self.stream(request)) as events:
             async for event in events:
                 if isinstance(event, ProviderReply):
@@ -69,7 +69,7 @@ class Agents:
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """What the agent says, message by message. A reader who stops interrupts the agent."""
+        """Yield what the agent says. A reader that stops interrupts the agent."""
         if request.options:
             raise ProviderCapabilityError(
                 f"managed agents take no {', '.join(request.options)}: the agent's own definition "
@@ -124,7 +124,7 @@ class _Turn:
             await self._sessions.interrupt(self.session)
 
     def reply(self) -> ProviderReply:
-        """The reply, with where the session stands."""
+        """Return the reply, with where the session stands."""
         last = self.run.last
         state = self._known(last_event=last.get("id"), at=last.get("processed_at"))
         message = self.run.reply(self._request.context.model)
@@ -165,11 +165,11 @@ class _Turn:
         await request.save(self.session, self._known(last_event=None))
         await self._remove_left_behind()
         if history:
-            logger.info("session %r: the agent's session is made anew", request.session_id)
+            logger.info("session %r: the agent's session is recreated", request.session_id)
         return await self._sent(self._worded(history, [*said, *new], ()))
 
     def _known(self, **values: Any) -> dict[str, Any]:
-        """What to remember of the session, with those that could not be removed."""
+        """Return what to remember of the session, with those that could not be removed."""
         return values | ({LEFT_BEHIND: self._left_behind} if self._left_behind else {})
 
     async def _remove_left_behind(self) -> None:
@@ -185,7 +185,7 @@ class _Turn:
         self._left_behind = left
 
     async def _stands(self, session: str) -> bool:
-        """Whether a session is as the record knows it."""
+        """Return whether a session is as the record knows it."""
         request = self._request
         if request.in_step:
             return True
@@ -204,7 +204,7 @@ class _Turn:
         new: Sequence[SessionMessage],
         open_calls: Collection[str],
     ) -> list[Event]:
-        """The events to send, with what cannot be sent as it is put into words."""
+        """Return the events to send, with what cannot be sent as it is put into words."""
         told, rest = parted(history, new, open_calls)
         if told:
             detail = f"{len(told)} messages as a transcript"
@@ -235,7 +235,7 @@ class _Turn:
                     raise
 
     async def _arrived(self, kind: str) -> Event | None:
-        """The newest event of a kind, if one came since this turn began."""
+        """Return the newest event of a kind, if one came since this turn began."""
         try:
             later = await self._sessions.events_after(self.session, self._last)
         except ProviderSessionError:
@@ -245,13 +245,13 @@ class _Turn:
         return arrived[-1] if arrived else None
 
     async def _doubt(self) -> None:
-        """Note that the session may have more than it is known to have: it is not gone on with."""
+        """Note that the session may have more than is known, so that it is not continued."""
         await self._request.save(self.session, self._known(last_event=self._last, in_doubt=True))
 
     # What comes back
 
     async def _follow(self, sent: Event) -> AsyncGenerator[Event, None]:
-        """The events behind the one that was sent, until the agent is idle, each once."""
+        """Return the events behind the one that was sent, until the agent is idle, each once."""
         seen = {sent["id"]}
         since = max(self._since, _moment(sent.get("processed_at")))
         patience = RetryPolicy(self._retries + 1)
@@ -294,7 +294,7 @@ class _Turn:
                     yield event, False
 
     async def _behind(self, sent: Event, seen: set[str]) -> Sequence[Event]:
-        """The events behind the one that was sent.
+        """Return the events behind the one that was sent.
 
         Where that has no time, as a server may leave it out, the ones before it cannot be told by
         their times when they are played again: a session's first may be an idle state of its
@@ -309,7 +309,7 @@ class _Turn:
         return events[place:]
 
     async def check(self) -> None:
-        """Raises what an agent's end has in place of a reply."""
+        """Raise what an agent's end has in place of a reply."""
         run, provider = self.run, self._sessions.sdk.provider
         said = str((run.error or {}).get("message") or run.stop)
         calls = {block.id for block in run.blocks if block.type == "tool_call"}
@@ -329,7 +329,7 @@ class _Turn:
 
 
 def _answers_first(request: ProviderRequest) -> list[SessionMessage]:
-    """The window with the results that the session waits for before all else that is new.
+    """Return the window with the results that the session waits for before all else that is new.
 
     The session has not seen what was said meanwhile, so its calls are still open.
     """
@@ -341,7 +341,7 @@ def _answers_first(request: ProviderRequest) -> list[SessionMessage]:
 
 
 def _moment(text: str | None) -> datetime:
-    """A point in time as events have it; the beginning of time for none."""
+    """Return a point in time as events have it; the beginning of time for none."""
     return datetime.min.replace(tzinfo=UTC) if text is None else datetime.fromisoformat(text)
 
 

@@ -83,7 +83,7 @@ class Tools:
         return ToolLedger(start, tuple(wanted))
 
     def _can_be_said(self, known: ToolLedger, change: ToolChange) -> bool:
-        """Whether a change can stand in the messages."""
+        """Return whether a change can stand in the messages."""
         if self._way is ToolChanges.INLINE:
             return all(known.is_known(each) or _is_inline(each) for each in change.added)
         if self._way is ToolChanges.NONE or not known.declared:
@@ -116,7 +116,7 @@ class Tools:
             self._request.report(Repair(kind=RepairKind.TOOLS_DECLARED, detail=names))
 
     def bound(self, fixed: Arguments) -> list[Param]:
-        """The tools that thinking is bound to: without markers, and those that wait."""
+        """Return the tools that thinking is bound to: without markers, and those that wait."""
         return [
             {name: value for name, value in tool.items() if name != "cache_control"}
             for tool in fixed.get("tools", ())
@@ -124,7 +124,7 @@ class Tools:
         ]
 
     def written(self, index: int, change: ToolChange) -> Param:
-        """A change of tools as the system message that it travels in."""
+        """Return a change of tools as the system message that it travels in."""
         content = [{"type": "tool_removal", "tool": _named(name)} for name in change.removed]
         content += [
             {"type": "tool_addition", "tool": self._added(each, index)} for each in change.added
@@ -145,7 +145,7 @@ def _named(name: str) -> Param:
 
 
 def _is_inline(definition: Definition) -> bool:
-    """Whether a tool may be defined in a message: one of the caller's own.
+    """Return whether a tool may be defined in a message: one of the caller's own.
 
     "Some tool types (the computer use tool among them) can't be defined in a message yet"
     (`mid-conversation-system-messages#define-tools-in-a-message-beta`), and an ``mcp_toolset``
@@ -165,13 +165,13 @@ def _known(request: ProviderRequest, *, has_tools: bool) -> ToolLedger | None:
 
 
 def _first(window: Iterable[SessionMessage]) -> int:
-    """The number of the first message that is sent, system messages aside."""
+    """Return the number of the first message that is sent, system messages aside."""
     others = (message.seq or 0 for message in window if message.role is not MessageRole.SYSTEM)
     return next(others, 0)
 
 
 def _missing(messages: Sequence[SessionMessage], ledger: ToolLedger, *, has_any: bool) -> list[str]:
-    """The names of tools that are called in messages and that nothing tells of.
+    """Return the names of tools that are called in messages and that nothing tells of.
 
     Any name where there are results only, and no tools.
     """
@@ -219,7 +219,7 @@ class Effort:
         _set_effort(fixed, self._first(request, asked, usual))
 
     def _first(self, request: ProviderRequest, asked: str | None, usual: str) -> str | None:
-        """The effort that the conversation began with, once it is noted how it goes on."""
+        """Return the effort that the conversation began with, once it is noted how it goes on."""
         start, replies = _first(request.window), _replies(request.window)
         kept = request.notes.get(EFFORT_NOTE)
         if kept is None and asked is None:
@@ -237,7 +237,7 @@ class Effort:
         return first
 
     def before_user(self, seq: int) -> Iterable[Param]:
-        """The changes behind a reply."""
+        """Return the changes behind a reply."""
         for number, (after, effort) in enumerate(self.changes):
             if after == seq:
                 said: Param = {"role": "system", "content": [], "output_config": {"effort": effort}}
@@ -255,6 +255,6 @@ def _set_effort(fixed: Arguments, effort: str | None) -> None:
 
 
 def _replies(window: Iterable[SessionMessage]) -> list[int]:
-    """The numbers of the replies in a window."""
+    """Return the numbers of the replies in a window."""
     assistant = MessageRole.ASSISTANT
     return [message.seq for message in window if message.role is assistant and message.seq]

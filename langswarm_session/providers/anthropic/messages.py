@@ -95,7 +95,7 @@ class Messages:
         self._taught: WeakKeyDictionary[ProviderRequest, Dialect | None] = WeakKeyDictionary()
 
     def target(self, model: str) -> Target:
-        """What the server accepts of a model."""
+        """Return what the server accepts of a model."""
         dialect = self._server.abilities(model).dialect
         checked = dialect.checks_signatures
         return Target(
@@ -115,7 +115,7 @@ class Messages:
         )
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        """The whole reply."""
+        """Return the whole reply."""
         is_compacted = await self.compact_if_long(request)
         while True:
             drafted = self.drafted(request)
@@ -130,7 +130,7 @@ class Messages:
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces."""
+        """Yield the reply in pieces."""
         is_compacted = await self.compact_if_long(request)
         has_begun = False
         while True:
@@ -150,7 +150,7 @@ class Messages:
                 return
 
     def learns(self, request: ProviderRequest, error: SessionError) -> bool:
-        """Whether it is worth asking again, as the request leaves out by now what was refused."""
+        """Return whether to ask again, now that the request leaves out what was refused."""
         model = request.context.model
         before = self._server.known(model)
         able = self._server.abilities(model).dialect
@@ -186,7 +186,7 @@ class Messages:
     # Compaction
 
     async def compact(self, request: ProviderRequest) -> ProviderReply:
-        """A summary that stands for a whole request.
+        """Return a summary that stands for a whole request.
 
         Raises:
             ProviderCapabilityError: If the server or the model does not compact.
@@ -228,7 +228,7 @@ class Messages:
         return True
 
     def _to_compact(self, request: ProviderRequest) -> ProviderRequest | None:
-        """What was before this turn, if it is to be compacted: never between calls and results."""
+        """Return the messages before this turn, if they are to be compacted."""
         above, window = self._compact_above, request.window
         if above is None or len(window) <= request.new_count:
             return None
@@ -244,7 +244,7 @@ class Messages:
     # What is sent
 
     def drafted(self, request: ProviderRequest) -> Draft:
-        """What a request says."""
+        """Return what a request says."""
         options = dict(request.options)
         check_options(self._sdk.provider, options, RESERVED)
         able = self._server.abilities(request.context.model)
@@ -258,7 +258,7 @@ class Messages:
     # What comes back
 
     async def replies(self, request: ProviderRequest, arguments: Arguments) -> list[SessionMessage]:
-        """The whole reply: one message, or more where the model paused."""
+        """Return the whole reply: one message, or more where the model paused."""
         if _is_long(arguments):
             async with aclosing(self.streamed(request, arguments)) as events:
                 return [event async for event in events if isinstance(event, list)][-1]
@@ -284,7 +284,7 @@ class Messages:
     def _reply(
         self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
     ) -> SessionMessage:
-        """The message that came; what is wrong with it is the server's fault."""
+        """Return the message that came; what is wrong with it is the server's fault."""
         with self._sdk.errors(request.context.model, reading=True):
             self.look_at(message, request, arguments)
             return from_message(message, request.context.model)
@@ -292,7 +292,7 @@ class Messages:
     async def streamed(
         self, request: ProviderRequest, arguments: Arguments
     ) -> AsyncGenerator[StreamEvent | list[SessionMessage], None]:
-        """The reply in pieces, then the whole of it."""
+        """Yield the reply in pieces, then the whole reply."""
         replies: list[SessionMessage] = []
         while True:
             message: dict[str, Any] | None = None
@@ -314,7 +314,7 @@ class Messages:
     async def _events(
         self, request: ProviderRequest, arguments: Arguments
     ) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
-        """The pieces of one stream, then its message."""
+        """Yield the pieces of one stream, then its message."""
         client, sent = self._endpoint(arguments)
         async with AsyncExitStack() as stack:
             with self._sdk.errors(request.context.model):
@@ -357,12 +357,12 @@ class Messages:
     def look_at(
         self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
     ) -> None:
-        """What is to be looked at before anything of a reply is shown."""
+        """Return the failure to check for before anything of a reply is shown."""
 
     def resumed(
         self, request: ProviderRequest, arguments: Arguments, message: Mapping[str, Any]
     ) -> Arguments:
-        """The request that lets a model go on which paused: its own words are sent back to it."""
+        """Return the request that lets a paused model continue from its own words."""
         *before, last = arguments["messages"]
         said = message["content"]
         if last["role"] == "assistant":  # it paused before
@@ -373,7 +373,7 @@ class Messages:
 
 
 def _takes(dialect: Dialect, block: Block, in_result: bool) -> bool:
-    """Whether a block can be sent to a server."""
+    """Return whether a block can be sent to a server."""
     if isinstance(block, ImageBlock) and not dialect.images:
         return False
     if isinstance(block, FileBlock) and not dialect.documents:
@@ -389,7 +389,7 @@ def _is_long(arguments: Mapping[str, Any]) -> bool:
 def replied(
     replies: list[SessionMessage], drafted: Draft, compacted: ProviderRequest | None
 ) -> ProviderReply:
-    """A reply, with what the next request must know.
+    """Return a reply, with what the next request must know.
 
     Args:
         replies: What the model gave, with pauses in between.
@@ -404,7 +404,7 @@ def replied(
 
 
 def _content_of(message: dict[str, Any]) -> dict[str, Any]:
-    """A message whose content is a list, where a server gives its text alone."""
+    """Return a message whose content is a list, where a server gives its text alone."""
     content = message.get("content")
     if not isinstance(content, str):
         return message
@@ -412,7 +412,7 @@ def _content_of(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(said: SessionMessage) -> Iterator[StreamEvent]:
-    """What a reader sees of a reply that came whole."""
+    """Return what a reader sees of a reply that came whole."""
     for block in said.blocks:
         if isinstance(block, TextBlock):
             yield StreamEvent(text=block.text)

@@ -128,7 +128,7 @@ class AnthropicProviderSession(IProviderSession):
         """The mode: the one asked for, or the one that the server's address decides.
 
         Raises:
-            ProviderAuthenticationError, MissingDependencyError: If there is no client to be had.
+            ProviderAuthenticationError, MissingDependencyError: If no client can be made.
         """
         if self._mode is None:
             self._mode = "threads" if is_own(self._sdk.client.base_url) else "messages"
@@ -183,7 +183,7 @@ class AnthropicProviderSession(IProviderSession):
         return await self._managed("get_provider_session").retrieve(provider_session_id)
 
     async def list_provider_sessions(self, limit: int = 100) -> list[dict[str, Any]]:
-        """What Anthropic says of the newest sessions of the agent. Managed agents only.
+        """Return what Anthropic says of the newest sessions of the agent. Managed agents only.
 
         Args:
             limit: How many at most.
@@ -229,7 +229,7 @@ class AnthropicProviderSession(IProviderSession):
 
 
 def _dialect(client: Any, options: Mapping[str, Any]) -> Dialect:
-    """The dialect of the server that a client speaks to, before there is one."""
+    """Return the dialect of the server that a client speaks to, before there is one."""
     if client is not None:
         return dialect_of(client)
     address = options.get("base_url") or os.environ.get("ANTHROPIC_BASE_URL")

@@ -84,7 +84,7 @@ class Draft:
     notes: dict[str, Any] | None = None
 
     def whole(self) -> Arguments:
-        """The arguments of a request with the whole window."""
+        """Return the arguments of a request with the whole window."""
         return {**self.fixed, "messages": self.messages}
 
 
@@ -158,7 +158,7 @@ def _write(
 
 
 def _compacted(request: ProviderRequest, able: Abilities, betas: list[str]) -> Param | None:
-    """The block that stands for older messages, which are left out of the window.
+    """Return the block that stands for older messages, which are left out of the window.
 
     It is that of the newest compaction in the record, or one that was noted. The system messages
     that it covers are sent again at the beginning, as a summary carries no instructions.
@@ -185,7 +185,7 @@ def _compacted(request: ProviderRequest, able: Abilities, betas: list[str]) -> P
 
 
 def _newest_compaction(request: ProviderRequest) -> tuple[Param | None, int]:
-    """The newest compaction's block, and the number of the last message it stands for."""
+    """Return the newest compaction's block, and the number of the last message it stands for."""
     noted = request.notes.get(COMPACTION_NOTE)
     through = noted["through"] if isinstance(noted, Mapping) else -1
     for message in reversed(request.window):
@@ -208,7 +208,7 @@ def compaction_block(message: SessionMessage) -> Param | None:
 
 
 def _set_system(request: ProviderRequest, options: Arguments) -> None:
-    """What the record's first system messages say, then the caller's own."""
+    """Return what the record's first system messages say, then the caller's own."""
     said = [system(request.messages), options.pop("instructions", None)]
     given = options.pop("system", None)
     if isinstance(given, list):

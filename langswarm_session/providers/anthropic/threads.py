@@ -1,6 +1,6 @@
 """Anthropic's message threads: the server holds the conversation for minutes, the record for good.
 
-A thread is a cache. It is gone on with where it is known to stand as the record does, and made anew
+A thread is a cache. It is continued where it is known to match the record, and recreated
 from the record in every other case.
 """
 
@@ -40,7 +40,7 @@ OWN_HOST = "api.anthropic.com"
 BETA = "message-threads-2026-08-12"
 
 HELD_SECONDS = 285.0
-"""How long after its last use a thread is gone on with: the server keeps it for five minutes."""
+"""How long after its last use a thread is continued: the server keeps it for five minutes."""
 
 UNSUPPORTED = "thread_unsupported_request"
 
@@ -65,7 +65,7 @@ class Threads(Messages):
         self._knows_threads: bool | None = None
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        """The whole reply."""
+        """Return the whole reply."""
         is_compacted = await self.compact_if_long(request)
         drafted = self.drafted(request)
         arguments = self._first(request, drafted)
@@ -80,7 +80,7 @@ class Threads(Messages):
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces."""
+        """Yield the reply in pieces."""
         is_compacted = await self.compact_if_long(request)
         drafted = self.drafted(request)
         arguments = self._first(request, drafted)
@@ -105,7 +105,7 @@ class Threads(Messages):
     # What is sent
 
     def _first(self, request: ProviderRequest, drafted: Draft) -> Arguments:
-        """The arguments to begin with: only what is new, where the thread can be gone on with."""
+        """Return the first arguments: only what is new, where the thread can be continued."""
         known, fixed = request.context.provider_context, drafted.fixed
         if self._knows_threads is False or known.get("unsupported") == sorted(fixed):
             return drafted.whole()
@@ -134,7 +134,7 @@ class Threads(Messages):
         arguments: Arguments,
         drafted: Draft,
     ) -> tuple[Draft, Arguments]:
-        """What to try again with: a new thread in place of one, or none in place of that.
+        """Return what to try again with: a new thread in place of one, or none in place of that.
 
         Raises:
             SessionError: The error, if it is not one of threads.
@@ -185,7 +185,7 @@ class Threads(Messages):
         drafted: Draft,
         compacted: ProviderRequest | None,
     ) -> ProviderReply:
-        """The reply, with where its thread stands."""
+        """Return the reply, with where its thread stands."""
         reply = replied(replies, drafted, compacted)
         return replace(reply, provider_context=self._stand(replies, arguments, drafted.fixed))
 
@@ -219,7 +219,7 @@ class Threads(Messages):
         return self._knows_threads is True
 
     def _is_unknown(self, error: SessionError) -> bool:
-        """Whether a server that may not know threads says so."""
+        """Return whether a server that may not know threads says so."""
         return (
             isinstance(error, ProviderRequestError)
             and not self._is_trusted
@@ -230,7 +230,7 @@ class Threads(Messages):
     def look_at(
         self, message: Mapping[str, Any], request: ProviderRequest, arguments: Arguments
     ) -> None:
-        """Raises _ForgetsError if an answer counts fewer tokens than the thread must have."""
+        """Raise _ForgetsError if an answer counts fewer tokens than the thread must have."""
         known = request.context.provider_context
         before = (arguments.get("thread") or {}).get("previous_message_id")
         if self._is_trusted or before is None or before != known.get("message_id"):
@@ -242,12 +242,12 @@ class Threads(Messages):
 
 
 def _begun(drafted: Draft) -> Arguments:
-    """The arguments of a request with the whole window, under a new thread."""
+    """Return the arguments of a request with the whole window, under a new thread."""
     return {**drafted.whole(), **_threading(drafted.fixed, {"type": "create"})}
 
 
 def is_own(base_url: Any) -> bool:
-    """Whether this is Anthropic's own address."""
+    """Return whether this is Anthropic's own address."""
     return getattr(base_url, "host", None) == OWN_HOST
 
 
@@ -256,13 +256,13 @@ def _threading(fixed: Arguments, thread: Mapping[str, Any]) -> Arguments:
 
 
 def _fingerprint(fixed: Arguments) -> str:
-    """What must be the same for a thread to be gone on with."""
+    """Return what must be the same for a thread to be continued."""
     parts = {key: fixed.get(key) for key in ("model", "system", "tools")}
     return hashlib.sha256(to_json(parts, fallback=str)).hexdigest()[:16]
 
 
 def _has_room(request: ProviderRequest) -> bool:
-    """Whether the thread and what is new are within the session's budget of tokens."""
+    """Return whether the thread and what is new are within the session's budget of tokens."""
     budget = request.context.max_input_tokens
     new = request.window[len(request.window) - request.new_count :]
     held: int = request.context.provider_context.get("tokens", 0)
@@ -270,7 +270,7 @@ def _has_room(request: ProviderRequest) -> bool:
 
 
 def _would_show(request: ProviderRequest, fixed: Arguments, new: Sequence[Param]) -> bool:
-    """Whether the count of an answer would tell that a server ignores threads."""
+    """Return whether the count of an answer would tell that a server ignores threads."""
     held: int = request.context.provider_context.get("tokens", 0)
     seen = request.window[: len(request.window) - request.new_count]
     texts = sum(len(each.text.encode()) for each in seen if each.role is not MessageRole.SYSTEM)
@@ -287,7 +287,7 @@ def _most_tokens(new: Sequence[Param]) -> float:
 
 
 def _error_code(error: BaseException) -> str | None:
-    """The code of an error of threads."""
+    """Return the code of an error of threads."""
     body = getattr(error.__cause__, "body", None)
     for key in ("error", "details"):
         body = body.get(key) if isinstance(body, Mapping) else None

@@ -84,7 +84,7 @@ class Chat:
         self._dialects = dialects
 
     def target(self, model: str) -> Target:
-        """What the server and a model accept."""
+        """Return what the server and a model accept."""
         dialect = self._dialects.of(model)
         return Target(
             provider=self._sdk.provider,
@@ -104,7 +104,7 @@ class Chat:
         )
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        """The whole reply."""
+        """Return the whole reply."""
         completion = await self._sdk.patiently(
             partial(self._completion, request), self._tries(request), request.context.model
         )
@@ -113,7 +113,7 @@ class Chat:
     async def stream(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces."""
+        """Yield the reply in pieces."""
         ask = partial(self._pieces, request)
         async with aclosing(self._sdk.streamed(ask, self._tries(request))) as pieces:
             async for piece in pieces:
@@ -123,7 +123,7 @@ class Chat:
         return self._retries if request.retries is None else request.retries
 
     async def _completion(self, request: ProviderRequest) -> dict[str, Any]:
-        """A completion, asked for once in each dialect."""
+        """Return a completion, asked for once in each dialect."""
         lessons = _Lessons(self._dialects, request)
         while True:
             try:
@@ -140,7 +140,7 @@ class Chat:
     async def _pieces(
         self, request: ProviderRequest
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces, asked for once in each dialect."""
+        """Yield the reply in pieces, asked for once in each dialect."""
         lessons = _Lessons(self._dialects, request)
         has_begun = False
         while True:
@@ -158,7 +158,7 @@ class Chat:
     async def _streamed(
         self, request: ProviderRequest, dialect: Dialect
     ) -> AsyncGenerator[StreamEvent | ProviderReply, None]:
-        """The reply in pieces."""
+        """Yield the reply in pieces."""
         model = request.context.model
         with self._sdk.errors(model):
             chunks = await self._create(request, dialect, streams=True)
@@ -227,7 +227,7 @@ class Chat:
     def _messages(
         self, request: ProviderRequest, dialect: Dialect, instructions: str | None, tools: object
     ) -> list[ChatMessage]:
-        """The request's messages, with the fingerprint of what the reply will be made under."""
+        """Return the request's messages, and the fingerprint that the reply is made under."""
         first = [{"role": "system", "content": instructions}] if instructions else []
         system = list(takewhile(lambda each: each.role is MessageRole.SYSTEM, request.messages))
         first += to_chat(system, dialect)
@@ -305,7 +305,7 @@ class _Lessons:
 
 
 def _shows(messages: Sequence[SessionMessage], kinds: tuple[type[Block], ...]) -> bool:
-    """Whether a user shows something of these kinds in messages."""
+    """Return whether a user shows something of these kinds in messages."""
     said = [each for each in messages if each.role is MessageRole.USER]
     return any(isinstance(block, kinds) for each in said for block in each.blocks)
 
@@ -325,7 +325,7 @@ def is_bound(model: str) -> bool:
 
 
 def _without_reasoning(message: SessionMessage, request: ProviderRequest) -> SessionMessage:
-    """A reply without its reasoning, which is not valid in this request."""
+    """Return a reply without its reasoning, which is not valid in this request."""
     kept = [block for block in message.blocks if not isinstance(block, ReasoningBlock)]
     # A gateway's own fields, such as litellm's `thinking_blocks`, may have it too.
     native = {name: value for name, value in (message.native or {}).items() if name != NATIVE}

@@ -108,7 +108,7 @@ class _Shown:
         return message.text.startswith(self.text)
 
     def rest(self, message: SessionMessage) -> list[StreamEvent]:
-        """What is still to be shown of a message."""
+        """Return what is still to be shown of a message."""
         text = message.text[len(self.text) :]
         calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
         return [
@@ -131,7 +131,7 @@ class Conversations(Responses):
         self.copies = Copies(sdk, max_retries)
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        """The whole reply."""
+        """Return the whole reply."""
         turn = await self._begun(request)
         message: SessionMessage | None = None
         while message is None:
@@ -206,7 +206,7 @@ class Conversations(Responses):
         return turn.input.items_of(turn.messages)
 
     async def _recovered(self, turn: _Turn, error: ProviderSessionError) -> SessionMessage | None:
-        """The reply, if the request has arrived all the same; None to try again.
+        """Return the reply, if the request has arrived all the same; None to try again.
 
         Raises:
             ProviderSessionError: The error, if there is nothing more to be done.
@@ -229,7 +229,7 @@ class Conversations(Responses):
         return message
 
     async def _landed(self, turn: _Turn, error: ProviderSessionError) -> SessionMessage | None:
-        """The reply to a request that has arrived though its answer has not."""
+        """Return the reply to a request that has arrived though its answer has not."""
         if not turn.unsure:
             return None
         try:
@@ -249,7 +249,7 @@ class Conversations(Responses):
         error: ProviderSessionError,
         shown: _Shown,
     ) -> SessionMessage | None:
-        """The reply of a stream that broke off; None to try again."""
+        """Return the reply of a stream that broke off; None to try again."""
         message = None
         if turn.response_id is not None:
             message = await self._finished(turn, error, turn.response_id)
@@ -264,7 +264,7 @@ class Conversations(Responses):
     async def _finished(
         self, turn: _Turn, error: ProviderSessionError, response_id: str
     ) -> SessionMessage | None:
-        """The whole reply of a response that may have been finished without us."""
+        """Return the whole reply of a response that may have finished meanwhile."""
         retrieve = partial(self._sdk.once.responses.retrieve, response_id)
         for attempt in range(self._retries + 1):
             try:
@@ -289,7 +289,7 @@ class Conversations(Responses):
     # The conversation before and after a turn
 
     async def _begun(self, request: ProviderRequest) -> _Turn:
-        """The turn in the conversation as the record knows it, mended or made again."""
+        """Return the turn in the conversation as the record knows it, mended or made again."""
         patience = RetryPolicy(self._retries if request.retries is None else request.retries)
         context = request.context
         conversation, known = context.provider_session_id, context.provider_context
@@ -331,7 +331,7 @@ class Conversations(Responses):
         await self.copies.delete_left(turn.conversation)
 
     async def _remade(self, turn: _Turn) -> None:
-        """A new conversation with what the record has of it, in place of the old one."""
+        """Return a new conversation with what the record has of it, in place of the old one."""
         if turn.conversation and not turn.is_given:
             turn.left_behind.append(turn.conversation)
         if turn.is_given:
@@ -363,7 +363,7 @@ class Conversations(Responses):
         return left
 
     async def _settled(self, turn: _Turn) -> list[Item] | None:
-        """The turn's output in the conversation, None if there is none; nothing else is left."""
+        """Return the turn's output in the conversation, or None, and remove the rest."""
         items = await self.copies.items_after(turn.conversation, turn.last_item, REASONING)
         strays, output = _parted(items, self._items(turn))
         if not turn.is_given:
@@ -436,7 +436,7 @@ def _needs_another(error: ProviderSessionError, turn: _Turn) -> bool:
 
 
 def _parted(items: Sequence[Item], sent: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """What is in the way, and a turn's output, of the items behind a turn's beginning."""
+    """Return what is in the way, and a turn's output, of the items behind a turn's beginning."""
     wanted = [_gist(item) for item in sent]
     for start in range(len(items) - len(sent), -1, -1):
         end = start + len(sent)
@@ -451,7 +451,7 @@ def _parted(items: Sequence[Item], sent: Sequence[Item]) -> tuple[list[Item], li
 
 
 def _gist(item: Mapping[str, Any]) -> tuple[object, ...]:
-    """What of an item is the same however it is written."""
+    """Return what of an item is the same however it is written."""
     content = item.get("content", item.get("output")) or ""
     if not isinstance(content, str):
         content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
@@ -459,7 +459,7 @@ def _gist(item: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _item_id(message: SessionMessage) -> str | None:
-    """The id of a reply's last item."""
+    """Return the id of a reply's last item."""
     if not message.blocks:
         return None
     block = message.blocks[-1]

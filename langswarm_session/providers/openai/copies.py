@@ -47,7 +47,7 @@ class Copies:
         self._left: dict[str, list[str]] = {}
 
     async def create(self, metadata: dict[str, str], **options: Any) -> str:
-        """An empty conversation; returns its id.
+        """Create an empty conversation and return its id.
 
         One whose answer was lost stays behind, empty: OpenAI lists no conversations.
         """
@@ -56,7 +56,7 @@ class Copies:
         return str(made["id"])
 
     async def retrieve(self, conversation: str) -> dict[str, Any]:
-        """What OpenAI says of a conversation."""
+        """Return what OpenAI says of a conversation."""
         return await self._asked(partial(self._sdk.once.conversations.retrieve, conversation))
 
     async def fill(self, conversation: str, items: Sequence[Item]) -> str | None:
@@ -97,7 +97,7 @@ class Copies:
             return str(plain(self._sdk, answer)["data"][-1]["id"])
 
     async def items_after(self, conversation: str, item: str | None, *include: str) -> list[Item]:
-        """The items behind one, or all, oldest first, with what of them is asked for by name."""
+        """Return the items behind one, or all, oldest first, with the named details."""
         found: list[Item] = []
         after = item
         while True:
@@ -140,13 +140,13 @@ class Copies:
         return await self._asked(call)
 
     async def last_item(self, conversation: str) -> str | None:
-        """The id of the newest item."""
+        """Return the id of the newest item."""
         resource = self._sdk.once.conversations.items
         page = await self._asked(partial(resource.list, conversation, order="desc", limit=1))
         return str(page["data"][0]["id"]) if page.get("data") else None
 
     async def messages(self, conversation: str, limit: int | None) -> list[SessionMessage]:
-        """The newest messages of a conversation, oldest first."""
+        """Return the newest messages of a conversation, oldest first."""
         messages = from_items(await self.items_after(conversation, None, REASONING, IMAGES))
         return messages if limit is None else messages[max(0, len(messages) - limit) :]
 
@@ -214,7 +214,7 @@ class Copies:
                 raise
 
     async def _asked(self, call: Callable[[], Awaitable[Any]]) -> dict[str, Any]:
-        """The answer to a request that may be made twice, as plain data."""
+        """Return the answer to a request that may be made twice, as plain data."""
 
         async def answered() -> dict[str, Any]:
             answer = await call()

@@ -409,7 +409,7 @@ class Dialects:
 
 
 def _differences(before: Dialect, after: Dialect) -> Iterator[str]:
-    """What was corrected, in words."""
+    """Return what was corrected, in words."""
     for each in fields(Dialect):
         value = getattr(after, each.name)
         if value != getattr(before, each.name):

@@ -273,10 +273,10 @@ class Responses:
     async def _events(
         self, events: Any, model: str
     ) -> AsyncGenerator[StreamEvent | dict[str, Any], None]:
-        """What a reader is shown, and of the rest the events themselves, as plain data.
+        """Return what a reader is shown, and of the rest the events themselves, as plain data.
 
         Raises:
-            ProviderSessionError: If what came is no stream, breaks off, or tells of a failure.
+            ProviderSessionError: If the stream is not one, breaks off, or tells of a failure.
         """
         await opened(self._sdk, events)
         with self._sdk.errors(model, streaming=True):
@@ -302,7 +302,7 @@ class Responses:
             return from_response(response, model)
 
     def _failure(self, event: Mapping[str, Any]) -> ProviderSessionError:
-        """The error for a response that failed."""
+        """Return the error for a response that failed."""
         error = (event.get("response") or {}).get("error") or event.get("error") or event
         return self._sdk.of_event(error, "the response failed")
 
@@ -319,7 +319,7 @@ def _refuses(error: ProviderRequestError, name: str, words: Sequence[str]) -> bo
 def dropped_reasoning(reply: SessionMessage) -> bool:
     """Return whether OpenAI says that reasoning of earlier replies is not valid any more.
 
-    Reasoning of earlier turns that a model does not read is no sign of that (``turn_boundary``).
+    Reasoning of earlier turns that goes unread does not indicate that (``turn_boundary``).
     """
     changes = reply.metadata.get(NOTES, {}).get("input_transformations", ())
     return any(change.get("reason") != "turn_boundary" for change in changes)
@@ -347,10 +347,10 @@ def _shown(event: Mapping[str, Any]) -> StreamEvent | None:
 
 
 def _delta(event: Mapping[str, Any]) -> str:
-    """The text that an event adds.
+    """Return the text that an event adds.
 
     Raises:
-        TypeError: If it is no text: what a reader is shown becomes part of the record.
+        TypeError: If it is not a text: what a reader is shown becomes part of the record.
     """
     delta = event.get("delta") or ""
     if not isinstance(delta, str):

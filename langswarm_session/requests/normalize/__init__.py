@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from langswarm_session.blocks import TextBlock
 from langswarm_session.models import RESULT_ROLES, MessageRole, SessionMessage
 from langswarm_session.requests.normalize.repairs import Repair, RepairKind, describe_repairs
+from langswarm_session.requests.normalize.request import request_of
 from langswarm_session.requests.normalize.target import SystemPlacement, Target
 
 __all__ = [
@@ -20,17 +21,17 @@ __all__ = [
     "SystemPlacement",
     "Target",
     "describe_repairs",
-    "make_sendable",
+    "normalize",
 ]
 
 
-def make_sendable(
+def normalize(
     messages: Sequence[SessionMessage],
     target: Target,
     *,
     open_calls: Sequence[str] | None = None,
 ) -> tuple[list[SessionMessage], list[Repair]]:
-    """Messages that a provider accepts.
+    """Return messages that a provider accepts, and what was changed for that.
 
     Args:
         messages: Oldest first; those of a record, cut anywhere.
@@ -44,17 +45,13 @@ def make_sendable(
     """
     if _is_plain(messages, target, open_calls):
         return list(messages), []
-    from langswarm_session.requests.normalize.request import (
-        request_of,  # most programs never need it
-    )
-
     return request_of(messages, target, open_calls)
 
 
 def _is_plain(
     messages: Sequence[SessionMessage], target: Target, open_calls: Sequence[str] | None
 ) -> bool:
-    """Whether there is nothing to look at: texts of user and assistant, as most windows are."""
+    """Return whether the messages are texts that need no repair, as most windows are."""
     if open_calls:
         return False
     strict, alternates = target.strict, target.alternates

@@ -28,11 +28,11 @@ class CallNames:
         self._ids: set[str] = set()
 
     def are_taken(self, ids: Iterable[str]) -> None:
-        """The provider has calls with these ids already."""
+        """Note that the provider has calls with these ids already."""
         self._ids.update(ids)
 
     def free_id(self, block: ToolCallBlock, message: SessionMessage) -> str:
-        """An id that no other call of the request has: its own, where it can be sent."""
+        """Return an id that no other call of the request has: its own, where it can be sent."""
         if block.id and not self._target.strict:
             call_id = block.id
         elif self._target.call_id_exact is not None:
@@ -54,7 +54,7 @@ class CallNames:
         return wanted[: self._target.call_id_length]
 
     def _exact(self, wanted: str, length: int) -> str:
-        """An id of so many letters and digits: the same each time for the same call."""
+        """Return an id of a given length, always the same for the same call."""
         if len(wanted) == length and wanted.isascii() and wanted.isalnum():
             call_id = wanted
         else:
@@ -74,7 +74,7 @@ class CallNames:
         return call_id
 
     def good_name(self, block: ToolCallBlock, message: SessionMessage) -> str:
-        """The tool's name, with nothing in it that a provider refuses."""
+        """Return the tool's name, with nothing in it that a provider refuses."""
         if not self._target.strict:
             return block.name
         name = _ODD.sub("_", block.name)[:64] or "tool"

@@ -58,14 +58,14 @@ class Entry:
 
 
 def with_blocks(message: SessionMessage, role: MessageRole, blocks: list[Block]) -> SessionMessage:
-    """The message, as it is if it has these blocks already."""
+    """Return the message, as it is if it has these blocks already."""
     if message.role is role and are_same(blocks, message.content):
         return message
     return message.model_copy(update={"role": role, "content": blocks})
 
 
 def are_same(blocks: Sequence[Block], content: str | Sequence[Block]) -> bool:
-    """Whether blocks are a content as it came."""
+    """Return whether blocks are a content as it came."""
     if isinstance(content, str):
         return len(blocks) == 1 and isinstance(blocks[0], TextBlock) and blocks[0].text == content
     return len(blocks) == len(content) and all(map(operator.is_, blocks, content))

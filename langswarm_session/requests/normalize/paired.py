@@ -40,7 +40,7 @@ Key = tuple[str, str]
 
 
 def call_key(block: Block, kinds: Mapping[str, PairedKind] = PAIRED) -> Key | None:
-    """Return the key of a call; None for what is no call with an id."""
+    """Return the key of a call; None for a block that is not a call with an id."""
     if isinstance(block, ToolCallBlock):
         return ("", block.id) if block.id else None
     if not isinstance(block, OtherBlock) or block.kind not in kinds:

@@ -166,7 +166,7 @@ class Pairing:
     # Answers
 
     def _call_of(self, block: Answer) -> Call | None:
-        """The call that a block answers; without an id the next that may be meant of the newest."""
+        """Return the call that a block answers; without an id, the next unanswered recent one."""
         key = answer_key(block, self._target.paired_kinds)
         calls: Iterable[Call]
         if key is not None:
@@ -253,7 +253,7 @@ class Pairing:
     # What is sent
 
     def _message(self, entry: Entry) -> list[SessionMessage]:
-        """What is sent of a message beside its answers to calls, if anything."""
+        """Return what is sent of a message beside its answers to calls, if anything."""
         if entry.blocks:
             return [with_blocks(entry.message, entry.role, entry.blocks)]
         if entry.answers:
@@ -264,7 +264,7 @@ class Pairing:
         return []
 
     def _answers(self, exchange: Exchange) -> list[SessionMessage]:
-        """The messages with the answers to calls, those of one message and kind kept together."""
+        """Return the messages with the answers to calls, grouped by message and kind."""
         messages: dict[tuple[str, MessageRole], tuple[SessionMessage, list[Block]]] = {}
         for message, block in exchange.answers:
             role = _TOOL if isinstance(block, ToolResultBlock) else _USER

@@ -41,7 +41,7 @@ class Parts:
         self._block_ids: set[str] = set()
 
     def entry(self, message: SessionMessage) -> Entry:
-        """A message with what of it can be sent, its answers to calls apart."""
+        """Return a message with what of it can be sent, its answers to calls apart."""
         is_result = message.role in RESULT_ROLES
         role = _USER if is_result else message.role
         entry = Entry(message, role, [])
@@ -70,7 +70,7 @@ class Parts:
     def of_block(
         self, block: Block, message: SessionMessage, role: MessageRole, *, in_result: bool = False
     ) -> list[Block]:
-        """What is sent of a block.
+        """Return what is sent of a block.
 
         Args:
             block: The block.
@@ -133,7 +133,7 @@ class Parts:
         )
 
     def _is_readable(self, message: SessionMessage) -> bool:
-        """Whether the model reads the reasoning of who gave a message."""
+        """Return whether the model reads the reasoning of who gave a message."""
         reads = self._target.reads
         return self._is_own(message) or (
             reads is not None
@@ -143,7 +143,7 @@ class Parts:
         )
 
     def _once(self, block: Block, message: SessionMessage) -> list[Block]:
-        """The block, unless a provider's own one with its id is in the request already."""
+        """Return the block, unless a provider's own one with its id is in the request already."""
         block_id: Any = None
         if isinstance(block, ReasoningBlock):
             block_id = block.id

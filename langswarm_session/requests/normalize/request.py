@@ -1,6 +1,6 @@
 """A request from messages: their parts, calls with answers, speakers in turn.
 
-It grows as the log does. What was said up to a reply is made sendable as it was for that reply,
+It grows as the log does. What was said up to a reply is normalized as it was for that reply,
 and no later message changes it: a provider compares the beginning of a request with those before
 (https://platform.claude.com/docs/en/build-with-claude/preserved-thinking,
 https://developers.openai.com/api/docs/guides/prompt-caching).
@@ -23,7 +23,7 @@ _ASSISTANT, _SYSTEM = MessageRole.ASSISTANT, MessageRole.SYSTEM
 def request_of(
     messages: Iterable[SessionMessage], target: Target, open_calls: Sequence[str] | None
 ) -> tuple[list[SessionMessage], list[Repair]]:
-    """See `langswarm_session.requests.normalize.make_sendable`."""
+    """See `langswarm_session.requests.normalize.normalize`."""
     report = Report()
     parts = Parts(target, report)
     pairing = Pairing(target, report, parts, open_calls)

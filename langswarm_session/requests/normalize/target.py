@@ -12,7 +12,7 @@ from langswarm_session.requests.normalize.paired import PAIRED, PairedKind
 
 
 def takes_everything(block: Block, in_result: bool) -> bool:  # noqa: ARG001
-    """What a provider takes that has no say in it."""
+    """Return the target of a provider that does not define one."""
     return True
 
 

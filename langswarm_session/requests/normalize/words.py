@@ -1,4 +1,4 @@
-"""Blocks in words, for whoever does not take them."""
+"""Blocks in words, for models that do not take them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST = 2000
 
 
 def in_words(block: Block) -> str:
-    """What can be said of a block to a model that does not take it. Never empty."""
+    """Return what can be said of a block to a model that does not take it. Never empty."""
     if isinstance(block, RefusalBlock):
         return block.refusal if block.refusal.strip() else "[refused]"
     if isinstance(block, AudioBlock) and block.extras and block.extras.get("transcript"):
@@ -44,12 +44,12 @@ def in_words(block: Block) -> str:
 
 
 def call_in_words(call: ToolCallBlock) -> str:
-    """A call of a tool, for a model that cannot be sent any. Never empty."""
+    """Return a call of a tool, for a model that cannot be sent any. Never empty."""
     return f"[call of {call.name or 'a tool'}] {to_json(call.args, inf_nan_mode='null').decode()}"
 
 
 def other_in_words(block: OtherBlock) -> str:
-    """What a block of a provider's own format says, without data and not too long. Never empty."""
+    """Return a short text for a block of a provider's own format. Never empty."""
     value = {name: each for name, each in block.value.items() if name not in _BESIDE}
     text = _DATA.sub("[data]", to_json(value).decode()) if value else ""
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -20,8 +20,8 @@ from langchain_langswarm.agent_state import (
     given_of,
     merged,
     said,
-    sendable,
     with_ids,
+    with_paired_calls,
     with_turn,
 )
 from langchain_langswarm.messages import from_langchain_messages, to_langchain, with_new_id
@@ -186,12 +186,12 @@ def broken(call_id: str | None) -> AIMessage:
 
 def test_a_call_with_broken_arguments_keeps_its_result() -> None:
     messages = [human("a"), broken("c1"), ToolMessage("no JSON", tool_call_id="c1"), human("b")]
-    assert sendable(messages) == (messages, [])
+    assert with_paired_calls(messages) == (messages, [])
 
 
 @pytest.mark.parametrize("call_id", ["c1", None])
 def test_a_call_with_broken_arguments_is_answered(call_id: str | None) -> None:
-    sent, repairs = sendable([human("a"), broken(call_id), human("b")])
+    sent, repairs = with_paired_calls([human("a"), broken(call_id), human("b")])
     _, calls, result, _ = sent
     assert isinstance(calls, AIMessage)
     assert isinstance(result, ToolMessage)
@@ -199,4 +199,4 @@ def test_a_call_with_broken_arguments_is_answered(call_id: str | None) -> None:
     assert result.tool_call_id
     assert result.status == "error"
     assert repairs
-    assert sendable(sent) == (sent, [])
+    assert with_paired_calls(sent) == (sent, [])
