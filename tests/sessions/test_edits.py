@@ -62,7 +62,7 @@ async def test_it_waits_for_the_turn_that_runs(
 ) -> None:
     other = await manager.get_session(session.session_id)
     turn = await other.begin_turn("question")
-    revision = turn.revision
+    revision = other.revision
     edit = asyncio.create_task(
         session.edit_messages(expected_revision=revision + 1, remove=[1]),
         context=Context(),

@@ -92,8 +92,8 @@ def test_no_method_is_forgotten() -> None:
         if not name.startswith("_")
         and (inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method))
     }
-    streams = {"stream_message", "stream_regenerated"}
-    assert methods | streams == METHODS.keys() | NO_STORAGE
+    generators = {"stream_message", "stream_regenerated", "iter_messages"}
+    assert methods | generators == METHODS.keys() | NO_STORAGE
 
 
 async def replaced(manager: SessionManager, owner: str | None) -> tuple[BaseSession, Any]:
