@@ -37,7 +37,7 @@ from langswarm_session.providers.registry import ProviderOptions, Providers
 from langswarm_session.records import NewSession, SessionRecord, StorageHealth
 from langswarm_session.requests.provider_state import STATE_KEYS
 from langswarm_session.search import Search
-from langswarm_session.session import BaseSession
+from langswarm_session.session import BaseSession, announce
 from langswarm_session.sessions.cleanup import archive_inactive, inactive
 from langswarm_session.sessions.context import as_json, changes_of, check_context
 from langswarm_session.sessions.erasure import ErasureReport, delete, erase_user
@@ -530,13 +530,7 @@ class SessionManager(SessionOwner):
                 record = await self.core.storage.update_session(record.ref, changes)
         except InvalidInputError as error:
             raise in_session(error, checked.session_id) from error.__cause__
-        return await self.announce(record)
-
-    async def announce(self, record: SessionRecord) -> BaseSession:
-        """Return the session of a record that was just created, and tell the hooks of it."""
-        session = self._open(record)
-        await self.core.pipeline.created(session)
-        return session
+        return await announce(self, record)
 
     async def _list(
         self,

@@ -51,6 +51,7 @@ from langswarm_session.sessions.erasure import delete
 from langswarm_session.sessions.forking import fork
 from langswarm_session.sessions.owner import SessionOwner
 from langswarm_session.sessions.reconcile import Reconciliation, reconcile
+from langswarm_session.storage.calls import in_thread
 from langswarm_session.tools import call_tools
 from langswarm_session.turns.beginning import begin, begin_again
 from langswarm_session.turns.cancelling import cancel
@@ -698,7 +699,8 @@ class BaseSession(ISession):
             UnknownProviderError: If there is no such framework or provider.
         """
         messages = await self.get_messages()
-        return losses(target, messages, self.context, self.core.shared.providers)
+        # Entry points are read from the disk, and a framework may be imported.
+        return await in_thread(losses, target, messages, self.context, self.core.shared.providers)
 
     async def set_status(
         self, status: SessionStatus | str, *, expected_revision: int | None = None
@@ -771,8 +773,7 @@ class BaseSession(ISession):
             SessionExistsError: If the id is taken.
         """
         record = await fork(self.core, at, session_id=session_id, user_id=user_id)
-        session: BaseSession = await self._manager.announce(record)
-        return session
+        return await announce(self._manager, record)
 
     def _question(
         self,
@@ -796,3 +797,10 @@ class BaseSession(ISession):
         if wait is _UNSET:
             return self.core.locks.turn_wait
         return None if wait is None else check_seconds(wait, "wait")
+
+
+async def announce(manager: SessionOwner, record: SessionRecord) -> BaseSession:
+    """Return the session of a record that was just created, and tell the hooks of it."""
+    session = BaseSession(manager, record)
+    await manager.core.pipeline.created(session)
+    return session

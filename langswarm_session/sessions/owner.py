@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from langswarm_session.interfaces import ISessionManager
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         ISessionMiddleware,
         ISessionStorage,
     )
-    from langswarm_session.records import SessionRecord
     from langswarm_session.turns.core import ManagerCore
 
 
@@ -31,10 +30,6 @@ class SessionOwner(ISessionManager):
     @abstractmethod
     def storage(self) -> ISessionStorage:
         """Where the sessions live."""
-
-    @abstractmethod
-    async def announce(self, record: SessionRecord) -> Any:
-        """Return the session of a record that was just created, and tell the hooks of it."""
 
     @abstractmethod
     def provider(self, name: str) -> IProviderSession:

@@ -23,6 +23,7 @@ from langswarm_session.errors import (
 from langswarm_session.formats import openai_transcripts as transcripts
 from langswarm_session.models import SessionMessage, new_id
 from langswarm_session.records import SessionRecord
+from langswarm_session.session import announce
 from langswarm_session.transfer.exporting import FORMAT
 from langswarm_session.transfer.foreign import of_chat, of_thread
 from langswarm_session.transfer.jsonlines import Lines, objects
@@ -183,7 +184,7 @@ async def _keep(
             if name in names or await _exists(manager, name):
                 raise SessionExistsError("the id is taken", session_id=name)
         else:
-            await manager.announce(await storage.restore_session(archive))
+            await announce(manager, await storage.restore_session(archive))
     except SessionExistsError as taken:
         if options.on_conflict is OnConflict.NEW_ID:
             renamed = archive.record._replace(session_id=new_id())
